@@ -1,0 +1,64 @@
+"""The fan of an ultrasound image, as a shape in millimetres.
+
+Millimetres are measured from the image's outer corner: the centre of pixel (i, j) lies at
+((i + 0.5) * row spacing, (j + 0.5) * col spacing). So a point keeps its millimetres on every grid
+that covers the same field. Angles are radians from straight down, positive towards larger columns.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Sector:
+    """A fan: the points between two rays and two arcs around one apex.
+
+    Attributes:
+        apex_row, apex_col: where the edge rays meet, mm; may lie outside the image.
+        angle_left, angle_right: the edge rays, radians, left < right.
+        radius_near, radius_far: mm from the apex, 0 <= near < far.
+    """
+
+    apex_row: float
+    apex_col: float
+    angle_left: float
+    angle_right: float
+    radius_near: float
+    radius_far: float
+
+    def contains(
+        self, rows_mm: npt.NDArray[np.float64], cols_mm: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """Which points, given by their mm, lie in the fan; the inputs broadcast."""
+        down = np.asarray(rows_mm, dtype=np.float64) - self.apex_row
+        across = np.asarray(cols_mm, dtype=np.float64) - self.apex_col
+        radius = np.hypot(down, across)
+        angle = np.arctan2(across, down)
+        return (
+            (radius >= self.radius_near)
+            & (radius <= self.radius_far)
+            & (angle >= self.angle_left)
+            & (angle <= self.angle_right)
+        )
+
+    def mask(
+        self,
+        shape: tuple[int, int],
+        spacing_mm: tuple[float, float],
+        origin_mm: tuple[float, float] = (0.0, 0.0),
+    ) -> npt.NDArray[np.bool_]:
+        """The fan on a grid of (rows, cols) pixels whose outer corner lies at `origin_mm`.
+
+        Args:
+            shape: (rows, cols) of the grid.
+            spacing_mm: (row, col) mm per pixel.
+            origin_mm: (row, col) mm of the grid's outer corner.
+
+        Returns:
+            (rows, cols) bool, True where a pixel's centre lies in the fan.
+        """
+        rows = origin_mm[0] + (np.arange(shape[0]) + 0.5) * spacing_mm[0]
+        cols = origin_mm[1] + (np.arange(shape[1]) + 0.5) * spacing_mm[1]
+        return self.contains(rows[:, None], cols[None, :])

@@ -1,0 +1,167 @@
+"""The records that pass between stages: frame, job, result.
+
+Shapes are written in the annotations: H, W are a frame's native rows and columns, h, w those of the
+model's grid. Intensities are uint8 in frames and results, and float32 in [-1, 1] in jobs;
+`to_model_range` and `to_uint8` are the only conversions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8HW = Annotated[npt.NDArray[np.uint8], "(H, W) uint8, native resolution"]
+UInt8Grid = Annotated[npt.NDArray[np.uint8], "(h, w) uint8, the model's grid"]
+BoolGrid = Annotated[npt.NDArray[np.bool_], "(h, w) bool, the model's grid"]
+FloatGrid = Annotated[npt.NDArray[np.float32], "(h, w) float32 in [-1, 1], the model's grid"]
+
+BACKGROUND, LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM = 0, 1, 2, 3
+IGNORE = 255
+CAMUS_LABELS: Mapping[int, str] = {
+    BACKGROUND: "background",
+    LV_CAVITY: "LV cavity",
+    MYOCARDIUM: "myocardium",
+    LEFT_ATRIUM: "left atrium",
+}
+
+
+@dataclass(frozen=True)
+class FrameKey:
+    """What identifies a frame before its pixels are read.
+
+    Attributes:
+        frame_id: unique in the dataset, such as `patient0001_4CH_ED`.
+        case_id: the patient or recording that it belongs to.
+        view: such as `2CH` or `4CH`; empty where the dataset does not say.
+        phase: such as `ED` or `ES`; empty where the dataset does not say.
+        split: as the dataset's own lists say; empty where it has none.
+        paths: every file the frame is read from, in a fixed order.
+    """
+
+    frame_id: str
+    case_id: str
+    view: str
+    phase: str
+    split: str
+    paths: tuple[Path, ...]
+
+    @property
+    def recording_id(self) -> str:
+        """Frames with the same recording id share one sector (one case, one view)."""
+        return f"{self.case_id}/{self.view}" if self.view else self.frame_id
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image with its label map, at native resolution.
+
+    Attributes:
+        key: who it is.
+        image: grey levels, apex up.
+        label: class ids, the same shape as `image`.
+        spacing_mm: (row, col) millimetres per pixel, or None where the dataset gives none.
+    """
+
+    key: FrameKey
+    image: UInt8HW
+    label: UInt8HW
+    spacing_mm: tuple[float, float] | None
+
+    @property
+    def unit_spacing(self) -> tuple[float, float]:
+        """`spacing_mm`, or one unit a pixel where it is unknown."""
+        return self.spacing_mm if self.spacing_mm is not None else (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a dataset knows of a patient beyond the pixels.
+
+    Attributes:
+        case_id: as in `FrameKey`.
+        info: such as {"ef": 46.0, "image_quality": "Medium"}; numbers and strings only.
+    """
+
+    case_id: str
+    info: Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A frame that was skipped or failed: its id and one line of reason naming the file."""
+
+    frame_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to paint, on the model's grid.
+
+    Attributes:
+        sample_id: of the row of the plan.
+        seed: of the sample; the noise depends on nothing else.
+        image: the moved source in [-1, 1]; -1 where nothing is known.
+        keep: True where the pixel is known, False where it is to be painted.
+        label: class ids on the same grid, with the policies on cut labels applied.
+        label_on_paint: share of the labelled pixels that lie where `keep` is False, in [0, 1].
+    """
+
+    sample_id: str
+    seed: int
+    image: FloatGrid
+    keep: BoolGrid
+    label: UInt8Grid
+    label_on_paint: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One painted sample, ready for the store; kept pixels equal the job's bit for bit.
+
+    Attributes:
+        sample_id: of the job.
+        image: grey levels.
+        label, keep, label_on_paint: as in the job.
+        error: None, or one line saying why this sample could not be painted.
+    """
+
+    sample_id: str
+    image: UInt8Grid
+    label: UInt8Grid
+    keep: BoolGrid
+    label_on_paint: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a dataset comes from, as the store records it.
+
+    Attributes:
+        format: the reader's name, such as `camus`.
+        root_name: the folder's name (never its full path).
+        licence: terms as far as the reader knows them, else empty.
+        labels: {class id: name}.
+        extra: whatever else the reader wants recorded, JSON-able.
+    """
+
+    format: str
+    root_name: str
+    licence: str
+    labels: Mapping[int, str]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def to_model_range(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Grey levels 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
+    return (image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)).astype(np.float32)
+
+
+def to_uint8(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """[-1, 1] to uint8: round((x + 1) * 127.5), clipped; the inverse of `to_model_range`."""
+    levels = np.rint((image.astype(np.float32) + np.float32(1.0)) * np.float32(127.5))
+    return np.clip(levels, 0, 255).astype(np.uint8)
