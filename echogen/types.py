@@ -164,4 +164,5 @@ def to_model_range(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def to_uint8(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """[-1, 1] to uint8: round((x + 1) * 127.5), clipped; the inverse of `to_model_range`."""
     levels = np.rint((image.astype(np.float32) + np.float32(1.0)) * np.float32(127.5))
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    clipped: npt.NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
+    return clipped
