@@ -1,0 +1,184 @@
+"""The plan: every sample that will be made, with its move and seed, before any pixel is painted.
+
+A row's seed is the first 8 bytes of SHA-256 over (root seed, frame id, copy); its parameters are
+drawn from that seed alone. So a plan depends on the files' content and on the settings, never on
+workers, order or time, and its digest names the whole run.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from echogen.errors import PlanError
+from echogen.geometry.sector import Sector
+from echogen.geometry.transforms import TransformParams
+from echogen.types import Case, Problem
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PlannedFrame:
+    """A frame that can be used, and what was measured of it.
+
+    Attributes:
+        frame_id, case_id, view, phase, split: as in `FrameKey`.
+        fingerprint: SHA-256 of the frame's files.
+        shape: (rows, cols) at native resolution.
+        spacing_mm: (row, col), or None where the dataset gives none.
+        sector: fitted to the frame's recording; in mm, or in pixels without a spacing.
+        agreement: IoU of the fitted fan with the image's filled foreground.
+        cut: bit k set where class k touches the sector's edge.
+    """
+
+    frame_id: str
+    case_id: str
+    view: str
+    phase: str
+    split: str
+    fingerprint: str
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+    sector: Sector
+    agreement: float
+    cut: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample to make.
+
+    Attributes:
+        sample_id: frame id and copy.
+        frame_id: of the source.
+        copy: 0 for the original, else from 1.
+        seed: of parameters and noise.
+        rejected: no valid draw was found in `tries`; nothing is made.
+        tries: draws made; 0 for an original.
+        params: the accepted move; the identity for originals and rejected rows.
+    """
+
+    sample_id: str
+    frame_id: str
+    copy: int
+    seed: int
+    rejected: bool
+    tries: int
+    params: TransformParams
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The full, ordered list of samples.
+
+    Attributes:
+        settings: everything that decided the rows, JSON-able.
+        dataset: format, root name, fingerprint, licence and labels of the source.
+        frames: usable frames, sorted by id.
+        rows: sorted by frame id, then copy.
+        cases: of the usable frames.
+        problems: frames that cannot be used, with the reason.
+        notes: what a user should know, such as two cases with the same pixels.
+    """
+
+    settings: dict[str, Any]
+    dataset: dict[str, Any]
+    frames: tuple[PlannedFrame, ...]
+    rows: tuple[Row, ...]
+    cases: tuple[Case, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the plan's canonical JSON."""
+        return hashlib.sha256(_canonical(self.to_dict()).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings; `from_dict` is the inverse."""
+        return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Plan":
+        """Rebuild a plan from `to_dict`.
+
+        Raises:
+            PlanError: another format, or something is missing.
+        """
+        if data.get("format") != FORMAT:
+            raise PlanError(
+                f"plan format: expected {FORMAT}, found {data.get('format')!r}; "
+                "make the plan again with this version of echogen."
+            )
+        try:
+            return cls(
+                settings=data["settings"],
+                dataset=data["dataset"],
+                frames=tuple(_planned_frame(f) for f in data["frames"]),
+                rows=tuple(
+                    Row(**{**row, "params": TransformParams(**row["params"])})
+                    for row in data["rows"]
+                ),
+                cases=tuple(Case(**case) for case in data["cases"]),
+                problems=tuple(Problem(**problem) for problem in data["problems"]),
+                notes=tuple(data["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise PlanError(f"plan: damaged or incomplete ({error}); make it again.") from error
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON, whole or not at all.
+
+    Raises:
+        PlanError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(json.dumps(plan.to_dict(), indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise PlanError(f"--plan {path}: cannot be written ({error.strerror}).") from error
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan that `save_plan` wrote.
+
+    Raises:
+        PlanError: the file cannot be read or is not a plan.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise PlanError(f"{path}: expected a plan in JSON, found something else.") from error
+    if not isinstance(data, dict):
+        raise PlanError(f"{path}: expected a plan in JSON, found something else.")
+    return Plan.from_dict(data)
+
+
+def sample_seed(root_seed: int, frame_id: str, copy: int) -> int:
+    """The first 8 bytes, big-endian, of SHA-256 over "root seed/frame id/copy"."""
+    name = f"{root_seed}/{frame_id}/{copy}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+
+
+def _planned_frame(data: dict[str, Any]) -> PlannedFrame:
+    spacing = data["spacing_mm"]
+    return PlannedFrame(
+        **{
+            **data,
+            "shape": tuple(data["shape"]),
+            "spacing_mm": None if spacing is None else tuple(spacing),
+            "sector": Sector(**data["sector"]),
+        }
+    )
+
+
+def _canonical(data: dict[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
