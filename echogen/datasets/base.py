@@ -1,0 +1,223 @@
+"""What every dataset offers, the listing behind all readers, and the selection of frames.
+
+A listing is plain data, made from file names and small text files alone, so it is cheap to make
+and can be sent to worker processes. Pixels are read and checked one frame at a time.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from echogen.config import DatasetConfig
+from echogen.errors import DatasetError, UsageError
+from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Problem, Provenance
+
+FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
+"""`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
+
+
+class Dataset(Protocol):
+    """Labelled frames, listed by key and read one at a time; can be pickled."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where it comes from."""
+        ...
+
+    def keys(self) -> tuple[FrameKey, ...]:
+        """Every frame that has an image and a label, sorted by frame id; reads no pixels."""
+        ...
+
+    def read(self, key: FrameKey) -> Frame:
+        """One checked frame; raises DatasetError with one line of file and reason."""
+        ...
+
+    def cases(self) -> tuple[Case, ...]:
+        """What is known of each case, sorted by case id."""
+        ...
+
+    def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
+        """What listing found wrong, one frame each; with `config`, only inside its selection."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know that costs no frame, one line each."""
+        ...
+
+    def fingerprint(self, key: FrameKey) -> str:
+        """SHA-256 of the frame's files, hexadecimal."""
+        ...
+
+    def describe(self) -> str:
+        """What was found, in one line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A `Dataset` that was listed from a folder.
+
+    Attributes:
+        root: the folder; messages name files relative to it.
+        provenance: see `Dataset`.
+        title: the first words of `describe`, such as `camus layout (NIfTI)`.
+        frames: sorted by frame id.
+        known_cases: sorted by case id.
+        unusable: frames that cannot be read, each with one line of reason.
+        remarks: see `Dataset.notes`.
+        read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
+    """
+
+    root: Path
+    provenance: Provenance
+    title: str
+    frames: tuple[FrameKey, ...]
+    known_cases: tuple[Case, ...]
+    unusable: tuple[tuple[FrameKey, str], ...]
+    remarks: tuple[str, ...]
+    read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
+
+    def keys(self) -> tuple[FrameKey, ...]:
+        """Every frame that has an image and a label, sorted by frame id."""
+        return self.frames
+
+    def read(self, key: FrameKey) -> Frame:
+        """One checked frame, (H, W) uint8 image and label.
+
+        Raises:
+            DatasetError: one line with the file, relative to the root, and the reason.
+        """
+        return self.read_frame(self.root, key, self.provenance.labels)
+
+    def cases(self) -> tuple[Case, ...]:
+        """What is known of each case, sorted by case id."""
+        return self.known_cases
+
+    def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
+        """Frames that listing found unusable; with `config`, only those that it would select."""
+        chosen = [
+            (key, reason)
+            for key, reason in self.unusable
+            if config is None or _matches(key, config)
+        ]
+        return tuple(Problem(key.frame_id, reason) for key, reason in chosen)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know that costs no frame, one line each."""
+        return self.remarks
+
+    def fingerprint(self, key: FrameKey) -> str:
+        """SHA-256 of the frame's files; see `fingerprint_files`."""
+        return fingerprint_files(self.root, key.paths)
+
+    def describe(self) -> str:
+        """What was found, in one line."""
+        cases = len({key.case_id for key in self.frames})
+        parts = [f"{self.title}: {_count(len(self.frames), 'frame')} of {_count(cases, 'case')}"]
+        for name in ("view", "phase", "split"):
+            values = present(self.frames, name)
+            if values:
+                parts.append(f"{name if len(values) == 1 else name + 's'} {' '.join(values)}")
+        if self.provenance.extra.get("spacing") == "unknown":
+            parts.append("spacing unknown")
+        if self.unusable:
+            parts.append(f"{_count(len(self.unusable), 'frame')} unusable")
+        return ", ".join(parts)
+
+
+def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
+    """SHA-256, hexadecimal, over each file's length (8 bytes, little-endian) and bytes, in order.
+
+    Raises:
+        DatasetError: a file cannot be read; named relative to `root`.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(
+                f"{relative(root, path)}: cannot be read ({error.strerror})."
+            ) from error
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def relative(root: Path, path: Path) -> str:
+    """The path as messages show it: relative to the dataset's folder where it lies in it."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def present(keys: Iterable[FrameKey], name: str) -> tuple[str, ...]:
+    """The distinct values of one field of the keys, sorted, without the empty one."""
+    return tuple(sorted({getattr(key, name) for key in keys} - {""}))
+
+
+def resolve_labels(labels: Mapping[int, str] | None) -> dict[int, str]:
+    """The class ids that may occur, {id: name}; None means CAMUS' own, background is implied.
+
+    Raises:
+        UsageError: an id is outside 0..254 (255 is kept for `ignore`).
+    """
+    declared = dict(CAMUS_LABELS if labels is None else {0: "background", **labels})
+    wrong = sorted(label for label in declared if not 0 <= label < IGNORE)
+    if wrong:
+        raise UsageError(
+            f"labels: class ids must lie in 0..{IGNORE - 1} ({IGNORE} means ignore), got {wrong}."
+        )
+    return dict(sorted(declared.items()))
+
+
+def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, ...]:
+    """The frames that `config` asks for, sorted by frame id.
+
+    `views`, `phases` and `split` compare without regard to case, `cases` are shell patterns; a
+    frame must satisfy all that are given. `limit` then keeps the first frames.
+
+    Raises:
+        UsageError: a view, phase, split or pattern that no frame has, or nothing is left.
+    """
+    _require_known("--views", config.views, present(keys, "view"))
+    _require_known("--phases", config.phases, present(keys, "phase"))
+    if config.split:
+        _require_known("--split", (config.split,), present(keys, "split"))
+    case_ids = present(keys, "case_id")
+    for pattern in config.cases:
+        if not any(fnmatchcase(case_id, pattern) for case_id in case_ids):
+            raise UsageError(
+                f"--cases {pattern}: matches none of the {_count(len(case_ids), 'case')}"
+                + (f", such as {case_ids[0]}." if case_ids else ".")
+            )
+    chosen = sorted((key for key in keys if _matches(key, config)), key=lambda key: key.frame_id)
+    if not chosen:
+        raise UsageError(
+            f"selection: none of the {_count(len(keys), 'frame')} satisfies all of --views, "
+            "--phases, --split and --cases together; give fewer of them."
+        )
+    return tuple(chosen[: config.limit])
+
+
+def _matches(key: FrameKey, config: DatasetConfig) -> bool:
+    return (
+        (not config.views or key.view.lower() in {view.lower() for view in config.views})
+        and (not config.phases or key.phase.lower() in {p.lower() for p in config.phases})
+        and (not config.split or key.split.lower() == config.split.lower())
+        and (not config.cases or any(fnmatchcase(key.case_id, case) for case in config.cases))
+    )
+
+
+def _require_known(flag: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+    folded = {value.lower() for value in known}
+    for value in wanted:
+        if value.lower() not in folded:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise UsageError(f"{flag} {value}: not in this dataset; {there}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,231 @@
+"""CAMUS' layouts: NIfTI in `database_nifti/`, MetaImage in `training/`, one folder a case.
+
+Leclerc et al., IEEE TMI 38(9), 2019. Files are `CASE_VIEW_PHASE[_gt]`; sequences are left alone.
+The root may be the folder above the layouts, a layout, or one case. Splits come only from the
+lists in `database_split/`. A dataset in these layouts is CAMUS only if it says so.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from echogen.datasets.base import FRAME_NAME, Listing, relative, resolve_labels
+from echogen.datasets.info import case_info
+from echogen.datasets.pixels import FORMATS, READERS, meta_data_file, read_frame, suffix_of
+from echogen.errors import DatasetError
+from echogen.types import Case, FrameKey, Provenance
+
+LAYOUTS = ("database_nifti", "training", "validation", "testing")
+SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"
+CITATION = "MANDATORY_CITATION.md"
+LICENCE = "CAMUS: CC BY-NC-SA 4.0, non-commercial; cite Leclerc et al. 2019"
+INFO_FILE = re.compile(r"Info_(?P<view>[A-Za-z0-9]+)\.cfg", re.IGNORECASE)
+SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".png")
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What one folder holds: {(case, view, phase): [image, label]}, {view: cfg}, a citation."""
+
+    path: Path
+    pairs: dict[tuple[str, str, str], list[Path | None]] = field(default_factory=dict)
+    info: dict[str, Path] = field(default_factory=dict)
+    citation: Path | None = None
+
+
+def is_camus_layout(root: Path) -> bool:
+    """Whether frames named as CAMUS names them lie where `list_camus` looks."""
+    return any(folder.pairs for folder in _folders(root))
+
+
+def list_camus(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
+    """Every frame under `root`, and what cfg files and split lists say of its case.
+
+    Raises:
+        DatasetError: no frame is found, or a case stands in two split lists.
+        UsageError: `labels` declares an impossible class id.
+    """
+    declared = resolve_labels(labels)
+    folders = [folder for folder in _folders(root) if folder.pairs or folder.citation]
+    if not any(folder.pairs for folder in folders):
+        raise DatasetError(
+            f"{root}: expected files named CASE_VIEW_PHASE (such as patient0001_4CH_ED.nii.gz) in "
+            f"case folders here or in {'/, '.join(LAYOUTS)}/, found none."
+        )
+    splits, remarks = _read_splits(root)
+    folders, unlabelled = _without_unlabelled(root, folders)
+    remarks += unlabelled
+    frames: dict[str, FrameKey] = {}
+    unusable: dict[str, tuple[FrameKey, str]] = {}
+    repeated = 0
+    for folder in folders:
+        for (case, view, phase), (image, label) in folder.pairs.items():
+            paths = _with_data_files(image, label)
+            key = FrameKey(f"{case}_{view}_{phase}", case, view, phase, splits.get(case, ""), paths)
+            if key.frame_id in frames:
+                repeated += 1
+            elif image is None or label is None:
+                unusable.setdefault(
+                    key.frame_id, (key, _missing(root, key.paths[0], image is None))
+                )
+            else:
+                frames[key.frame_id] = key
+    if repeated:
+        remarks.append(f"{repeated:,} frames are there twice; the first of each is read.")
+    bad = [pair for name, pair in sorted(unusable.items()) if name not in frames]
+    keys = tuple(frames[name] for name in sorted(frames))
+    cases, about_cases = _cases(root, folders)
+    remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
+    formats = _formats(keys)
+    return Listing(
+        root=root,
+        provenance=Provenance(
+            format="camus",
+            root_name=root.resolve().name,
+            licence=LICENCE if any(_is_camus(folder.citation) for folder in folders) else "",
+            labels=declared,
+            extra={"spacing": "known", "files": list(formats)},
+        ),
+        title=f"camus layout ({' and '.join(formats)})" if formats else "camus layout",
+        frames=keys,
+        known_cases=cases,
+        unusable=tuple(bad),
+        remarks=tuple(remarks),
+        read_frame=read_frame,
+    )
+
+
+def _folders(root: Path) -> Iterator[_Folder]:
+    """The root, then each layout's and the root's own case folders, in order of name."""
+    yield _scan(root)
+    groups = [root / name for name in LAYOUTS if (root / name).is_dir()]
+    for group in [*groups, root]:
+        if group is not root:
+            yield _scan(group)
+        for path in sorted(group.iterdir()):
+            if path.is_dir() and path not in groups and not path.name.startswith("."):
+                yield _scan(path)
+
+
+def _scan(path: Path) -> _Folder:
+    pairs: dict[tuple[str, str, str], list[Path | None]] = {}
+    info: dict[str, Path] = {}
+    names = sorted(entry.name for entry in path.iterdir())
+    for suffix in SUFFIXES:
+        for name in names:
+            if suffix_of(name) != suffix or name.startswith("."):
+                continue
+            named = FRAME_NAME.fullmatch(name[: -len(suffix)])
+            if named is None:
+                continue
+            pair = pairs.setdefault((named["case"], named["view"], named["phase"]), [None, None])
+            role = 1 if named["label"] else 0
+            pair[role] = pair[role] or path / name
+    for name in names:
+        described = INFO_FILE.fullmatch(name)
+        if described is not None:
+            info[described["view"].upper()] = path / name
+    return _Folder(path, pairs, info, path / CITATION if CITATION in names else None)
+
+
+def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folder], list[str]]:
+    """Leave out a layout without a single label, as CAMUS' first `testing/` was, and say so."""
+    groups: defaultdict[Path, list[_Folder]] = defaultdict(list)
+    for folder in folders:
+        parent = folder.path.parent
+        known = parent.parent == root and parent.name in LAYOUTS
+        groups[parent if known else root].append(folder)
+    kept: list[_Folder] = []
+    remarks: list[str] = []
+    for group, members in groups.items():
+        pairs = [pair for folder in members for pair in folder.pairs.values()]
+        if group != root and pairs and all(label is None for _, label in pairs):
+            remarks.append(f"{group.name}/: {len(pairs):,} images without any label; left out.")
+        else:
+            kept += members
+    return kept, remarks
+
+
+def _with_data_files(*headers: Path | None) -> tuple[Path, ...]:
+    paths: list[Path] = []
+    for header in headers:
+        if header is not None:
+            paths.append(header)
+            data = meta_data_file(header) if suffix_of(header.name) == ".mhd" else None
+            paths += [data] if data is not None else []
+    return tuple(paths)
+
+
+def _missing(root: Path, present: Path, image_is_missing: bool) -> str:
+    suffix = suffix_of(present.name)
+    stem = present.name[: -len(suffix)]
+    if image_is_missing:
+        wanted = stem.removesuffix("_gt") + suffix
+        return f"{relative(root, present)}: no image, expected {wanted} beside it."
+    return f"{relative(root, present)}: no label, expected {stem}_gt{suffix} beside it."
+
+
+def _cases(root: Path, folders: list[_Folder]) -> tuple[tuple[Case, ...], list[str]]:
+    found: dict[str, dict[str, float | str]] = {}
+    remarks: list[str] = []
+    for folder in folders:
+        cases = {case for case, _, _ in folder.pairs}
+        for case in cases:
+            found.setdefault(case, {})
+        if len(cases) == 1 and folder.info:
+            info, odd = case_info(root, folder.info)
+            found[cases.pop()].update(info)
+            remarks += odd
+    return tuple(Case(case_id, found[case_id]) for case_id in sorted(found)), remarks
+
+
+def _split_folder(root: Path) -> Path | None:
+    """Beside the layout that `root` is or lies in; further up may stand another dataset's."""
+    real = root.resolve()
+    above = [root]
+    if real.name in LAYOUTS or _scan(root).pairs:
+        above.append(real.parent)
+        if real.parent.name in LAYOUTS:
+            above.append(real.parent.parent)
+    return next((path / SPLITS for path in above if (path / SPLITS).is_dir()), None)
+
+
+def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
+    """{case id: split} from `database_split/subgroup_SPLIT.txt`, one case a line."""
+    folder = _split_folder(root)
+    splits: dict[str, str] = {}
+    remarks: list[str] = []
+    for path in sorted(folder.glob("*.txt")) if folder is not None else []:
+        if path.name.startswith("."):
+            continue
+        split = path.stem.removeprefix(SPLIT_PREFIX)
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            remarks.append(f"{SPLITS}/{path.name}: cannot be read ({error}); no split from it.")
+            continue
+        for case in filter(None, (line.strip() for line in lines)):
+            if splits.setdefault(case, split) != split:
+                raise DatasetError(
+                    f"{SPLITS}/{path.name}: {case} is also listed as {splits[case]}; a case can be "
+                    "in one split only, remove it from the other lists."
+                )
+    return splits, remarks
+
+
+def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> list[str]:
+    absent = sorted(splits.keys() - found)
+    if not absent or not (root / SPLITS).is_dir():
+        return []
+    return [f"{SPLITS}/: {len(absent):,} listed cases are not here, the first is {absent[0]}."]
+
+
+def _formats(keys: tuple[FrameKey, ...]) -> tuple[str, ...]:
+    readers = {READERS[suffix_of(key.paths[0].name)] for key in keys}
+    return tuple(name for reader, name in FORMATS.items() if reader in readers)
+
+
+def _is_camus(citation: Path | None) -> bool:
+    return citation is not None and b"CAMUS" in citation.read_bytes()

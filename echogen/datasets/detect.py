@@ -1,0 +1,114 @@
+"""Which reader a folder needs, and what to say when it needs none of ours."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from echogen.datasets.base import Dataset, Listing
+from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
+from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
+from echogen.errors import DatasetError, UsageError
+
+Reader = Callable[[Path, Mapping[int, str] | None], Listing]
+READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
+    "camus": (is_camus_layout, list_camus),
+    "folder": (is_folder_layout, list_folder),
+}
+MAX_SUBFOLDERS = 50
+
+
+def open_dataset(
+    path: Path | str, format: str = "auto", labels: Mapping[int, str] | None = None
+) -> Dataset:
+    """The dataset at `path`, listed; no pixel is read.
+
+    Args:
+        path: a folder in one of the known layouts.
+        format: `camus`, `folder`, or `auto` to look for the layout that fits.
+        labels: the class ids that may occur, {id: name}; None takes the reader's own.
+
+    Raises:
+        DatasetError: there is no such folder, or no layout fits; says what was looked for, what
+            is there, and the nearest path that would do.
+        UsageError: an unknown format, or an impossible class id.
+    """
+    if format != "auto" and format not in READERS:
+        raise UsageError(f"--format {format}: expected auto, {', '.join(READERS)}.")
+    root = Path(path)
+    try:
+        _require_folder(root)
+        fitting = _fitting(root)
+        if format == "auto" and len(fitting) > 1:
+            raise DatasetError(
+                f"{root}: fits the layouts {' and '.join(fitting)}; choose one with --format."
+            )
+        chosen = format if format != "auto" else "".join(fitting)
+        if chosen not in fitting:
+            raise DatasetError(_nothing_found(root, format, fitting))
+        return READERS[chosen][1](root, labels)
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or root}: cannot be read ({error.strerror})."
+        ) from error
+
+
+def _fitting(root: Path) -> list[str]:
+    return [name for name, (fits, _) in READERS.items() if fits(root)]
+
+
+def _require_folder(root: Path) -> None:
+    if root.is_dir():
+        return
+    if root.exists():
+        raise DatasetError(f"{root}: is a file, expected a folder; {_for_a_file(root)}")
+    parent = next(above for above in root.absolute().parents if above.is_dir())
+    missing = root.absolute().relative_to(parent).parts[0]
+    there = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
+    folded = {name.lower(): name for name in there}
+    near = difflib.get_close_matches(missing.lower(), list(folded), n=1)
+    hint = f"did you mean {parent / folded[near[0]]}?" if near else f"{parent} {_holds(parent)}."
+    raise DatasetError(f"{root}: no such folder; {hint}")
+
+
+def _for_a_file(root: Path) -> str:
+    if root.suffix.lower() in (".zip", ".tar", ".tgz"):
+        return "unpack the archive and give the folder that comes out."
+    near = next((above for above in root.absolute().parents[:3] if _fitting(above)), None)
+    return f"did you mean {near}?" if near else f"give the folder that holds {root.name}."
+
+
+def _nothing_found(root: Path, format: str, fitting: list[str]) -> str:
+    wanted = {
+        "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
+        f"or {LAYOUTS[1]}/",
+        "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
+    }
+    looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))
+    if fitting:
+        hint = f"it is in the {fitting[0]} layout, use --format {fitting[0]}."
+    else:
+        near = _nearest(root)
+        hint = f"did you mean {near}?" if near else f"the folder {_holds(root)}."
+    return f"{root}: no dataset found; looked for {looked}; {hint}"
+
+
+def _nearest(root: Path) -> Path | None:
+    """A folder one or two levels below, or one above, that a reader fits."""
+    below = [path for path in sorted(root.iterdir()) if path.is_dir()][:MAX_SUBFOLDERS]
+    for path in [*below, root.absolute().parent]:
+        if _fitting(path):
+            return path
+    for path in below:
+        deeper = [inner for inner in sorted(path.iterdir()) if inner.is_dir()][:MAX_SUBFOLDERS]
+        for inner in deeper:
+            if _fitting(inner):
+                return inner
+    return None
+
+
+def _holds(folder: Path) -> str:
+    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    if not names:
+        return "is empty"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"holds {', '.join(names[:5])}{more}"

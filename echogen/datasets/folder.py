@@ -1,0 +1,100 @@
+"""Pictures in pairs: `images/X.png` with `labels/X.png`, labels stored as raw class ids.
+
+This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in pixels, and
+`describe` says so. Names such as `patient0001_4CH_ED` give case, view and phase.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
+from echogen.datasets.pixels import read_frame
+from echogen.errors import DatasetError
+from echogen.types import Case, FrameKey, Provenance
+
+IMAGES, LABELS = "images", "labels"
+
+
+def is_folder_layout(root: Path) -> bool:
+    """Whether `root` has an `images/` folder with a PNG file in it."""
+    return bool(_png_files(root / IMAGES))
+
+
+def list_folder(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
+    """The pairs under `root`, by file name.
+
+    Raises:
+        DatasetError: there is no PNG file in `images/`, or no folder `labels/`.
+        UsageError: `labels` declares an impossible class id.
+    """
+    declared = resolve_labels(labels)
+    images = _png_files(root / IMAGES)
+    if not images:
+        raise DatasetError(f"{root}: expected PNG files in {root / IMAGES}, found none.")
+    if not (root / LABELS).is_dir():
+        raise DatasetError(
+            f"{root}: has {IMAGES}/ but no {LABELS}/; expected {LABELS}/X.png for {IMAGES}/X.png."
+        )
+    targets = _png_files(root / LABELS)
+    frames = tuple(
+        _key(stem, images[stem], targets[stem]) for stem in sorted(images.keys() & targets.keys())
+    )
+    unusable = [
+        (
+            _key(stem, images[stem]),
+            f"{IMAGES}/{images[stem].name}: no label, expected {LABELS}/{stem}.png.",
+        )
+        for stem in images.keys() - targets.keys()
+    ]
+    unusable += [
+        (
+            _key(stem, targets[stem]),
+            f"{LABELS}/{targets[stem].name}: no image, expected {IMAGES}/{stem}.png.",
+        )
+        for stem in targets.keys() - images.keys()
+    ]
+    return Listing(
+        root=root,
+        provenance=Provenance(
+            format="folder",
+            root_name=root.resolve().name,
+            licence="",
+            labels=declared,
+            extra={"spacing": "unknown"},
+        ),
+        title=f"folder layout ({IMAGES}/ and {LABELS}/, PNG)",
+        frames=frames,
+        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
+        unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
+        remarks=_remarks(root),
+        read_frame=read_frame,
+    )
+
+
+def _png_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {
+        path.stem: path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() == ".png" and not path.name.startswith(".")
+    }
+
+
+def _key(stem: str, *paths: Path) -> FrameKey:
+    named = FRAME_NAME.fullmatch(stem)
+    if named is None or named["label"]:
+        return FrameKey(stem, stem, "", "", "", paths)
+    return FrameKey(stem, named["case"], named["view"], named["phase"], "", paths)
+
+
+def _remarks(root: Path) -> tuple[str, ...]:
+    other = sum(
+        1
+        for path in (root / IMAGES).iterdir()
+        if path.suffix.lower() != ".png" and not path.name.startswith(".")
+    )
+    lines = ["PNG files carry no spacing: lengths and volumes are in pixels."]
+    if other:
+        lines.append(f"{IMAGES}/ also holds {other:,} entries that are not PNG files; left out.")
+    return tuple(lines)
