@@ -1,0 +1,214 @@
+"""RePaint (Lugmayr et al. 2022, 2201.09865): inpainting with an unconditional diffusion model.
+
+Before every network call the kept pixels are replaced by the known image at that step's noise
+level; the walk of `schedule.repaint_times` goes back up again and again, so that what is painted
+comes to agree with what is known. Reverse steps are those of respaced DDPM (2102.09672).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from echogen.diffusion.denoiser import Denoiser, Prediction
+from echogen.diffusion.noise import NoiseSource
+from echogen.diffusion.schedule import Schedule, nfe, repaint_times, respace
+from echogen.errors import EngineError, UsageError
+
+
+class Sampler(Protocol):
+    """How a batch is painted. Any sampler is a function of these four, and tells its cost."""
+
+    @property
+    def nfe(self) -> int:
+        """Network function evaluations for one image."""
+
+    def __call__(
+        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
+    ) -> Tensor:
+        """As `inpaint`: (B, 1, H, W) float32 and bool to (B, 1, H, W) float32."""
+
+
+@dataclass(frozen=True)
+class RepaintSampler:
+    """`inpaint` with its settings; see `schedule.repaint_times` for what they mean."""
+
+    steps: int = 25
+    jump_length: int = 5
+    resamplings: int = 5
+
+    def __post_init__(self) -> None:
+        repaint_times(self.steps, self.jump_length, self.resamplings)
+
+    @property
+    def nfe(self) -> int:
+        """Network function evaluations for one image."""
+        return nfe(repaint_times(self.steps, self.jump_length, self.resamplings))
+
+    def __call__(
+        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
+    ) -> Tensor:
+        """As `inpaint`."""
+        return inpaint(
+            denoiser,
+            image,
+            keep,
+            noise,
+            steps=self.steps,
+            jump_length=self.jump_length,
+            resamplings=self.resamplings,
+        )
+
+
+SAMPLERS: Mapping[str, Callable[..., Sampler]] = {"repaint": RepaintSampler}
+
+
+def make_sampler(name: str, **settings: Any) -> Sampler:
+    """The sampler of a name, with its settings.
+
+    Raises:
+        UsageError: the name or a setting is not known, or a value is out of range.
+    """
+    if name not in SAMPLERS:
+        raise UsageError(f"sampler: expected one of {', '.join(SAMPLERS)}; got {name!r}")
+    try:
+        return SAMPLERS[name](**settings)
+    except TypeError as error:
+        raise UsageError(f"sampler {name}: {error}") from error
+
+
+@torch.inference_mode()
+def inpaint(
+    denoiser: Denoiser,
+    image: Tensor,
+    keep: Tensor,
+    noise: NoiseSource,
+    *,
+    steps: int,
+    jump_length: int,
+    resamplings: int,
+) -> Tensor:
+    """Paints what is not kept.
+
+    Args:
+        denoiser: an image prior.
+        image: (B, 1, H, W) float32 in [-1, 1], on any device.
+        keep: (B, 1, H, W) bool, True where `image` is known.
+        noise: one generator a sample, drawing on the denoiser's device.
+        steps, jump_length, resamplings: the walk; 250, 10, 10 are the published ones.
+
+    Returns:
+        (B, 1, H, W) float32 in [-1, 1] on `image`'s device; equal to `image` where kept.
+
+    Raises:
+        EngineError: shapes do not fit the model, or the result is not finite.
+        UsageError: the walk does not fit the model's schedule.
+    """
+    check_batch(denoiser, image, keep)
+    times = repaint_times(steps, jump_length, resamplings)
+    known = image.to(denoiser.device, torch.float32).expand(-1, denoiser.channels, -1, -1)
+    state = walk(denoiser, known, keep.to(denoiser.device), noise, times, steps)
+    painted = state.mean(dim=1, keepdim=True).clamp(-1.0, 1.0).to(image.device)
+    if not bool(torch.isfinite(painted).all()):
+        raise EngineError(
+            f"sampler repaint with {denoiser.name or 'this model'}: values that are not finite; "
+            f"the network ran in {denoiser.dtype}, try --precision fp32."
+        )
+    return torch.where(keep, image, painted)
+
+
+def walk(
+    denoiser: Denoiser,
+    known: Tensor,
+    keep: Tensor,
+    noise: NoiseSource,
+    times: list[int],
+    steps: int,
+) -> Tensor:
+    """The chain of `inpaint`, from pure noise to the last x_0, kept pixels not yet put back.
+
+    Args:
+        denoiser: an image prior.
+        known: (B, C, H, W) float32, C the denoiser's channels.
+        keep: (B, 1, H, W) bool.
+        noise: drawn in the published order: the start, then for each reverse step its own noise
+            and that of the next injection, for each forward step one.
+        times: of `schedule.repaint_times`.
+        steps: what `times` walks over.
+    """
+    schedule = respace(denoiser.schedule, steps)
+    x = noise.draw(known.shape)
+    started = False
+    for now, after in itertools.pairwise(times):
+        if after < now:
+            step_noise = noise.draw(known.shape)
+            if started:
+                abar = float(schedule.alphas_cumprod[now])
+                noisy = math.sqrt(abar) * known + math.sqrt(1.0 - abar) * noise.draw(known.shape)
+                x = torch.where(keep, noisy, x)
+            prediction = denoiser.predict(x, int(schedule.timesteps[now]))
+            x = reverse_step(denoiser, schedule, prediction, x, now, step_noise)
+            started = True
+        else:
+            beta = float(schedule.betas[after])
+            x = math.sqrt(1.0 - beta) * x + math.sqrt(beta) * noise.draw(known.shape)
+    return x
+
+
+def reverse_step(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    prediction: Prediction,
+    x: Tensor,
+    step: int,
+    step_noise: Tensor,
+) -> Tensor:
+    """A draw of p(x_{i-1} | x_i) of the respaced chain; at step 0 its mean.
+
+    Args:
+        denoiser: for its kind of variance.
+        schedule: respaced.
+        prediction: at step i.
+        x: (B, C, H, W), x_i.
+        step: i.
+        step_noise: (B, C, H, W) standard normal, not used at step 0.
+    """
+    of_x0, of_xt = schedule.posterior_mean_coefficients
+    mean = float(of_x0[step]) * prediction.x0 + float(of_xt[step]) * x
+    if step == 0:
+        return mean
+    small = float(schedule.posterior_log_variance[step])
+    large = math.log(float(schedule.betas[step]))
+    if prediction.variance_mix is not None:
+        log_variance = small + prediction.variance_mix * (large - small)
+        return mean + torch.exp(0.5 * log_variance) * step_noise
+    fixed = large if denoiser.variance_type == "fixed_large" else small
+    return mean + math.exp(0.5 * fixed) * step_noise
+
+
+def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
+    """Refuses a batch that the denoiser cannot take.
+
+    Raises:
+        EngineError: the shapes of image, keep and model do not fit, or types are wrong.
+    """
+    side = denoiser.image_size
+    if image.ndim != 4 or image.shape[1] != 1 or keep.shape != image.shape:
+        raise EngineError(
+            "image and keep: expected (B, 1, H, W) both, "
+            f"found {tuple(image.shape)} and {tuple(keep.shape)}"
+        )
+    if side is not None and tuple(image.shape[2:]) != (side, side):
+        raise EngineError(
+            f"image: the model paints {side} x {side}, found {tuple(image.shape[2:])}"
+        )
+    if image.dtype != torch.float32 or keep.dtype != torch.bool:
+        raise EngineError(
+            f"image and keep: expected float32 and bool, found {image.dtype}, {keep.dtype}"
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise EngineError("image: values that are not finite; put -1 where nothing is known.")

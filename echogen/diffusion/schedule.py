@@ -1,0 +1,195 @@
+"""Noise schedules, their respacing, and the walk of a RePaint run: NumPy only, float64.
+
+The forward process is q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I) with abar the cumulative
+product of 1 - beta (Ho et al. 2020, 2006.11239). Respacing is that of Nichol and Dhariwal (2021,
+2102.09672); the walk with its jumps is that of Lugmayr et al. (2022, 2201.09865).
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import CheckpointError, UsageError
+
+Float64 = npt.NDArray[np.float64]
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule over `steps` steps, and the model's timestep of each.
+
+    Attributes:
+        betas: (T,) float64 in (0, 1), the variance added by step i.
+        timesteps: (T,) int64, increasing: what the network is called with at step i.
+    """
+
+    betas: Float64
+    timesteps: npt.NDArray[np.int64]
+    alphas_cumprod: Float64 = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alphas_cumprod", np.cumprod(1.0 - self.betas))
+
+    @property
+    def steps(self) -> int:
+        """T, how many steps there are."""
+        return len(self.betas)
+
+    @property
+    def alphas_cumprod_prev(self) -> Float64:
+        """(T,) abar of the step before; 1 before the first."""
+        return np.append(1.0, self.alphas_cumprod[:-1])
+
+    @property
+    def posterior_variance(self) -> Float64:
+        """(T,) variance of q(x_{t-1} | x_t, x_0), 0 at step 0 (DDPM eq. 7)."""
+        abar, prev = self.alphas_cumprod, self.alphas_cumprod_prev
+        variance: Float64 = self.betas * (1.0 - prev) / (1.0 - abar)
+        return variance
+
+    @property
+    def posterior_log_variance(self) -> Float64:
+        """(T,) log of `posterior_variance`, its step 0 replaced by step 1 (2102.09672)."""
+        variance = self.posterior_variance
+        first = variance[1] if self.steps > 1 else self.betas[0]
+        logarithm: Float64 = np.log(np.append(first, variance[1:]))
+        return logarithm
+
+    @property
+    def posterior_mean_coefficients(self) -> tuple[Float64, Float64]:
+        """Two (T,) arrays (a, b): the mean of q(x_{t-1} | x_t, x_0) is a x_0 + b x_t (eq. 7)."""
+        abar, prev = self.alphas_cumprod, self.alphas_cumprod_prev
+        of_x0 = self.betas * np.sqrt(prev) / (1.0 - abar)
+        of_xt = (1.0 - prev) * np.sqrt(1.0 - self.betas) / (1.0 - abar)
+        return of_x0, of_xt
+
+
+def make_betas(
+    name: str, train_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> Float64:
+    """The betas that a diffusers configuration names.
+
+    Args:
+        name: one of `BETA_SCHEDULES`; the cosine one ignores the two ends.
+        train_steps: T, at least 1.
+        beta_start, beta_end: in (0, 1).
+
+    Returns:
+        (T,) float64.
+
+    Raises:
+        CheckpointError: the name is not known.
+    """
+    if name == "linear":
+        return np.linspace(beta_start, beta_end, train_steps, dtype=np.float64)
+    if name == "scaled_linear":
+        roots = np.linspace(beta_start**0.5, beta_end**0.5, train_steps, dtype=np.float64)
+        return roots * roots
+    if name == "squaredcos_cap_v2":
+        edges = np.arange(train_steps + 1, dtype=np.float64) / train_steps
+        abar = np.array([math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in edges])
+        betas: Float64 = np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
+        return betas
+    known = ", ".join(BETA_SCHEDULES)
+    raise CheckpointError(f"beta_schedule: expected one of {known}, or trained_betas; got {name!r}")
+
+
+def schedule_from_betas(betas: Sequence[float] | Float64) -> Schedule:
+    """The full schedule over given betas; the model's timestep of step i is i.
+
+    Raises:
+        CheckpointError: `betas` is empty or leaves (0, 1).
+    """
+    values = np.asarray(betas, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not bool(np.all((values > 0) & (values < 1))):
+        raise CheckpointError("betas: expected a list of numbers in (0, 1); check the schedule")
+    return Schedule(values, np.arange(len(values), dtype=np.int64))
+
+
+def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+    """The schedule that a diffusers `DDPMScheduler` configuration describes.
+
+    Reads `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` and `trained_betas`
+    with diffusers' defaults.
+
+    Raises:
+        CheckpointError: a value is missing, not known, or out of range.
+    """
+    if config.get("rescale_betas_zero_snr"):
+        raise CheckpointError("rescale_betas_zero_snr: true is not supported; expected false")
+    trained = config.get("trained_betas")
+    try:
+        if trained is not None:
+            return schedule_from_betas([float(beta) for beta in trained])
+        betas = make_betas(
+            str(config.get("beta_schedule", "linear")),
+            int(config.get("num_train_timesteps", 1000)),
+            float(config.get("beta_start", 1e-4)),
+            float(config.get("beta_end", 0.02)),
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the schedule's numbers cannot be read: {error}") from error
+    return schedule_from_betas(betas)
+
+
+def respace(schedule: Schedule, steps: int) -> Schedule:
+    """`schedule` on `steps` of its timesteps, first and last included, evenly spread.
+
+    Each kept step takes the whole variance since the one before: beta'_i = 1 - abar_i / abar_{i-1}.
+    One step alone takes the first timestep, as the published recipe does.
+
+    Raises:
+        UsageError: `steps` is not within 1 and the schedule's length.
+    """
+    if not 1 <= steps <= schedule.steps:
+        raise UsageError(f"steps: expected 1 to {schedule.steps} for this model, got {steps}")
+    stride = (schedule.steps - 1) / (steps - 1) if steps > 1 else 1.0
+    position, taken = 0.0, []
+    for _ in range(steps):  # a running sum, rounding included, so as to match the published map
+        taken.append(round(position))
+        position += stride
+    kept = np.array(taken, dtype=np.int64)
+    abar = schedule.alphas_cumprod[kept]
+    return Schedule(1.0 - abar / np.append(1.0, abar[:-1]), schedule.timesteps[kept])
+
+
+def repaint_times(steps: int, jump_length: int, resamplings: int) -> list[int]:
+    """The walk of RePaint over respaced steps, from steps - 1 down to -1 with its jumps back up.
+
+    A move down is a reverse step (one network evaluation), a move up adds noise. At every multiple
+    of `jump_length` but the last the walk climbs back `jump_length` steps, `resamplings` - 1 times.
+
+    Raises:
+        UsageError: an argument is below 1.
+    """
+    for name, value in (
+        ("steps", steps),
+        ("jump_length", jump_length),
+        ("resamplings", resamplings),
+    ):
+        if value < 1:
+            raise UsageError(f"{name}: expected 1 or more, got {value}")
+    climbs_left = dict.fromkeys(range(0, steps - jump_length, jump_length), resamplings - 1)
+    times, now = [], steps
+    while now >= 1:
+        now -= 1
+        times.append(now)
+        if climbs_left.get(now, 0) > 0:
+            climbs_left[now] -= 1
+            times.extend(range(now + 1, now + jump_length + 1))
+            now += jump_length
+    return [*times, -1]
+
+
+def nfe(times: Sequence[int]) -> int:
+    """Network function evaluations of a walk: its moves down."""
+    return sum(after < before for before, after in itertools.pairwise(times))
