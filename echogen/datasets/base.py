@@ -117,7 +117,7 @@ class Listing:
     def describe(self) -> str:
         """What was found, in one line."""
         cases = len({key.case_id for key in self.frames})
-        parts = [f"{self.title}: {_count(len(self.frames), 'frame')} of {_count(cases, 'case')}"]
+        parts = [f"{self.title}: {counted(len(self.frames), 'frame')} of {counted(cases, 'case')}"]
         for name in ("view", "phase", "split"):
             values = present(self.frames, name)
             if values:
@@ -125,7 +125,7 @@ class Listing:
         if self.provenance.extra.get("spacing") == "unknown":
             parts.append("spacing unknown")
         if self.unusable:
-            parts.append(f"{_count(len(self.unusable), 'frame')} unusable")
+            parts.append(f"{counted(len(self.unusable), 'frame')} unusable")
         return ", ".join(parts)
 
 
@@ -151,6 +151,11 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
 def relative(root: Path, path: Path) -> str:
     """The path as messages show it: relative to the dataset's folder where it lies in it."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 frame`, `1,598 frames`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def present(keys: Iterable[FrameKey], name: str) -> tuple[str, ...]:
@@ -190,13 +195,13 @@ def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, .
     for pattern in config.cases:
         if not any(fnmatchcase(case_id, pattern) for case_id in case_ids):
             raise UsageError(
-                f"--cases {pattern}: matches none of the {_count(len(case_ids), 'case')}"
+                f"--cases {pattern}: matches none of the {counted(len(case_ids), 'case')}"
                 + (f", such as {case_ids[0]}." if case_ids else ".")
             )
     chosen = sorted((key for key in keys if _matches(key, config)), key=lambda key: key.frame_id)
     if not chosen:
         raise UsageError(
-            f"selection: none of the {_count(len(keys), 'frame')} satisfies all of --views, "
+            f"selection: none of the {counted(len(keys), 'frame')} satisfies all of --views, "
             "--phases, --split and --cases together; give fewer of them."
         )
     return tuple(chosen[: config.limit])
@@ -217,7 +222,3 @@ def _require_known(flag: str, wanted: Iterable[str], known: Sequence[str]) -> No
         if value.lower() not in folded:
             there = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"{flag} {value}: not in this dataset; {there}.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

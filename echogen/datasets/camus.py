@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, relative, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Listing, counted, relative, resolve_labels
 from echogen.datasets.info import case_info
-from echogen.datasets.pixels import FORMATS, READERS, meta_data_file, read_frame, suffix_of
+from echogen.datasets.integrity import FORMATS, READERS, meta_data_file, suffix_of
+from echogen.datasets.pixels import read_frame
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
 
@@ -73,7 +74,7 @@ def list_camus(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
             else:
                 frames[key.frame_id] = key
     if repeated:
-        remarks.append(f"{repeated:,} frames are there twice; the first of each is read.")
+        remarks.append(f"{counted(repeated, 'frame')} there twice; the first of each is read.")
     bad = [pair for name, pair in sorted(unusable.items()) if name not in frames]
     keys = tuple(frames[name] for name in sorted(frames))
     cases, about_cases = _cases(root, folders)
@@ -142,7 +143,9 @@ def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folde
     for group, members in groups.items():
         pairs = [pair for folder in members for pair in folder.pairs.values()]
         if group != root and pairs and all(label is None for _, label in pairs):
-            remarks.append(f"{group.name}/: {len(pairs):,} images without any label; left out.")
+            remarks.append(
+                f"{group.name}/: {counted(len(pairs), 'image')} and no label at all; left out."
+            )
         else:
             kept += members
     return kept, remarks
@@ -219,7 +222,7 @@ def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> lis
     absent = sorted(splits.keys() - found)
     if not absent or not (root / SPLITS).is_dir():
         return []
-    return [f"{SPLITS}/: {len(absent):,} listed cases are not here, the first is {absent[0]}."]
+    return [f"{SPLITS}/: {counted(len(absent), 'case')} listed but not here, such as {absent[0]}."]
 
 
 def _formats(keys: tuple[FrameKey, ...]) -> tuple[str, ...]:

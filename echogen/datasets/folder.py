@@ -7,7 +7,7 @@ This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in p
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Listing, counted, resolve_labels
 from echogen.datasets.pixels import read_frame
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
@@ -96,5 +96,5 @@ def _remarks(root: Path) -> tuple[str, ...]:
     )
     lines = ["PNG files carry no spacing: lengths and volumes are in pixels."]
     if other:
-        lines.append(f"{IMAGES}/ also holds {other:,} entries that are not PNG files; left out.")
+        lines.append(f"{IMAGES}/: {counted(other, 'other file')} not PNG; left out.")
     return tuple(lines)

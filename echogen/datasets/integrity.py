@@ -1,0 +1,157 @@
+"""Whether an image file is whole, told from its bytes before SimpleITK sees it.
+
+Needed because ITK fills what a truncated NIfTI file lacks, and turns its NaN into 0, without a
+word; and because its C libraries complain on standard error. Also tells formats by suffix.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from echogen.errors import DatasetError
+
+READERS: Mapping[str, str] = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".mhd": "MetaImageIO",
+    ".png": "PNGImageIO",
+}
+FORMATS: Mapping[str, str] = {
+    "NiftiImageIO": "NIfTI",
+    "MetaImageIO": "MetaImage",
+    "PNGImageIO": "PNG",
+}
+META_BYTES: Mapping[str, int] = {
+    "MET_CHAR": 1,
+    "MET_UCHAR": 1,
+    "MET_SHORT": 2,
+    "MET_USHORT": 2,
+    "MET_INT": 4,
+    "MET_UINT": 4,
+    "MET_LONG": 4,
+    "MET_ULONG": 4,
+    "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}
+NIFTI_FLOATS: Mapping[int, str] = {16: "f4", 64: "f8"}
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def suffix_of(name: str) -> str:
+    """The part of a file name that tells its format, lower case, or "" where it is none of ours."""
+    lowered = name.lower()
+    return next((suffix for suffix in READERS if lowered.endswith(suffix)), "")
+
+
+def meta_data_file(header: Path) -> Path | None:
+    """The file that holds a `.mhd` header's pixels; None where the header does not say."""
+    try:
+        name = _meta_fields(header).get("ElementDataFile", "")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return header.with_name(name) if name and Path(name).name == name else None
+
+
+def check_file(path: Path, name: str) -> None:
+    """Refuse a file that is not whole, not of its suffix's format, or holds NaN.
+
+    Args:
+        path: a file whose `suffix_of` is known.
+        name: how messages call it.
+
+    Raises:
+        DatasetError: one line of file and reason.
+        OSError: it cannot be read.
+    """
+    reader = READERS[suffix_of(path.name)]
+    if reader == "NiftiImageIO":
+        _check_nifti(path.read_bytes(), name)
+    elif reader == "MetaImageIO":
+        _check_meta(path, name)
+    else:
+        _check_png(path.read_bytes(), name)
+
+
+def _check_nifti(content: bytes, name: str) -> None:
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DatasetError(f"{name}: truncated or damaged gzip file.") from error
+    for order in "<>":
+        if len(content) >= 348 and struct.unpack_from(order + "i", content)[0] == 348:
+            dims: tuple[int, ...] = struct.unpack_from(order + "8h", content, 40)
+            kind, bits = struct.unpack_from(order + "2h", content, 70)
+            start = struct.unpack_from(order + "f", content, 108)[0]
+            break
+        if len(content) >= 540 and struct.unpack_from(order + "i", content)[0] == 540:
+            dims = struct.unpack_from(order + "8q", content, 16)
+            kind, bits = struct.unpack_from(order + "2h", content, 12)
+            start = struct.unpack_from(order + "q", content, 168)[0]
+            break
+    else:
+        raise DatasetError(f"{name}: not a NIfTI file ({len(content):,} bytes).")
+    sizes = dims[1 : 1 + max(dims[0], 0)]
+    if not (1 <= dims[0] <= 7 and min(sizes) >= 1 and math.isfinite(start) and start >= 0):
+        raise DatasetError(f"{name}: damaged NIfTI header (dimensions {dims[0]}, {sizes}).")
+    count, offset = math.prod(sizes), int(start)
+    expected = offset + count * bits // 8
+    if len(content) < expected:
+        raise DatasetError(
+            f"{name}: truncated, {len(content):,} of {expected:,} bytes (uncompressed)."
+        )
+    if kind in NIFTI_FLOATS and bits == 8 * int(NIFTI_FLOATS[kind][1]):
+        values = np.frombuffer(content, order + NIFTI_FLOATS[kind], count, offset)
+        wrong = int((~np.isfinite(values)).sum())
+        if wrong:
+            raise DatasetError(f"{name}: {wrong:,} of {count:,} values are NaN or infinite.")
+
+
+def _meta_fields(header: Path) -> dict[str, str]:
+    lines = header.read_text(encoding="utf-8").splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {field.strip(): value.strip() for field, _, value in pairs}
+
+
+def _check_meta(header: Path, name: str) -> None:
+    try:
+        fields = _meta_fields(header)
+        dims = [int(value) for value in fields["DimSize"].split()]
+        pixel = META_BYTES[fields["ElementType"]] * int(fields.get("ElementNumberOfChannels", "1"))
+        data = header.with_name(fields["ElementDataFile"])
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
+    if not data.is_file():
+        raise DatasetError(f"{name}: its pixels are missing, no file {data.name} beside it.")
+    found = data.stat().st_size
+    if fields.get("CompressedData", "False").lower() == "true":
+        try:
+            found = len(zlib.decompress(data.read_bytes()))
+        except zlib.error as error:
+            raise DatasetError(f"{name}: {data.name} is truncated or damaged.") from error
+    expected = math.prod(dims) * pixel
+    if found < expected:
+        raise DatasetError(f"{name}: {data.name} is truncated, {found:,} of {expected:,} bytes.")
+
+
+def _check_png(content: bytes, name: str) -> None:
+    """Walk the chunks: 4 bytes of length, 4 of type, the data, 4 of CRC; IEND is the last."""
+    if not content.startswith(PNG_SIGNATURE):
+        raise DatasetError(f"{name}: not a PNG file ({len(content):,} bytes).")
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        body = content[position + 4 : position + 8 + length]
+        position += 12 + length
+        if position > len(content):
+            break
+        if zlib.crc32(body) != struct.unpack_from(">I", content, position - 4)[0]:
+            raise DatasetError(f"{name}: damaged PNG file, a checksum is wrong.")
+        if body[:4] == b"IEND":
+            return
+    raise DatasetError(f"{name}: truncated PNG file ({len(content):,} bytes).")
