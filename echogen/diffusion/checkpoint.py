@@ -224,6 +224,7 @@ def save_checkpoint(
             )
             tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
+            (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
             hashes = {name: _sha256_of(staging / name) for name in HASHED_FILES}
             written = dataclasses.replace(info, files=hashes)
             _write_json(staging / INFO_FILE, _info_as_json(written))
