@@ -6,6 +6,7 @@ that covers the same field. Angles are radians from straight down, positive towa
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class Sector:
     radius_far: float
 
     def contains(
-        self, rows_mm: npt.NDArray[np.float64], cols_mm: npt.NDArray[np.float64]
+        self, rows_mm: npt.NDArray[np.floating[Any]], cols_mm: npt.NDArray[np.floating[Any]]
     ) -> npt.NDArray[np.bool_]:
         """Which points, given by their mm, lie in the fan; the inputs broadcast."""
         down = np.asarray(rows_mm, dtype=np.float64) - self.apex_row
