@@ -186,3 +186,23 @@ def _explain(error: ValidationError) -> str:
         return f"{flag} is missing; give it as a flag or in the configuration file."
     message = first["msg"].removeprefix("Value error, ")
     return f"{where or 'transforms'}: {message} (got {first['input']!r})"
+
+
+def preset_values(name: str | None) -> Mapping[str, Any]:
+    """The settings of a named preset; nothing for None.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name is None:
+        return {}
+    if name != "paper":
+        raise UsageError(f"--preset {name}: unknown; expected paper.")
+    return PAPER_PRESET
+
+
+def to_toml(config: ExpandConfig) -> str:
+    """The resolved configuration as a TOML document that `load_config` reads back."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,64 @@
+"""The command line: each command parses, calls one function and shows the result.
+
+Nothing heavy is imported until a command runs, so that `echogen --help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from echogen import __version__
+from echogen.cli.expand import expand
+from echogen.cli.phantom import phantom
+from echogen.errors import EXIT_SIGINT, EchogenError
+from echogen.interrupt import Interrupted
+
+app = typer.Typer(
+    name="echogen",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("expand", no_args_is_help=True)(expand)
+app.command("phantom", no_args_is_help=True)(phantom)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"echogen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Generative augmentation of cardiac-ultrasound segmentation datasets.
+
+    Real frames are moved (depth, tilt, sector width, shift) and a diffusion model \
+    paints what the move left empty, so that the masks stay exact.
+
+    Exit codes: 0 done, 1 done with failures, 2 usage, 3 dataset, 4 checkpoint, \
+    5 store, 6 engine, 130/143 interrupted (the same command continues).
+    """
+
+
+def main() -> None:
+    """The `echogen` command."""
+    try:
+        app()
+    except EchogenError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"echogen: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Interrupted as stopped:
+        typer.echo("echogen: stopped; the same command continues where it was.", err=True)
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_SIGINT)

@@ -1,0 +1,165 @@
+"""What a run shows: progress on stderr, as bars on a terminal and as plain lines elsewhere."""
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from echogen.report import DryRunReport, RunReport
+
+LINE_EVERY_S = 30.0
+LISTED = 20
+
+
+class ConsoleReporter:
+    """A `Reporter` on stderr: tqdm on a terminal, one line now and then in a log."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bars = sys.stderr.isatty() and not quiet
+        self._bar: tqdm[Any] | None = None
+        self._stage = ""
+        self._began = self._last_line = time.monotonic()
+
+    def tell(self, message: str) -> None:
+        """One line on stderr, above the bar where there is one."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(message, file=sys.stderr)
+        else:
+            typer.echo(message, err=True)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar, or write a line if the last one is some time ago."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            self._began = self._last_line = time.monotonic()
+        if self._bars:
+            self._move_bar(stage, done, total)
+        elif not self._quiet:
+            self._write_line(stage, done, total)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _move_bar(self, stage: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            unit = "frame" if stage == "planning" else "image"
+            self._bar = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, smoothing=0.05)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def _write_line(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = now
+        took = now - self._began
+        left = f", {duration(took / done * (total - done))} left" if 0 < done < total else ""
+        typer.echo(f"{stage}: {done} of {total}, {duration(took)}{left}", err=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def show_run(report: "RunReport", as_json: bool) -> None:
+    """The end of `echogen expand`."""
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    counts = report.counts
+    rows = [
+        ("store", report.output),
+        (
+            "samples",
+            f"{counts.originals + counts.copies} done "
+            f"({counts.originals} originals, {counts.copies} copies)",
+        ),
+        ("rejected", f"{counts.rejected} (no valid move found)"),
+        ("failed", str(counts.failed)),
+        ("frames skipped", str(len(report.skipped))),
+    ]
+    if counts.pending:
+        rows.append(("still to make", str(counts.pending)))
+    if report.painted:
+        rows.append(
+            ("painted now", f"{report.painted} in {duration(report.seconds)}, "
+             f"{report.images_per_s:.2f} images/s on {report.device} ({report.precision})")
+        )  # fmt: skip
+    rows += [
+        ("cost", f"{report.nfe} network evaluations an image"),
+        ("peak memory", f"{report.peak_memory_mb:.0f} MB"),
+        ("model", f"{report.checkpoint}, {report.licence}"),
+    ]
+    _table(rows)
+    _list("skipped", [problem.reason for problem in report.skipped])
+    _list("failed", [problem.reason for problem in report.failed])
+    _list("note", list(report.notes))
+    if counts.pending:
+        typer.echo("next: give the same command again; it continues where it stopped.")
+    elif report.output.endswith(".h5"):
+        typer.echo(f'next: h5py.File("{report.output}")["images"][0] is the first sample.')
+    else:
+        typer.echo(f'next: zarr.open("{report.output}")["images"][0] is the first sample.')
+
+
+def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
+    """The end of `echogen expand --dry-run`."""
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    _table(
+        [
+            ("would make", report.output),
+            ("from", report.dataset),
+            ("samples", f"{report.originals} originals, {report.copies} copies"),
+            ("rejected", f"{report.rejected} (no valid move found)"),
+            ("frames skipped", str(len(report.skipped))),
+            ("cost", f"{report.nfe} network evaluations an image"),
+            ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
+            ("disk", f"about {report.megabytes:.0f} MB"),
+            ("model", f"{report.checkpoint}, {report.licence}"),
+            ("plan", report.plan_digest[:16]),
+        ]
+    )
+    _list("skipped", [problem.reason for problem in report.skipped])
+    _list("note", list(report.notes))
+
+
+def _table(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _list(word: str, lines: list[str]) -> None:
+    for line in lines[:LISTED]:
+        typer.echo(f"{word}: {line}")
+    if len(lines) > LISTED:
+        typer.echo(f"{word}: ... and {len(lines) - LISTED} more; --json and the store list all.")

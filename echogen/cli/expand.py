@@ -1,0 +1,196 @@
+"""`echogen expand`: the main job."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from echogen.errors import UsageError
+
+INPUT, MAKE, PAINT, RUN = "Input", "What to make", "Painting", "Run"
+
+Flag = typer.Option
+
+
+def expand(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None, Flag("--in", help="Dataset folder.", rich_help_panel=INPUT)
+    ] = None,
+    format: Annotated[
+        str | None,
+        Flag(metavar="auto|camus|folder", help="Layout; auto tells.", rich_help_panel=INPUT),
+    ] = None,
+    views: Annotated[
+        str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)
+    ] = None,
+    phases: Annotated[
+        str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
+    ] = None,
+    split: Annotated[
+        str | None, Flag(help="Only this split of the dataset's lists.", rich_help_panel=INPUT)
+    ] = None,
+    cases: Annotated[
+        str | None,
+        Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
+    ] = None,
+    limit: Annotated[int | None, Flag(help="Only the first frames.", rich_help_panel=INPUT)] = None,
+    on_error: Annotated[
+        str | None,
+        Flag(
+            metavar="skip|fail",
+            help="A frame that cannot be used: skip and record it (default), or stop.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
+    ] = None,
+    copies: Annotated[
+        int | None, Flag(help="Generated variants a frame (default: 4).", rich_help_panel=MAKE)
+    ] = None,
+    seed: Annotated[
+        int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=MAKE)
+    ] = None,
+    originals: Annotated[
+        bool | None,
+        Flag("--originals/--no-originals", help="Store the frames too.", rich_help_panel=MAKE),
+    ] = None,
+    labels_on_paint: Annotated[
+        str | None,
+        Flag(
+            metavar="keep|clip|ignore",
+            help="Labels that land on painted pixels where a label was cut.",
+            rich_help_panel=MAKE,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        Flag(metavar="paper", help="The published method's choices.", rich_help_panel=MAKE),
+    ] = None,
+    config: Annotated[
+        Path | None, Flag(help="Settings as TOML; flags win over it.", rich_help_panel=MAKE)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        Flag(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, such as sampler.steps=50.",
+            rich_help_panel=MAKE,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, Flag(help="Model folder (default: builtin).", rich_help_panel=PAINT)
+    ] = None,
+    sampler: Annotated[
+        str | None, Flag(metavar="repaint", help="How to paint.", rich_help_panel=PAINT)
+    ] = None,
+    device: Annotated[
+        str | None, Flag(metavar="auto|cpu|cuda[:N]", help="Where.", rich_help_panel=PAINT)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
+    ] = None,
+    batch_size: Annotated[
+        int | None, Flag(help="Images at once; 0 chooses.", rich_help_panel=PAINT)
+    ] = None,
+    workers: Annotated[
+        int | None, Flag(help="Planning processes; 0 takes all cores.", rich_help_panel=RUN)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Flag("--dry-run", help="Plan and estimate; paint nothing.", rich_help_panel=RUN),
+    ] = False,
+    plan: Annotated[
+        Path | None, Flag(help="With --dry-run: write the plan here.", rich_help_panel=RUN)
+    ] = None,
+    print_config: Annotated[
+        bool,
+        Flag("--print-config", help="Show the resolved settings, then stop.", rich_help_panel=RUN),
+    ] = False,
+    overwrite: Annotated[
+        bool, Flag("--overwrite", help="Replace a store at --out.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
+    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Turn a labelled dataset into a larger one: move frames, paint what the move left empty.
+
+    Killed or interrupted, the same command continues; with other settings it refuses.
+
+    Example: echogen expand --in camus/ --out camus_aug.zarr --copies 4
+    """
+    from echogen.cli.console import ConsoleReporter, show_dry_run, show_run
+    from echogen.config import load_config, preset_values, to_toml
+
+    resolved = load_config(config, preset_values(preset), _settings(ctx.params))
+    if print_config:
+        typer.echo(to_toml(resolved), nl=False)
+        return
+    if plan is not None and not dry_run:
+        raise UsageError("--plan: goes with --dry-run; add it, or leave --plan out.")
+    from echogen import generate
+    from echogen.plan import save_plan
+
+    reporter = ConsoleReporter(quiet)
+    try:
+        if dry_run:
+            made, estimate = generate.dry_run(resolved, reporter)
+            if plan is not None:
+                save_plan(made, plan)
+            show_dry_run(estimate, as_json)
+            raise typer.Exit(estimate.exit_code)
+        report = generate.expand(resolved, overwrite=overwrite, reporter=reporter)
+    finally:
+        reporter.close()
+    show_run(report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+_TOP = ("input", "output", "copies", "seed", "originals", "on_error", "checkpoint")
+_TABLES = {
+    "dataset": ("format", "views", "phases", "split", "cases", "limit"),
+    "transforms": ("labels_on_paint",),
+    "engine": ("device", "precision", "batch_size", "workers"),
+}
+_LISTS = ("views", "phases", "cases")
+
+
+def _settings(params: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as the configuration's tables."""
+    given = {
+        name: value.split(",") if name in _LISTS else value
+        for name, value in params.items()
+        if value is not None
+    }
+    settings: dict[str, Any] = {name: given[name] for name in _TOP if name in given}
+    for table, names in _TABLES.items():
+        settings[table] = {name: given[name] for name in names if name in given}
+    settings["sampler"] = {"name": given["sampler"]} if "sampler" in given else {}
+    for assignment in params.get("set_") or ():
+        _assign(settings, assignment)
+    return settings
+
+
+def _assign(settings: dict[str, Any], assignment: str) -> None:
+    import tomllib
+
+    key, equals, value = assignment.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {assignment}: expected KEY=VALUE, such as sampler.steps=50.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    table = settings
+    *parents, name = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {assignment}: {parent} is not a table of settings.")
+    table[name] = parsed

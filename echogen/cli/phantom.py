@@ -1,0 +1,22 @@
+"""`echogen phantom`: simulated cases to try things on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def phantom(
+    output: Annotated[Path, typer.Option("--out", help="Folder to make; must be empty or new.")],
+    cases: Annotated[int, typer.Option(min=1, max=9999, help="Patients to simulate.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="One seed, one result.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Simulate labelled echocardiograms in CAMUS' layout, to try things on.
+
+    Example: echogen phantom --cases 20 --out phantoms/
+    """
+    from echogen.phantom import write_dataset
+
+    written = write_dataset(output, cases, seed)
+    typer.echo(f"{output}: {len(written)} frames of {cases} simulated cases")

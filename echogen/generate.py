@@ -1,0 +1,332 @@
+"""The composition root: dataset, plan, engine and store joined into one run.
+
+Each shard of the store is rendered, painted and written on its own, pixels first and status last,
+so that a run can be killed at any instant and continued by the same call. Nothing here knows how to
+warp, paint or store.
+"""
+
+import resource
+import shutil
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from echogen.config import ExpandConfig
+from echogen.diffusion.checkpoint import CheckpointInfo, read_info
+from echogen.diffusion.schedule import nfe, repaint_times
+from echogen.engine import Engine
+from echogen.errors import StoreError
+from echogen.interrupt import Stop, catch_signals
+from echogen.manifest import attributes, check_same_run, columns
+from echogen.plan import Plan, Row
+from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
+from echogen.source import Source, open_source
+from echogen.store import (
+    StoreReader,
+    StoreWriter,
+    convert_to_h5,
+    create_store,
+    is_store,
+    open_store,
+    resume_store,
+    sample_sha256,
+    store_lock,
+    working_store_path,
+)
+from echogen.store.schema import Status
+from echogen.types import Job, Problem, Result, to_uint8
+
+if TYPE_CHECKING:
+    from echogen.engine.local import LocalEngine
+
+QUIET = Quiet()
+
+
+def expand(
+    config: ExpandConfig, *, overwrite: bool = False, reporter: Reporter = QUIET
+) -> RunReport:
+    """Make, or continue, the store that a configuration describes.
+
+    Args:
+        config: of the run.
+        overwrite: replace a store that is already at `config.output`.
+        reporter: where progress goes.
+
+    Raises:
+        EchogenError: one of its kinds, with one line for the user.
+        Interrupted: by a signal before painting began, or by a second one.
+    """
+    started = time.monotonic()
+    info = read_info(config.checkpoint)
+    with catch_signals(reporter.tell) as stop, store_lock(config.output):
+        _check_output(config.output, overwrite)
+        source = open_source(config, info, reporter)
+        wanted = attributes(source.plan, config, info, _nfe(config))
+        painted = _Painted()
+        if overwrite or not _finished(config.output, wanted):
+            writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
+            painted = _paint_pending(writer, source, info, reporter, stop)
+            if not writer.pending_shards():
+                writer.set_complete()
+                _publish(config.output, reporter)
+        else:
+            reporter.tell(f"{config.output}: already complete, nothing to do")
+        return _report(config, info, source.plan, painted, time.monotonic() - started, stop)
+
+
+def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, DryRunReport]:
+    """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
+
+    Raises:
+        EchogenError: as `expand` would.
+    """
+    info = read_info(config.checkpoint)
+    with catch_signals(reporter.tell):
+        source = open_source(config, info, reporter)
+        plan = source.plan
+        copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
+        engine = open_engine(config, info, reporter)
+        jobs = [
+            job
+            for job in source.jobs([*plan.rows[:4], *copies[: engine.batch_size]])
+            if isinstance(job, Job)
+        ]
+        seconds = engine.seconds_per_image(jobs) * len(copies)
+    return plan, DryRunReport(
+        output=str(config.output),
+        dataset=source.dataset.describe(),
+        frames=len(plan.frames),
+        originals=sum(row.copy == 0 for row in plan.rows),
+        copies=len(copies),
+        rejected=sum(row.rejected for row in plan.rows),
+        skipped=plan.problems,
+        notes=plan.notes,
+        plan_digest=plan.digest,
+        nfe=_nfe(config),
+        seconds=seconds,
+        megabytes=_compressed_megabytes(jobs) * len(plan.rows),
+        device=str(engine.denoiser.device),
+        precision=engine.denoiser.precision,
+        checkpoint=info.name,
+        licence=info.licence,
+    )
+
+
+def open_engine(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> "LocalEngine":
+    """Load the network onto the device that the configuration asks for.
+
+    Raises:
+        EngineError: no such device.
+        CheckpointError: the network cannot be loaded.
+    """
+    from echogen.engine.local import open_local
+
+    return open_local(config.checkpoint, config.sampler, config.engine, reporter.tell)
+
+
+@dataclass
+class _Painted:
+    """What this run painted, and how fast."""
+
+    images: int = 0
+    seconds: float = 0.0
+    device: str = ""
+    precision: str = ""
+
+
+def _nfe(config: ExpandConfig) -> int:
+    sampler = config.sampler
+    return nfe(repaint_times(sampler.steps, sampler.jump_length, sampler.resamplings))
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse, before any work, what is not a store of ours or what cannot be read."""
+    if not output.exists():
+        return
+    if not is_store(output):
+        raise StoreError(
+            f"{output}: exists and is not an echogen store, so it is left alone; remove it "
+            "yourself or give another --out."
+        )
+    if not overwrite:
+        open_store(output)
+
+
+def _finished(output: Path, wanted: dict[str, Any]) -> bool:
+    """Whether `output` is complete, and made by these settings."""
+    if not output.exists():
+        return False
+    found = open_store(output).attrs
+    check_same_run(found, wanted, str(output))
+    return bool(found["complete"])
+
+
+def _open_writer(
+    config: ExpandConfig, plan: Plan, wanted: dict[str, Any], overwrite: bool, reporter: Reporter
+) -> StoreWriter:
+    working = working_store_path(config.output)
+    if overwrite:
+        for path in {config.output, working}:
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+    if working.exists():
+        check_same_run(open_store(working).attrs, wanted, str(config.output))
+        writer = resume_store(working)
+        left = len(writer.pending_shards())
+        reporter.tell(f"{config.output}: continuing, {left} of {writer.shard_count} shards left")
+        return writer
+    size = plan.settings["image_size"]
+    return create_store(
+        working,
+        attrs=wanted,
+        columns=columns(plan),
+        cases=[{"case_id": case.case_id, **case.info} for case in plan.cases],
+        problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
+        image_shape=(size, size),
+        shard_size=config.store.shard_size,
+    )
+
+
+def _publish(output: Path, reporter: Reporter) -> None:
+    """Turn the finished working store into the output: for HDF5, in one atomic step."""
+    working = working_store_path(output)
+    if working != output:
+        reporter.tell(f"writing {output}")
+        convert_to_h5(working, output)
+        shutil.rmtree(working)
+
+
+def _paint_pending(
+    writer: StoreWriter, source: Source, info: CheckpointInfo, reporter: Reporter, stop: Stop
+) -> _Painted:
+    """Render, paint and write shard after shard; the next one is rendered while one is painted."""
+    shards = writer.pending_shards()
+    if not shards:
+        return _Painted()
+    rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
+    total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
+    engine = open_engine(source.config, info, reporter)
+    painted = _Painted(device=str(engine.denoiser.device), precision=engine.denoiser.precision)
+    reporter.progress("painting", 0, total)
+    stop.finishing = True
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as ahead:
+        upcoming = ahead.submit(lambda: list(source.jobs(rows[shards[0]])))
+        for shard, following in zip(shards, [*shards[1:], None], strict=True):
+            rendered = upcoming.result()
+            if following is not None:
+                upcoming = ahead.submit(lambda at=following: list(source.jobs(rows[at])))
+            outcomes = []
+            for row, outcome in zip(rows[shard], _outcomes(engine, rendered), strict=True):
+                outcomes.append(outcome)
+                painted.images += row.copy > 0 and isinstance(outcome, Result)
+                reporter.progress("painting", painted.images, total)
+            _write(writer, shard, rows[shard], outcomes)
+            if stop.signum:
+                break
+    stop.finishing = False
+    painted.seconds = time.monotonic() - began
+    return painted
+
+
+def _outcomes(
+    engine: Engine, rendered: Sequence[Job | Problem | None]
+) -> Iterator[Result | Problem | None]:
+    """Results in the order of the rows; what has no job stands in its place."""
+    results = engine.run(item for item in rendered if isinstance(item, Job))
+    for item in rendered:
+        yield next(results) if isinstance(item, Job) else item
+
+
+def _write(
+    writer: StoreWriter,
+    shard: int,
+    rows: Sequence[Row],
+    outcomes: Sequence[Result | Problem | None],
+) -> None:
+    """One shard: what failed or was rejected is zeros, with its status and reason."""
+    shape = (len(rows), *writer.image_shape)
+    images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    keep = np.zeros(shape, np.bool_)
+    status = np.full(len(rows), Status.REJECTED, np.uint8)
+    on_paint = np.zeros(len(rows), np.float32)
+    problems = []
+    hashes = []
+    for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+        if isinstance(outcome, Result) and outcome.error is None:
+            images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
+            status[i], on_paint[i] = Status.DONE, outcome.label_on_paint
+        elif outcome is not None:
+            reason = outcome.reason if isinstance(outcome, Problem) else str(outcome.error)
+            problems.append((row.frame_id, f"{row.sample_id}: {reason}"))
+            status[i] = Status.FAILED
+        hashes.append(sample_sha256(images[i], masks[i]))
+    writer.write_shard(
+        shard,
+        images=images,
+        masks=masks,
+        keep=keep,
+        status=status,
+        label_on_paint=on_paint,
+        sha256=hashes,
+        problems=problems,
+    )
+
+
+def _report(
+    config: ExpandConfig,
+    info: CheckpointInfo,
+    plan: Plan,
+    painted: _Painted,
+    seconds: float,
+    stop: Stop,
+) -> RunReport:
+    path = config.output if config.output.exists() else working_store_path(config.output)
+    reader = open_store(path)
+    return RunReport(
+        output=str(config.output),
+        counts=_count(reader),
+        skipped=plan.problems,
+        failed=tuple(
+            Problem(frame_id, reason) for frame_id, reason in reader.problems[len(plan.problems) :]
+        ),
+        notes=plan.notes,
+        painted=painted.images,
+        seconds=seconds,
+        images_per_s=painted.images / painted.seconds if painted.images else 0.0,
+        nfe=_nfe(config),
+        device=painted.device,
+        precision=painted.precision,
+        checkpoint=info.name,
+        licence=info.licence,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        interrupted=0 if reader.attrs["complete"] else stop.signum,
+    )
+
+
+def _count(reader: StoreReader) -> Counts:
+    status, copy = reader.columns["status"], reader.columns["copy"]
+    done = status == Status.DONE
+    return Counts(
+        originals=int((done & (copy == 0)).sum()),
+        copies=int((done & (copy > 0)).sum()),
+        rejected=int((status == Status.REJECTED).sum()),
+        failed=int((status == Status.FAILED).sum()),
+        pending=int((status == Status.PENDING).sum()),
+    )
+
+
+def _compressed_megabytes(jobs: Sequence[Job]) -> float:
+    """MB a sample takes on disk, by compressing a few."""
+    sizes = [
+        len(zlib.compress(to_uint8(job.image).tobytes() + job.label.tobytes() + job.keep.tobytes()))
+        for job in jobs
+    ]
+    return sum(sizes) / len(sizes) / 1e6

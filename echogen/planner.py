@@ -1,0 +1,256 @@
+"""Making a plan: read every frame once, fit its sector, draw its moves.
+
+Frames of one recording share one fitted sector. Reading and fitting run in worker processes; only
+small records come back, so memory does not grow with the dataset's pixels.
+"""
+
+import hashlib
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.config import ExpandConfig, TransformConfig
+from echogen.datasets import Dataset, image_digest
+from echogen.errors import DatasetError, PlanError
+from echogen.geometry.fit import agreement, fit_sector
+from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
+from echogen.geometry.sector import Sector
+from echogen.geometry.transforms import IDENTITY, TransformParams, assess, draw
+from echogen.plan import Plan, PlannedFrame, Row, sample_seed
+from echogen.types import Case, Frame, FrameKey, Problem
+
+MIN_AGREEMENT = 0.9
+MAX_LABEL_POINTS = 4000
+SERIAL_BELOW = 48
+CHUNK = 4
+
+Progress = Callable[[int, int], None]
+
+
+def build_plan(
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    config: ExpandConfig,
+    grid: tuple[int, Literal["stretch", "letterbox"]],
+    progress: Progress | None = None,
+) -> Plan:
+    """Read every frame once, fit the sectors, draw the moves.
+
+    Args:
+        dataset: the opened reader.
+        keys: the frames to use.
+        config: of the run.
+        grid: the model's image size and how frames are resized to it.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        DatasetError: with `on_error = "fail"`, the first frame that cannot be used.
+        PlanError: no usable frame is left.
+    """
+    problems = list(dataset.problems(config.dataset))
+    if problems and config.on_error == "fail":
+        raise DatasetError(f"{problems[0].reason} (--on-error fail)")
+    frames: list[PlannedFrame] = []
+    rows: list[Row] = []
+    by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
+    done = 0
+    for outcome in _plan_all(dataset, keys, config):
+        for problem in outcome.problems:
+            if config.on_error == "fail":
+                raise DatasetError(f"{problem.reason} (--on-error fail)")
+            problems.append(problem)
+        for planned, pixels in zip(outcome.frames, outcome.pixels, strict=True):
+            frames.append(planned)
+            by_pixels[pixels].append(planned)
+        rows.extend(outcome.rows)
+        done += len(outcome.frames) + len(outcome.problems)
+        if progress is not None:
+            progress(done, len(keys))
+    if not frames:
+        reason = f" The first reason: {problems[0].reason}" if problems else ""
+        raise PlanError(
+            f"{dataset.provenance.root_name}: no frame can be used, of {len(keys)} found.{reason}"
+        )
+    frames.sort(key=lambda planned: planned.frame_id)
+    rows.sort(key=lambda row: (row.frame_id, row.copy))
+    used_cases = {planned.case_id for planned in frames}
+    return Plan(
+        settings=_settings(config, grid),
+        dataset={
+            "format": dataset.provenance.format,
+            "root_name": dataset.provenance.root_name,
+            "fingerprint": _fingerprint(frames),
+            "licence": dataset.provenance.licence,
+            "labels": {str(k): v for k, v in dataset.provenance.labels.items()},
+        },
+        frames=tuple(frames),
+        rows=tuple(rows),
+        cases=tuple(
+            Case(c.case_id, dict(c.info)) for c in dataset.cases() if c.case_id in used_cases
+        ),
+        problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
+        notes=(*dataset.notes(), *_same_pixels(by_pixels)),
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    frames: list[PlannedFrame]
+    pixels: list[str]
+    rows: list[Row]
+    problems: list[Problem]
+
+
+def _plan_all(
+    dataset: Dataset, keys: Sequence[FrameKey], config: ExpandConfig
+) -> Iterator[_Outcome]:
+    recordings: dict[str, list[FrameKey]] = defaultdict(list)
+    for key in keys:
+        recordings[key.recording_id].append(key)
+    groups = [recordings[name] for name in sorted(recordings)]
+    workers = config.engine.workers or os.cpu_count() or 1
+    if workers == 1 or len(keys) < SERIAL_BELOW:
+        yield from (_plan_recording(dataset, group, config) for group in groups)
+        return
+    # Worker processes inherit a blocked SIGINT: Ctrl-C is the parent's to answer.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"))
+    try:
+        outcomes = pool.map(
+            _plan_recording, repeat(dataset), groups, repeat(config), chunksize=CHUNK
+        )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from outcomes
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _plan_recording(dataset: Dataset, keys: list[FrameKey], config: ExpandConfig) -> _Outcome:
+    outcome = _Outcome([], [], [], [])
+    readable: list[Frame] = []
+    for key in keys:
+        try:
+            readable.append(dataset.read(key))
+        except DatasetError as error:
+            outcome.problems.append(Problem(key.frame_id, str(error)))
+    for group in _same_grid(readable):
+        for frame, sector, agrees in _fit(group, outcome.problems):
+            planned = PlannedFrame(
+                frame_id=frame.key.frame_id,
+                case_id=frame.key.case_id,
+                view=frame.key.view,
+                phase=frame.key.phase,
+                split=frame.key.split,
+                fingerprint=dataset.fingerprint(frame.key),
+                shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
+                spacing_mm=frame.spacing_mm,
+                sector=sector,
+                agreement=agrees,
+                cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
+            )
+            outcome.frames.append(planned)
+            outcome.pixels.append(image_digest(frame.image))
+            outcome.rows.extend(_draw_rows(frame, sector, config))
+    return outcome
+
+
+def _same_grid(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    groups: dict[Any, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[(frame.image.shape, frame.spacing_mm)].append(frame)
+    yield from groups.values()
+
+
+def _fit(frames: list[Frame], problems: list[Problem]) -> Iterator[tuple[Frame, Sector, float]]:
+    """One sector for frames of a recording; a frame that disagrees with it is fitted alone."""
+    try:
+        shared = fit_sector([frame.image for frame in frames], frames[0].unit_spacing)
+    except DatasetError:
+        shared = None
+    for frame in frames:
+        name = frame.key.paths[0].name
+        try:
+            sector = shared
+            agrees = agreement(sector, frame.image, frame.unit_spacing) if sector else 0.0
+            if sector is None or agrees < MIN_AGREEMENT:
+                sector = fit_sector([frame.image], frame.unit_spacing)
+                agrees = agreement(sector, frame.image, frame.unit_spacing)
+        except DatasetError as error:
+            problems.append(Problem(frame.key.frame_id, f"{name}: no sector found: {error}"))
+            continue
+        if agrees < MIN_AGREEMENT:
+            problems.append(
+                Problem(
+                    frame.key.frame_id,
+                    f"{name}: no sector found: the best fan covers {agrees:.0%} of the image's "
+                    f"foreground, expected {MIN_AGREEMENT:.0%} or more; is it a sector scan?",
+                )
+            )
+            continue
+        yield frame, sector, agrees
+
+
+def _draw_rows(frame: Frame, sector: Sector, config: ExpandConfig) -> Iterator[Row]:
+    frame_id = frame.key.frame_id
+    points = _label_points(frame)
+    first = 0 if config.originals else 1
+    for copy in range(first, config.copies + 1):
+        seed = sample_seed(config.seed, frame_id, copy)
+        sample_id = f"{frame_id}_copy{copy}"
+        if copy == 0:
+            yield Row(sample_id, frame_id, 0, seed, False, 0, IDENTITY)
+            continue
+        params, tries = _draw_valid(frame, sector, points, seed, config.transforms)
+        yield Row(sample_id, frame_id, copy, seed, params is None, tries, params or IDENTITY)
+
+
+def _draw_valid(
+    frame: Frame,
+    sector: Sector,
+    points: npt.NDArray[np.float64],
+    seed: int,
+    config: TransformConfig,
+) -> tuple[TransformParams | None, int]:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    grid = frame_grid(frame)
+    for tries in range(1, config.max_tries + 1):
+        params = draw(rng, config)
+        if assess(params, sector, grid, points, config).accepted(config):
+            return params, tries
+    return None, config.max_tries
+
+
+def _label_points(frame: Frame) -> npt.NDArray[np.float64]:
+    """(K, 2) mm of labelled pixels, every n-th where there are many."""
+    index = np.argwhere(frame.label > 0)
+    index = index[:: max(1, len(index) // MAX_LABEL_POINTS)]
+    return np.asarray((index + 0.5) * np.array(frame.unit_spacing), dtype=np.float64)
+
+
+def _settings(config: ExpandConfig, grid: tuple[int, str]) -> dict[str, Any]:
+    chosen = config.model_dump(
+        mode="json", include={"copies", "seed", "originals", "dataset", "transforms"}
+    )
+    return {**chosen, "image_size": grid[0], "resize": grid[1]}
+
+
+def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:
+    for frames in sorted(by_pixels.values(), key=lambda group: group[0].frame_id):
+        if len({planned.case_id for planned in frames}) > 1:
+            names = " and ".join(sorted(planned.frame_id for planned in frames))
+            yield f"{names} hold the same pixels under different cases."
+
+
+def _fingerprint(frames: Iterable[PlannedFrame]) -> str:
+    lines = "".join(f"{planned.frame_id} {planned.fingerprint}\n" for planned in frames)
+    return hashlib.sha256(lines.encode()).hexdigest()

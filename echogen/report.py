@@ -1,0 +1,146 @@
+"""What a run tells: progress while it goes on, and one record when it ends."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from echogen.types import Problem
+
+REPORT_FORMAT = 1
+
+
+class Reporter(Protocol):
+    """Where a run's progress goes; `Quiet` for library use, the CLI has its own."""
+
+    def tell(self, message: str) -> None:
+        """One line that a user should see."""
+        ...
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` frames or images of a stage; the first call may have done = 0."""
+        ...
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def tell(self, message: str) -> None:
+        """Drop the line."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Drop the figures."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Samples by outcome; together the rows of the plan.
+
+    Attributes:
+        originals: done, copy 0.
+        copies: done, generated.
+        rejected: no valid draw was found.
+        failed: could not be rendered or painted.
+        pending: still to make.
+    """
+
+    originals: int
+    copies: int
+    rejected: int
+    failed: int
+    pending: int
+
+    @property
+    def samples(self) -> int:
+        """All rows."""
+        return self.originals + self.copies + self.rejected + self.failed + self.pending
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended.
+
+    Attributes:
+        output: the store.
+        counts: samples by outcome over the whole store.
+        skipped: frames that could not be used, with the reason.
+        failed: samples that could not be made, with the reason.
+        notes: what else a user should know.
+        painted: images painted by this run.
+        seconds: from the start to the end of this run, planning included.
+        images_per_s: painted images per second of painting; 0 where nothing was painted.
+        nfe: network evaluations an image.
+        device, precision: where it was painted; empty where nothing was.
+        checkpoint, licence: the model's name and terms.
+        peak_memory_mb: largest resident memory of this process.
+        interrupted: the signal's number, or 0.
+    """
+
+    output: str
+    counts: Counts
+    skipped: tuple[Problem, ...]
+    failed: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    painted: int
+    seconds: float
+    images_per_s: float
+    nfe: int
+    device: str
+    precision: str
+    checkpoint: str
+    licence: str
+    peak_memory_mb: float
+    interrupted: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
+        if self.interrupted:
+            return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[self.interrupted]
+        return EXIT_DONE_WITH_FAILURES if self.skipped or self.counts.failed else EXIT_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class DryRunReport:
+    """What a run would make.
+
+    Attributes:
+        output: the store that would be made.
+        dataset: what was found, in one line.
+        frames, originals, copies, rejected: how many.
+        skipped, notes: as in `RunReport`.
+        plan_digest: names the run.
+        nfe: network evaluations an image.
+        seconds: estimated from a few evaluations on this machine.
+        megabytes: estimated from a few samples.
+        device, precision, checkpoint, licence: what would paint.
+    """
+
+    output: str
+    dataset: str
+    frames: int
+    originals: int
+    copies: int
+    rejected: int
+    skipped: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    plan_digest: str
+    nfe: int
+    seconds: float
+    megabytes: float
+    device: str
+    precision: str
+    checkpoint: str
+    licence: str
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where frames would be skipped."""
+        return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}

@@ -1,0 +1,86 @@
+"""A dataset with the plan made from it: where the jobs of a run come from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from echogen.config import ExpandConfig
+from echogen.datasets import Dataset, open_dataset, select
+from echogen.diffusion.checkpoint import CheckpointInfo
+from echogen.errors import DatasetError
+from echogen.geometry.render import render, render_original
+from echogen.manifest import grid_of
+from echogen.plan import Plan, PlannedFrame, Row
+from echogen.planner import build_plan
+from echogen.report import Reporter
+from echogen.types import Frame, FrameKey, Job, Problem
+
+
+@dataclass(frozen=True)
+class Source:
+    """What jobs are rendered from.
+
+    Attributes:
+        dataset: the opened reader.
+        keys: {frame id: key} of the frames that were selected.
+        plan: rows and frames.
+        config: of the run.
+    """
+
+    dataset: Dataset
+    keys: dict[str, FrameKey]
+    plan: Plan
+    config: ExpandConfig
+
+    @cached_property
+    def frames(self) -> dict[str, PlannedFrame]:
+        """{frame id: what was planned of it}."""
+        return {planned.frame_id: planned for planned in self.plan.frames}
+
+    def jobs(self, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+        """One item a row: a job, a problem where the frame can no longer be read, or None where
+        the row was rejected. Rows of one frame in sequence read it once.
+        """
+        frame: Frame | Problem | None = None
+        at = ""
+        for row in rows:
+            if row.rejected:
+                yield None
+                continue
+            if row.frame_id != at:
+                frame, at = self._read(row.frame_id), row.frame_id
+            yield self._job(row, frame) if isinstance(frame, Frame) else frame
+
+    def _read(self, frame_id: str) -> Frame | Problem:
+        try:
+            return self.dataset.read(self.keys[frame_id])
+        except DatasetError as error:
+            return Problem(frame_id, f"{error} (it could be read when the plan was made)")
+
+    def _job(self, row: Row, frame: Frame) -> Job:
+        planned = self.frames[row.frame_id]
+        grid = grid_of(planned, self.plan)
+        if row.copy == 0:
+            return render_original(frame, grid, row.sample_id, row.seed)
+        transforms = self.config.transforms
+        return render(frame, planned.sector, row.params, grid, transforms, row.sample_id, row.seed)
+
+
+def open_source(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> Source:
+    """Open the dataset, select frames, and plan every sample.
+
+    Raises:
+        DatasetError, UsageError, PlanError: nothing can be planned.
+    """
+    chosen = config.dataset
+    dataset = open_dataset(config.input, format=chosen.format, labels=chosen.labels)
+    reporter.tell(dataset.describe())
+    keys = select(dataset.keys(), chosen)
+    plan = build_plan(
+        dataset,
+        keys,
+        config,
+        (info.image_size, info.resize),
+        lambda done, total: reporter.progress("planning", done, total),
+    )
+    return Source(dataset, {key.frame_id: key for key in keys}, plan, config)
