@@ -92,13 +92,14 @@ def draw(rng: np.random.Generator, config: TransformConfig) -> TransformParams:
     """Draw one move.
 
     The generator advances by the same number of draws whatever is chosen, so that a range or a
-    probability can be changed without disturbing the other parameters.
+    probability can be changed without disturbing the other parameters. Values are float32, so
+    that a store's columns hold them exactly.
     """
     chosen = rng.random(4) < config.probability
     fraction = rng.random(5)
 
     def between(limits: tuple[float, float], u: float) -> float:
-        return limits[0] + (limits[1] - limits[0]) * u
+        return float(np.float32(limits[0] + (limits[1] - limits[0]) * u))
 
     radius = between(config.shift, float(fraction[3])) if chosen[3] else 0.0
     direction = 2 * math.pi * float(fraction[4])
@@ -106,8 +107,8 @@ def draw(rng: np.random.Generator, config: TransformConfig) -> TransformParams:
         depth=between(config.depth, float(fraction[0])) if chosen[0] else 1.0,
         tilt_deg=between(config.tilt_deg, float(fraction[1])) if chosen[1] else 0.0,
         width=between(config.width, float(fraction[2])) if chosen[2] else 1.0,
-        shift_x=radius * math.cos(direction),
-        shift_y=radius * math.sin(direction),
+        shift_x=float(np.float32(radius * math.cos(direction))),
+        shift_y=float(np.float32(radius * math.sin(direction))),
     )
 
 
