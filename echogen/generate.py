@@ -111,8 +111,8 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         nfe=_nfe(config),
         seconds=seconds,
         megabytes=_compressed_megabytes(jobs) * len(plan.rows),
-        device=str(engine.denoiser.device),
-        precision=engine.denoiser.precision,
+        device=engine.device,
+        precision=engine.precision,
         checkpoint=info.name,
         licence=info.licence,
     )
@@ -213,16 +213,16 @@ def _paint_pending(
     rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
     total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
     engine = open_engine(source.config, info, reporter)
-    painted = _Painted(device=str(engine.denoiser.device), precision=engine.denoiser.precision)
+    painted = _Painted(device=engine.device, precision=engine.precision)
     reporter.progress("painting", 0, total)
     stop.finishing = True
     began = time.monotonic()
     with ThreadPoolExecutor(1) as ahead:
-        upcoming = ahead.submit(lambda: list(source.jobs(rows[shards[0]])))
+        upcoming = ahead.submit(_render, source, rows[shards[0]])
         for shard, following in zip(shards, [*shards[1:], None], strict=True):
             rendered = upcoming.result()
             if following is not None:
-                upcoming = ahead.submit(lambda at=following: list(source.jobs(rows[at])))
+                upcoming = ahead.submit(_render, source, rows[following])
             outcomes = []
             for row, outcome in zip(rows[shard], _outcomes(engine, rendered), strict=True):
                 outcomes.append(outcome)
@@ -234,6 +234,10 @@ def _paint_pending(
     stop.finishing = False
     painted.seconds = time.monotonic() - began
     return painted
+
+
+def _render(source: Source, rows: Sequence[Row]) -> list[Job | Problem | None]:
+    return list(source.jobs(rows))
 
 
 def _outcomes(

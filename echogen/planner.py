@@ -221,7 +221,8 @@ def _draw_valid(
     seed: int,
     config: TransformConfig,
 ) -> tuple[TransformParams | None, int]:
-    rng = np.random.Generator(np.random.PCG64(seed))
+    # A stream of its own: the sampler's noise comes from PCG64(seed).
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
     grid = frame_grid(frame)
     for tries in range(1, config.max_tries + 1):
         params = draw(rng, config)

@@ -14,48 +14,16 @@ import numpy as np
 import torch
 
 from echogen.diffusion.checkpoint import load_checkpoint
-from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.denoiser import PRECISIONS, Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.repaint import Sampler, make_sampler
 from echogen.errors import EngineError
-from echogen.types import Job, Result, to_uint8
+from echogen.types import FloatGrid, Job, Result, to_uint8
 
 if TYPE_CHECKING:
     from echogen.config import EngineConfig, SamplerConfig
 
-BATCH_SIZE = {"cpu": 16, "cuda": 64}
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` takes the GPU where there is one; otherwise a torch device name.
-
-    Raises:
-        EngineError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise EngineError(
-            f"--device {name}: not a device; expected auto, cpu, cuda or cuda:N."
-        ) from error
-    if device.type not in BATCH_SIZE:
-        raise EngineError(f"--device {name}: expected auto, cpu, cuda or cuda:N.")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        found = f"{count} CUDA device{'s' if count != 1 else ''} found"
-        raise EngineError(f"--device {name}: not available, {found}; use --device cpu.")
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` takes bf16 where the hardware multiplies it, else fp16 on GPUs and fp32 on CPUs."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if _cpu_multiplies_bf16() else "fp32"
+BATCH_SIZE = {"cpu": 16, "cuda": 64, "mps": 16}
 
 
 def open_local(
@@ -67,20 +35,14 @@ def open_local(
         EngineError: no such device.
         CheckpointError: the network cannot be loaded.
     """
-    device = resolve_device(engine.device)
-    denoiser = load_checkpoint(checkpoint, device, resolve_precision(engine.precision, device))
+    denoiser = load_checkpoint(checkpoint, engine.device, engine.precision)
     settings = sampler.model_dump(exclude={"name"})
     return LocalEngine(
         denoiser,
         make_sampler(sampler.name, **settings),
-        engine.batch_size or BATCH_SIZE[device.type],
+        engine.batch_size or BATCH_SIZE[denoiser.device.type],
         tell,
     )
-
-
-def _cpu_multiplies_bf16() -> bool:
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
 
 
 @dataclass
@@ -111,6 +73,16 @@ class LocalEngine:
                 waiting, to_paint = [], 0
         yield from self._flush(waiting)
 
+    @property
+    def device(self) -> str:
+        """Where it paints, as torch names it."""
+        return str(self.denoiser.device)
+
+    @property
+    def precision(self) -> str:
+        """The network's number format: fp32, bf16 or fp16."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.denoiser.dtype)
+
     def seconds_per_image(self, jobs: Sequence[Job]) -> float:
         """An estimate from three evaluations of one batch; 0 without jobs to paint."""
         holes = [job for job in jobs if not job.keep.all()][: self.batch_size]
@@ -121,7 +93,7 @@ class LocalEngine:
         took = []
         for _ in range(4):
             began = time.perf_counter()
-            self.denoiser.predict(image, self.denoiser.schedule.num_steps // 2).x0.cpu()
+            self.denoiser.predict(image, len(self.denoiser.schedule.betas) // 2).x0.cpu()
             took.append(time.perf_counter() - began)
         return float(np.median(took[1:])) * self.sampler.nfe / len(holes)
 
@@ -131,8 +103,8 @@ class LocalEngine:
         for job in jobs:
             yield _result(job, None if job.keep.all() else next(painted))
 
-    def _paint(self, jobs: Sequence[Job]) -> list[np.ndarray]:
-        painted: list[np.ndarray] = []
+    def _paint(self, jobs: Sequence[Job]) -> list[FloatGrid]:
+        painted: list[FloatGrid] = []
         start = 0
         while start < len(jobs):
             batch = jobs[start : start + self.batch_size]
@@ -159,7 +131,7 @@ class LocalEngine:
             torch.cuda.empty_cache()
         self.tell(f"out of memory: going on with batches of {self.batch_size}")
 
-    def _paint_batch(self, jobs: Sequence[Job]) -> list[np.ndarray]:
+    def _paint_batch(self, jobs: Sequence[Job]) -> list[FloatGrid]:
         device = self.denoiser.device
         image = torch.from_numpy(np.stack([job.image for job in jobs]))[:, None].to(device)
         keep = torch.from_numpy(np.stack([job.keep for job in jobs]))[:, None].to(device)
@@ -168,7 +140,7 @@ class LocalEngine:
         return list(painted[:, 0].float().cpu().numpy())
 
 
-def _result(job: Job, painted: np.ndarray | None) -> Result:
+def _result(job: Job, painted: FloatGrid | None) -> Result:
     known = to_uint8(job.image)
     if painted is None:
         return Result(job.sample_id, known, job.label, job.keep, job.label_on_paint)
