@@ -1,0 +1,99 @@
+"""The output store: one schema, one writer and one reader, over Zarr v3 and HDF5.
+
+    with store_lock(output):
+        writer = create_store(path, attrs=..., columns=..., cases=..., problems=...,
+                              image_shape=(h, w), shard_size=32)      # or resume_store(path)
+        for shard in writer.pending_shards():
+            rows = writer.shard_rows(shard)
+            writer.write_shard(shard, images, masks, keep, status, label_on_paint, sha256, reasons)
+        writer.set_complete()
+    with open_store(output) as store:
+        store.attrs, store.columns["depth"], store.images[0], store.cases, store.problems
+
+`path` is `working_store_path(output)`; for an `.h5` output, `convert_to_h5(path, output)` follows.
+Nothing here knows of plans, engines or torch, and zarr and h5py load when they are first needed.
+"""
+
+from pathlib import Path
+
+from echogen.errors import StoreError
+from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
+from echogen.store.lock import lock_path, store_lock
+from echogen.store.reader import StoreReader, damaged_samples
+from echogen.store.schema import COLUMNS, FORMAT, PLANNED, Column, Status, sample_sha256
+from echogen.store.zarr_store import StoreWriter, create_store, open_zarr, remove_zarr, resume_store
+
+__all__ = [
+    "COLUMNS",
+    "FORMAT",
+    "PLANNED",
+    "Column",
+    "Status",
+    "StoreReader",
+    "StoreWriter",
+    "convert_to_h5",
+    "create_store",
+    "damaged_samples",
+    "lock_path",
+    "open_store",
+    "remove_store",
+    "resume_store",
+    "sample_sha256",
+    "store_lock",
+    "working_store_path",
+]
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def open_store(path: Path) -> StoreReader:
+    """Opens a store for reading: a Zarr folder or an HDF5 file, told apart by what it is.
+
+    An unfinished Zarr store opens too; `complete` tells.
+
+    Raises:
+        StoreError: not there, not a store, of a newer format, or damaged.
+    """
+    if path.is_file():
+        _check_h5(path)
+        return open_h5(path)
+    working = working_store_path(path)
+    if working != path and not path.exists() and working.exists():
+        raise StoreError(
+            f"{path} is not there yet: the run that makes it is unfinished, in {working.name}. "
+            "Run the same `echogen expand` again, or give that path."
+        )
+    return open_zarr(path)
+
+
+def remove_store(path: Path) -> None:
+    """Removes the store at `path` and, for an `.h5`, its working store; nothing that is not one.
+
+    Call it under `store_lock`. Where nothing exists, nothing happens.
+
+    Raises:
+        StoreError: what lies there is not an echogen store, or the disk refuses.
+    """
+    for place in dict.fromkeys((path, working_store_path(path))):
+        if place.is_file():
+            _check_h5(place)
+            open_h5(place).close()
+            try:
+                place.unlink()
+            except OSError as error:
+                raise StoreError(f"{place}: cannot be removed ({error.strerror}).") from error
+        elif place.exists():
+            remove_zarr(place)
+
+
+def _check_h5(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}).") from error
+    if start != _HDF5_SIGNATURE:
+        raise StoreError(
+            f"{path} is not an echogen store: it is neither a Zarr folder nor an HDF5 file. "
+            "Give a store made by `echogen expand`."
+        )

@@ -1,0 +1,57 @@
+"""What a full or refusing disk becomes: one line that says how much is needed and how to go on."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from echogen.errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int) -> Iterator[None]:
+    """Turns what a disk raises into one `StoreError`; `needed` bounds the write at hand, bytes."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError where closing fails
+        again = "run the same command again: it goes on from the last finished unit of work"
+        if not _is_full(error):
+            if isinstance(error, RuntimeError):
+                raise
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror or error}). "
+                f"Put that right and {again}."
+            ) from error
+        raise StoreError(
+            f"{path}: the disk is full: the next write takes up to {max(needed, 1) / 1e6:.1f} MB, "
+            f"free is {_free(path)}. Free some space and {again}."
+        ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    # h5py gives some of HDF5's errors a text without an errno
+    return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _free(path: Path) -> str:
+    try:
+        folder = next(place for place in (path, *path.parents) if place.exists())
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+    except (OSError, StopIteration):
+        return "unknown"
+
+
+def to_disk(file: Path) -> None:
+    """Waits until a file's bytes are on the disk; nothing where it does not exist."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,124 @@
+"""HDF5 with the same names and values, made from a finished Zarr store in one atomic step.
+
+HDF5 has no writer that survives a kill, so a run that is to end in `x.h5` writes the Zarr store
+`x.h5.partial.zarr` beside it, converted at the end. The root attribute is JSON text here.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import StoreError
+from echogen.store.disk import disk_errors
+from echogen.store.reader import StoreReader, reading
+from echogen.store.schema import (
+    CASES,
+    COLUMNS,
+    PIXEL_ARRAYS,
+    PROBLEMS,
+    ROOT_ATTRIBUTE,
+    SAMPLES,
+    check_root_attributes,
+)
+from echogen.store.zarr_store import open_zarr
+
+GZIP_LEVEL = 4
+_ROWS_AT_ONCE = 64
+
+
+def working_store_path(output: Path) -> Path:
+    """Where a run writes: `x.h5.partial.zarr` for `x.h5`, else the output itself."""
+    return output.with_name(output.name + ".partial.zarr") if output.suffix == ".h5" else output
+
+
+def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
+    """Writes the Zarr store as HDF5, every value equal; replaces `h5_path` in one step.
+
+    Memory stays flat: pixels are copied 64 samples at a time. The Zarr store is left as it is.
+
+    Raises:
+        StoreError: the Zarr store is unfinished or damaged, or the disk is full or refuses.
+    """
+    import h5py
+
+    building = h5_path.with_name(f".{h5_path.name}.converting")
+    with open_zarr(zarr_path) as store:
+        if not store.complete:
+            raise StoreError(
+                f"{zarr_path} is unfinished and cannot be converted. "
+                "Run the same `echogen expand` again until it is done."
+            )
+        with disk_errors(h5_path, _pixel_bytes(store)):
+            try:
+                h5_path.parent.mkdir(parents=True, exist_ok=True)
+                with h5py.File(building, "w") as file:
+                    _copy(store, file)
+                with building.open("rb") as written:
+                    os.fsync(written.fileno())
+                building.replace(h5_path)
+            except BaseException:
+                with suppress(OSError):
+                    building.unlink(missing_ok=True)
+                raise
+
+
+def open_h5(path: Path) -> StoreReader:
+    """Opens an HDF5 store for reading; see `open_store`."""
+    import h5py
+
+    with reading(path, "the file"):
+        file = h5py.File(path, "r")
+    try:
+        with reading(path, f"the attribute {ROOT_ATTRIBUTE!r}"):
+            text = file.attrs.get(ROOT_ATTRIBUTE)
+            root = None if text is None else json.loads(text)
+        attrs = check_root_attributes(path, root)
+        with reading(path, CASES):
+            case_names = sorted(file[CASES], key=lambda name: (name != "id", name))
+        return StoreReader(path, attrs, file.__getitem__, case_names, file.close)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _pixel_bytes(store: StoreReader) -> int:
+    return len(PIXEL_ARRAYS) * int(np.prod(store.images.shape))
+
+
+def _copy(store: StoreReader, file: Any) -> None:
+    file.attrs[ROOT_ATTRIBUTE] = json.dumps(store.attrs)
+    n, h, w = store.images.shape
+    for name, dtype in PIXEL_ARRAYS.items():
+        target = file.create_dataset(
+            name,
+            (n, h, w),
+            dtype,
+            chunks=(1, h, w),
+            compression="gzip",
+            compression_opts=GZIP_LEVEL,
+        )
+        source = getattr(store, name)
+        for start in range(0, n, _ROWS_AT_ONCE):
+            target[start : start + _ROWS_AT_ONCE] = source[start : start + _ROWS_AT_ONCE]
+    for column in COLUMNS:
+        _write(file, f"{SAMPLES}/{column.name}", store.columns[column.name])
+        file[f"{SAMPLES}/{column.name}"].attrs["meaning"] = column.meaning
+    for name, values in store.case_columns.items():
+        _write(file, f"{CASES}/{name}", values)
+    problems = store.problems
+    for part, name in enumerate(("id", "reason")):
+        _write(file, f"{PROBLEMS}/{name}", np.array([row[part] for row in problems], dtype=str))
+
+
+def _write(file: Any, name: str, values: npt.NDArray[Any]) -> None:
+    import h5py
+
+    if values.dtype.kind == "U":
+        file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype("utf-8"))
+    else:
+        file.create_dataset(name, data=values)

@@ -1,0 +1,236 @@
+"""One reader for both kinds of store: the same names, types and errors over Zarr and HDF5.
+
+Pixels and columns are read when they are asked for; opening reads metadata alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import StoreError
+from echogen.store.schema import (
+    CASES,
+    COLUMNS,
+    PIXEL_ARRAYS,
+    PROBLEMS,
+    SAMPLES,
+    TEXT,
+    Status,
+    as_text,
+    sample_sha256,
+)
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever a damaged file raises while `what` is read into one `StoreError`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except _DAMAGE as error:
+        reason = str(error).strip("'\"") or type(error).__name__
+        raise StoreError(
+            f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). "
+            "Restore the store from a copy, or make it again with --overwrite."
+        ) from error
+
+
+class Pixels:
+    """An (N, h, w) array on disk, read by row: `pixels[i]` is (h, w), `pixels[a:b]` (b - a, h, w).
+
+    Raises:
+        IndexError: no such row.
+        StoreError: the rows' file is damaged.
+    """
+
+    def __init__(self, path: Path, name: str, array: Any) -> None:
+        self._path, self._name, self._array = path, name, array
+        self.shape: tuple[int, int, int] = tuple(int(size) for size in array.shape)  # type: ignore[assignment]  # three axes, checked when the store is opened
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice) -> npt.NDArray[Any]:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                raise IndexError(f"{self._name}: slices must have step 1, got {step}")
+            which = f"{self._name}[{start}:{stop}]"
+            with reading(self._path, which):
+                return np.asarray(self._array[start : max(start, stop)])
+        row = int(rows)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"{self._name} has {len(self)} rows, got {row}")
+        with reading(self._path, f"{self._name}[{row}]"):
+            return np.asarray(self._array[row % len(self)])
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self[row] for row in range(len(self)))
+
+
+class Columns(Mapping[str, npt.NDArray[Any]]):
+    """The columns of `samples` by name, in the schema's order, each read once when asked for."""
+
+    def __init__(self, path: Path, array_of: Callable[[str], Any]) -> None:
+        self._path, self._array_of = path, array_of
+        self._read: dict[str, npt.NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._read:
+            column = next((c for c in COLUMNS if c.name == name), None)
+            if column is None:
+                raise KeyError(name)
+            self._read[name] = _column(self._path, self._array_of, f"{SAMPLES}/{name}")
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (column.name for column in COLUMNS)
+
+    def __len__(self) -> int:
+        return len(COLUMNS)
+
+
+def _column(path: Path, array_of: Callable[[str], Any], name: str) -> npt.NDArray[Any]:
+    with reading(path, name):
+        array = array_of(name)
+        is_text = np.dtype(array.dtype).kind in "OSUT"
+        # h5py hands out bytes unless it is told that they are text
+        values = array.asstr()[:] if is_text and hasattr(array, "asstr") else array[:]
+        return as_text(values) if is_text else np.asarray(values)
+
+
+class StoreReader:
+    """A store opened for reading; also a context manager.
+
+    Attributes:
+        path: where it lies.
+        attrs: the root attribute `echogen`, as JSON holds it (label ids are text).
+        columns: {name: (N,) or (N, k) array}, see `schema.COLUMNS`; text is `<U`.
+        images, masks: (N, h, w) uint8. keep: (N, h, w) bool.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        attrs: Mapping[str, Any],
+        array_of: Callable[[str], Any],
+        case_names: Sequence[str],
+        close: Callable[[], None],
+    ) -> None:
+        self.path = path
+        self.attrs = dict(attrs)
+        self._array_of, self._case_names, self._close = array_of, tuple(case_names), close
+        self.columns = Columns(path, array_of)
+        self.images, self.masks, self.keep = (self._pixels(name) for name in PIXEL_ARRAYS)
+        self._check_columns()
+
+    def _pixels(self, name: str) -> Pixels:
+        with reading(self.path, name):
+            array = self._array_of(name)
+            if len(array.shape) != 3 or np.dtype(array.dtype) != np.dtype(PIXEL_ARRAYS[name]):
+                raise ValueError(
+                    f"expected (N, h, w) {PIXEL_ARRAYS[name]}, got {array.shape} {array.dtype}"
+                )
+            return Pixels(self.path, name, array)
+
+    def _check_columns(self) -> None:
+        for pixels, name in ((self.masks, "masks"), (self.keep, "keep")):
+            if pixels.shape != self.images.shape:
+                raise StoreError(
+                    f"{self.path}: damaged metadata: {name} has shape {pixels.shape}, "
+                    f"images {self.images.shape}. Make the store again with --overwrite."
+                )
+        for column in COLUMNS:
+            name = f"{SAMPLES}/{column.name}"
+            with reading(self.path, name):
+                found = self._array_of(name)
+                if tuple(found.shape) != column.shape(len(self)):
+                    raise ValueError(f"expected {column.shape(len(self))}, got {found.shape}")
+                if column.dtype != TEXT and np.dtype(found.dtype) != np.dtype(column.dtype):
+                    raise ValueError(f"expected {column.dtype}, got {found.dtype}")
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file; arrays read before stay valid."""
+        self._close()
+
+    @property
+    def complete(self) -> bool:
+        """True once every row has its outcome and the run was finished."""
+        return bool(self.attrs.get("complete", False))
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(h, w) of one sample."""
+        return self.images.shape[1:]
+
+    @property
+    def case_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The table of cases by column: `id` first; float64 with NaN, or text, where unknown."""
+        return {n: _column(self.path, self._array_of, f"{CASES}/{n}") for n in self._case_names}
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        """One dictionary a case: `id` and what is known; unknown facts are left out."""
+        table = self.case_columns
+        rows = zip(*(values.tolist() for values in table.values()), strict=True)
+        return [
+            {
+                name: value
+                for name, value in zip(table, row, strict=True)
+                if value != "" and not (isinstance(value, float) and math.isnan(value))
+            }
+            for row in rows
+        ]
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """(id, reason) of the frames skipped at planning, then of the samples that failed.
+
+        The failed ones come from the rows themselves, so they are right in an unfinished store.
+        """
+        ids = _column(self.path, self._array_of, f"{PROBLEMS}/id").tolist()
+        reasons = _column(self.path, self._array_of, f"{PROBLEMS}/reason").tolist()
+        skipped = int(self.attrs.get("problems_at_planning", len(ids)))
+        planned = list(zip(ids[:skipped], reasons[:skipped], strict=True))
+        return planned + failed_samples(self.columns)
+
+
+def failed_samples(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:
+    """(sample id, reason) of every row whose status is FAILED, in the order of rows."""
+    rows = np.flatnonzero(columns["status"] == Status.FAILED)
+    return [(str(columns["sample_id"][row]), str(columns["reason"][row])) for row in rows]
+
+
+def damaged_samples(store: StoreReader) -> Iterator[str]:
+    """Ids of the done samples whose pixels no longer have their recorded SHA-256, one by one."""
+    for row in np.flatnonzero(store.columns["status"] == Status.DONE).tolist():
+        try:
+            found = sample_sha256(store.images[row], store.masks[row])
+        except StoreError:
+            found = ""
+        if found != store.columns["sha256"][row]:
+            yield str(store.columns["sample_id"][row])

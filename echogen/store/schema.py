@@ -1,0 +1,234 @@
+"""The store's schema, version 1: names, types and fill values, the same in Zarr v3 and HDF5.
+
+A store has three arrays of pixels, one 1-D (or narrow 2-D) column a fact in `samples`, and the
+tables `cases` and `problems`. Planned columns are written when the store is created; outcome
+columns are written with the shard that their samples belong to.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import StoreError
+
+FORMAT = 1
+ROOT_ATTRIBUTE = "echogen"
+SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
+PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}
+TEXT = "str"
+
+
+class Status(IntEnum):
+    """What became of a row: `REJECTED` has no valid draw, `FAILED` could not be painted."""
+
+    PENDING = 0
+    DONE = 1
+    REJECTED = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `samples`.
+
+    Attributes:
+        name: of the array in `samples`.
+        dtype: a NumPy name, or "str" for UTF-8 text of any length.
+        width: values a row; 1 for a 1-D column, else the length of the second axis.
+        outcome: written with a shard and not when the store is created.
+        fill: of rows not yet written.
+        meaning: one line for people.
+    """
+
+    name: str
+    dtype: str
+    meaning: str
+    width: int = 1
+    outcome: bool = False
+    fill: Any = 0
+
+    def shape(self, n_samples: int) -> tuple[int, ...]:
+        """(N,) or (N, width)."""
+        return (n_samples,) if self.width == 1 else (n_samples, self.width)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("sample_id", TEXT, "unique name of the row", fill=""),
+    Column("frame_id", TEXT, "the source frame, such as patient0001_4CH_ED", fill=""),
+    Column("case_id", TEXT, "the patient or recording", fill=""),
+    Column("view", TEXT, "such as 2CH or 4CH; empty where unknown", fill=""),
+    Column("phase", TEXT, "such as ED or ES; empty where unknown", fill=""),
+    Column("split", TEXT, "as the dataset's own lists say; empty where it has none", fill=""),
+    Column("copy", "uint16", "0 = original, copies from 1"),
+    Column("status", "uint8", "0 pending, 1 done, 2 rejected, 3 failed", outcome=True),
+    Column("seed", "uint64", "of the sample's parameters and noise"),
+    Column("tries", "uint8", "draws until a valid one"),
+    Column("spacing_mm", "float32", "(row, col) mm per pixel of this sample", width=2),
+    Column("aspect", "float32", "displayed mm width of a pixel / mm height"),
+    Column("depth", "float32", "scale of the shown depth, 1 = unchanged"),
+    Column("tilt_deg", "float32", "turn about the apex, degrees"),
+    Column("width", "float32", "lateral factor, 1 = unchanged"),
+    Column("shift_x", "float32", "to larger columns, fraction of the image's height"),
+    Column("shift_y", "float32", "to larger rows, fraction of the image's height"),
+    Column(
+        "sector",
+        "float32",
+        "apex row, apex col, angle left, angle right, radius near, radius far (pixels, radians)",
+        width=6,
+    ),
+    Column("cut", "uint8", "bit k: class k touched the source sector's edge"),
+    Column(
+        "label_on_paint",
+        "float32",
+        "share of labelled pixels where keep is False; NaN while pending",
+        outcome=True,
+        fill=float("nan"),
+    ),
+    Column("sha256", TEXT, "hex, of the image's bytes then the mask's", outcome=True, fill=""),
+    Column("reason", TEXT, "why a row was rejected or failed, else empty", outcome=True, fill=""),
+)
+PLANNED = tuple(column for column in COLUMNS if not column.outcome)
+OUTCOMES = tuple(column for column in COLUMNS if column.outcome)
+
+
+def sample_sha256(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> str:
+    """Hex SHA-256 of the image's bytes then the mask's, both (h, w) uint8 in C order."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
+    digest.update(np.ascontiguousarray(mask).tobytes())
+    return digest.hexdigest()
+
+
+def as_text(values: Any) -> npt.NDArray[np.str_]:
+    """Text in any array-like (fixed-width, object or StringDType) as a `<U` array."""
+    # by way of objects: NumPy does not size a fixed-width array from StringDType
+    return np.asarray(values).astype(object).astype(str)
+
+
+def planned_columns(
+    path: Path, columns: Mapping[str, npt.ArrayLike]
+) -> dict[str, npt.NDArray[Any]]:
+    """The planned columns in the schema's types, each checked for its shape and range.
+
+    Raises:
+        StoreError: a column is missing, unknown, of another length, or its values do not fit.
+    """
+    names = {column.name for column in PLANNED}
+    missing, unknown = sorted(names - set(columns)), sorted(set(columns) - names)
+    if missing or unknown:
+        raise StoreError(
+            f"{path}: the planned columns must be exactly the schema's; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
+        )
+    n_samples = len(np.asarray(columns["sample_id"]))
+    if n_samples == 0:
+        raise StoreError(f"{path}: a store needs at least one sample; the plan has none.")
+    return {c.name: _typed(path, c, columns[c.name], n_samples) for c in PLANNED}
+
+
+def outcome_column(path: Path, name: str, values: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
+    """One outcome column of a shard in the schema's type.
+
+    Raises:
+        StoreError: its length differs from the shard's, or its values do not fit.
+    """
+    column = next(c for c in OUTCOMES if c.name == name)
+    return _typed(path, column, values, length)
+
+
+def _typed(path: Path, column: Column, values: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
+    found = np.asarray(values)
+    if found.shape != column.shape(length):
+        raise StoreError(
+            f"{path}: column {column.name!r} must have shape {column.shape(length)}, "
+            f"got {found.shape}."
+        )
+    if column.dtype == TEXT:
+        return as_text(found)
+    if np.issubdtype(np.dtype(column.dtype), np.integer):
+        limits = np.iinfo(column.dtype)
+        if found.dtype.kind not in "iub":
+            raise StoreError(
+                f"{path}: column {column.name!r} must hold integers, got {found.dtype}."
+            )
+        low, high = int(found.min()), int(found.max())
+        if low < limits.min or high > limits.max:
+            raise StoreError(
+                f"{path}: column {column.name!r} must lie in [{limits.min}, {limits.max}] "
+                f"({column.dtype}), got {low} to {high}."
+            )
+    elif found.dtype.kind not in "iubf":
+        raise StoreError(f"{path}: column {column.name!r} must hold numbers, got {found.dtype}.")
+    return found.astype(column.dtype)
+
+
+def root_attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """`attrs` as JSON will hold them (keys become text), with `format` and `complete = False`.
+
+    Raises:
+        StoreError: a value that JSON cannot hold, NaN included.
+    """
+    try:
+        plain = json.loads(json.dumps({**attrs, "format": FORMAT}, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: the store's attributes must be plain JSON: {error}.") from error
+    return {**plain, "complete": False}
+
+
+def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
+    """The root attribute of an opened store, its format known to this version.
+
+    Raises:
+        StoreError: not echogen's, of a newer format, or damaged.
+    """
+    if found is None:
+        raise StoreError(
+            f"{path} is not an echogen store: it has no {ROOT_ATTRIBUTE!r} attribute. "
+            "Give a store made by `echogen expand`."
+        )
+    version = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise StoreError(
+            f"{path}: damaged metadata: 'format' must be a whole number from 1, got {version!r}. "
+            "Restore the store from a copy, or make it again with --overwrite."
+        )
+    if version > FORMAT:
+        raise StoreError(
+            f"{path} has store format {version}, but this echogen reads up to {FORMAT}. "
+            "Upgrade echogen."
+        )
+    return dict(found)
+
+
+def case_table(path: Path, cases: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Cases as columns: `id` first, then every known fact; float64 (NaN where unknown) or text.
+
+    A fact that is a number in every case that knows it becomes float64; any other becomes text,
+    empty where unknown.
+
+    Raises:
+        StoreError: a case without `id`, or a fact whose name cannot be an array's.
+    """
+    names = list(dict.fromkeys(["id", *(name for case in cases for name in case)]))
+    for name in names:
+        if not name or "/" in name or name.startswith((".", "__")):
+            raise StoreError(f"{path}: {name!r} cannot be the name of a column of the cases.")
+    if any("id" not in case for case in cases):
+        raise StoreError(f"{path}: every case must have an 'id'.")
+    table: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        values = [case.get(name) for case in cases]
+        known = [value for value in values if value is not None]
+        if name != "id" and all(isinstance(v, int | float | np.number) for v in known):
+            numbers = [float("nan") if value is None else float(value) for value in values]
+            table[name] = np.array(numbers, dtype=np.float64)
+        else:
+            texts = ["" if value is None else str(value) for value in values]
+            table[name] = as_text(np.array(texts, dtype=str))
+    return table

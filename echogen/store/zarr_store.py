@@ -1,0 +1,373 @@
+"""The Zarr v3 store: created whole or not at all, written shard by shard, resumable at any instant.
+
+Every file is replaced atomically (zarr's LocalStore writes beside and renames), pixels reach the
+disk before the rows that call them done, and columns written with a shard are chunked like it, so
+a kill loses at most the shard at hand.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import StoreError
+from echogen.store.disk import disk_errors, to_disk
+from echogen.store.reader import StoreReader, failed_samples, reading
+from echogen.store.schema import (
+    CASES,
+    COLUMNS,
+    OUTCOMES,
+    PIXEL_ARRAYS,
+    PROBLEMS,
+    ROOT_ATTRIBUTE,
+    SAMPLES,
+    TEXT,
+    Column,
+    Status,
+    case_table,
+    check_root_attributes,
+    outcome_column,
+    planned_columns,
+    root_attributes,
+)
+
+ZSTD_LEVEL = 3
+_TABLE_CHUNK = 65536
+
+
+class StoreWriter:
+    """Writes the shards of one store; see `create_store` and `resume_store`.
+
+    Hold `store_lock` around it: two writers of one store are not detected here.
+
+    Attributes:
+        path: the `.zarr` folder.
+        attrs: the root attribute, as JSON holds it.
+        n_samples, image_shape, shard_size: of the store.
+    """
+
+    def __init__(self, path: Path, attrs: Mapping[str, Any], group: Any) -> None:
+        images = group["images"]
+        self.path = path
+        self.attrs = dict(attrs)
+        self.n_samples: int = int(images.shape[0])
+        self.image_shape: tuple[int, int] = (int(images.shape[1]), int(images.shape[2]))
+        self.shard_size: int = int(images.shards[0])
+        self._group = group
+        self._pixels = {name: group[name] for name in PIXEL_ARRAYS}
+        self._outcomes = {c.name: group[f"{SAMPLES}/{c.name}"] for c in OUTCOMES}
+
+    @property
+    def n_shards(self) -> int:
+        """Units of work in the store, done or not."""
+        return -(-self.n_samples // self.shard_size)
+
+    def shard_rows(self, shard: int) -> range:
+        """The rows of a shard; the last one may be short.
+
+        Raises:
+            StoreError: no such shard.
+        """
+        if not 0 <= shard < self.n_shards:
+            raise StoreError(f"{self.path} has shards 0 to {self.n_shards - 1}, got {shard}.")
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.n_samples))
+
+    def pending_shards(self) -> list[int]:
+        """Shards with a row that has no outcome yet, in order."""
+        with reading(self.path, f"{SAMPLES}/status"):
+            status = np.asarray(self._outcomes["status"][:])
+        shards = np.unique(np.flatnonzero(status == Status.PENDING) // self.shard_size)
+        return [int(shard) for shard in shards]
+
+    def write_shard(
+        self,
+        shard: int,
+        images: npt.NDArray[np.uint8],
+        masks: npt.NDArray[np.uint8],
+        keep: npt.NDArray[np.bool_],
+        status: npt.ArrayLike,
+        label_on_paint: npt.ArrayLike,
+        sha256: Sequence[str],
+        reasons: Sequence[str] | None = None,
+    ) -> None:
+        """Writes one shard whole: pixels, to the disk; then its facts; then its status.
+
+        Args:
+            shard: its number.
+            images, masks: (n, h, w) uint8, n the length of `shard_rows(shard)`; zeros in rows that
+                were rejected or failed.
+            keep: (n, h, w) bool.
+            status: (n,) `Status`, none of them PENDING.
+            label_on_paint: (n,) in [0, 1], NaN where the row has no pixels.
+            sha256: n digests from `sample_sha256`, empty where the row has no pixels.
+            reasons: n lines, empty where the row is done; None where all are.
+
+        Raises:
+            StoreError: shapes or values do not fit; the disk is full or refuses.
+        """
+        rows = self.shard_rows(shard)
+        where, n = slice(rows.start, rows.stop), len(rows)
+        pixels = {"images": images, "masks": masks, "keep": keep}
+        for name, values in pixels.items():
+            expected = (n, *self.image_shape)
+            if values.shape != expected or values.dtype != np.dtype(PIXEL_ARRAYS[name]):
+                raise StoreError(
+                    f"{self.path}: {name} of shard {shard} must be {expected} "
+                    f"{PIXEL_ARRAYS[name]}, got {values.shape} {values.dtype}."
+                )
+        given = {
+            "label_on_paint": label_on_paint,
+            "sha256": np.array(sha256, dtype=str),
+            "reason": np.array([""] * n if reasons is None else reasons, dtype=str),
+            "status": status,  # last: it is what declares the shard done
+        }
+        columns = {name: outcome_column(self.path, name, v, n) for name, v in given.items()}
+        if (columns["status"] == Status.PENDING).any():
+            raise StoreError(f"{self.path}: shard {shard} cannot be written with pending rows.")
+        with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
+            for name, values in pixels.items():
+                self._pixels[name][where] = values
+                # zarr leaves out a shard that holds the fill value alone
+                to_disk(self.path / name / "c" / str(shard) / "0" / "0")
+            for name, column in columns.items():
+                self._outcomes[name][where] = column
+
+    def set_complete(self) -> None:
+        """Adds the failed samples to `problems`, then marks the store complete.
+
+        May be repeated, and killed anywhere: the table is written anew from the rows each time.
+
+        Raises:
+            StoreError: rows are still pending; the disk is full or refuses.
+        """
+        pending = self.pending_shards()
+        if pending:
+            raise StoreError(
+                f"{self.path} has {len(pending)} unfinished shards of {self.n_shards}; "
+                "it cannot be marked complete."
+            )
+        reader = _reader(self.path, self.attrs, self._group)
+        failed = failed_samples(reader.columns)
+        skipped = int(self.attrs["problems_at_planning"])
+        with disk_errors(self.path, 1024 * (len(failed) + 1)):
+            for part, name in enumerate(("id", "reason")):
+                array = self._group[f"{PROBLEMS}/{name}"]
+                array.resize((skipped + len(failed),))
+                if failed:
+                    array[skipped:] = _text([row[part] for row in failed])
+            self.attrs["complete"] = True
+            self._group.attrs[ROOT_ATTRIBUTE] = self.attrs
+            to_disk(self.path / "zarr.json")
+
+
+def create_store(
+    path: Path,
+    *,
+    attrs: Mapping[str, Any],
+    columns: Mapping[str, npt.ArrayLike],
+    cases: Sequence[Mapping[str, Any]],
+    problems: Sequence[tuple[str, str]],
+    image_shape: tuple[int, int],
+    shard_size: int,
+) -> StoreWriter:
+    """Creates a Zarr store with every planned fact in it and every row pending.
+
+    It is built in a temporary folder beside `path` and renamed: a killed creation leaves nothing
+    at `path`, and what it left beside is cleared by the next one. Call it under `store_lock`.
+
+    Args:
+        path: of the new folder; must not exist.
+        attrs: JSON-able; becomes the root attribute `echogen` (with `format`, `complete` and
+            `problems_at_planning` added).
+        columns: every planned column of `schema.COLUMNS`, of one length N >= 1.
+        cases: one mapping a case with `id` and what the dataset knew.
+        problems: (frame id, reason) of the frames that were skipped.
+        image_shape: (h, w).
+        shard_size: samples a unit of work.
+
+    Raises:
+        StoreError: `path` exists, a column does not fit the schema, or the disk refuses.
+    """
+    if os.path.lexists(path):
+        raise StoreError(
+            f"{path} exists already. Choose another output, or say --overwrite to replace it."
+        )
+    if shard_size < 1 or min(image_shape) < 1:
+        raise StoreError(
+            f"{path}: shard_size and image_shape must be at least 1, "
+            f"got {shard_size} and {tuple(image_shape)}."
+        )
+    planned = planned_columns(path, columns)
+    table = case_table(path, cases)
+    root = root_attributes(path, {**attrs, "problems_at_planning": len(problems)})
+    needed = sum(column.nbytes for column in planned.values())
+    with disk_errors(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path)
+        building = path.with_name(f".{path.name}.creating-{os.getpid()}")
+        try:
+            group = _build(building, root, planned, image_shape, shard_size)
+            _write_table(group, CASES, table)
+            for part, name in enumerate(("id", "reason")):
+                _write_table(group, PROBLEMS, {name: _text([row[part] for row in problems])})
+            building.rename(path)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    return resume_store(path)
+
+
+def resume_store(path: Path) -> StoreWriter:
+    """Opens a Zarr store to write its pending shards; half-written files of a kill are removed.
+
+    Call it under `store_lock`.
+
+    Raises:
+        StoreError: not there, not a store, of a newer format, or damaged.
+    """
+    attrs, group = _open(path, "r+")
+    _reader(path, attrs, group)  # checks every array's shape and type
+    with disk_errors(path, 0):
+        for partial in path.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+    with reading(path, "the shards' layout"):
+        return StoreWriter(path, attrs, group)
+
+
+def open_zarr(path: Path) -> StoreReader:
+    """Opens a Zarr store for reading; see `open_store`."""
+    return _reader(path, *_open(path, "r"))
+
+
+def clear_leftovers(path: Path) -> None:
+    """Removes what a killed creation or removal of `path` left beside it."""
+    for stage in ("creating", "removing"):
+        for leftover in path.parent.glob(f".{_glob_literal(path.name)}.{stage}-*"):
+            shutil.rmtree(leftover)
+
+
+def remove_zarr(path: Path) -> None:
+    """Removes an echogen store, and nothing else; a killed removal leaves nothing at `path`.
+
+    Raises:
+        StoreError: not an echogen store, or the disk refuses.
+    """
+    _root_attribute(path)
+    with disk_errors(path, 0):
+        clear_leftovers(path)
+        doomed = path.with_name(f".{path.name}.removing-{os.getpid()}")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _build(
+    folder: Path,
+    root: Mapping[str, Any],
+    planned: Mapping[str, npt.NDArray[Any]],
+    image_shape: tuple[int, int],
+    shard_size: int,
+) -> Any:
+    import zarr
+
+    n_samples = len(planned["sample_id"])
+    group = zarr.open_group(folder, mode="w-", zarr_format=3, attributes={ROOT_ATTRIBUTE: root})
+    for name, dtype in PIXEL_ARRAYS.items():
+        group.create_array(
+            name,
+            shape=(n_samples, *image_shape),
+            chunks=(1, *image_shape),
+            shards=(shard_size, *image_shape),
+            dtype=dtype,
+            fill_value=0,
+            compressors=_compressor(),
+            dimension_names=("sample", "row", "col"),
+        )
+    samples = group.create_group(SAMPLES)
+    for column in COLUMNS:
+        chunk = shard_size if column.outcome else min(n_samples, _TABLE_CHUNK)
+        array = _create_column(samples, column, n_samples, chunk)
+        if not column.outcome:
+            array[...] = _storable(planned[column.name])
+    return group
+
+
+def _create_column(group: Any, column: Column, n_samples: int, chunk: int) -> Any:
+    shape = column.shape(n_samples)
+    return group.create_array(
+        column.name,
+        shape=shape,
+        chunks=(chunk, *shape[1:]),
+        dtype="string" if column.dtype == TEXT else column.dtype,
+        fill_value=column.fill,
+        compressors=_compressor(),
+        attributes={"meaning": column.meaning},
+    )
+
+
+def _write_table(group: Any, name: str, table: Mapping[str, npt.NDArray[Any]]) -> None:
+    parent = group.require_group(name)
+    for column, values in table.items():
+        array = parent.create_array(
+            column,
+            shape=values.shape,
+            chunks=(_TABLE_CHUNK,),
+            dtype="string" if values.dtype.kind == "U" else values.dtype,
+            compressors=_compressor(),
+        )
+        if len(values):
+            array[...] = _storable(values)
+
+
+def _compressor() -> Any:
+    from zarr.codecs import ZstdCodec
+
+    return ZstdCodec(level=ZSTD_LEVEL)
+
+
+def _text(lines: Sequence[str]) -> npt.NDArray[np.str_]:
+    return np.array(list(lines), dtype=str)
+
+
+def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    # zarr's variable-length text takes objects under every NumPy it supports
+    return values.astype(object) if values.dtype.kind == "U" else values
+
+
+def _root_attribute(path: Path) -> dict[str, Any]:
+    metadata = path / "zarr.json"
+    if not path.exists():
+        raise StoreError(f"{path}: no such store. Check the path; `echogen expand` makes one.")
+    if not metadata.is_file():
+        raise StoreError(
+            f"{path} is not an echogen store: it has no zarr.json. "
+            "Give a store made by `echogen expand`."
+        )
+    with reading(path, "zarr.json"):
+        found = json.loads(metadata.read_text(encoding="utf-8"))
+        attributes = found.get("attributes", {})
+        root = attributes.get(ROOT_ATTRIBUTE)
+    return check_root_attributes(path, root)
+
+
+def _open(path: Path, mode: str) -> tuple[dict[str, Any], Any]:
+    import zarr
+
+    attrs = _root_attribute(path)
+    with reading(path, "the store"):
+        return attrs, zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
+
+
+def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
+    with reading(path, CASES):
+        case_names = sorted(group[CASES].array_keys(), key=lambda name: (name != "id", name))
+    return StoreReader(path, attrs, group.__getitem__, case_names, lambda: None)
+
+
+def _glob_literal(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
