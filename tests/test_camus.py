@@ -168,6 +168,17 @@ def test_a_missing_partner_is_a_problem_of_its_frame(case: Path) -> None:
     assert dataset.problems(DatasetConfig(cases=("patient0001",))) == ()
 
 
+def test_a_frame_whole_in_one_layout_is_no_problem_of_the_other(case: Path) -> None:
+    root = case.parents[1]
+    write_pair(root / "training" / "patient0001", NAME, ".mhd")
+    (case / f"{NAME}_gt.nii.gz").unlink()
+    write_pair(case, "patient0001_2CH_ED")
+    dataset = open_dataset(root)
+    assert ids(dataset) == ["patient0001_2CH_ED", NAME]
+    assert dataset.keys()[1].paths[0].suffix == ".mhd"
+    assert dataset.problems() == ()
+
+
 def test_a_layout_without_any_label_is_left_out_and_told(case: Path) -> None:
     unlabelled = case.parents[1] / "testing" / "patient0009"
     write_pair(unlabelled, "patient0009_4CH_ED", ".mhd")
