@@ -21,25 +21,25 @@ from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.diffusion.schedule import nfe, repaint_times
 from echogen.engine import Engine
-from echogen.errors import StoreError
 from echogen.interrupt import Stop, catch_signals
 from echogen.manifest import attributes, check_same_run, columns
 from echogen.plan import Plan, Row
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
 from echogen.source import Source, open_source
 from echogen.store import (
+    Status,
     StoreReader,
     StoreWriter,
     convert_to_h5,
     create_store,
-    is_store,
     open_store,
+    remove_store,
     resume_store,
     sample_sha256,
     store_lock,
     working_store_path,
 )
-from echogen.store.schema import Status
+from echogen.store.reader import failed_samples
 from echogen.types import Job, Problem, Result, to_uint8
 
 if TYPE_CHECKING:
@@ -146,25 +146,20 @@ def _nfe(config: ExpandConfig) -> int:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """Refuse, before any work, what is not a store of ours or what cannot be read."""
-    if not output.exists():
-        return
-    if not is_store(output):
-        raise StoreError(
-            f"{output}: exists and is not an echogen store, so it is left alone; remove it "
-            "yourself or give another --out."
-        )
-    if not overwrite:
-        open_store(output)
+    """Refuse, before any work, what is not a store of ours or cannot be read."""
+    working = working_store_path(output)
+    for path in {output, working}:
+        if path.exists() and not (overwrite and path == output):
+            open_store(path).close()
 
 
 def _finished(output: Path, wanted: dict[str, Any]) -> bool:
     """Whether `output` is complete, and made by these settings."""
     if not output.exists():
         return False
-    found = open_store(output).attrs
-    check_same_run(found, wanted, str(output))
-    return bool(found["complete"])
+    with open_store(output) as store:
+        check_same_run(store.attrs, wanted, str(output))
+        return store.complete
 
 
 def _open_writer(
@@ -172,22 +167,20 @@ def _open_writer(
 ) -> StoreWriter:
     working = working_store_path(config.output)
     if overwrite:
-        for path in {config.output, working}:
-            if path.is_dir():
-                shutil.rmtree(path)
-            path.unlink(missing_ok=True)
+        remove_store(config.output)
     if working.exists():
-        check_same_run(open_store(working).attrs, wanted, str(config.output))
+        with open_store(working) as store:
+            check_same_run(store.attrs, wanted, str(config.output))
         writer = resume_store(working)
         left = len(writer.pending_shards())
-        reporter.tell(f"{config.output}: continuing, {left} of {writer.shard_count} shards left")
+        reporter.tell(f"{config.output}: continuing, {left} of {writer.n_shards} shards left")
         return writer
     size = plan.settings["image_size"]
     return create_store(
         working,
         attrs=wanted,
         columns=columns(plan),
-        cases=[{"case_id": case.case_id, **case.info} for case in plan.cases],
+        cases=[{"id": case.case_id, **case.info} for case in plan.cases],
         problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
         image_shape=(size, size),
         shard_size=config.store.shard_size,
@@ -259,29 +252,24 @@ def _write(
     shape = (len(rows), *writer.image_shape)
     images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     keep = np.zeros(shape, np.bool_)
-    status = np.full(len(rows), Status.REJECTED, np.uint8)
-    on_paint = np.zeros(len(rows), np.float32)
-    problems = []
-    hashes = []
+    on_paint = np.full(len(rows), np.nan, np.float32)
+    status, hashes, reasons = [], [], []
     for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        if isinstance(outcome, Result) and outcome.error is None:
+        reason = _reason(row, outcome)
+        if isinstance(outcome, Result) and not reason:
             images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
-            status[i], on_paint[i] = Status.DONE, outcome.label_on_paint
-        elif outcome is not None:
-            reason = outcome.reason if isinstance(outcome, Problem) else str(outcome.error)
-            problems.append((row.frame_id, f"{row.sample_id}: {reason}"))
-            status[i] = Status.FAILED
-        hashes.append(sample_sha256(images[i], masks[i]))
-    writer.write_shard(
-        shard,
-        images=images,
-        masks=masks,
-        keep=keep,
-        status=status,
-        label_on_paint=on_paint,
-        sha256=hashes,
-        problems=problems,
-    )
+            on_paint[i] = outcome.label_on_paint
+        made = Status.REJECTED if outcome is None else Status.FAILED
+        status.append(made if reason else Status.DONE)
+        hashes.append("" if reason else sample_sha256(images[i], masks[i]))
+        reasons.append(reason)
+    writer.write_shard(shard, images, masks, keep, status, on_paint, hashes, reasons)
+
+
+def _reason(row: Row, outcome: Result | Problem | None) -> str:
+    if outcome is None:
+        return f"no valid move in {row.tries} draws"
+    return outcome.reason if isinstance(outcome, Problem) else outcome.error or ""
 
 
 def _report(
@@ -293,14 +281,14 @@ def _report(
     stop: Stop,
 ) -> RunReport:
     path = config.output if config.output.exists() else working_store_path(config.output)
-    reader = open_store(path)
+    with open_store(path) as store:
+        counts, complete = _count(store), store.complete
+        failed = [Problem(*problem) for problem in failed_samples(store.columns)]
     return RunReport(
         output=str(config.output),
-        counts=_count(reader),
+        counts=counts,
         skipped=plan.problems,
-        failed=tuple(
-            Problem(frame_id, reason) for frame_id, reason in reader.problems[len(plan.problems) :]
-        ),
+        failed=tuple(failed),
         notes=plan.notes,
         painted=painted.images,
         seconds=seconds,
@@ -311,12 +299,12 @@ def _report(
         checkpoint=info.name,
         licence=info.licence,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        interrupted=0 if reader.attrs["complete"] else stop.signum,
+        interrupted=0 if complete else stop.signum,
     )
 
 
-def _count(reader: StoreReader) -> Counts:
-    status, copy = reader.columns["status"], reader.columns["copy"]
+def _count(store: StoreReader) -> Counts:
+    status, copy = store.columns["status"], store.columns["copy"]
     done = status == Status.DONE
     return Counts(
         originals=int((done & (copy == 0)).sum()),

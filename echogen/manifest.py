@@ -16,7 +16,7 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
 from echogen.geometry.transforms import Grid, model_grid, sample_spacing, sector_on_grid
 from echogen.plan import Plan, PlannedFrame
-from echogen.store.schema import FORMAT, Status
+from echogen.store.schema import FORMAT
 
 
 def grid_of(planned: PlannedFrame, plan: Plan) -> Grid:
@@ -26,11 +26,10 @@ def grid_of(planned: PlannedFrame, plan: Plan) -> Grid:
 
 
 def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
-    """The columns of `/samples`, one row a row of the plan; outcomes are at their start values."""
+    """The columns of `/samples`, one row a row of the plan, that are known before painting."""
     frames = {planned.frame_id: planned for planned in plan.frames}
     text: dict[str, list[str]] = {
-        name: []
-        for name in ("sample_id", "frame_id", "case_id", "view", "phase", "split", "sha256")
+        name: [] for name in ("sample_id", "frame_id", "case_id", "view", "phase", "split")
     }
     spacing, sector, aspect, cut = [], [], [], []
     for row in plan.rows:
@@ -45,25 +44,21 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
         for name in ("frame_id", "case_id", "view", "phase", "split"):
             text[name].append(getattr(planned, name))
         text["sample_id"].append(row.sample_id)
-        text["sha256"].append("")
     rows = plan.rows
     params = {
         name: np.array([getattr(row.params, name) for row in rows], dtype=np.float32)
         for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
     }
-    status = [Status.REJECTED if row.rejected else Status.PENDING for row in rows]
     return {
         **{name: np.array(values, dtype=object) for name, values in text.items()},
         **params,
         "copy": np.array([row.copy for row in rows], dtype=np.uint16),
-        "status": np.array(status, dtype=np.uint8),
         "seed": np.array([row.seed for row in rows], dtype=np.uint64),
         "tries": np.array([row.tries for row in rows], dtype=np.uint8),
         "spacing_mm": np.array(spacing, dtype=np.float32).reshape(-1, 2),
         "sector": np.array(sector, dtype=np.float32).reshape(-1, 6),
         "aspect": np.array(aspect, dtype=np.float32),
         "cut": np.array(cut, dtype=np.uint8),
-        "label_on_paint": np.zeros(len(rows), dtype=np.float32),
     }
 
 
