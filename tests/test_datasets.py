@@ -190,6 +190,15 @@ def test_a_folder_of_something_else_says_what_was_looked_for_and_what_is_there(
     assert "the folder is empty." in refusal(tmp_path / "empty")
 
 
+def test_a_dataset_without_one_pair_is_refused_with_the_first_reason(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "patient0001" / "patient0001_4CH_ED.mhd")
+    assert "no image has a label; patient0001/patient0001_4CH_ED.mhd: no label, expected" in (
+        refusal(tmp_path / "a")
+    )
+    touch(tmp_path / "b" / "testing" / "patient0001" / "patient0001_4CH_ED.mhd")
+    assert "no image has a label; testing/: 1 image and no label at all" in refusal(tmp_path / "b")
+
+
 def test_the_wrong_format_names_the_right_one(tmp_path: Path) -> None:
     camus_case(tmp_path)
     assert "it is in the camus layout, use --format camus." in refusal(tmp_path, format="folder")

@@ -28,8 +28,8 @@ def open_dataset(
         labels: the class ids that may occur, {id: name}; None takes the reader's own.
 
     Raises:
-        DatasetError: there is no such folder, or no layout fits; says what was looked for, what
-            is there, and the nearest path that would do.
+        DatasetError: there is no such folder, no layout fits, or no image has a label; says what
+            was looked for, what is there, and the nearest path that would do.
         UsageError: an unknown format, or an impossible class id.
     """
     if format != "auto" and format not in READERS:
@@ -45,11 +45,16 @@ def open_dataset(
         chosen = format if format != "auto" else "".join(fitting)
         if chosen not in fitting:
             raise DatasetError(_nothing_found(root, format, fitting))
-        return READERS[chosen][1](root, labels)
+        listing = READERS[chosen][1](root, labels)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root}: cannot be read ({error.strerror})."
         ) from error
+
+    if not listing.keys():
+        reasons = [*(problem.reason for problem in listing.problems()), *listing.notes()]
+        raise DatasetError(f"{root}: no image has a label; {reasons[0]}")
+    return listing
 
 
 def _fitting(root: Path) -> list[str]:
