@@ -1,0 +1,283 @@
+"""Whole patients: two views at two phases, each view with its own sector, window and look.
+
+Every draw comes from PCG64 seeded by (seed, index of the case, purpose), so a frame depends on
+nothing else than its own names: not on which other cases are made, nor in what order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from echogen.errors import UsageError
+from echogen.geometry.sector import Sector
+from echogen.phantom.anatomy import (
+    PHASES,
+    VIEWS,
+    Heart,
+    Phase,
+    Pose,
+    View,
+    biplane_volume,
+    contract,
+    draw_heart,
+    label_map,
+    shapes,
+)
+from echogen.phantom.beam import Pulse, beam_grid, envelope_db, grey, scan_convert
+from echogen.phantom.tissue import Look, echo_db
+from echogen.types import UInt8HW
+
+SPACINGS_MM = ((0.308, 0.308), (0.34, 0.34), (0.308, 0.462), (0.36, 0.30), (0.33, 0.33))
+METAIMAGE_SPACING_MM = (0.308, 0.616)
+_PATIENT, _GEOMETRY, _CHEST, _WINDOW, _SPECKLE = range(5)
+
+
+@dataclass(frozen=True)
+class PhantomFrame:
+    """One simulated frame and what is true of it.
+
+    Attributes:
+        image: (H, W) grey levels, apex up, exactly 0 outside the sector.
+        label: (H, W) class ids; may run past the sector's edge, as annotators draw.
+        spacing_mm: (row, col) mm per pixel.
+        sector: the fan, mm; it may be cut by the image's border.
+    """
+
+    image: UInt8HW
+    label: UInt8HW
+    spacing_mm: tuple[float, float]
+    sector: Sector
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """One simulated patient.
+
+    Attributes:
+        case_id: such as `patient0001`.
+        frames: by (view, phase).
+        edv_ml, esv_ml: the cavity's volumes, biplane discs over its exact contours.
+        sex, age, quality, frame_rate, n_frames: as the Info files say; the last two by view.
+    """
+
+    case_id: str
+    frames: Mapping[tuple[View, Phase], PhantomFrame]
+    edv_ml: float
+    esv_ml: float
+    sex: str
+    age: int
+    quality: str
+    frame_rate: Mapping[View, float]
+    n_frames: Mapping[View, int]
+
+    @property
+    def ef(self) -> float:
+        """Ejection fraction in percent, from the volumes."""
+        return 100.0 * (self.edv_ml - self.esv_ml) / self.edv_ml
+
+
+@dataclass(frozen=True)
+class _Patient:
+    hearts: Mapping[tuple[View, Phase], Heart]
+    sex: str
+    age: int
+    quality: str
+    frame_rate: Mapping[View, float]
+    n_frames: Mapping[View, int]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    sector: Sector
+    pose: Pose
+    look: Look
+    pulse: Pulse
+
+
+def _rng(seed: int, index: int, *purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index, *purpose])))
+
+
+def _draw_patient(seed: int, index: int) -> _Patient:
+    rng = _rng(seed, index, _PATIENT)
+    length, half_width = rng.uniform(76.0, 92.0), rng.uniform(20.0, 26.0)
+    shortening, narrowing = rng.uniform(0.08, 0.18), rng.uniform(0.14, 0.32)
+    hearts: dict[tuple[View, Phase], Heart] = {}
+    for view in VIEWS:
+        diastole = draw_heart(rng, view, length, half_width)
+        hearts[view, "ED"] = diastole
+        hearts[view, "ES"] = contract(diastole, shortening, narrowing)
+    return _Patient(
+        hearts=hearts,
+        sex="FM"[int(rng.integers(2))],
+        age=int(rng.integers(32, 86)),
+        quality=("Good", "Medium", "Good", "Poor")[index % 4],
+        frame_rate={view: round(float(rng.uniform(40.0, 75.0)), 1) for view in VIEWS},
+        n_frames={view: int(rng.integers(14, 26)) for view in VIEWS},
+    )
+
+
+def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tuple[float, float]]:
+    """A fan and the (rows, cols) extent of its image, mm; some are cut by the image's border."""
+    half = np.deg2rad(rng.uniform(31.0, 45.0))
+    lean = np.deg2rad(rng.uniform(-3.0, 3.0))
+    far = float(np.clip(need_mm * rng.uniform(0.9, 1.06), 112.0, 160.0))
+    near = rng.choice([0.0, 0.0, 3.0, 7.0])
+    left, right = float(lean - half), float(lean + half)
+    top = near * float(np.cos(half))
+    margins = rng.uniform(-1.0, 3.0, size=4)
+    apex_row = margins[0] - top
+    apex_col = -far * np.sin(left) + margins[1]
+    rows = apex_row + far + margins[2]
+    cols = apex_col + far * np.sin(right) + margins[3]
+    cut = int(rng.integers(4))
+    if cut == 0:
+        shave = rng.uniform(5.0, 14.0)
+        apex_col, cols = apex_col - shave, cols - 1.6 * shave
+    elif cut == 1:
+        rows -= rng.uniform(2.0, 6.0)
+    sector = Sector(float(apex_row), float(apex_col), left, right, float(near), far)
+    return sector, (float(rows), float(cols))
+
+
+def _draw_recording(
+    seed: int, index: int, view: View, patient: _Patient, spacing_mm: tuple[float, float]
+) -> _Recording:
+    rng = _rng(seed, index, _GEOMETRY, VIEWS.index(view))
+    heart = patient.hearts[view, "ED"]
+    depth = rng.uniform(14.0, 24.0)
+    sector, extent = _draw_sector(
+        rng, depth + heart.length + heart.atrium_length + rng.uniform(2.0, 12.0)
+    )
+    lean = 0.5 * (sector.angle_left + sector.angle_right)
+    tilt = lean + rng.uniform(-0.16, 0.12)
+    pose = Pose(
+        apex_row=sector.apex_row + depth,
+        apex_col=sector.apex_col + depth * float(np.tan(lean)) + rng.uniform(-3.0, 8.0),
+        tilt=float(tilt),
+    )
+    poor = {"Good": 0.0, "Medium": 1.0, "Poor": 2.0}[patient.quality]
+    look = Look(
+        contrast=rng.uniform(-0.5, 3.5) - 1.2 * poor,
+        pericardium=rng.uniform(-3.0, 3.0) - 1.0 * poor,
+        clutter=rng.uniform(-26.0, -18.0),
+        haze=rng.uniform(-46.0, -42.0) + 2.2 * poor,
+        noise=rng.uniform(-47.0, -43.0) + 1.0 * poor,
+        gain=rng.uniform(-2.0, 2.5),
+        dropout=rng.uniform(2.0, 7.0) + poor,
+        far_gain=rng.uniform(-4.0, 4.0),
+    )
+    pulse = Pulse(
+        axial_mm=rng.uniform(0.40, 0.52),
+        lateral=rng.uniform(0.0075, 0.0105),
+        aperture_mm=rng.uniform(0.25, 0.4),
+        side=rng.uniform(0.02, 0.07),
+    )
+    shape = (round(extent[0] / spacing_mm[0]), round(extent[1] / spacing_mm[1]))
+    return _Recording(shape, spacing_mm, sector, pose, look, pulse)
+
+
+def _render(
+    recording: _Recording, heart: Heart, seed: int, index: int, view: View, phase: Phase
+) -> PhantomFrame:
+    sector, spacing = recording.sector, recording.spacing_mm
+    radii, angles = beam_grid(sector)
+    v = VIEWS.index(view)
+    at = shapes(
+        heart,
+        recording.pose,
+        sector.apex_row + radii[:, None] * np.cos(angles)[None, :],
+        sector.apex_col + radii[:, None] * np.sin(angles)[None, :],
+    )
+    echo = echo_db(heart, at, recording.look, radii, angles, _rng(seed, index, _CHEST, v))
+    beam = envelope_db(
+        echo,
+        radii,
+        recording.pulse,
+        recording.look,
+        _rng(seed, index, _WINDOW, v),
+        _rng(seed, index, _SPECKLE, v, PHASES.index(phase)),
+    )
+    image = scan_convert(grey(beam), sector, radii, angles, recording.shape, spacing)
+    rows = (np.arange(recording.shape[0]) + 0.5)[:, None] * spacing[0]
+    cols = (np.arange(recording.shape[1]) + 0.5)[None, :] * spacing[1]
+    return PhantomFrame(
+        image, label_map(shapes(heart, recording.pose, rows, cols)), spacing, sector
+    )
+
+
+def _check(index: int, seed: int) -> None:
+    for name, value, least in (("index", index, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UsageError(f"{name}: must be {least} or more, got {value}; give a larger number.")
+
+
+def _spacing(index: int, spacing_mm: tuple[float, float] | None) -> tuple[float, float]:
+    return spacing_mm if spacing_mm is not None else SPACINGS_MM[(index - 1) % len(SPACINGS_MM)]
+
+
+def make_frame(
+    index: int,
+    view: View,
+    phase: Phase,
+    seed: int = 0,
+    spacing_mm: tuple[float, float] | None = None,
+) -> PhantomFrame:
+    """One frame of case `index` (from 1), the same as in `make_case(index, seed)`.
+
+    Args:
+        index, seed: which phantom.
+        view: `2CH` or `4CH`.
+        phase: `ED` or `ES`; both share one sector.
+        spacing_mm: (row, col) of the image; None takes the case's own.
+
+    Raises:
+        UsageError: unknown view or phase, index below 1 or seed below 0.
+    """
+    _check(index, seed)
+    for name, value, known in (("view", view, VIEWS), ("phase", phase, PHASES)):
+        if value not in known:
+            raise UsageError(f"{name}: must be one of {', '.join(known)}, got {value!r}.")
+    patient = _draw_patient(seed, index)
+    recording = _draw_recording(seed, index, view, patient, _spacing(index, spacing_mm))
+    return _render(recording, patient.hearts[view, phase], seed, index, view, phase)
+
+
+def make_case(
+    index: int, seed: int = 0, spacing_mm: tuple[float, float] | None = None
+) -> PhantomCase:
+    """Patient number `index` (from 1): two views at two phases.
+
+    Args:
+        index, seed: which phantom.
+        spacing_mm: (row, col) of every image; None takes the case's own.
+
+    Raises:
+        UsageError: index below 1 or seed below 0.
+    """
+    _check(index, seed)
+    patient = _draw_patient(seed, index)
+    frames: dict[tuple[View, Phase], PhantomFrame] = {}
+    for view in VIEWS:
+        recording = _draw_recording(seed, index, view, patient, _spacing(index, spacing_mm))
+        for phase in PHASES:
+            heart = patient.hearts[view, phase]
+            frames[view, phase] = _render(recording, heart, seed, index, view, phase)
+    edv, esv = (
+        biplane_volume(patient.hearts["2CH", phase], patient.hearts["4CH", phase])
+        for phase in PHASES
+    )
+    return PhantomCase(
+        case_id=f"patient{index:04d}",
+        frames=frames,
+        edv_ml=edv,
+        esv_ml=esv,
+        sex=patient.sex,
+        age=patient.age,
+        quality=patient.quality,
+        frame_rate=patient.frame_rate,
+        n_frames=patient.n_frames,
+    )

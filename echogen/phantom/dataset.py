@@ -1,0 +1,153 @@
+"""Phantoms as files, in the two layouts that CAMUS was published in.
+
+NIfTI-1 and MetaImage are written here byte by byte, and gzip without time or name, because the
+bytes must not depend on the library at hand. The NIfTI header is the one that CAMUS' own files
+carry: two dimensions, uint8, axes turned half round (x and y negative), as ITK writes identity.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from echogen.errors import UsageError
+from echogen.phantom.anatomy import PHASES, VIEWS, View
+from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
+from echogen.types import UInt8HW
+
+METAIMAGE_FROM = 7
+_HEADER_BYTES = 348
+_DATA_OFFSET = 352
+
+
+def nifti_bytes(pixels: UInt8HW, spacing_mm: tuple[float, float]) -> bytes:
+    """An (H, W) uint8 array as an uncompressed NIfTI-1 file; `spacing_mm` is (row, col)."""
+    rows, cols = pixels.shape
+    dy, dx = spacing_mm
+    header = bytearray(_HEADER_BYTES)
+    struct.pack_into("<i", header, 0, _HEADER_BYTES)
+    struct.pack_into("<8h", header, 40, 2, cols, rows, 1, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, 2, 8)  # uint8, 8 bits
+    struct.pack_into("<8f", header, 76, 1.0, dx, dy, 1.0, 0.0, 0.0, 0.0, 0.0)
+    struct.pack_into("<3f", header, 108, float(_DATA_OFFSET), 1.0, 0.0)
+    header[123] = 2 | 8  # millimetres, seconds
+    struct.pack_into("<2h", header, 252, 1, 1)
+    struct.pack_into("<6f", header, 256, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    struct.pack_into("<12f", header, 280, -dx, 0, 0, 0, 0, -dy, 0, 0, 0, 0, 1, 0)
+    header[344:348] = b"n+1\0"
+    return bytes(header) + bytes(_DATA_OFFSET - _HEADER_BYTES) + pixels.tobytes()
+
+
+def gzip_bytes(content: bytes) -> bytes:
+    """`content` as a gzip file without time, name or system in its header."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = packer.compress(content) + packer.flush()
+    tail = struct.pack("<2I", zlib.crc32(content), len(content) & 0xFFFFFFFF)
+    return b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff" + body + tail
+
+
+def metaimage_header(shape: tuple[int, int], spacing_mm: tuple[float, float], raw: str) -> str:
+    """The `.mhd` text of an (H, W) image whose pixels are in the file `raw` beside it."""
+    return (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+        "CompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+        "CenterOfRotation = 0 0 0\nAnatomicalOrientation = RAI\nOffset = 0 0 0\n"
+        f"ElementSpacing = {spacing_mm[1]:g} {spacing_mm[0]:g} 1.54\n"
+        f"DimSize = {shape[1]} {shape[0]} 1\n"
+        f"ElementNumberOfChannels = 1\nElementType = MET_UCHAR\nElementDataFile = {raw}\n"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _write_nifti(folder: Path, stem: str, pixels: UInt8HW, spacing: tuple[float, float]) -> None:
+    _write(folder / f"{stem}.nii.gz", gzip_bytes(nifti_bytes(pixels, spacing)))
+
+
+def _write_metaimage(
+    folder: Path, stem: str, pixels: UInt8HW, spacing: tuple[float, float]
+) -> None:
+    rows, cols = pixels.shape
+    header = metaimage_header((rows, cols), spacing, f"{stem}.raw")
+    _write(folder / f"{stem}.mhd", header.encode("ascii"))
+    _write(folder / f"{stem}.raw", np.ascontiguousarray(pixels).tobytes())
+
+
+def _info(case: PhantomCase, view: View, older: bool) -> bytes:
+    last = case.n_frames[view]
+    lines = [f"ED: 1\nES: {last}\nNbFrame: {last}\nSex: {case.sex}\nAge: {case.age}\n"]
+    lines.append(f"ImageQuality: {case.quality}\n")
+    if older:
+        lines.append(f"LVedv: {case.edv_ml:.1f}\nLVesv: {case.esv_ml:.1f}\nLVef: {case.ef:.1f}\n")
+    else:
+        lines.append(f"EF: {case.ef:.0f}\nFrameRate: {case.frame_rate[view]:.1f}\n")
+    return "".join(lines).encode("ascii")
+
+
+def _write_case(root: Path, case: PhantomCase, older: bool) -> list[str]:
+    folder = root / ("training" if older else "database_nifti") / case.case_id
+    write = _write_metaimage if older else _write_nifti
+    written = []
+    for view in VIEWS:
+        _write(folder / f"Info_{view}.cfg", _info(case, view, older))
+        for phase in PHASES:
+            frame, stem = case.frames[view, phase], f"{case.case_id}_{view}_{phase}"
+            write(folder, stem, frame.image, frame.spacing_mm)
+            write(folder, f"{stem}_gt", frame.label, frame.spacing_mm)
+            written.append(stem)
+    return written
+
+
+def _write_split(root: Path, case_ids: list[str]) -> None:
+    """Every fourth case to validation, every fourth to testing, the others to training."""
+    lists: dict[str, list[str]] = {"training": [], "validation": [], "testing": []}
+    for position, case_id in enumerate(case_ids):
+        lists[("training", "training", "validation", "testing")[position % 4]].append(case_id)
+    for name, members in lists.items():
+        text = "".join(f"{case_id}\n" for case_id in members)
+        _write(root / "database_split" / f"subgroup_{name}.txt", text.encode("ascii"))
+
+
+def write_dataset(out: Path, cases: int, seed: int = 0) -> list[str]:
+    """Write phantoms `patient0001` to `cases` under `out`, in CAMUS' layout.
+
+    `database_nifti/` holds the cases as `.nii.gz`, `database_split/` the lists; with seven cases or
+    more the last one is in `training/`, in the older `.mhd` + `.raw` layout.
+
+    Args:
+        out: a folder that does not exist yet or is empty.
+        cases: how many, 1 to 9999.
+        seed: of all of them, 0 or more.
+
+    Returns:
+        The ids of the frames written, such as `patient0001_2CH_ED`, in order.
+
+    Raises:
+        UsageError: `out` is not an empty folder or cannot be written, or a number is out of range.
+    """
+    if not 1 <= cases <= 9999:
+        raise UsageError(f"cases: must be 1 to 9999, got {cases}.")
+    if seed < 0:
+        raise UsageError(f"seed: must be 0 or more, got {seed}.")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: must be a folder, found a file; give another path.")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(
+            f"{out}: must be an empty folder, found files in it; empty it or give another path."
+        )
+    written: list[str] = []
+    try:
+        for index in range(1, cases + 1):
+            older = index == cases and cases >= METAIMAGE_FROM
+            case = make_case(index, seed, METAIMAGE_SPACING_MM if older else None)
+            written += _write_case(out, case, older)
+        _write_split(out, [f"patient{index:04d}" for index in range(1, cases + 1)])
+    except OSError as error:
+        raise UsageError(
+            f"{out}: cannot be written ({error.strerror}); free space or give another path."
+        ) from error
+    return written
