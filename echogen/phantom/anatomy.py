@@ -36,7 +36,7 @@ class Heart:
         ripple: amplitudes and phases of the contour's second and third harmonic.
         atrium_length, atrium_half_width: of the left atrium, mm.
         leaflet: angle of the mitral leaflets from the annulus towards the apex, radians.
-        right_heart: size of the right ventricle and atrium relative to the usual; 0 leaves them out.
+        right_heart: size of the right chambers relative to the usual; 0 leaves them out.
     """
 
     length: float
@@ -94,7 +94,7 @@ def draw_heart(rng: np.random.Generator, view: View, length: float, half_width: 
         ),
         atrium_length=rng.uniform(32.0, 46.0),
         atrium_half_width=rng.uniform(17.0, 22.0),
-        leaflet=rng.uniform(0.25, 0.9),
+        leaflet=rng.uniform(0.15, 0.95),
         right_heart=rng.uniform(0.8, 1.15) if view == "4CH" else 0.0,
     )
 
@@ -112,7 +112,7 @@ def contract(heart: Heart, shortening: float, narrowing: float) -> Heart:
         wall=heart.wall * (1.0 + 1.1 * narrowing),
         atrium_length=heart.atrium_length + 0.9 * heart.length * shortening,
         atrium_half_width=heart.atrium_half_width * 1.07,
-        leaflet=0.2,
+        leaflet=0.12 + 0.2 * heart.leaflet,
         right_heart=heart.right_heart * 0.92,
     )
 
@@ -167,14 +167,15 @@ def shapes(heart: Heart, pose: Pose, rows_mm: FloatArray, cols_mm: FloatArray) -
             across,
             (heart.length + 0.8 * half, 0.0),
             (1.2 * half, heart.atrium_half_width),
+            (0.06, heart.ripple[1] - 1.0, 0.05, heart.ripple[3] + 1.0),
         ),
         right_ventricle=far
         if size == 0
         else _oval(
             along,
             across + 0.12 * (along - heart.length),
-            (0.68 * heart.length, -outer - 13.0 * size),
-            (0.44 * heart.length * size, 15.0 * size),
+            (0.66 * heart.length, -outer - 14.0 * size),
+            (0.46 * heart.length * size, 17.0 * size),
         ),
         right_atrium=far
         if size == 0
@@ -210,11 +211,11 @@ def biplane_volume(first: Heart, second: Heart, discs: int = 200) -> float:
 
     V = pi / 4 * sum(d1 * d2) * L / discs, with L the longer of the two axes.
     """
+    across = np.arange(-60.0, 60.0, 0.05, dtype=np.float64)[None, :]
     diameters = []
     for heart in (first, second):
-        along = (np.arange(discs) + 0.5)[:, None] * (heart.length / discs)
-        across = np.arange(-60.0, 60.0, 0.05)[None, :]
-        inside = _cavity(heart, *np.broadcast_arrays(along, across), 0.0) < 0
+        along = (np.arange(discs, dtype=np.float64) + 0.5)[:, None] * (heart.length / discs)
+        inside = _cavity(heart, along, across, 0.0) < 0
         diameters.append(inside.sum(axis=1) * 0.05)
     height = max(first.length, second.length) / discs
     return float(np.pi / 4 * (diameters[0] * diameters[1]).sum() * height / 1000.0)

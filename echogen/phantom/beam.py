@@ -17,8 +17,8 @@ from echogen.phantom.anatomy import FloatArray
 from echogen.phantom.tissue import Look, patches
 from echogen.types import UInt8HW
 
-RADIUS_STEP_MM = 0.22
-ANGLE_STEP = 0.0036
+RADIUS_STEP_MM = 0.25
+ANGLE_STEP = 0.0044
 DYNAMIC_RANGE_DB = 58.0
 GREY_POWER = 1.35
 LOOKS = 3
@@ -52,7 +52,9 @@ def beam_grid(sector: Sector) -> tuple[FloatArray, FloatArray]:
 
 def _complex_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> ComplexArray:
     """Unit power, independent real and imaginary parts, uniform."""
-    return (rng.random(shape) - 0.5 + 1j * (rng.random(shape) - 0.5)) * np.sqrt(6.0)
+    real, imaginary = rng.random(shape) - 0.5, rng.random(shape) - 0.5
+    field: ComplexArray = np.sqrt(6.0) * (real + 1j * imaginary)
+    return field
 
 
 def _along_beam(field: ComplexArray, sigma_mm: float) -> ComplexArray:
@@ -97,7 +99,7 @@ def _haze_db(
     """Reverberations near the probe: bands at fixed depth that fade, over an even haze."""
     bands = patches(rng, shape, (2.2 / RADIUS_STEP_MM, 0.22 / ANGLE_STEP))
     near = look.clutter - 0.62 * radii[:, None] + 6.0 * bands * np.exp(-radii[:, None] / 25.0)
-    veil = look.haze + 2.5 * patches(rng, shape, (30.0 / RADIUS_STEP_MM, 0.35 / ANGLE_STEP))
+    veil = look.haze + 4.0 * patches(rng, shape, (35.0 / RADIUS_STEP_MM, 0.45 / ANGLE_STEP))
     veil = veil - 5.0 * radii[:, None] / radii[-1]
     result: FloatArray = 10.0 * np.log10(10.0 ** (near / 10.0) + 10.0 ** (veil / 10.0))
     return result
@@ -108,8 +110,8 @@ def _window_db(
 ) -> FloatArray:
     """Gain that differs across the window: uneven lines, weak edges, shadows from a depth on."""
     across = np.linspace(-1.0, 1.0, shape[1])[None, :]
-    gain = look.gain + 1.5 * patches(rng, (1, shape[1]), (1.0, 0.10 / ANGLE_STEP))
-    gain = gain - 2.5 * np.abs(across) ** 4
+    gain = look.gain + 2.0 * patches(rng, (1, shape[1]), (1.0, 0.12 / ANGLE_STEP))
+    gain = gain - 4.0 * np.abs(across) ** 3
     for side in (-1.0, 1.0):
         centre, width = side * rng.uniform(0.45, 1.0), rng.uniform(0.06, 0.16)
         onset, loss = rng.uniform(15.0, 60.0), rng.uniform(2.0, 9.0)
@@ -140,7 +142,7 @@ def envelope_db(
     depth = sector_radii[:, None] / sector_radii[-1]
     noise = _amplitude(look.noise - 9.0 * (1.0 - depth))
     glints = speckle_rng.random(shape)
-    tissue = _amplitude(echo + np.where((glints < 0.006) & (echo > -34.0), 11.0, 0.0)) * window
+    tissue = _amplitude(echo + np.where((glints < 0.008) & (echo > -34.0), 13.0, 0.0)) * window
     power = np.zeros(shape)
     for _ in range(LOOKS):
         scatter = tissue * _complex_uniform(speckle_rng, shape)

@@ -155,24 +155,25 @@ def _draw_recording(
     lean = 0.5 * (sector.angle_left + sector.angle_right)
     tilt = lean + rng.uniform(-0.16, 0.12)
     pose = Pose(
-        apex_row=sector.apex_row + depth,
-        apex_col=sector.apex_col + depth * float(np.tan(lean)) + rng.uniform(-3.0, 8.0),
+        apex_row=float(sector.apex_row + depth),
+        apex_col=float(sector.apex_col + depth * np.tan(lean) + rng.uniform(-3.0, 8.0)),
         tilt=float(tilt),
     )
     poor = {"Good": 0.0, "Medium": 1.0, "Poor": 2.0}[patient.quality]
     look = Look(
-        contrast=rng.uniform(-0.5, 3.5) - 1.2 * poor,
-        pericardium=rng.uniform(-3.0, 3.0) - 1.0 * poor,
+        contrast=rng.uniform(1.0, 6.0) - 1.2 * poor,
+        atrium=rng.uniform(0.0, 4.0),
+        pericardium=rng.uniform(0.0, 8.0) - 1.5 * poor,
         clutter=rng.uniform(-26.0, -18.0),
         haze=rng.uniform(-46.0, -42.0) + 2.2 * poor,
         noise=rng.uniform(-47.0, -43.0) + 1.0 * poor,
-        gain=rng.uniform(-2.0, 2.5),
+        gain=rng.uniform(-3.0, 2.0),
         dropout=rng.uniform(2.0, 7.0) + poor,
         far_gain=rng.uniform(-4.0, 4.0),
     )
     pulse = Pulse(
         axial_mm=rng.uniform(0.40, 0.52),
-        lateral=rng.uniform(0.0075, 0.0105),
+        lateral=rng.uniform(0.0095, 0.0125),
         aperture_mm=rng.uniform(0.25, 0.4),
         side=rng.uniform(0.02, 0.07),
     )
@@ -202,8 +203,8 @@ def _render(
         _rng(seed, index, _SPECKLE, v, PHASES.index(phase)),
     )
     image = scan_convert(grey(beam), sector, radii, angles, recording.shape, spacing)
-    rows = (np.arange(recording.shape[0]) + 0.5)[:, None] * spacing[0]
-    cols = (np.arange(recording.shape[1]) + 0.5)[None, :] * spacing[1]
+    rows = (np.arange(recording.shape[0], dtype=np.float64) + 0.5)[:, None] * spacing[0]
+    cols = (np.arange(recording.shape[1], dtype=np.float64) + 0.5)[None, :] * spacing[1]
     return PhantomFrame(
         image, label_map(shapes(heart, recording.pose, rows, cols)), spacing, sector
     )

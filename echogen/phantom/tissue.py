@@ -23,6 +23,7 @@ class Look:
 
     Attributes:
         contrast: what the myocardium has over the usual.
+        atrium: what the left atrium's blood has over the ventricle's: haze of the valve.
         pericardium: what the bright lines around the heart have over the usual.
         clutter: level of the haze near the probe.
         haze: level of the even haze over everything.
@@ -33,6 +34,7 @@ class Look:
     """
 
     contrast: float
+    atrium: float
     pericardium: float
     clutter: float
     haze: float
@@ -70,7 +72,7 @@ def _step(distance: FloatArray, softness: float) -> FloatArray:
     return result
 
 
-def _ridge(distance: FloatArray, width: float) -> FloatArray:
+def _ridge(distance: FloatArray, width: FloatArray | float) -> FloatArray:
     result: FloatArray = np.exp(-0.5 * (distance / width) ** 2)
     return result
 
@@ -97,9 +99,9 @@ def _leaflets(heart: Heart, at: Shapes) -> FloatArray:
         cos, sin = np.cos(heart.leaflet), np.sin(heart.leaflet)
         du, ds = (at.across - hinge) * side, -at.beyond_base
         on, off = du * cos + ds * sin, ds * cos - du * sin
-        sag = off - 0.06 * on * (span * reach - on) / 4.0
+        sag = off - 0.07 * heart.leaflet * on * (span * reach - on) / 4.0
         inside = _step(np.abs(on - span * reach / 2) - span * reach / 2, 1.5)
-        glow = np.maximum(glow, 0.75 * inside * _ridge(sag, 0.8))
+        glow = np.maximum(glow, 0.85 * inside * _ridge(sag, 1.0))
         glow = np.maximum(glow, _ridge(np.hypot(du + 1.5, ds), 2.6))
     return glow
 
@@ -126,38 +128,41 @@ def echo_db(
     def uneven(axial_mm: float, lateral_mm: float) -> FloatArray:
         return patches(rng, shape, (axial_mm / step_mm, lateral_mm / mid))
 
-    broad, arcs, fine, wall_arcs = (
-        uneven(25.0, 22.0), uneven(6.0, 30.0), uneven(2.5, 7.0), uneven(3.0, 8.0)
-    )  # fmt: skip
-    wall_broad = uneven(18.0, 18.0)
+    broad, arcs, fine = uneven(30.0, 28.0), uneven(7.0, 34.0), uneven(2.5, 8.0)
+    wall_broad, wall_arcs = uneven(22.0, 20.0), uneven(2.6, 8.0)
+    blood = BLOOD_DB + 2.5 * uneven(28.0, 24.0)
+    rough = 2.5 * uneven(14.0, 14.0)
     depth = radii[:, None] / radii[-1]
 
-    behind = np.clip((at.beyond_base - 0.55 * heart.atrium_length) / 25.0, 0.0, 1.0)
-    chest = CHEST_DB + 4.0 * broad + 3.0 * arcs + 2.0 * fine + 8.0 * behind
-    chest = chest + 4.0 * np.maximum(arcs, 0.0) * behind
+    behind = np.clip((at.beyond_base - 0.45 * heart.atrium_length) / 22.0, 0.0, 1.0)
+    db = CHEST_DB + 7.0 * broad + 3.5 * arcs + 2.0 * fine
+    db = db + behind * (9.0 + look.pericardium + 13.0 * np.maximum(arcs, -0.2))
 
-    side = np.clip(at.along / (0.7 * heart.length), 0.0, 1.0)
-    pericardium = FIBROUS_DB + look.pericardium + 5.0 * broad + 3.0 * fine
-    glow = _ridge(at.epicardium - 2.5 - 1.5 * arcs, 2.2) * (0.15 + 0.75 * side)
-    db = _blend(chest, pericardium, glow)
+    side = np.clip(at.along / (0.6 * heart.length), 0.0, 1.0)
+    bright = FIBROUS_DB + 3.0 + look.pericardium + 7.0 * broad + 5.0 * fine
+    ring = _ridge(at.epicardium - 3.5 - 1.6 * rough, 2.6 + 1.5 * side)
+    db = _blend(db, bright, np.clip(ring * side * (0.75 + 0.7 * wall_broad), 0.0, 1.0))
+
+    rim = np.clip(0.5 + 0.8 * wall_broad, 0.0, 0.9)
+    for chamber, width in ((at.right_ventricle, 4.0), (at.right_atrium, 2.5), (at.atrium, 3.0)):
+        shell = _step(chamber + 0.6 * rough - width, 2.0)
+        db = _blend(db, FIBROUS_DB - 7.0 + look.contrast + 5.0 * arcs, rim * shell)
+    for chamber in (at.right_ventricle, at.right_atrium):
+        strands = 9.0 * np.clip(wall_arcs - 0.35, 0.0, 1.0)
+        db = _blend(db, blood + 1.0 + strands, _step(chamber + 0.8 * rough, 2.5))
+    below = _step(-at.beyond_base, 1.5)
+    db = _blend(db, blood + look.atrium, _step(at.atrium + 0.3 * rough, 2.5) * below)
 
     facing = _facing(at.epicardium, radii, step_rad)
-    wall = MYOCARDIUM_DB + look.contrast + 4.0 * wall_broad + 3.0 * wall_arcs + 6.0 * facing**2
+    wall = MYOCARDIUM_DB + look.contrast + 8.0 * wall_broad + 4.5 * wall_arcs + 5.0 * facing**2
     wall = wall - look.dropout * (1.0 - facing) * _step(-at.across, 8.0)
-    walls = FIBROUS_DB - 7.0 + look.contrast + 4.0 * fine + 4.0 * broad
-    for chamber, rim in (
-        (at.right_ventricle, 3.5), (at.right_atrium, 2.5), (at.atrium, 3.0)
-    ):  # fmt: skip
-        db = _blend(db, walls, 0.8 * _step(chamber - rim, 1.5))
-    for chamber in (at.right_ventricle, at.right_atrium):
-        db = _blend(db, BLOOD_DB + 1.5 * broad, _step(chamber, 1.2))
-    below = _step(-at.beyond_base, 1.5)
-    db = _blend(db, BLOOD_DB + 2.0 + 2.0 * broad, _step(at.atrium, 1.5) * below)
     above = _step(at.beyond_base - 0.25 * np.maximum(at.cavity, 0.0), 2.0)
-    db = _blend(db, wall, _step(at.epicardium, 1.2) * above)
-    trabecular = 3.0 * np.clip(1.0 + at.cavity / 7.0, 0.0, 1.0) * (0.6 + wall_arcs)
-    db = _blend(db, BLOOD_DB + 1.5 * wall_broad + trabecular, _step(at.cavity, 1.6) * above)
+    db = _blend(db, wall, _step(at.epicardium, 1.8) * above)
+    lining = np.clip(1.0 + at.cavity / 8.0, 0.0, 1.0)
+    trabecular = lining * (3.0 + 7.0 * np.maximum(wall_arcs, -0.3))
+    db = _blend(db, blood + trabecular, _step(at.cavity, 2.0) * above)
 
-    db = _blend(db, FIBROUS_DB + 4.0 * wall_arcs, _leaflets(heart, at))
+    share = _leaflets(heart, at) * np.clip(0.6 + 1.1 * fine, 0.0, 1.0)
+    db = _blend(db, FIBROUS_DB + 2.0 + 4.0 * wall_arcs, share)
     result: FloatArray = db + look.far_gain * (depth - 0.5)
     return result
