@@ -19,11 +19,9 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError where closing fails
+    except OSError as error:
         again = "run the same command again: it goes on from the last finished unit of work"
-        if not _is_full(error):
-            if isinstance(error, RuntimeError):
-                raise
+        if error.errno not in _FULL:
             raise StoreError(
                 f"{path}: cannot be written ({error.strerror or error}). "
                 f"Put that right and {again}."
@@ -32,11 +30,6 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
             f"{path}: the disk is full: the next write takes up to {max(needed, 1) / 1e6:.1f} MB, "
             f"free is {_free(path)}. Free some space and {again}."
         ) from error
-
-
-def _is_full(error: BaseException) -> bool:
-    # h5py gives some of HDF5's errors a text without an errno
-    return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _free(path: Path) -> str:

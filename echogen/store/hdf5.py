@@ -4,6 +4,7 @@ HDF5 has no writer that survives a kill, so a run that is to end in `x.h5` write
 `x.h5.partial.zarr` beside it, converted at the end. The root attribute is JSON text here.
 """
 
+import io
 import json
 import os
 from contextlib import suppress
@@ -56,10 +57,11 @@ def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
         with disk_errors(h5_path, _pixel_bytes(store)):
             try:
                 h5_path.parent.mkdir(parents=True, exist_ok=True)
-                with h5py.File(building, "w") as file:
-                    _copy(store, file)
-                with building.open("rb") as written:
-                    os.fsync(written.fileno())
+                with _Output(building, "w+") as output:
+                    with h5py.File(output, "w") as file:
+                        _copy(store, file, output)
+                    output.check()
+                    os.fsync(output.fileno())
                 building.replace(h5_path)
             except BaseException:
                 with suppress(OSError):
@@ -86,11 +88,31 @@ def open_h5(path: Path) -> StoreReader:
         raise
 
 
+class _Output(io.FileIO):
+    # HDF5 cannot close a file that it could not write, and tells so on stderr long after. So a
+    # failed write is remembered here, the rest is dropped, and `check` raises it.
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        size = left.nbytes
+        try:
+            while left and self.failure is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return size
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
 def _pixel_bytes(store: StoreReader) -> int:
     return len(PIXEL_ARRAYS) * int(np.prod(store.images.shape))
 
 
-def _copy(store: StoreReader, file: Any) -> None:
+def _copy(store: StoreReader, file: Any, output: _Output) -> None:
     file.attrs[ROOT_ATTRIBUTE] = json.dumps(store.attrs)
     n, h, w = store.images.shape
     for name, dtype in PIXEL_ARRAYS.items():
@@ -105,6 +127,7 @@ def _copy(store: StoreReader, file: Any) -> None:
         source = getattr(store, name)
         for start in range(0, n, _ROWS_AT_ONCE):
             target[start : start + _ROWS_AT_ONCE] = source[start : start + _ROWS_AT_ONCE]
+            output.check()
     for column in COLUMNS:
         _write(file, f"{SAMPLES}/{column.name}", store.columns[column.name])
         file[f"{SAMPLES}/{column.name}"].attrs["meaning"] = column.meaning
