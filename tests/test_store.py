@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import echogen.store.zarr_store as zarr_store
@@ -103,7 +103,12 @@ def assert_same(one: StoreReader, other: StoreReader) -> None:
 words = st.text(st.characters(exclude_categories=("C",)), max_size=8)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=6,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes of disk
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(
     n=st.integers(1, 9),
     shard_size=st.integers(1, 10),
@@ -263,6 +268,11 @@ def test_only_echogen_stores_are_removed(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="not an echogen store"):
             remove_store(tmp_path / name)
         assert (tmp_path / name).exists()
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["images"] = 1
+    with pytest.raises(StoreError, match="delete it yourself"):
+        remove_store(tmp_path / "foreign.h5")
+    assert (tmp_path / "foreign.h5").exists()
     output = tmp_path / "s.h5"
     fill(new_store(working_store_path(output)))
     convert_to_h5(working_store_path(output), output)
@@ -270,6 +280,13 @@ def test_only_echogen_stores_are_removed(tmp_path: Path) -> None:
     remove_store(output)
     assert not output.exists()
     assert not working_store_path(output).exists()
+
+
+def test_a_damaged_store_can_be_removed(tmp_path: Path) -> None:
+    new_store(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "zarr.json").write_text("")
+    remove_store(tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_creation_that_was_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:

@@ -77,7 +77,13 @@ def remove_store(path: Path) -> None:
     for place in dict.fromkeys((path, working_store_path(path))):
         if place.is_file():
             _check_h5(place)
-            open_h5(place).close()
+            try:
+                open_h5(place).close()
+            except StoreError as error:
+                raise StoreError(
+                    f"{place} is left as it is: it cannot be told to be an echogen store. "
+                    "If you do not need it, delete it yourself."
+                ) from error
             try:
                 place.unlink()
             except OSError as error:

@@ -253,12 +253,14 @@ def clear_leftovers(path: Path) -> None:
 
 
 def remove_zarr(path: Path) -> None:
-    """Removes an echogen store, and nothing else; a killed removal leaves nothing at `path`.
+    """Removes an echogen store, damaged or not, and nothing else; a kill leaves nothing at `path`.
 
     Raises:
         StoreError: not an echogen store, or the disk refuses.
     """
-    _root_attribute(path)
+    ours = ("images", "masks", "keep", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
+    if not all((path / name / "zarr.json").is_file() for name in ours):
+        _root_attribute(path)
     with disk_errors(path, 0):
         clear_leftovers(path)
         doomed = path.with_name(f".{path.name}.removing-{os.getpid()}")
