@@ -12,6 +12,7 @@ from scipy import fft, ndimage
 from echogen.errors import DatasetError
 from echogen.geometry.fit import agreement, background_level, filled_foreground, fit_sector
 from echogen.geometry.sector import Sector
+from echogen.phantom import View, make_frame
 
 SHAPE = (420, 560)
 SPACING = (0.3, 0.3)
@@ -66,13 +67,13 @@ def with_text_and_trace(image: Image, sector: Sector, seed: int) -> Image:
 
 
 def with_noise(image: Image, seed: int) -> Image:
-    noise = np.random.default_rng(seed).integers(0, 7, SHAPE)
+    noise = np.random.default_rng(seed).integers(0, 7, image.shape)
     return np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
 
 
 def compressed(image: Image, step: float = 16.0) -> Image:
     """As a JPEG or a video key frame: 8 x 8 cosine blocks, coarser for finer detail."""
-    rows, cols = (size // 8 * 8 for size in SHAPE)
+    rows, cols = (size // 8 * 8 for size in image.shape)
     blocks = image[:rows, :cols].reshape(rows // 8, 8, cols // 8, 8).swapaxes(1, 2).astype(float)
     quantum = step * (1 + 0.35 * np.add.outer(np.arange(8), np.arange(8)))
     spectrum = np.round(fft.dctn(blocks, axes=(2, 3), norm="ortho") / quantum) * quantum
@@ -341,3 +342,21 @@ def test_a_real_compressed_recording_is_found() -> None:
     video = [np.frombuffer(frame, np.uint8).reshape(height, width) for frame in frames]
     found = fit_sector(video, (1.0, 1.0))
     assert min(agreement(found, frame, (1.0, 1.0)) for frame in video[::10]) >= 0.99
+
+
+@pytest.mark.parametrize(
+    ("index", "view"), [(1, "4CH"), (2, "2CH"), (3, "2CH"), (4, "4CH"), (5, "2CH")]
+)
+def test_the_fan_of_a_phantom_is_found(index: int, view: View) -> None:
+    frame = make_frame(index, view, "ED")
+    found = fit_sector([frame.image], frame.spacing_mm)
+    assert_close(found, frame.sector, frame.spacing_mm)
+    assert agreement(found, frame.image, frame.spacing_mm) > 0.998
+
+
+@pytest.mark.slow
+def test_the_fan_of_a_compressed_noisy_phantom_is_found() -> None:
+    for index in range(1, 7):
+        frame = make_frame(index, "4CH", "ES")
+        image = compressed(with_noise(frame.image, index))
+        assert_close(fit_sector([image], frame.spacing_mm), frame.sector, frame.spacing_mm)
