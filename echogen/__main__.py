@@ -1,0 +1,6 @@
+"""`python -m echogen` is `echogen`."""
+
+from echogen.cli import main
+
+if __name__ == "__main__":
+    main()

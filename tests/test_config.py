@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from echogen.config import PAPER_PRESET, load_config, preset_values, to_toml
+from echogen.errors import UsageError
+
+FLAGS = {"input": "in", "output": "out.zarr"}
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'copies = 7\nseed = 5\n[sampler]\nsteps = 50\n[transforms]\noutside = "background"'
+    )
+    config = load_config(file, PAPER_PRESET, {**FLAGS, "seed": 9})
+    assert (config.copies, config.seed) == (7, 9)
+    assert (config.sampler.steps, config.sampler.resamplings) == (50, 10)
+    assert config.transforms.outside == "background"
+
+
+def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
+    config = load_config(None, PAPER_PRESET, {**FLAGS, "dataset": {"views": ["2CH"], "limit": 3}})
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    assert load_config(tmp_path / "run.toml", {}, {}) == config
+
+
+def test_paper_preset_is_the_published_method() -> None:
+    config = load_config(None, preset_values("paper"), FLAGS)
+    sampler = config.sampler
+    assert (sampler.steps, sampler.jump_length, sampler.resamplings) == (250, 10, 10)
+    moves = config.transforms
+    assert (moves.outside, moves.label_outside, moves.labels_on_paint) == (
+        "inpaint",
+        "keep",
+        "keep",
+    )
+    assert moves.depth == (1.0, 1 + 150 / 256)
+    assert moves.tilt_deg == (-30, 30)
+    assert moves.width == (0.5, 1.5)
+    assert moves.shift == (0, 50 / 256)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"copys": 3}, r"unknown key 'copys'; did you mean 'copies'\?"),
+        ({"sampler": {"step": 3}}, r"unknown key 'sampler.step'; did you mean 'steps'\?"),
+        ({"copies": -1}, r"copies: .*greater than or equal to 0.* \(got -1\)"),
+        ({"output": "out.tar"}, r"output: must end in .zarr or .h5, got 'out.tar'"),
+        ({"transforms": {"depth": [2.0, 1.0]}}, "must be .low, high. with low <= high"),
+        ({"transforms": {"depth": [0.0, 1.0]}}, "depth must be above 0"),
+        ({"engine": {"precision": "int8"}}, "engine.precision"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(
+    flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(None, {}, {**FLAGS, **flags})
+
+
+def test_missing_input_names_the_flag() -> None:
+    with pytest.raises(UsageError, match="--in is missing"):
+        load_config(None, {}, {"output": "out.zarr"})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read"):
+        load_config(tmp_path / "nowhere.toml", {}, FLAGS)
+    (tmp_path / "bad.toml").write_text("copies =")
+    with pytest.raises(UsageError, match=r"bad\.toml: not valid TOML"):
+        load_config(tmp_path / "bad.toml", {}, FLAGS)
+
+
+def test_unknown_preset_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected paper"):
+        preset_values("papers")

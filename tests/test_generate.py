@@ -1,0 +1,320 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from conftest import make_config
+
+from echogen.datasets import open_dataset
+from echogen.errors import DatasetError, StoreError
+from echogen.generate import dry_run, expand
+from echogen.geometry.render import frame_grid, warp_image, warp_label
+from echogen.geometry.transforms import TransformParams, matrix
+from echogen.manifest import grid_of
+from echogen.planner import build_plan
+from echogen.report import RunReport
+from echogen.store import Status, StoreReader, open_store
+
+PIXELS = ("images", "masks", "keep")
+
+
+def run(settings: dict[str, object], overwrite: bool = False, **changes: object) -> RunReport:
+    return expand(make_config(settings, **changes), overwrite=overwrite)
+
+
+def everything(path: Path) -> dict[str, np.ndarray]:
+    with open_store(path) as store:
+        arrays = {name: getattr(store, name)[:] for name in PIXELS}
+        return {**arrays, **{name: store.columns[name] for name in store.columns}}
+
+
+def assert_same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture
+def store(settings: dict[str, object]) -> StoreReader:
+    report = run(settings)
+    return open_store(Path(report.output))
+
+
+def test_a_run_makes_every_sample(settings: dict[str, object]) -> None:
+    report = run(settings)
+    assert (report.counts.originals, report.counts.copies) == (4, 12)
+    assert (report.counts.rejected, report.counts.failed, report.counts.pending) == (0, 0, 0)
+    assert report.exit_code == 0
+    assert report.painted == 12
+    with open_store(Path(report.output)) as store:
+        assert store.complete
+        assert (store.columns["status"] == Status.DONE).all()
+        assert len(store) == 16
+
+
+def test_kept_pixels_and_labels_are_the_moved_source_bit_for_bit(
+    settings: dict[str, object], store: StoreReader
+) -> None:
+    # From the plan and the source alone: no code of the renderer but the warp itself.
+    config = make_config(settings)
+    dataset = open_dataset(config.input)
+    plan = build_plan(dataset, dataset.keys(), config, (32, "stretch"))
+    planned = {frame.frame_id: frame for frame in plan.frames}
+    listed = dataset.keys()
+    keys = {key.frame_id: key for key in listed}
+    columns = store.columns
+    for i in range(len(store)):
+        frame = dataset.read(keys[columns["frame_id"][i]])
+        where = planned[frame.key.frame_id]
+        source, grid = frame_grid(frame), grid_of(where, plan)
+        recorded = {
+            name: float(columns[name][i])
+            for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
+        }
+        move = matrix(
+            TransformParams(**recorded), where.sector, source.shape[0] * source.spacing_mm[0]
+        )
+        shown = where.sector.mask(grid.shape, grid.spacing_mm)
+        real = store.keep[i] & (shown | (columns["copy"][i] == 0))
+        warped = warp_image(frame.image, source, move, grid)
+        np.testing.assert_array_equal(store.images[i][real], warped[real])
+        np.testing.assert_array_equal(store.masks[i], warp_label(frame.label, source, move, grid))
+
+
+def test_outside_the_sector_is_black_and_inside_is_painted(
+    settings: dict[str, object], store: StoreReader
+) -> None:
+    copies = np.flatnonzero(store.columns["copy"] > 0)
+    for i in copies:
+        fan = store.columns["sector"][i].astype(float)
+        rows = np.arange(32)[:, None] - fan[0]
+        cols = (np.arange(32)[None, :] - fan[1]) * store.columns["aspect"][i]
+        angle = np.arctan2(cols, rows)
+        # 0.05 rad and a pixel around the edge belong to neither side.
+        outside = (angle < fan[2] - 0.05) | (angle > fan[3] + 0.05) | (rows < fan[4] - 1)
+        assert (store.images[i][outside] == 0).all()
+        assert not store.keep[i].all()
+
+
+def test_hashes_are_of_the_bytes_in_the_store(store: StoreReader) -> None:
+    for i in range(len(store)):
+        content = store.images[i].tobytes() + store.masks[i].tobytes()
+        assert store.columns["sha256"][i] == hashlib.sha256(content).hexdigest()
+
+
+def test_originals_are_the_frames_themselves(store: StoreReader) -> None:
+    originals = store.columns["copy"] == 0
+    assert store.keep[:][originals].all()
+    assert (store.columns["label_on_paint"][originals] == 0).all()
+
+
+def test_originals_can_be_left_out(settings: dict[str, object]) -> None:
+    report = run(settings, originals=False)
+    assert (report.counts.originals, report.counts.copies) == (0, 12)
+
+
+def test_spacing_follows_depth_and_width(store: StoreReader) -> None:
+    columns = store.columns
+    row, col = 120 * 1.0 / 32, 110 * 0.9 / 32
+    np.testing.assert_allclose(columns["spacing_mm"][:, 0], row * columns["depth"], rtol=1e-5)
+    np.testing.assert_allclose(
+        columns["spacing_mm"][:, 1], col * columns["depth"] / columns["width"], rtol=1e-5
+    )
+
+
+def test_two_runs_with_one_seed_give_one_result(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    run(settings)
+    run(settings, output=str(tmp_path / "again.zarr"))
+    assert_same(everything(tmp_path / "out.zarr"), everything(tmp_path / "again.zarr"))
+
+
+def test_another_seed_gives_another_result(settings: dict[str, object], tmp_path: Path) -> None:
+    run(settings)
+    run(settings, output=str(tmp_path / "other.zarr"), seed=1)
+    a, b = everything(tmp_path / "out.zarr"), everything(tmp_path / "other.zarr")
+    assert (a["depth"] != b["depth"]).any()
+    assert (a["images"] != b["images"]).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_batch_size_changes_images_by_rounding_only(
+    settings: dict[str, object], tmp_path: Path, batch_size: int
+) -> None:
+    run(settings)
+    engine = {"batch_size": batch_size}
+    run(settings, output=str(tmp_path / "other.zarr"), engine=engine)
+    a, b = everything(tmp_path / "out.zarr"), everything(tmp_path / "other.zarr")
+    for name in a:
+        if name not in ("images", "sha256"):
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert abs(a["images"].astype(int) - b["images"]).max() <= 1
+
+
+def test_the_same_call_on_a_finished_store_does_nothing(settings: dict[str, object]) -> None:
+    run(settings)
+    report = run(settings)
+    assert report.painted == 0
+    assert report.counts.copies == 12
+
+
+def test_other_settings_are_refused_by_name(settings: dict[str, object]) -> None:
+    run(settings)
+    with pytest.raises(StoreError, match=r"config\.copies = 3, this run has 2"):
+        run(settings, copies=2)
+    with pytest.raises(StoreError, match=r"config\.transforms\.depth"):
+        run(settings, transforms={"depth": [1.0, 1.2]})
+    with pytest.raises(StoreError, match=r"sampler\.resamplings = 2, this run has 1"):
+        run(settings, sampler={"steps": 6, "resamplings": 1})
+
+
+def test_another_checkpoint_is_refused(
+    settings: dict[str, object], checkpoint: Path, tmp_path: Path
+) -> None:
+    import json
+
+    run(settings)
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    info = json.loads((other / "echogen.json").read_text())
+    info["name"] = "other"
+    (other / "echogen.json").write_text(json.dumps(info))
+    with pytest.raises(StoreError, match=r"checkpoint\.name = 'tiny', this run has 'other'"):
+        run(settings, checkpoint=str(other))
+
+
+def test_changed_files_are_refused(settings: dict[str, object], own_dataset: Path) -> None:
+    run(settings, input=str(own_dataset))
+    shutil.copy(
+        own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz",
+        own_dataset / "patient0002" / "patient0002_4CH_ED.nii.gz",
+    )
+    with pytest.raises(StoreError, match="the dataset's files have changed"):
+        run(settings, input=str(own_dataset))
+
+
+def test_overwrite_replaces_a_store_and_nothing_else(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    run(settings)
+    assert run(settings, overwrite=True, copies=1).counts.copies == 4
+    other = tmp_path / "thesis.zarr"
+    other.mkdir()
+    (other / "chapter.txt").write_text("years of work")
+    with pytest.raises(StoreError, match=r"thesis\.zarr"):
+        run(settings, overwrite=True, output=str(other))
+    assert (other / "chapter.txt").read_text() == "years of work"
+
+
+def test_hdf5_equals_zarr_in_every_value(settings: dict[str, object], tmp_path: Path) -> None:
+    run(settings)
+    run(settings, output=str(tmp_path / "out.h5"))
+    assert_same(everything(tmp_path / "out.zarr"), everything(tmp_path / "out.h5"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == [
+        "out.h5",
+        "out.zarr",
+    ]
+    assert run(settings, output=str(tmp_path / "out.h5")).painted == 0
+
+
+def test_plain_zarr_and_plain_h5py_read_it(settings: dict[str, object], tmp_path: Path) -> None:
+    run(settings)
+    run(settings, output=str(tmp_path / "out.h5"))
+    group = zarr.open(str(tmp_path / "out.zarr"), mode="r")
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(group["images"][5], file["images"][5])
+        assert group.attrs["echogen"]["complete"] is True
+
+
+def test_a_bad_frame_is_skipped_recorded_and_told(
+    settings: dict[str, object], own_dataset: Path
+) -> None:
+    (own_dataset / "patient0001" / "patient0001_4CH_ED_gt.nii.gz").write_bytes(b"broken")
+    report = run(settings, input=str(own_dataset))
+    assert report.exit_code == 1
+    assert [problem.frame_id for problem in report.skipped] == ["patient0001_4CH_ED"]
+    assert report.counts.copies == 9
+    with open_store(Path(report.output)) as store:
+        assert store.problems[0][0] == "patient0001_4CH_ED"
+        assert "patient0001_4CH_ED_gt.nii.gz" in store.problems[0][1]
+
+
+def test_a_frame_that_vanishes_between_plan_and_painting_fails_alone(
+    settings: dict[str, object], own_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen import generate
+
+    real = generate._open_writer
+
+    def vanish(*args: object, **kwargs: object) -> object:
+        (own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz").write_bytes(b"")
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generate, "_open_writer", vanish)
+    report = run(settings, input=str(own_dataset))
+    assert report.counts.failed == 4
+    assert report.counts.copies == 9
+    assert report.exit_code == 1
+    assert "patient0002_4CH_ES" in report.failed[0].frame_id
+    with open_store(Path(report.output)) as store:
+        failed = store.columns["status"] == Status.FAILED
+        assert (store.images[:][failed] == 0).all()
+
+
+def test_rejected_rows_are_recorded_and_empty(settings: dict[str, object]) -> None:
+    report = run(settings, transforms={"probability": 0.0})
+    assert (report.counts.rejected, report.counts.copies, report.counts.originals) == (12, 0, 4)
+    assert report.exit_code == 0
+    with open_store(Path(report.output)) as store:
+        rejected = store.columns["status"] == Status.REJECTED
+        assert (rejected == (store.columns["copy"] > 0)).all()
+        assert (store.images[:][rejected] == 0).all()
+
+
+def test_on_error_fail_paints_nothing(settings: dict[str, object], own_dataset: Path) -> None:
+    (own_dataset / "patient0001" / "patient0001_4CH_ED_gt.nii.gz").write_bytes(b"broken")
+    with pytest.raises(DatasetError, match="--on-error fail"):
+        run(settings, input=str(own_dataset), on_error="fail")
+    assert not Path(str(settings["output"])).exists()
+
+
+def test_dry_run_counts_what_a_run_makes_and_paints_nothing(settings: dict[str, object]) -> None:
+    plan, estimate = dry_run(make_config(settings))
+    assert not Path(str(settings["output"])).exists()
+    assert estimate.seconds > 0
+    assert estimate.megabytes > 0
+    report = run(settings)
+    assert estimate.copies == report.counts.copies
+    assert estimate.originals == report.counts.originals
+    assert estimate.nfe == report.nfe
+    with open_store(Path(report.output)) as store:
+        assert store.attrs["plan_digest"] == plan.digest == estimate.plan_digest
+
+
+def test_the_store_says_where_it_comes_from(
+    settings: dict[str, object], store: StoreReader
+) -> None:
+    attrs = store.attrs
+    assert attrs["checkpoint"]["name"] == "tiny"
+    assert len(attrs["checkpoint"]["sha256"]) == 64
+    assert attrs["dataset"]["format"] == "camus"
+    assert attrs["dataset"]["root_name"] == "hearts"
+    assert attrs["sampler"]["nfe"] == 6
+    assert attrs["labels"]["1"] == "LV cavity"
+    assert str(Path(str(settings["input"]))) not in str(attrs)
+
+
+def test_the_paper_preset_paints_the_background(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    run(settings, transforms={"outside": "inpaint"})
+    with open_store(tmp_path / "out.zarr") as store:
+        copies = store.columns["copy"] > 0
+        keep = store.keep[:][copies]
+        assert (store.images[:][copies][~keep] > 0).any()
+        # Unlike by default, most of the corners outside the fan are painted too.
+        assert (~keep[:, :2, :2]).mean() > 0.5

@@ -1,0 +1,115 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_config
+
+from echogen.generate import expand
+from echogen.store import lock_path, open_store
+
+RUNS = Path(__file__).with_name("runs.py")
+
+
+def start(
+    settings: dict[str, object], tmp_path: Path, *arguments: str, pause: float = 0.0
+) -> subprocess.Popen[str]:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings))
+    return subprocess.Popen(
+        [sys.executable, str(RUNS), str(file), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PAUSE": str(pause), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_painting(process: subprocess.Popen[str], images: int = 1) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        word, _, count = line.partition(" ")
+        if word == "painting" and int(count) >= images:
+            return
+    raise AssertionError(f"it never painted: {process.stderr and process.stderr.read()}")
+
+
+def test_killed_twenty_times_it_ends_as_an_undisturbed_run(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    small = {**settings, "copies": 2, "store": {"shard_size": 2}}
+    process = start(small, tmp_path, "--kill", "20", "1")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    reference = next(value for word, value in lines if word == "reference")
+    resumed = [value for word, value in lines if word == "resumed"]
+    assert ["kills", "20"] in lines
+    assert resumed
+    assert set(resumed) == {reference}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_shard_and_the_same_call_continues(
+    settings: dict[str, object], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = start(settings, tmp_path, pause=0.3)
+    wait_for_painting(process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "stopping after the shard at hand" in err
+    output = Path(str(settings["output"]))
+    with open_store(output) as store:
+        made = int((store.columns["status"] == 1).sum())
+        assert 0 < made < 16
+        assert not store.complete
+    report = expand(make_config(settings))
+    assert report.exit_code == 0
+    assert report.counts.originals + report.counts.copies == 16
+    assert report.painted < 12
+
+
+def test_a_second_run_into_the_same_store_is_refused_while_the_first_lives(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    first = start(settings, tmp_path, pause=0.3)
+    wait_for_painting(first)
+    second = start(settings, tmp_path)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 5
+    assert str(first.pid) in err
+    first.kill()
+    first.communicate(timeout=60)
+    assert lock_path(Path(str(settings["output"]))).exists()
+    assert expand(make_config(settings)).exit_code == 0
+
+
+def test_a_full_disk_ends_in_one_line_and_a_store_that_resumes(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from echogen.errors import StoreError
+    from echogen.store import zarr_store
+
+    real = zarr_store.to_disk
+    calls = []
+
+    def full(file: Path) -> None:
+        calls.append(file)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        real(file)
+
+    monkeypatch.setattr(zarr_store, "to_disk", full)
+    with pytest.raises(StoreError, match="full") as caught:
+        expand(make_config(settings))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(zarr_store, "to_disk", real)
+    report = expand(make_config(settings))
+    assert report.exit_code == 0
+    assert 0 < report.painted < 12
