@@ -19,7 +19,7 @@ from echogen.types import UInt8HW
 
 RADIUS_STEP_MM = 0.25
 ANGLE_STEP = 0.0044
-DYNAMIC_RANGE_DB = 58.0
+DYNAMIC_RANGE_DB = 55.0
 GREY_POWER = 1.35
 LOOKS = 3
 
@@ -98,7 +98,11 @@ def _haze_db(
 ) -> FloatArray:
     """Reverberations near the probe: bands at fixed depth that fade, over an even haze."""
     bands = patches(rng, shape, (2.2 / RADIUS_STEP_MM, 0.22 / ANGLE_STEP))
-    near = look.clutter - 0.62 * radii[:, None] + 6.0 * bands * np.exp(-radii[:, None] / 25.0)
+    near = (
+        look.clutter
+        - look.clutter_fade * radii[:, None]
+        + 6.0 * bands * np.exp(-radii[:, None] / 25.0)
+    )
     veil = look.haze + 4.0 * patches(rng, shape, (35.0 / RADIUS_STEP_MM, 0.45 / ANGLE_STEP))
     veil = veil - 5.0 * radii[:, None] / radii[-1]
     result: FloatArray = 10.0 * np.log10(10.0 ** (near / 10.0) + 10.0 ** (veil / 10.0))
@@ -113,8 +117,8 @@ def _window_db(
     gain = look.gain + 2.0 * patches(rng, (1, shape[1]), (1.0, 0.12 / ANGLE_STEP))
     gain = gain - 4.0 * np.abs(across) ** 3
     for side in (-1.0, 1.0):
-        centre, width = side * rng.uniform(0.45, 1.0), rng.uniform(0.06, 0.16)
-        onset, loss = rng.uniform(15.0, 60.0), rng.uniform(2.0, 9.0)
+        centre, width = side * rng.uniform(0.5, 1.0), rng.uniform(0.06, 0.2)
+        onset, loss = rng.uniform(15.0, 60.0), rng.uniform(3.0, 16.0)
         ramp = np.clip((radii[:, None] - onset) / 15.0, 0.0, 1.0)
         gain = gain - loss * ramp * np.exp(-0.5 * ((across - centre) / width) ** 2)
     return np.broadcast_to(gain, shape)
@@ -142,7 +146,7 @@ def envelope_db(
     depth = sector_radii[:, None] / sector_radii[-1]
     noise = _amplitude(look.noise - 9.0 * (1.0 - depth))
     glints = speckle_rng.random(shape)
-    tissue = _amplitude(echo + np.where((glints < 0.008) & (echo > -34.0), 13.0, 0.0)) * window
+    tissue = _amplitude(echo + np.where((glints < 0.01) & (echo > -34.0), 13.0, 0.0)) * window
     power = np.zeros(shape)
     for _ in range(LOOKS):
         scatter = tissue * _complex_uniform(speckle_rng, shape)

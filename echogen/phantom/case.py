@@ -28,7 +28,7 @@ from echogen.phantom.beam import Pulse, beam_grid, envelope_db, grey, scan_conve
 from echogen.phantom.tissue import Look, echo_db
 from echogen.types import UInt8HW
 
-SPACINGS_MM = ((0.308, 0.308), (0.34, 0.34), (0.308, 0.462), (0.36, 0.30), (0.33, 0.33))
+SPACINGS_MM = ((0.308, 0.308), (0.34, 0.34), (0.308, 0.462), (0.42, 0.34), (0.33, 0.33))
 METAIMAGE_SPACING_MM = (0.308, 0.616)
 _PATIENT, _GEOMETRY, _CHEST, _WINDOW, _SPECKLE = range(5)
 
@@ -122,7 +122,7 @@ def _draw_patient(seed: int, index: int) -> _Patient:
 
 def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tuple[float, float]]:
     """A fan and the (rows, cols) extent of its image, mm; some are cut by the image's border."""
-    half = np.deg2rad(rng.uniform(31.0, 45.0))
+    half = np.deg2rad(rng.uniform(32.0, 45.0))
     lean = np.deg2rad(rng.uniform(-3.0, 3.0))
     far = float(np.clip(need_mm * rng.uniform(0.9, 1.06), 112.0, 160.0))
     near = rng.choice([0.0, 0.0, 3.0, 7.0])
@@ -148,7 +148,7 @@ def _draw_recording(
 ) -> _Recording:
     rng = _rng(seed, index, _GEOMETRY, VIEWS.index(view))
     heart = patient.hearts[view, "ED"]
-    depth = rng.uniform(14.0, 24.0)
+    depth = rng.uniform(17.0, 27.0)
     sector, extent = _draw_sector(
         rng, depth + heart.length + heart.atrium_length + rng.uniform(2.0, 12.0)
     )
@@ -161,13 +161,14 @@ def _draw_recording(
     )
     poor = {"Good": 0.0, "Medium": 1.0, "Poor": 2.0}[patient.quality]
     look = Look(
-        contrast=rng.uniform(1.0, 6.0) - 1.2 * poor,
-        atrium=rng.uniform(0.0, 4.0),
-        pericardium=rng.uniform(0.0, 8.0) - 1.5 * poor,
-        clutter=rng.uniform(-26.0, -18.0),
-        haze=rng.uniform(-46.0, -42.0) + 2.2 * poor,
-        noise=rng.uniform(-47.0, -43.0) + 1.0 * poor,
-        gain=rng.uniform(-3.0, 2.0),
+        contrast=rng.uniform(2.0, 9.0) - 1.2 * poor,
+        atrium=rng.uniform(0.0, 8.0),
+        pericardium=rng.uniform(1.0, 12.0) - 1.5 * poor,
+        clutter=rng.uniform(-24.0, -16.0),
+        clutter_fade=rng.uniform(0.32, 0.62),
+        haze=rng.uniform(-51.0, -44.0) + 2.2 * poor,
+        noise=rng.uniform(-52.0, -46.0) + 1.0 * poor,
+        gain=rng.uniform(-1.5, 5.0),
         dropout=rng.uniform(2.0, 7.0) + poor,
         far_gain=rng.uniform(-4.0, 4.0),
     )

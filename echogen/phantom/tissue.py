@@ -26,6 +26,7 @@ class Look:
         atrium: what the left atrium's blood has over the ventricle's: haze of the valve.
         pericardium: what the bright lines around the heart have over the usual.
         clutter: level of the haze near the probe.
+        clutter_fade: how fast that haze fades, a millimetre.
         haze: level of the even haze over everything.
         noise: level of the receiver's noise at full depth.
         gain: overall.
@@ -37,6 +38,7 @@ class Look:
     atrium: float
     pericardium: float
     clutter: float
+    clutter_fade: float
     haze: float
     noise: float
     gain: float
@@ -130,13 +132,13 @@ def echo_db(
 
     broad, arcs, fine = uneven(30.0, 28.0), uneven(7.0, 34.0), uneven(2.5, 8.0)
     wall_broad, wall_arcs = uneven(22.0, 20.0), uneven(2.6, 8.0)
-    blood = BLOOD_DB + 2.5 * uneven(28.0, 24.0)
+    blood = BLOOD_DB + 3.5 * uneven(28.0, 24.0)
     rough = 2.5 * uneven(14.0, 14.0)
     depth = radii[:, None] / radii[-1]
 
     behind = np.clip((at.beyond_base - 0.45 * heart.atrium_length) / 22.0, 0.0, 1.0)
     db = CHEST_DB + 7.0 * broad + 3.5 * arcs + 2.0 * fine
-    db = db + behind * (9.0 + look.pericardium + 13.0 * np.maximum(arcs, -0.2))
+    db = db + behind * (9.0 + look.pericardium + 14.0 * np.maximum(arcs, -0.25))
 
     side = np.clip(at.along / (0.6 * heart.length), 0.0, 1.0)
     bright = FIBROUS_DB + 3.0 + look.pericardium + 7.0 * broad + 5.0 * fine
@@ -150,11 +152,13 @@ def echo_db(
     for chamber in (at.right_ventricle, at.right_atrium):
         strands = 9.0 * np.clip(wall_arcs - 0.35, 0.0, 1.0)
         db = _blend(db, blood + 1.0 + strands, _step(chamber + 0.8 * rough, 2.5))
-    below = _step(-at.beyond_base, 1.5)
+    below = _step(
+        -at.beyond_base - 5.0, 2.0
+    )  # under the cavity's end, or a line would stay between
     db = _blend(db, blood + look.atrium, _step(at.atrium + 0.3 * rough, 2.5) * below)
 
     facing = _facing(at.epicardium, radii, step_rad)
-    wall = MYOCARDIUM_DB + look.contrast + 8.0 * wall_broad + 4.5 * wall_arcs + 5.0 * facing**2
+    wall = MYOCARDIUM_DB + look.contrast + 9.0 * wall_broad + 4.5 * wall_arcs + 7.0 * facing**2
     wall = wall - look.dropout * (1.0 - facing) * _step(-at.across, 8.0)
     above = _step(at.beyond_base - 0.25 * np.maximum(at.cavity, 0.0), 2.0)
     db = _blend(db, wall, _step(at.epicardium, 1.8) * above)
