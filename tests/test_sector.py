@@ -232,6 +232,13 @@ def test_an_image_without_a_fan_is_refused(image: Image, reason: str) -> None:
         fit_sector([image], SPACING)
 
 
+def test_a_fan_without_its_middle_is_refused() -> None:
+    image = speckled(SECTORS["pointed"], 16)
+    image[:, 190:370] = 0
+    with pytest.raises(DatasetError, match="agrees with the image's foreground"):
+        fit_sector([image], SPACING)
+
+
 def test_wrong_arguments_are_named() -> None:
     image = speckled(SECTORS["pointed"], 15)
     with pytest.raises(DatasetError, match="no image"):
