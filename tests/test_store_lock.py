@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import subprocess
@@ -26,10 +27,12 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> No
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StoreError, match=f"in use by another process .pid {holder.pid} on"):
-            store_lock(store).__enter__()
-        assert lock_path(store).exists()
-        holder.kill()
+        try:
+            with pytest.raises(StoreError, match=f"in use by another process .pid {holder.pid} on"):
+                store_lock(store).__enter__()
+            assert lock_path(store).exists()
+        finally:
+            holder.kill()
     assert lock_path(store).exists()  # left behind by the dead one, and no obstacle
     with store_lock(store):
         pass
@@ -72,6 +75,25 @@ def test_two_are_never_inside_at_once(tmp_path: Path) -> None:
         thread.join()
     assert max(most) == 1
     assert len(most) > 10
+
+
+def test_a_file_that_its_holder_removed_meanwhile_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, flock = tmp_path / "s.zarr", fcntl.flock
+    others = []
+
+    def another_comes_between(descriptor: int, operation: int) -> None:
+        if not others:
+            lock_path(store).unlink()
+            others.append(os.open(lock_path(store), os.O_RDWR | os.O_CREAT))
+            flock(others[0], operation)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", another_comes_between)
+    with pytest.raises(StoreError, match="in use by another process"):
+        store_lock(store).__enter__()
+    os.close(others[0])
 
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
