@@ -76,14 +76,14 @@ def test_a_signal_finishes_the_shard_and_the_same_call_continues(
 def test_a_second_run_into_the_same_store_is_refused_while_the_first_lives(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    first = start(settings, tmp_path, pause=0.3)
-    wait_for_painting(first)
+    first = start(settings, tmp_path, pause=60)
+    wait_for_painting(first, images=0)
     second = start(settings, tmp_path)
     _, err = second.communicate(timeout=60)
-    assert second.returncode == 5
-    assert str(first.pid) in err
     first.kill()
     first.communicate(timeout=60)
+    assert second.returncode == 5
+    assert str(first.pid) in err
     assert lock_path(Path(str(settings["output"]))).exists()
     assert expand(make_config(settings)).exit_code == 0
 
