@@ -26,7 +26,7 @@ MIN_AREA = 0.02
 MIN_AGREEMENT = 0.85
 """A fit that agrees with the filled foreground less than this is no sector."""
 _FEW, _VIDEO_FRAMES = 4, 24
-_INWARD = 12
+_INWARD, _HALO = 12, 0.4
 _MAX_ANGLE = np.deg2rad(85.0)
 
 
@@ -104,9 +104,9 @@ def filled_foreground(image: UInt8) -> BoolHW:
     pixel, because every column of a fan, whatever its near radius, is one interval. Dark gaps that
     touch the fan's edge stay gaps.
 
-    Compression surrounds a fan with a dim halo. Where the outermost two pixels are darker than a
-    quarter of what lies 12 pixels further in (medians over all rows), the shape is taken again, at
-    four tenths of that inner level.
+    Compression surrounds a fan with a dim halo. Where the outermost two pixels are darker than four
+    tenths of what lies 12 pixels further in (medians over all rows), the shape is taken again, at
+    that level.
 
     Args:
         image: (H, W) uint8, apex up.
@@ -128,8 +128,8 @@ def filled_foreground(image: UInt8) -> BoolHW:
     if not len(inner):
         return filled
     step = float(np.median(inner)) - level
-    if float(np.median(outer)) - level < 0.25 * step:
-        return _filled_above(image, level + int(0.4 * step))
+    if float(np.median(outer)) - level < _HALO * step:
+        return _filled_above(image, level + int(_HALO * step))
     return filled
 
 
