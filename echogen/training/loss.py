@@ -1,0 +1,109 @@
+"""The objective, v-prediction or epsilon with min-SNR weights, and its held-out measure.
+
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
+(Salimans & Ho 2022, 2202.00512); SNR = abar / (1 - abar).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from echogen.errors import UsageError
+from echogen.training.config import LossConfig
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x_t on the network's grid (B, C, H, W), t (B,)) to the network's output, the same shape."""
+
+LEVELS = (5, 20, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)
+"""Time steps at which held-out loss is measured, of 1,000."""
+
+
+def alphas_cumprod(schedule: Mapping[str, Any]) -> Tensor:
+    """(T,) float32 on the CPU: abar of a `DDPMScheduler` configuration.
+
+    Raises:
+        UsageError: the prediction type is none that `training_target` knows.
+    """
+    from diffusers import DDPMScheduler
+
+    scheduler_class: Any = DDPMScheduler
+
+    if schedule.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
+        raise UsageError(
+            f"[schedule] prediction_type {schedule['prediction_type']!r}: expected 'epsilon' or "
+            "'v_prediction'."
+        )
+    abar: Tensor = scheduler_class.from_config(dict(schedule)).alphas_cumprod
+    return abar.float()
+
+
+def weights(abar: Tensor, prediction: str, config: LossConfig) -> Tensor:
+    """(T,) weight of the squared error of v (or epsilon) at every time step."""
+    snr = abar / (1 - abar)
+    x0_weight = snr.clamp(max=config.snr_gamma)
+    per_target = x0_weight / (snr + 1) if prediction == "v_prediction" else x0_weight / snr
+    return per_target.clamp(min=config.weight_floor)
+
+
+def noised(x0: Tensor, noise: Tensor, abar_t: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+    """x_t and the target; `abar_t` is (B,), the rest (B, C, H, W)."""
+    signal = abar_t.sqrt()[:, None, None, None]
+    sigma = (1 - abar_t).sqrt()[:, None, None, None]
+    x_t = signal * x0 + sigma * noise
+    return x_t, signal * noise - sigma * x0 if prediction == "v_prediction" else noise
+
+
+def stratified_steps(count: int, total: int, generator: torch.Generator) -> Tensor:
+    """(count,) time steps, each uniform over [0, total), spread evenly over the batch."""
+    device = generator.device
+    start = torch.rand(1, generator=generator, device=device)
+    u = (start + torch.arange(count, device=device) / count) % 1
+    return (u * total).long().clamp(max=total - 1)
+
+
+@torch.no_grad()
+def loss_by_level(
+    predict: Predict,
+    frames: Tensor,
+    abar: Tensor,
+    prediction: str,
+    patch: int,
+    levels: Sequence[int] = LEVELS,
+    batch_size: int = 256,
+) -> dict[int, float]:
+    """Mean squared error of v (or epsilon) at each time step of `levels`, unweighted.
+
+    Args:
+        predict: the network, in evaluation mode.
+        frames: (N, 1, S, S) in [-1, 1].
+        abar: (T,), on the frames' device.
+        prediction: "v_prediction" or "epsilon".
+        patch: space-to-depth factor.
+        levels: time steps.
+        batch_size: at most so many frames at once; of no consequence to the noise.
+
+    The noise of a frame at a level depends on its number and the level's place alone, so figures
+    of different networks and moments may be compared.
+    """
+    result = {}
+    for number, level in enumerate(levels):
+        generator = torch.Generator().manual_seed(1_000_003 * number + 17)
+        total, seen = 0.0, 0
+        for chunk in torch.split(frames, batch_size):
+            noise = torch.randn(chunk.shape, generator=generator).to(chunk.device)
+            x0, eps = (functional.pixel_unshuffle(x, patch) for x in (chunk, noise))
+            t = torch.full((len(chunk),), level, device=chunk.device)
+            x_t, target = noised(x0, eps, abar[t], prediction)
+            error = (predict(x_t, t).float() - target).square().mean(dim=(1, 2, 3))
+            total, seen = total + float(error.sum()), seen + len(chunk)
+        result[level] = total / seen
+    return result
+
+
+def geometric_mean(by_level: Mapping[int, float]) -> float:
+    """One figure to compare by: a tenth less error counts the same at every level."""
+    return math.exp(sum(math.log(loss) for loss in by_level.values()) / len(by_level))
