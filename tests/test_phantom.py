@@ -10,8 +10,10 @@ import SimpleITK as sitk
 from echogen.errors import UsageError
 from echogen.phantom import PHASES, VIEWS, PhantomCase, make_case, make_frame, write_dataset
 from echogen.phantom.anatomy import Heart, biplane_volume
+from echogen.phantom.beam import ANGLE_STEP, Pulse, envelope_db
 from echogen.phantom.case import METAIMAGE_SPACING_MM
-from echogen.phantom.dataset import gzip_bytes, metaimage_header, nifti_bytes
+from echogen.phantom.dataset import metaimage_header
+from echogen.phantom.tissue import Look
 from echogen.types import LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "camus"
@@ -29,12 +31,26 @@ def same_content(committed: bytes, fresh: bytes, name: str) -> bool:
     return committed == fresh
 
 
-def test_one_frame_of_each_layout_reproduces_the_committed_bytes() -> None:
-    frame = make_frame(1, "4CH", "ED")
-    for suffix, pixels in (("", frame.image), ("_gt", frame.label)):
-        name = f"patient0001_4CH_ED{suffix}.nii.gz"
-        committed = (SAMPLE / "database_nifti" / "patient0001" / name).read_bytes()
-        assert same_content(committed, gzip_bytes(nifti_bytes(pixels, frame.spacing_mm)), name)
+def differing(fresh: Path) -> list[str]:
+    """Files under `fresh` that are not the same in the committed sample."""
+    names = sorted(p.relative_to(fresh).as_posix() for p in fresh.rglob("*") if p.is_file())
+    return [
+        name
+        for name in names
+        if not same_content((SAMPLE / name).read_bytes(), (fresh / name).read_bytes(), name)
+    ]
+
+
+def test_the_first_case_reproduces_the_committed_bytes(tmp_path: Path) -> None:
+    written = write_dataset(tmp_path / "new", cases=1)
+    assert written == [f"patient0001_{v}_{p}" for v in VIEWS for p in PHASES]
+    assert len(list((tmp_path / "new/database_nifti/patient0001").iterdir())) == 10
+    assert [n for n in differing(tmp_path / "new") if not n.startswith("database_split/")] == []
+    lists = tmp_path / "new/database_split"
+    assert (lists / "subgroup_training.txt").read_text() == "patient0001\n"
+
+
+def test_a_metaimage_frame_reproduces_the_committed_bytes() -> None:
     frame = make_frame(7, "2CH", "ES", spacing_mm=METAIMAGE_SPACING_MM)
     for suffix, pixels in (("", frame.image), ("_gt", frame.label)):
         stem = f"patient0007_2CH_ES{suffix}"
@@ -48,19 +64,9 @@ def test_one_frame_of_each_layout_reproduces_the_committed_bytes() -> None:
 @pytest.mark.slow
 def test_the_whole_sample_reproduces_byte_for_byte(tmp_path: Path) -> None:
     write_dataset(tmp_path / "camus", cases=7, seed=0)
-    for root in (SAMPLE, tmp_path / "camus"):
-        assert root.is_dir()
-    names = [sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-             for root in (SAMPLE, tmp_path / "camus")]  # fmt: skip
-    assert names[0] == names[1]
-    differing = [
-        name
-        for name in names[0]
-        if not same_content(
-            (SAMPLE / name).read_bytes(), (tmp_path / "camus" / name).read_bytes(), name
-        )
-    ]
-    assert differing == []
+    fresh = [p for p in (tmp_path / "camus").rglob("*") if p.is_file()]
+    assert len(fresh) == len([p for p in SAMPLE.rglob("*") if p.is_file()])
+    assert differing(tmp_path / "camus") == []
 
 
 def test_the_committed_sample_is_complete_and_small() -> None:
@@ -119,21 +125,30 @@ def test_blood_is_darker_than_the_wall_and_the_wall_than_white(case: PhantomCase
         assert wall < 180
 
 
-def _beam_correlation(sector_depth: slice, frame_index: int) -> float:
-    """Correlation between neighbours across the beam, 1.2 mm apart, inside the cavity."""
-    frame = make_frame(frame_index, "2CH", "ED", spacing_mm=(0.3, 0.3))
-    rows = np.nonzero((frame.label == LV_CAVITY).any(axis=1))[0]
-    used = rows[sector_depth]
-    image = frame.image[used].astype(np.float64)
-    inside = (frame.label[used] == LV_CAVITY) & (image > 0)
-    pairs = inside[:, 4:] & inside[:, :-4]
-    first, second = image[:, :-4][pairs], image[:, 4:][pairs]
-    return float(np.corrcoef(first, second)[0, 1])
+def test_speckle_widens_with_depth_and_keeps_its_length() -> None:
+    radii, angles = np.arange(5.0, 145.0, 0.25), np.arange(-0.6, 0.6, ANGLE_STEP)
+    silent = Look(0.0, 0.0, 0.0, -200.0, 1.0, -200.0, -200.0, 0.0, 0.0, 0.0)
+    db = envelope_db(
+        np.full((radii.size, angles.size), -30.0),
+        radii,
+        Pulse(axial_mm=0.45, lateral=0.01, aperture_mm=0.3, side=0.0),
+        silent,
+        np.random.default_rng(1),
+        np.random.default_rng(2),
+    )
 
+    def correlation(near_mm: float, axis: int, lag_mm: float) -> float:
+        rows = (radii >= near_mm) & (radii < near_mm + 30)
+        part = db[rows] - db[rows].mean(axis=axis, keepdims=True)
+        step = 0.25 if axis == 0 else ANGLE_STEP * (near_mm + 15)
+        lag = max(1, round(lag_mm / step))
+        first, second = (part[:-lag], part[lag:]) if axis == 0 else (part[:, :-lag], part[:, lag:])
+        return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
-def test_speckle_widens_with_depth() -> None:
-    near, far = _beam_correlation(slice(5, 60), 2), _beam_correlation(slice(-60, -5), 2)
-    assert far > near + 0.1
+    assert correlation(110, axis=1, lag_mm=1.2) > correlation(35, axis=1, lag_mm=1.2) + 0.3
+    assert correlation(110, axis=0, lag_mm=0.5) == pytest.approx(
+        correlation(35, axis=0, lag_mm=0.5), abs=0.06
+    )
 
 
 def test_ejection_fraction_agrees_with_the_labels(case: PhantomCase) -> None:
@@ -182,19 +197,17 @@ def test_files_read_back_with_simpleitk_as_written() -> None:
     assert older.GetSize()[2] == 1
 
 
-def test_one_case_is_written_with_cfg_and_split(tmp_path: Path) -> None:
-    written = write_dataset(tmp_path / "new", cases=1, seed=5)
-    assert written == [f"patient0001_{v}_{p}" for v in VIEWS for p in PHASES]
-    case = make_case(1, seed=5)
-    info = dict(
-        line.split(": ")
-        for line in (tmp_path / "new/database_nifti/patient0001/Info_4CH.cfg")
-        .read_text()
-        .splitlines()
-    )
-    assert list(info) == ["ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF", "FrameRate"]
-    assert float(info["EF"]) == pytest.approx(case.ef, abs=0.5)
-    assert (tmp_path / "new/database_split/subgroup_training.txt").read_text() == "patient0001\n"
+def test_info_files_tell_the_true_ejection_fraction_and_volumes(case: PhantomCase) -> None:
+    def info(path: str) -> dict[str, str]:
+        return dict(line.split(": ") for line in (SAMPLE / path).read_text().splitlines())
+
+    newer = info("database_nifti/patient0002/Info_4CH.cfg")
+    assert " ".join(newer) == "ED ES NbFrame Sex Age ImageQuality EF FrameRate"
+    assert float(newer["EF"]) == pytest.approx(case.ef, abs=0.5)
+    older = info("training/patient0007/Info_2CH.cfg")
+    assert " ".join(older) == "ED ES NbFrame Sex Age ImageQuality LVedv LVesv LVef"
+    edv, esv = float(older["LVedv"]), float(older["LVesv"])
+    assert float(older["LVef"]) == pytest.approx(100 * (edv - esv) / edv, abs=0.2)
 
 
 def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
