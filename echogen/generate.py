@@ -66,12 +66,14 @@ def expand(
     info = read_info(config.checkpoint)
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         _check_output(config.output, overwrite)
+        _announce(config, info, reporter)
         source = open_source(config, info, reporter)
         wanted = attributes(source.plan, config, info, _nfe(config))
         painted = _Painted()
         if overwrite or not _finished(config.output, wanted):
+            engine = open_engine(config, reporter)
             writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
-            painted = _paint_pending(writer, source, info, reporter, stop)
+            painted = _paint_pending(writer, source, engine, reporter, stop)
             if not writer.pending_shards():
                 writer.set_complete()
                 _publish(config.output, reporter)
@@ -88,10 +90,11 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     """
     info = read_info(config.checkpoint)
     with catch_signals(reporter.tell):
+        _announce(config, info, reporter)
         source = open_source(config, info, reporter)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
-        engine = open_engine(config, info, reporter)
+        engine = open_engine(config, reporter)
         jobs = [
             job
             for job in source.jobs([*plan.rows[:4], *copies[: engine.batch_size]])
@@ -118,7 +121,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     )
 
 
-def open_engine(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> "LocalEngine":
+def open_engine(config: ExpandConfig, reporter: Reporter) -> "LocalEngine":
     """Load the network onto the device that the configuration asks for.
 
     Raises:
@@ -128,6 +131,15 @@ def open_engine(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) 
     from echogen.engine.local import open_local
 
     return open_local(config.checkpoint, config.sampler, config.engine, reporter.tell)
+
+
+def _announce(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> None:
+    """The model's terms, and an early word on a device that is not there."""
+    reporter.tell(f"model {info.name}: {info.licence}. Cite: {info.citation}")
+    if config.engine.device != "auto":
+        from echogen.diffusion.denoiser import resolve_device
+
+        resolve_device(config.engine.device)
 
 
 @dataclass
@@ -197,7 +209,7 @@ def _publish(output: Path, reporter: Reporter) -> None:
 
 
 def _paint_pending(
-    writer: StoreWriter, source: Source, info: CheckpointInfo, reporter: Reporter, stop: Stop
+    writer: StoreWriter, source: Source, engine: "LocalEngine", reporter: Reporter, stop: Stop
 ) -> _Painted:
     """Render, paint and write shard after shard; the next one is rendered while one is painted."""
     shards = writer.pending_shards()
@@ -205,7 +217,6 @@ def _paint_pending(
         return _Painted()
     rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
     total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
-    engine = open_engine(source.config, info, reporter)
     painted = _Painted(device=engine.device, precision=engine.precision)
     reporter.progress("painting", 0, total)
     stop.finishing = True

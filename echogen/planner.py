@@ -29,6 +29,7 @@ from echogen.plan import Plan, PlannedFrame, Row, sample_seed
 from echogen.types import Case, Frame, FrameKey, Problem
 
 MIN_AGREEMENT = 0.9
+ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000
 SERIAL_BELOW = 48
 CHUNK = 4
@@ -98,7 +99,7 @@ def build_plan(
             Case(c.case_id, dict(c.info)) for c in dataset.cases() if c.case_id in used_cases
         ),
         problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
-        notes=(*dataset.notes(), *_same_pixels(by_pixels)),
+        notes=(*dataset.notes(), *_same_pixels(by_pixels), *_not_round(frames)),
     )
 
 
@@ -250,6 +251,16 @@ def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:
         if len({planned.case_id for planned in frames}) > 1:
             names = " and ".join(sorted(planned.frame_id for planned in frames))
             yield f"{names} hold the same pixels under different cases."
+
+
+def _not_round(frames: Iterable[PlannedFrame]) -> Iterator[str]:
+    names = [planned.frame_id for planned in frames if planned.agreement < ROUND_AGREEMENT]
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        yield (
+            f"{len(names)} frames whose fan is not round in the millimetres given, so their "
+            f"spacing is in doubt and tilt may distort the heart a little: {shown}"
+        )
 
 
 def _fingerprint(frames: Iterable[PlannedFrame]) -> str:

@@ -121,7 +121,7 @@ def test_a_skipped_frame_makes_exit_code_1_and_its_reason_is_shown(
         (["--views", "5CH"], 2, "4CH"),
         (["--set", "copies"], 2, "expected KEY=VALUE"),
         (["--preset", "poster"], 2, "expected paper"),
-        (["--copies", "many"], 2, "many"),
+        (["--copies", "many"], 2, "--copies"),
         (["--plan", "p.json"], 2, "goes with --dry-run"),
     ],
 )

@@ -149,3 +149,18 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(PlanError, match=message):
         load_plan(tmp_path / "plan.json")
+
+
+def test_a_fan_that_is_not_round_in_mm_is_noted(
+    settings: dict[str, object], own_dataset: Path
+) -> None:
+    import SimpleITK
+
+    assert not any("not round" in note for note in plan_of(settings).notes)
+    for name in ("patient0002_4CH_ED.nii.gz", "patient0002_4CH_ED_gt.nii.gz"):
+        path = str(own_dataset / "patient0002" / name)
+        image = SimpleITK.ReadImage(path)
+        image.SetSpacing((0.9, 0.5))
+        SimpleITK.WriteImage(image, path)
+    notes = plan_of(settings, input=str(own_dataset)).notes
+    assert any("not round" in note and "patient0002_4CH_ED" in note for note in notes)
