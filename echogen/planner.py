@@ -10,6 +10,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import repeat
 from multiprocessing import get_context
@@ -122,6 +123,7 @@ def _plan_all(
     if workers == 1 or len(keys) < SERIAL_BELOW:
         yield from (_plan_recording(dataset, group, config) for group in groups)
         return
+    finished = 0
     # Worker processes inherit a blocked SIGINT: Ctrl-C is the parent's to answer.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"))
@@ -130,7 +132,12 @@ def _plan_all(
             _plan_recording, repeat(dataset), groups, repeat(config), chunksize=CHUNK
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        yield from outcomes
+        for outcome in outcomes:
+            finished += 1
+            yield outcome
+    except BrokenProcessPool:
+        # Such as a script without a main guard, or a worker killed for its memory.
+        yield from (_plan_recording(dataset, group, config) for group in groups[finished:])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,10 +1,12 @@
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
 import pytest
 from conftest import make_config, write_nifti
 
+from echogen import planner
 from echogen.datasets import open_dataset
 from echogen.errors import DatasetError, PlanError
 from echogen.plan import Plan, load_plan, sample_seed, save_plan
@@ -164,3 +166,27 @@ def test_a_fan_that_is_not_round_in_mm_is_noted(
         SimpleITK.WriteImage(image, path)
     notes = plan_of(settings, input=str(own_dataset)).notes
     assert any("not round" in note and "patient0002_4CH_ED" in note for note in notes)
+
+
+def test_planning_goes_on_here_where_workers_die(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    alone = plan_of(settings)
+    here = os.getpid()
+    real = planner._plan_recording
+    monkeypatch.setattr("echogen.planner.SERIAL_BELOW", 0)
+    monkeypatch.setattr(
+        "echogen.planner.get_context", lambda _: multiprocessing.get_context("fork")
+    )
+
+    def dies_elsewhere(*arguments: object) -> object:
+        if os.getpid() != here:
+            os._exit(1)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dies_elsewhere, "__qualname__", "_plan_recording", raising=False)
+    monkeypatch.setattr(dies_elsewhere, "__module__", "echogen.planner", raising=False)
+    monkeypatch.setattr("echogen.planner._plan_recording", dies_elsewhere)
+    assert plan_of(settings, engine={"workers": 2}) == alone
