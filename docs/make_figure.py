@@ -1,36 +1,79 @@
-"""Draws docs/images/overview.png: simulated frames, moved, painted, with the moved mask.
+"""Draws the figures in docs/images, of simulated frames alone.
 
-python docs/make_figure.py
+    python docs/make_figure.py
+
+overview.png: original, moved, painted, with the moved mask. schedules.png: the same moved frames
+painted with RePaint schedules of growing length, the published one last (minutes on two cores).
 """
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from echogen.config import load_config
-from echogen.generate import expand
-from echogen.preview import contact_sheet, save_png
-from echogen.store import open_store
+from echogen.config import ExpandConfig, load_config
+from echogen.diffusion.checkpoint import read_info
+from echogen.generate import open_engine
+from echogen.preview import MISSING, Rgb, grey, join, outlined, save_png
+from echogen.report import Quiet
+from echogen.source import Source, open_source
+from echogen.types import Job, Result
 
 HERE = Path(__file__).parent
 SHOWN = ("patient0001_4CH_ED_copy4", "patient0003_2CH_ED_copy2", "patient0005_4CH_ED_copy1")
+SCHEDULES = ((10, 1, 1), (20, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
+
+
+def configuration(steps: int, jump_length: int, resamplings: int) -> ExpandConfig:
+    settings = {
+        "input": HERE.parent / "sample_data" / "camus",
+        "output": HERE / "unused.zarr",
+        "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
+        "sampler": {"steps": steps, "jump_length": jump_length, "resamplings": resamplings},
+    }
+    return load_config(None, {}, settings)
+
+
+def jobs_of(source: Source, names: list[str]) -> list[Job]:
+    rows = [row for row in source.plan.rows if row.sample_id in names]
+    return [job for job in source.jobs(rows) if isinstance(job, Job)]
+
+
+def paint(config: ExpandConfig, jobs: list[Job]) -> list[Result]:
+    return list(open_engine(config, Quiet()).run(jobs))
+
+
+def moved(result: Result) -> Rgb:
+    picture = grey(result.image)
+    picture[~result.keep] = MISSING
+    return picture
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "figure.zarr"
-        cases = sorted({name.partition("_")[0] for name in SHOWN})
-        settings = {
-            "input": HERE.parent / "sample_data" / "camus",
-            "output": output,
-            "dataset": {"cases": cases, "phases": ["ED"]},
-        }
-        expand(load_config(None, {}, settings))
-        with open_store(output) as store:
-            names = store.columns["sample_id"]
-            rows = [int(np.flatnonzero(names == name)[0]) for name in SHOWN]
-            save_png(contact_sheet(store, rows), HERE / "images" / "overview.png")
+    config = configuration(25, 5, 5)
+    source = open_source(config, read_info("builtin"), Quiet())
+    jobs = jobs_of(source, list(SHOWN))
+    originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])
+    before = paint(config, originals)
+    after = paint(config, jobs)
+    lines = [
+        join(
+            [
+                outlined(grey(a.image), a.label),
+                moved(b),
+                grey(b.image),
+                outlined(grey(b.image), b.label),
+            ],
+            axis=1,
+        )
+        for a, b in zip(before, after, strict=True)
+    ]
+    save_png(join(lines, axis=0), HERE / "images" / "overview.png")
+
+    columns = [join([moved(result) for result in after], axis=0)]
+    for schedule in SCHEDULES:
+        results = paint(configuration(*schedule), jobs)
+        columns.append(join([grey(result.image) for result in results], axis=0))
+    save_png(np.ascontiguousarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def contact_sheet(store: StoreReader, rows: Sequence[int], scale: int = 1) -> Rg
             grey(image),
             outlined(grey(image), store.masks[row]),
         ]
-        lines.append(_join(tiles, axis=1))
-    return np.asarray(np.kron(_join(lines, axis=0), np.ones((scale, scale, 1), np.uint8)))
+        lines.append(join(tiles, axis=1))
+    return np.asarray(np.kron(join(lines, axis=0), np.ones((scale, scale, 1), np.uint8)))
 
 
 def grey(image: npt.NDArray[np.uint8]) -> Rgb:
@@ -70,7 +70,8 @@ def save_png(image: Rgb, path: Path) -> None:
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image, isVector=True), str(path))
 
 
-def _join(tiles: Sequence[Rgb], axis: int) -> Rgb:
+def join(tiles: Sequence[Rgb], axis: int) -> Rgb:
+    """Tiles of one size in a row (axis 1) or a column (axis 0), with white gaps."""
     spaced: list[Rgb] = []
     for tile in tiles:
         shape = list(tile.shape)
