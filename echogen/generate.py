@@ -6,7 +6,6 @@ warp, paint or store.
 """
 
 import resource
-import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -78,6 +77,7 @@ def expand(
                 writer.set_complete()
                 _publish(config.output, reporter)
         else:
+            _remove_working(config.output)
             reporter.tell(f"{config.output}: already complete, nothing to do")
         return _report(config, info, source.plan, painted, time.monotonic() - started, stop)
 
@@ -205,7 +205,14 @@ def _publish(output: Path, reporter: Reporter) -> None:
     if working != output:
         reporter.tell(f"writing {output}")
         convert_to_h5(working, output)
-        shutil.rmtree(working)
+        _remove_working(output)
+
+
+def _remove_working(output: Path) -> None:
+    """Remove the working store of a finished output, so that a kill leaves all of it or nothing."""
+    working = working_store_path(output)
+    if working != output:
+        remove_store(working)
 
 
 def _paint_pending(

@@ -16,7 +16,7 @@ from echogen.geometry.transforms import TransformParams, matrix
 from echogen.manifest import grid_of
 from echogen.planner import build_plan
 from echogen.report import RunReport
-from echogen.store import Status, StoreReader, open_store
+from echogen.store import Status, StoreReader, open_store, working_store_path
 
 PIXELS = ("images", "masks", "keep")
 
@@ -219,6 +219,33 @@ def test_hdf5_equals_zarr_in_every_value(settings: dict[str, object], tmp_path: 
         "out.zarr",
     ]
     assert run(settings, output=str(tmp_path / "out.h5")).painted == 0
+
+
+def test_a_kill_while_the_working_store_is_removed_leaves_a_finished_output(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "zarr.json").unlink()
+        raise KeyboardInterrupt
+
+    output = tmp_path / "x.h5"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        run(settings, output=str(output))
+    assert output.exists()
+    assert run(settings, output=str(output)).painted == 0
+
+
+def test_a_working_store_left_beside_a_finished_output_is_removed(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    output = tmp_path / "x.h5"
+    run(settings)
+    run(settings, output=str(output))
+    working = working_store_path(output)
+    shutil.copytree(tmp_path / "out.zarr", working)  # as a kill between the two steps leaves it
+    assert run(settings, output=str(output)).painted == 0
+    assert not working.exists()
 
 
 def test_plain_zarr_and_plain_h5py_read_it(settings: dict[str, object], tmp_path: Path) -> None:
