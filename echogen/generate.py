@@ -339,4 +339,4 @@ def _compressed_megabytes(jobs: Sequence[Job]) -> float:
         len(zlib.compress(to_uint8(job.image).tobytes() + job.label.tobytes() + job.keep.tobytes()))
         for job in jobs
     ]
-    return sum(sizes) / len(sizes) / 1e6
+    return sum(sizes) / max(len(sizes), 1) / 1e6

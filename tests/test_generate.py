@@ -322,6 +322,12 @@ def test_dry_run_counts_what_a_run_makes_and_paints_nothing(settings: dict[str, 
         assert store.attrs["plan_digest"] == plan.digest == estimate.plan_digest
 
 
+def test_dry_run_of_a_plan_without_a_sample_to_paint(settings: dict[str, object]) -> None:
+    _, estimate = dry_run(make_config(settings, originals=False, transforms={"min_hole": 1.0}))
+    assert (estimate.copies, estimate.seconds, estimate.megabytes) == (0, 0, 0)
+    assert estimate.rejected == 12
+
+
 def test_the_store_says_where_it_comes_from(
     settings: dict[str, object], store: StoreReader
 ) -> None:
