@@ -50,6 +50,7 @@ def test_paper_preset_is_the_published_method() -> None:
         ({"output": "out.tar"}, r"output: must end in .zarr or .h5, got 'out.tar'"),
         ({"transforms": {"depth": [2.0, 1.0]}}, "must be .low, high. with low <= high"),
         ({"transforms": {"depth": [0.0, 1.0]}}, "depth must be above 0"),
+        ({"transforms": {"depth": [1.0, float("inf")]}}, r"transforms.depth.1: .*finite"),
         ({"engine": {"precision": "int8"}}, "engine.precision"),
     ],
 )
