@@ -135,6 +135,12 @@ def test_a_users_mistake_ends_in_a_plain_sentence_and_its_exit_code(
     assert not Path(str(settings["output"])).exists()
 
 
+def test_a_wrong_table_in_the_file_is_refused(settings: dict[str, object], tmp_path: Path) -> None:
+    done = echogen(*arguments(settings, tmp_path, transforms=3), "--print-config")
+    assert done.returncode == 2
+    assert "transforms: " in done.stderr
+
+
 def test_debug_shows_the_traceback(settings: dict[str, object], tmp_path: Path) -> None:
     done = echogen(*arguments(settings, tmp_path), "--in", "/nowhere", "--debug")
     assert "Traceback" in done.stderr

@@ -170,8 +170,11 @@ def _settings(params: dict[str, Any]) -> dict[str, Any]:
     }
     settings: dict[str, Any] = {name: given[name] for name in _TOP if name in given}
     for table, names in _TABLES.items():
-        settings[table] = {name: given[name] for name in names if name in given}
-    settings["sampler"] = {"name": given["sampler"]} if "sampler" in given else {}
+        chosen = {name: given[name] for name in names if name in given}
+        if chosen:  # an empty table would hide a wrong value in the file
+            settings[table] = chosen
+    if "sampler" in given:
+        settings["sampler"] = {"name": given["sampler"]}
     for assignment in params.get("set_") or ():
         _assign(settings, assignment)
     return settings
