@@ -229,9 +229,10 @@ def test_a_kill_while_the_working_store_is_removed_leaves_a_finished_output(
         raise KeyboardInterrupt
 
     output = tmp_path / "x.h5"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
-        run(settings, output=str(output))
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, output=str(output))
     assert output.exists()
     assert run(settings, output=str(output)).painted == 0
 
