@@ -187,7 +187,8 @@ def _explain(error: ValidationError) -> str:
         flag = {"input": "--in", "output": "--out"}.get(where, where)
         return f"{flag} is missing; give it as a flag or in the configuration file."
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where or 'transforms'}: {message} (got {first['input']!r})"
+    got = "" if "got" in message else f" (got {first['input']!r})"
+    return f"{where or 'transforms'}: {message}{got}"
 
 
 def preset_values(name: str | None) -> Mapping[str, Any]:

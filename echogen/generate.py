@@ -20,15 +20,17 @@ from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.diffusion.schedule import nfe, repaint_times
 from echogen.engine import Engine
+from echogen.errors import StoreError
 from echogen.interrupt import Stop, catch_signals
 from echogen.manifest import attributes, check_same_run, columns
 from echogen.plan import Plan, Row
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
-from echogen.source import Source, open_source
+from echogen.source import Source, list_source, open_source, plan_source
 from echogen.store import (
     Status,
     StoreReader,
     StoreWriter,
+    check_replaceable,
     convert_to_h5,
     create_store,
     open_store,
@@ -63,14 +65,16 @@ def expand(
     """
     started = time.monotonic()
     info = read_info(config.checkpoint)
+    dataset, keys = list_source(config, reporter)
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         _check_output(config.output, overwrite)
-        _announce(config, info, reporter)
-        source = open_source(config, info, reporter)
-        wanted = attributes(source.plan, config, info, _nfe(config))
+        reporter.tell(_terms(info))
+        precision = _precision(config, overwrite)
+        source = plan_source(config, info, dataset, keys, reporter)
+        wanted = attributes(source.plan, config, info, _nfe(config), precision)
         painted = _Painted()
         if overwrite or not _finished(config.output, wanted):
-            engine = open_engine(config, reporter)
+            engine = open_engine(config, reporter, precision)
             writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
             painted = _paint_pending(writer, source, engine, reporter, stop)
             if not writer.pending_shards():
@@ -90,7 +94,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     """
     info = read_info(config.checkpoint)
     with catch_signals(reporter.tell):
-        _announce(config, info, reporter)
+        reporter.tell(_terms(info))
         source = open_source(config, info, reporter)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
@@ -121,8 +125,13 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     )
 
 
-def open_engine(config: ExpandConfig, reporter: Reporter) -> "LocalEngine":
+def open_engine(config: ExpandConfig, reporter: Reporter, precision: str = "") -> "LocalEngine":
     """Load the network onto the device that the configuration asks for.
+
+    Args:
+        config: of the run.
+        reporter: hears of a batch that was halved.
+        precision: in place of the configuration's.
 
     Raises:
         EngineError: no such device.
@@ -130,16 +139,31 @@ def open_engine(config: ExpandConfig, reporter: Reporter) -> "LocalEngine":
     """
     from echogen.engine.local import open_local
 
-    return open_local(config.checkpoint, config.sampler, config.engine, reporter.tell)
+    chosen = config.engine
+    if precision:
+        chosen = chosen.model_copy(update={"precision": precision})
+    return open_local(config.checkpoint, config.sampler, chosen, reporter.tell)
 
 
-def _announce(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> None:
-    """The model's terms, and an early word on a device that is not there."""
-    reporter.tell(f"model {info.name}: {info.licence}. Cite: {info.citation}")
-    if config.engine.device != "auto":
-        from echogen.diffusion.denoiser import resolve_device
+def _terms(info: CheckpointInfo) -> str:
+    return f"model {info.name}: {info.licence}. Cite: {info.citation}"
 
-        resolve_device(config.engine.device)
+
+def _precision(config: ExpandConfig, overwrite: bool) -> str:
+    """What to paint in: where `auto` was asked for, what the store at hand was begun with.
+
+    Raises:
+        EngineError: no such device.
+    """
+    from echogen.diffusion.denoiser import PRECISIONS, resolve_device, resolve_precision
+
+    device, asked = resolve_device(config.engine.device), config.engine.precision
+    begun = working_store_path(config.output)
+    if asked == "auto" and begun.exists() and not overwrite:
+        with open_store(begun) as store:
+            asked = store.attrs["sampler"].get("precision", asked)
+    dtype = resolve_precision(asked, device)
+    return next(name for name, of_name in PRECISIONS.items() if of_name == dtype)
 
 
 @dataclass
@@ -159,9 +183,11 @@ def _nfe(config: ExpandConfig) -> int:
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Refuse, before any work, what is not a store of ours or cannot be read."""
-    working = working_store_path(output)
-    for path in {output, working}:
-        if path.exists() and not (overwrite and path == output):
+    if overwrite:
+        check_replaceable(output)
+        return
+    for path in {output, working_store_path(output)}:
+        if path.exists():
             open_store(path).close()
 
 
@@ -174,11 +200,23 @@ def _finished(output: Path, wanted: dict[str, Any]) -> bool:
         return store.complete
 
 
+def _begun(working: Path, wanted: dict[str, Any]) -> bool:
+    """Whether this very run was begun and not finished: then --overwrite has been obeyed before."""
+    if not working.exists():
+        return False
+    try:
+        with open_store(working) as store:
+            check_same_run(store.attrs, wanted, str(working))
+            return not store.complete
+    except StoreError:
+        return False
+
+
 def _open_writer(
     config: ExpandConfig, plan: Plan, wanted: dict[str, Any], overwrite: bool, reporter: Reporter
 ) -> StoreWriter:
     working = working_store_path(config.output)
-    if overwrite:
+    if overwrite and not _begun(working, wanted):
         remove_store(config.output)
     if working.exists():
         with open_store(working) as store:
@@ -226,20 +264,25 @@ def _paint_pending(
     total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
     painted = _Painted(device=engine.device, precision=engine.precision)
     reporter.progress("painting", 0, total)
+    # A batch larger than a shard takes several of them at once.
+    together = max(1, engine.batch_size // writer.shard_size)
+    groups = [shards[i : i + together] for i in range(0, len(shards), together)]
+    work = [[row for shard in group for row in rows[shard]] for group in groups]
     stop.finishing = True
     began = time.monotonic()
     with ThreadPoolExecutor(1) as ahead:
-        upcoming = ahead.submit(_render, source, rows[shards[0]])
-        for shard, following in zip(shards, [*shards[1:], None], strict=True):
-            rendered = upcoming.result()
-            if following is not None:
-                upcoming = ahead.submit(_render, source, rows[following])
-            outcomes = []
-            for row, outcome in zip(rows[shard], _outcomes(engine, rendered), strict=True):
-                outcomes.append(outcome)
-                painted.images += row.copy > 0 and isinstance(outcome, Result)
-                reporter.progress("painting", painted.images, total)
-            _write(writer, shard, rows[shard], outcomes)
+        upcoming = ahead.submit(_render, source, work[0])
+        for position, group in enumerate(groups):
+            outcomes = _outcomes(engine, upcoming.result())
+            if position + 1 < len(groups):
+                upcoming = ahead.submit(_render, source, work[position + 1])
+            for shard in group:
+                made = []
+                for row in rows[shard]:
+                    made.append(next(outcomes))
+                    painted.images += row.copy > 0 and isinstance(made[-1], Result)
+                    reporter.progress("painting", painted.images, total)
+                _write(writer, shard, rows[shard], made)
             if stop.signum:
                 break
     stop.finishing = False

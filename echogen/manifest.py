@@ -5,7 +5,7 @@ Also the other way round: whether a store that is already there was made with th
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +62,10 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def attributes(plan: Plan, config: ExpandConfig, info: CheckpointInfo, nfe: int) -> dict[str, Any]:
-    """The store's `echogen` attribute for a new run."""
+def attributes(
+    plan: Plan, config: ExpandConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    """The store's `echogen` attribute for a new run; `precision` is the resolved one."""
     return {
         "format": FORMAT,
         "version": __version__,
@@ -74,7 +76,7 @@ def attributes(plan: Plan, config: ExpandConfig, info: CheckpointInfo, nfe: int)
         "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],
-        "sampler": {**config.sampler.model_dump(mode="json"), "nfe": nfe},
+        "sampler": {**config.sampler.model_dump(mode="json"), "precision": precision, "nfe": nfe},
         "notes": list(plan.notes),
         "complete": False,
     }
@@ -91,27 +93,37 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     Raises:
         StoreError: names the setting, its value in the store and its value now.
     """
-    compared = ("config", "seed", "checkpoint", "sampler", "labels", "dataset", "plan_digest")
-    for name in compared:
+    for name in ("config", "seed", "checkpoint", "sampler", "labels"):
         difference = _first_difference(name, found.get(name), wanted.get(name))
-        if difference is None:
-            continue
-        key, there, here = difference
-        what = (
-            "the dataset's files have changed since"
-            if key.startswith(("dataset.fingerprint", "plan_digest"))
-            else f"it was made with {key} = {there!r}, this run has {here!r}"
+        if difference is not None:
+            key, there, here = difference
+            _refuse(path, f"it was made with {key} = {there!r}, this run has {here!r}")
+    if found["dataset"].get("fingerprint") != wanted["dataset"]["fingerprint"]:
+        _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
+    if found.get("plan_digest") != wanted["plan_digest"]:
+        _refuse(
+            path,
+            f"its plan differs, though settings and files are the same; it was made by echogen "
+            f"{found.get('version')}, this is {__version__}, and libraries may have changed too",
         )
-        raise StoreError(
-            f"{path}: holds another run: {what}. Use the same settings to continue it, another "
-            "--out, or --overwrite to replace it."
-        )
+
+
+def _refuse(path: str, what: str) -> NoReturn:
+    raise StoreError(
+        f"{path}: holds another run: {what}. Use the same settings to continue it, another "
+        "--out, or --overwrite to replace it."
+    )
 
 
 def _recorded_config(config: ExpandConfig) -> dict[str, Any]:
     """What decides the samples; not where they are read, written or painted."""
     recorded: dict[str, Any] = config.model_dump(
-        mode="json", exclude={"input", "output", "engine", "sampler", "checkpoint", "on_error"}
+        mode="json",
+        exclude={
+            **dict.fromkeys(("input", "output", "engine", "sampler", "checkpoint"), True),
+            "on_error": True,
+            "dataset": {"format"},
+        },
     )
     return recorded
 
@@ -123,4 +135,8 @@ def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any
             if below is not None:
                 return below
         return None
-    return None if found == wanted else (name, found, wanted)
+    return None if found == wanted else (name, _brief(found), _brief(wanted))
+
+
+def _brief(value: Any) -> Any:
+    return "(not recorded)" if value is None or isinstance(value, Mapping) else value

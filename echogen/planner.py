@@ -7,13 +7,14 @@ small records come back, so memory does not grow with the dataset's pixels.
 import hashlib
 import os
 import signal
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import repeat
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,7 @@ def build_plan(
         raise PlanError(
             f"{dataset.provenance.root_name}: no frame can be used, of {len(keys)} found.{reason}"
         )
+    _check_millimetres(frames, config.transforms)
     frames.sort(key=lambda planned: planned.frame_id)
     rows.sort(key=lambda row: (row.frame_id, row.copy))
     used_cases = {planned.case_id for planned in frames}
@@ -126,7 +128,9 @@ def _plan_all(
     finished = 0
     # Worker processes inherit a blocked SIGINT: Ctrl-C is the parent's to answer.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(workers, len(groups)), mp_context=get_context("spawn"), initializer=_die_with_parent
+    )
     try:
         outcomes = pool.map(
             _plan_recording, repeat(dataset), groups, repeat(config), chunksize=CHUNK
@@ -141,6 +145,19 @@ def _plan_all(
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot tell its workers: each one waits for the parent's end by itself."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _plan_recording(dataset: Dataset, keys: list[FrameKey], config: ExpandConfig) -> _Outcome:
@@ -246,9 +263,20 @@ def _label_points(frame: Frame) -> npt.NDArray[np.float64]:
     return np.asarray((index + 0.5) * np.array(frame.unit_spacing), dtype=np.float64)
 
 
+def _check_millimetres(frames: Sequence[PlannedFrame], config: TransformConfig) -> None:
+    unknown = [planned.frame_id for planned in frames if planned.spacing_mm is None]
+    if unknown and config.labels_on_paint == "ignore":
+        raise PlanError(
+            f"--labels-on-paint ignore: needs millimetres, but {len(unknown)} frames, such as "
+            f"{unknown[0]}, have no spacing; use keep or clip."
+        )
+
+
 def _settings(config: ExpandConfig, grid: tuple[int, str]) -> dict[str, Any]:
     chosen = config.model_dump(
-        mode="json", include={"copies", "seed", "originals", "dataset", "transforms"}
+        mode="json",
+        include={"copies", "seed", "originals", "dataset", "transforms"},
+        exclude={"dataset": {"format"}},
     )
     return {**chosen, "image_size": grid[0], "resize": grid[1]}
 

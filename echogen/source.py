@@ -52,10 +52,14 @@ class Source:
             yield self._job(row, frame) if isinstance(frame, Frame) else frame
 
     def _read(self, frame_id: str) -> Frame | Problem:
+        key = self.keys[frame_id]
         try:
-            return self.dataset.read(self.keys[frame_id])
+            frame = self.dataset.read(key)
+            same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
             return Problem(frame_id, f"{error} (it could be read when the plan was made)")
+        changed = f"{key.paths[0].name}: its files changed after the plan was made"
+        return frame if same else Problem(frame_id, changed)
 
     def _job(self, row: Row, frame: Frame) -> Job:
         planned = self.frames[row.frame_id]
@@ -66,16 +70,40 @@ class Source:
         return render(frame, planned.sector, row.params, grid, transforms, row.sample_id, row.seed)
 
 
+def list_source(config: ExpandConfig, reporter: Reporter) -> tuple[Dataset, list[FrameKey]]:
+    """Open the dataset and select frames; no pixel is read.
+
+    Raises:
+        DatasetError, UsageError: there is nothing to read.
+    """
+    chosen = config.dataset
+    dataset = open_dataset(config.input, format=chosen.format, labels=chosen.labels)
+    reporter.tell(dataset.describe())
+    return dataset, list(select(dataset.keys(), chosen))
+
+
 def open_source(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) -> Source:
     """Open the dataset, select frames, and plan every sample.
 
     Raises:
         DatasetError, UsageError, PlanError: nothing can be planned.
     """
-    chosen = config.dataset
-    dataset = open_dataset(config.input, format=chosen.format, labels=chosen.labels)
-    reporter.tell(dataset.describe())
-    keys = select(dataset.keys(), chosen)
+    dataset, keys = list_source(config, reporter)
+    return plan_source(config, info, dataset, keys, reporter)
+
+
+def plan_source(
+    config: ExpandConfig,
+    info: CheckpointInfo,
+    dataset: Dataset,
+    keys: list[FrameKey],
+    reporter: Reporter,
+) -> Source:
+    """Plan every sample of the selected frames.
+
+    Raises:
+        DatasetError, PlanError: nothing can be planned.
+    """
     plan = build_plan(
         dataset,
         keys,

@@ -77,6 +77,13 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def remove(output: Path) -> None:
+    if output.is_dir():
+        shutil.rmtree(output)
+    else:
+        output.unlink()
+
+
 def kill_often(settings: dict[str, object], kills: int, seed: int) -> None:
     output = Path(str(settings["output"]))
     rng = random.Random(seed)
@@ -86,9 +93,10 @@ def kill_often(settings: dict[str, object], kills: int, seed: int) -> None:
     os.wait()
     undisturbed = time.monotonic() - undisturbed
     print("reference", digest(output), flush=True)
-    shutil.rmtree(output)
+    remove(output)
     done = 0
-    while done < kills or output.exists():
+    unfinished = False
+    while done < kills or unfinished:
         child = os.fork()
         if child == 0:
             os._exit(run(settings))
@@ -97,11 +105,12 @@ def kill_often(settings: dict[str, object], kills: int, seed: int) -> None:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         done += os.WIFSIGNALED(status)
+        unfinished = os.WIFSIGNALED(status)
         if os.WIFEXITED(status):
             if os.WEXITSTATUS(status) != 0:
                 sys.exit(f"a run ended with {os.WEXITSTATUS(status)}")
             print("resumed", digest(output), flush=True)
-            shutil.rmtree(output)
+            remove(output)
     print("kills", done, flush=True)
 
 

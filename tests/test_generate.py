@@ -352,3 +352,80 @@ def test_the_paper_preset_paints_the_background(
         assert (store.images[:][copies][~keep] > 0).any()
         # Unlike by default, most of the corners outside the fan are painted too.
         assert (~keep[:, :2, :2]).mean() > 0.5
+
+
+def test_a_wrong_input_makes_no_folder(settings: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(DatasetError):
+        run(settings, input=str(tmp_path / "nowhere"), output=str(tmp_path / "new" / "out.zarr"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_precision_is_recorded_compared_and_continued(settings: dict[str, object]) -> None:
+    run(settings, engine={"precision": "bf16"})
+    with open_store(Path(str(settings["output"]))) as store:
+        assert store.attrs["sampler"]["precision"] == "bf16"
+    with pytest.raises(StoreError, match=r"sampler\.precision = 'bf16', this run has 'fp32'"):
+        run(settings, engine={"precision": "fp32"})
+    assert run(settings, engine={"precision": "auto"}).painted == 0
+
+
+def test_an_interrupted_overwrite_is_continued_by_the_same_call(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen import generate
+
+    run(settings, copies=1)
+    real = generate._write
+    written: list[int] = []
+
+    def killed(writer: object, shard: int, *rest: object) -> None:
+        if shard == 2:
+            raise KeyboardInterrupt
+        written.append(shard)
+        real(writer, shard, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generate, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, overwrite=True)
+    assert written == [0, 1]
+    monkeypatch.setattr(generate, "_write", real)
+    report = run(settings, overwrite=True)
+    assert report.counts.copies == 12
+    assert 0 < report.painted < 12
+
+
+@pytest.mark.parametrize("shard_size", [1, 2, 16])
+def test_shards_change_no_sample_and_a_larger_batch_takes_several(
+    settings: dict[str, object], tmp_path: Path, shard_size: int
+) -> None:
+    run(settings)
+    other = run(
+        settings,
+        output=str(tmp_path / "other.zarr"),
+        store={"shard_size": shard_size},
+        engine={"batch_size": 7},
+    )
+    assert other.painted == 12
+    a, b = everything(tmp_path / "out.zarr"), everything(tmp_path / "other.zarr")
+    for name in ("sample_id", "masks", "keep", "status"):
+        np.testing.assert_array_equal(a[name], b[name])
+    assert abs(a["images"].astype(int) - b["images"]).max() <= 1
+
+
+def test_ignoring_near_cuts_needs_millimetres(settings: dict[str, object], tmp_path: Path) -> None:
+    import SimpleITK
+    from conftest import fan_frame
+
+    from echogen.errors import PlanError
+
+    for folder, array in zip(("images", "labels"), fan_frame(3), strict=True):
+        (tmp_path / "png" / folder).mkdir(parents=True)
+        path = str(tmp_path / "png" / folder / "a.png")
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), path)
+    png = str(tmp_path / "png")
+    with pytest.raises(PlanError, match="ignore: needs millimetres"):
+        run(settings, input=png, transforms={"labels_on_paint": "ignore"})
+    report = run(settings, input=png)
+    assert report.counts.copies == 3
+    with open_store(Path(report.output)) as store:
+        assert np.isnan(store.columns["spacing_mm"]).all()

@@ -37,17 +37,23 @@ def wait_for_painting(process: subprocess.Popen[str], images: int = 1) -> None:
     raise AssertionError(f"it never painted: {process.stderr and process.stderr.read()}")
 
 
-def test_killed_twenty_times_it_ends_as_an_undisturbed_run(
-    settings: dict[str, object], tmp_path: Path
+@pytest.mark.parametrize(("suffix", "kills"), [("zarr", 20), ("h5", 8)])
+def test_killed_again_and_again_it_ends_as_an_undisturbed_run(
+    settings: dict[str, object], tmp_path: Path, suffix: str, kills: int
 ) -> None:
-    small = {**settings, "copies": 2, "store": {"shard_size": 2}}
-    process = start(small, tmp_path, "--kill", "20", "1")
+    small = {
+        **settings,
+        "output": str(tmp_path / f"out.{suffix}"),
+        "copies": 2,
+        "store": {"shard_size": 2},
+    }
+    process = start(small, tmp_path, "--kill", str(kills), "1")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     lines = [line.split() for line in out.splitlines()]
     reference = next(value for word, value in lines if word == "reference")
     resumed = [value for word, value in lines if word == "resumed"]
-    assert ["kills", "20"] in lines
+    assert ["kills", str(kills)] in lines
     assert resumed
     assert set(resumed) == {reference}
 
@@ -113,3 +119,31 @@ def test_a_full_disk_ends_in_one_line_and_a_store_that_resumes(
     report = expand(make_config(settings))
     assert report.exit_code == 0
     assert 0 < report.painted < 12
+
+
+def test_planning_workers_end_with_a_killed_parent(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from echogen.planner import _die_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(2, get_context('spawn'), initializer=_die_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 600)\n"
+        "    time.sleep(600)\n"
+    )
+    program = tmp_path / "plan.py"
+    program.write_text(code)
+    parent = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    # The pipe closes when its last holder, a worker, has ended.
+    parent.communicate(timeout=60)
+    assert (
+        not Path(f"/proc/{worker}/stat").exists()
+        or " Z " in Path(f"/proc/{worker}/stat").read_text()
+    )

@@ -11,7 +11,7 @@ import typer
 from echogen import __version__
 from echogen.cli.expand import expand
 from echogen.cli.phantom import phantom
-from echogen.errors import EXIT_SIGINT, EchogenError
+from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
 from echogen.interrupt import Interrupted
 
 app = typer.Typer(
@@ -60,5 +60,10 @@ def main() -> None:
     except Interrupted as stopped:
         typer.echo("echogen: stopped; the same command continues where it was.", err=True)
         sys.exit(128 + stopped.signum)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"echogen: {error}", err=True)
+        sys.exit(StoreError.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_SIGINT)

@@ -113,7 +113,7 @@ class LocalEngine:
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise EngineError(
-                        f"painting failed on {self.denoiser.device}: {error}"
+                        f"painting failed on {self.denoiser.device}: {_first_line(error)}"
                     ) from error
                 self._halve()
                 continue
@@ -145,7 +145,7 @@ def _result(job: Job, painted: FloatGrid | None) -> Result:
     if painted is None:
         return Result(job.sample_id, known, job.label, job.keep, job.label_on_paint)
     if not np.isfinite(painted).all():
-        error = "the sampler gave values that are not finite; try --precision fp32"
+        error = "the sampler gave values that are not finite; try --overwrite --precision fp32"
         return Result(job.sample_id, known, job.label, job.keep, job.label_on_paint, error)
     image = np.where(job.keep, known, to_uint8(painted))
     return Result(job.sample_id, image, job.label, job.keep, job.label_on_paint)
@@ -153,3 +153,7 @@ def _result(job: Job, painted: FloatGrid | None) -> Result:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

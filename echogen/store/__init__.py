@@ -21,7 +21,14 @@ from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
 from echogen.store.lock import lock_path, store_lock
 from echogen.store.reader import StoreReader, damaged_samples
 from echogen.store.schema import COLUMNS, FORMAT, PLANNED, Column, Status, sample_sha256
-from echogen.store.zarr_store import StoreWriter, create_store, open_zarr, remove_zarr, resume_store
+from echogen.store.zarr_store import (
+    StoreWriter,
+    check_zarr,
+    create_store,
+    open_zarr,
+    remove_zarr,
+    resume_store,
+)
 
 __all__ = [
     "COLUMNS",
@@ -31,6 +38,7 @@ __all__ = [
     "Status",
     "StoreReader",
     "StoreWriter",
+    "check_replaceable",
     "convert_to_h5",
     "create_store",
     "damaged_samples",
@@ -66,13 +74,11 @@ def open_store(path: Path) -> StoreReader:
     return open_zarr(path)
 
 
-def remove_store(path: Path) -> None:
-    """Removes the store at `path` and, for an `.h5`, its working store; nothing that is not one.
-
-    Call it under `store_lock`. Where nothing exists, nothing happens.
+def check_replaceable(path: Path) -> None:
+    """Refuses to call something a store that may be removed, unless it is one; see `remove_store`.
 
     Raises:
-        StoreError: what lies there is not an echogen store, or the disk refuses.
+        StoreError: what lies at `path`, or at its working store's place, is not an echogen store.
     """
     for place in dict.fromkeys((path, working_store_path(path))):
         if place.is_file():
@@ -84,6 +90,21 @@ def remove_store(path: Path) -> None:
                     f"{place} is left as it is: it cannot be told to be an echogen store. "
                     "If you do not need it, delete it yourself."
                 ) from error
+        elif place.exists():
+            check_zarr(place)
+
+
+def remove_store(path: Path) -> None:
+    """Removes the store at `path` and, for an `.h5`, its working store; nothing that is not one.
+
+    Call it under `store_lock`. Where nothing exists, nothing happens.
+
+    Raises:
+        StoreError: what lies there is not an echogen store, or the disk refuses.
+    """
+    check_replaceable(path)
+    for place in dict.fromkeys((path, working_store_path(path))):
+        if place.is_file():
             try:
                 place.unlink()
             except OSError as error:

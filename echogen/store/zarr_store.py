@@ -154,7 +154,7 @@ class StoreWriter:
             )
         reader = _reader(self.path, self.attrs, self._group)
         failed = failed_samples(reader.columns)
-        skipped = int(self.attrs["problems_at_planning"])
+        skipped = int(self.attrs.get("problems_at_planning", 0))
         with disk_errors(self.path, 1024 * (len(failed) + 1)):
             for part, name in enumerate(("id", "reason")):
                 array = self._group[f"{PROBLEMS}/{name}"]
@@ -252,15 +252,24 @@ def clear_leftovers(path: Path) -> None:
             shutil.rmtree(leftover)
 
 
+def check_zarr(path: Path) -> None:
+    """Refuses what is not an echogen store; a damaged one is still one.
+
+    Raises:
+        StoreError: not an echogen store.
+    """
+    ours = ("images", "masks", "keep", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
+    if not all((path / name / "zarr.json").is_file() for name in ours):
+        _root_attribute(path)
+
+
 def remove_zarr(path: Path) -> None:
     """Removes an echogen store, damaged or not, and nothing else; a kill leaves nothing at `path`.
 
     Raises:
         StoreError: not an echogen store, or the disk refuses.
     """
-    ours = ("images", "masks", "keep", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
-    if not all((path / name / "zarr.json").is_file() for name in ours):
-        _root_attribute(path)
+    check_zarr(path)
     with disk_errors(path, 0):
         clear_leftovers(path)
         doomed = path.with_name(f".{path.name}.removing-{os.getpid()}")
