@@ -55,7 +55,9 @@ VARY = AugmentConfig(0.5, (0.8, 1.1), (0.8, 1.2), 10.0, 0.1, 0.2)
 
 
 def recipe(**changes: object) -> TrainConfig:
-    optimiser = OptimiserConfig(batch_size=4, warmup_steps=2, ema_half_life=50, dropout=0.1)
+    optimiser = OptimiserConfig(
+        batch_size=4, warmup_steps=2, ema_half_life=50, ema_ramp=1.0, dropout=0.1
+    )
     base = TrainConfig(
         "tiny", SIDE, 2, NETWORK, SCHEDULE, optimiser=optimiser, augment=VARY, loss=LossConfig()
     )
