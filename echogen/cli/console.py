@@ -64,7 +64,7 @@ class ConsoleReporter:
 
     def _write_line(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done < total and now - self._last_line < LINE_EVERY_S:
+        if done < total and (not done or now - self._last_line < LINE_EVERY_S):
             return
         self._last_line = now
         took = now - self._began
