@@ -107,6 +107,9 @@ def test_packed_frames_come_back_and_bad_files_are_named(tmp_path, packed):
     assert back.case_ids == packed.case_ids
     with pytest.raises(DatasetError, match=r"f\.npz.*expected uint8 \(N, 32, 32\)"):
         load_packed(tmp_path / "f.npz", 32)
+    np.savez(tmp_path / "i.npz", frames=packed.frames / 255.0, case_ids=np.array(packed.case_ids))
+    with pytest.raises(DatasetError, match=r"i\.npz: 'frames' is float64"):
+        load_packed(tmp_path / "i.npz", SIDE)
     (tmp_path / "g.npz").write_bytes(b"nothing")
     with pytest.raises(DatasetError, match=r"g\.npz: not packed frames"):
         load_packed(tmp_path / "g.npz", SIDE)
