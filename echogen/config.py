@@ -44,8 +44,8 @@ class TransformConfig(_Strict):
     Each move is drawn with `probability`. `depth` scales the shown depth about the apex,
     `tilt_deg` turns about the apex, `width` scales across the sector's axis, `shift` is a radius
     in fractions of the image's height, its direction uniform. A draw is valid when at least
-    `min_label_inside` of the labelled pixels stay in the sector and the move leaves at least
-    `min_hole` of the sector empty.
+    `min_label_inside` of the labelled pixels stay in the sector and the move leaves between
+    `min_hole` and `max_hole` of the sector empty.
     """
 
     probability: float = Field(default=0.5, ge=0, le=1)
@@ -56,6 +56,7 @@ class TransformConfig(_Strict):
     border: float = Field(default=5 / 256, ge=0, le=0.25)
     min_label_inside: float = Field(default=0.5, ge=0, le=1)
     min_hole: float = Field(default=0.005, ge=0, le=1)
+    max_hole: float = Field(default=1.0, ge=0, le=1)
     max_tries: int = Field(default=30, ge=1, le=255)
     outside: Literal["background", "inpaint"] = "background"
     label_outside: Literal["keep", "clip"] = "keep"

@@ -158,6 +158,15 @@ def test_a_draw_that_loses_the_heart_is_not_valid() -> None:
     assert not lost.accepted(TransformConfig())
 
 
+def test_a_hole_can_be_too_large() -> None:
+    grid = Grid((240, 240), (0.5, 0.5))
+    heart = np.array([[60.0, 60.0]])
+    halved = assess(TransformParams(depth=1.5), SECTOR, grid, heart, TransformConfig())
+    assert 0.4 < halved.hole < 0.7
+    assert halved.accepted(TransformConfig())
+    assert not halved.accepted(TransformConfig(max_hole=0.4))
+
+
 def test_stretch_fills_the_square_and_letterbox_keeps_the_aspect() -> None:
     stretch = model_grid((400, 300), (0.3, 0.3), 256, "stretch")
     assert stretch.spacing_mm == pytest.approx((400 * 0.3 / 256, 300 * 0.3 / 256))

@@ -193,7 +193,8 @@ class Validity:
 
     def accepted(self, config: TransformConfig) -> bool:
         """Whether the draw makes a copy worth painting."""
-        return self.label_inside >= config.min_label_inside and self.hole >= config.min_hole
+        enough = self.label_inside >= config.min_label_inside
+        return enough and config.min_hole <= self.hole <= config.max_hole
 
 
 def assess(
