@@ -19,8 +19,8 @@ from echogen.source import Source, open_source
 from echogen.types import Job, Result
 
 HERE = Path(__file__).parent
-SHOWN = ("patient0001_4CH_ED_copy4", "patient0003_2CH_ED_copy2", "patient0005_4CH_ED_copy1")
-SCHEDULES = ((10, 1, 1), (20, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
+SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
+SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
 
 
 def configuration(steps: int, jump_length: int, resamplings: int) -> ExpandConfig:
@@ -49,7 +49,7 @@ def moved(result: Result) -> Rgb:
 
 
 def main() -> None:
-    config = configuration(25, 5, 5)
+    config = configuration(25, 5, 3)
     source = open_source(config, read_info("builtin"), Quiet())
     jobs = jobs_of(source, list(SHOWN))
     originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])

@@ -88,7 +88,7 @@ class SamplerConfig(_Strict):
     name: Literal["repaint"] = "repaint"
     steps: int = Field(default=25, ge=1)
     jump_length: int = Field(default=5, ge=1)
-    resamplings: int = Field(default=5, ge=1)
+    resamplings: int = Field(default=3, ge=1)
 
 
 class EngineConfig(_Strict):

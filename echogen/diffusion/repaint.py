@@ -39,7 +39,7 @@ class RepaintSampler:
 
     steps: int = 25
     jump_length: int = 5
-    resamplings: int = 5
+    resamplings: int = 3
 
     def __post_init__(self) -> None:
         repaint_times(self.steps, self.jump_length, self.resamplings)
