@@ -146,7 +146,8 @@ def open_engine(config: ExpandConfig, reporter: Reporter, precision: str = "") -
 
 
 def _terms(info: CheckpointInfo) -> str:
-    return f"model {info.name}: {info.licence}. Cite: {info.citation}"
+    limit = " (non-commercial research only)" if "-NC" in info.licence else ""
+    return f"model {info.name}: {info.licence}{limit}. Cite: {info.citation}"
 
 
 def _precision(config: ExpandConfig, overwrite: bool) -> str:

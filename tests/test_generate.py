@@ -429,3 +429,13 @@ def test_ignoring_near_cuts_needs_millimetres(settings: dict[str, object], tmp_p
     assert report.counts.copies == 3
     with open_store(Path(report.output)) as store:
         assert np.isnan(store.columns["spacing_mm"]).all()
+
+
+def test_the_builtin_models_terms_are_told() -> None:
+    from echogen.diffusion.checkpoint import read_info
+    from echogen.generate import _terms
+
+    line = _terms(read_info("builtin"))
+    assert "CC BY-NC-SA 4.0 (non-commercial research only)" in line
+    assert "Leclerc" in line
+    assert "\n" not in line
