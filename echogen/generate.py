@@ -156,15 +156,14 @@ def _precision(config: ExpandConfig, overwrite: bool) -> str:
     Raises:
         EngineError: no such device.
     """
-    from echogen.diffusion.denoiser import PRECISIONS, resolve_device, resolve_precision
+    from echogen.diffusion.denoiser import precision_name, resolve_device, resolve_precision
 
     device, asked = resolve_device(config.engine.device), config.engine.precision
     begun = working_store_path(config.output)
     if asked == "auto" and begun.exists() and not overwrite:
         with open_store(begun) as store:
             asked = store.attrs["sampler"].get("precision", asked)
-    dtype = resolve_precision(asked, device)
-    return next(name for name, of_name in PRECISIONS.items() if of_name == dtype)
+    return precision_name(resolve_precision(asked, device))
 
 
 @dataclass

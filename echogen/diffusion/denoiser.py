@@ -245,6 +245,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """The name in `PRECISIONS` of a type that `resolve_precision` gave."""
+    return next(name for name, named in PRECISIONS.items() if named == dtype)
+
+
 def _cpu_multiplies_bf16() -> bool:
     capabilities: dict[str, Any] = getattr(
         torch.cpu, "get_capabilities", dict

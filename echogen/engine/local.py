@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from echogen.diffusion.checkpoint import load_checkpoint
-from echogen.diffusion.denoiser import PRECISIONS, Denoiser
+from echogen.diffusion.denoiser import Denoiser, precision_name
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.repaint import Sampler, make_sampler
 from echogen.errors import EngineError
@@ -81,7 +81,7 @@ class LocalEngine:
     @property
     def precision(self) -> str:
         """The network's number format: fp32, bf16 or fp16."""
-        return next(name for name, dtype in PRECISIONS.items() if dtype == self.denoiser.dtype)
+        return precision_name(self.denoiser.dtype)
 
     def seconds_per_image(self, jobs: Sequence[Job]) -> float:
         """An estimate from three evaluations of one batch; 0 without jobs to paint."""
@@ -110,7 +110,7 @@ class LocalEngine:
             batch = jobs[start : start + self.batch_size]
             try:
                 painted.extend(self._paint_batch(batch))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
                 if not _out_of_memory(error):
                     raise EngineError(
                         f"painting failed on {self.denoiser.device}: {_first_line(error)}"
