@@ -47,8 +47,8 @@ class Denoiser:
     """A network with everything a sampler needs to use it.
 
     Attributes:
-        network: (B, C patch^2, H/patch, W/patch) and (B,) int64 timesteps to the raw output, with
-            twice the channels for a learned range.
+        network: (B, C patch^2, H/patch, W/patch) and (B,) timesteps, int64 or float32 between
+            them, to the raw output, with twice the channels for a learned range.
         schedule: the full schedule it was trained on.
         prediction_type: what its output means.
         variance_type: of the reverse step.
@@ -72,25 +72,27 @@ class Denoiser:
     image_size: int | None = None
     name: str = ""
 
-    def predict(self, x: Tensor, t: int) -> Prediction:
+    def predict(self, x: Tensor, t: float) -> Prediction:
         """The clean image behind x_t.
 
         Args:
             x: (B, C, H, W) float32 on `device`.
-            t: the model's timestep, an index into `schedule`.
+            t: the model's timestep in [0, T - 1], an index into `schedule` or between two.
 
         Returns:
             float32 tensors of x's shape, whatever precision the network runs in.
         """
         packed = torch.pixel_unshuffle(x, self.patch)
         packed = packed.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        timesteps = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        kind = torch.int64 if float(t).is_integer() else torch.float32
+        timesteps = torch.full((len(x),), t, dtype=kind, device=x.device)
         output = self.network(packed, timesteps).to(torch.float32)
         mix = None
         if self.variance_type == "learned_range":
             output, mix = output.chunk(2, dim=1)
             mix = (self._unpack(mix) + 1.0) / 2.0
-        x0 = self._x0(x, self._unpack(output), float(self.schedule.alphas_cumprod[t]))
+        abar = 1.0 / (1.0 + self.schedule.sigma_at(t) ** 2)
+        x0 = self._x0(x, self._unpack(output), abar)
         return Prediction(x0 if self.clip is None else x0.clamp(-self.clip, self.clip), mix)
 
     def _unpack(self, packed: Tensor) -> Tensor:

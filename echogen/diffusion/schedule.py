@@ -43,6 +43,21 @@ class Schedule:
         return len(self.betas)
 
     @property
+    def sigmas(self) -> Float64:
+        """(T,) sqrt((1 - abar) / abar), increasing: x_t / sqrt(abar) is x_0 + sigma noise."""
+        return np.sqrt((1.0 - self.alphas_cumprod) / self.alphas_cumprod)
+
+    def sigma_at(self, t: float) -> float:
+        """sigma at a timestep in [0, T - 1]; between two steps, log sigma is linear in t."""
+        if float(t).is_integer():
+            return float(self.sigmas[int(t)])
+        return float(np.exp(np.interp(t, np.arange(self.steps), np.log(self.sigmas))))
+
+    def timestep_at(self, sigma: float) -> float:
+        """The inverse of `sigma_at`; 0 or T - 1 where sigma lies outside the schedule."""
+        return float(np.interp(np.log(sigma), np.log(self.sigmas), np.arange(self.steps)))
+
+    @property
     def alphas_cumprod_prev(self) -> Float64:
         """(T,) abar of the step before; 1 before the first."""
         return np.append(1.0, self.alphas_cumprod[:-1])
