@@ -94,12 +94,14 @@ class SamplerConfig(_Strict):
 class EngineConfig(_Strict):
     """Where and how to paint; none of this changes which samples are made.
 
-    `batch_size` 0 chooses one for the device. `workers` 0 takes every core for planning.
+    `batch_size` 0 chooses one for the device. `compile` "on" runs the network through
+    torch.compile, "graphs" with CUDA graphs besides. `workers` 0 takes every core for planning.
     """
 
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: int = Field(default=0, ge=0)
+    compile: Literal["off", "on", "graphs"] = "off"
     workers: int = Field(default=0, ge=0)
 
 

@@ -96,6 +96,14 @@ def expand(
     batch_size: Annotated[
         int | None, Flag(help="Images at once; 0 chooses.", rich_help_panel=PAINT)
     ] = None,
+    compile: Annotated[
+        str | None,
+        Flag(
+            metavar="off|on|graphs",
+            help="Compile the network first, with CUDA graphs or without; for long runs on a GPU.",
+            rich_help_panel=PAINT,
+        ),
+    ] = None,
     workers: Annotated[
         int | None, Flag(help="Planning processes; 0 takes all cores.", rich_help_panel=RUN)
     ] = None,
@@ -156,7 +164,7 @@ _TOP = ("input", "output", "copies", "seed", "originals", "on_error", "checkpoin
 _TABLES = {
     "dataset": ("format", "views", "phases", "split", "cases", "limit"),
     "transforms": ("labels_on_paint",),
-    "engine": ("device", "precision", "batch_size", "workers"),
+    "engine": ("device", "precision", "batch_size", "compile", "workers"),
 }
 _LISTS = ("views", "phases", "cases")
 

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from echogen.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from echogen.diffusion.compiled import CompileMode
     from echogen.diffusion.denoiser import Denoiser
 
 FORMAT = 1
@@ -158,7 +159,12 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
 
 
 def load_checkpoint(
-    path_or_name: str | Path, device: str = "auto", precision: str = "auto"
+    path_or_name: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compile: "CompileMode" = "off",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> "Denoiser":
     """The checkpoint as a denoiser, its files verified first.
 
@@ -166,6 +172,8 @@ def load_checkpoint(
         path_or_name: a folder, or "builtin".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "auto", "fp32", "bf16" or "fp16", of the network's weights and activations.
+        compile: "off", "on" (torch.compile) or "graphs" (CUDA graphs besides).
+        tell: called with one line when compiling begins, and where it fails.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit together.
@@ -177,7 +185,9 @@ def load_checkpoint(
     with checkpoint_folder(path_or_name) as folder:
         network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
         scheduler = read_json(folder / SCHEDULER_CONFIG)
-        return build_denoiser(network, scheduler, info, device, precision)
+        return build_denoiser(
+            network, scheduler, info, device, precision, compile=compile, tell=tell
+        )
 
 
 def save_checkpoint(

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
+from echogen.diffusion.compiled import COMPILE_MODES, CompiledNetwork, CompileMode, Network
+from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.schedule import Schedule, schedule_from_config
 from echogen.errors import CheckpointError, EngineError, UsageError
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
+Wrapper = Callable[[Network], Network]
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -47,8 +50,8 @@ class Denoiser:
     """A network with everything a sampler needs to use it.
 
     Attributes:
-        network: (B, C patch^2, H/patch, W/patch) and (B,) timesteps, int64 or float32 between
-            them, to the raw output, with twice the channels for a learned range.
+        network: (B, C patch^2, H/patch, W/patch) and (B,) timesteps, all equal, on the CPU, int64
+            or float32 between them, to the raw output, with twice the channels for a learned range.
         schedule: the full schedule it was trained on.
         prediction_type: what its output means.
         variance_type: of the reverse step.
@@ -60,7 +63,7 @@ class Denoiser:
         name: of the checkpoint, for messages.
     """
 
-    network: Callable[[Tensor, Tensor], Tensor]
+    network: Network
     schedule: Schedule
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_small"
@@ -83,10 +86,9 @@ class Denoiser:
             float32 tensors of x's shape, whatever precision the network runs in.
         """
         packed = torch.pixel_unshuffle(x, self.patch)
-        packed = packed.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        packed = packed.to(self.dtype, memory_format=torch.channels_last)
         kind = torch.int64 if float(t).is_integer() else torch.float32
-        timesteps = torch.full((len(x),), t, dtype=kind, device=x.device)
-        output = self.network(packed, timesteps).to(torch.float32)
+        output = self.network(packed, torch.full((len(x),), t, dtype=kind))
         mix = None
         if self.variance_type == "learned_range":
             output, mix = output.chunk(2, dim=1)
@@ -96,14 +98,14 @@ class Denoiser:
         return Prediction(x0 if self.clip is None else x0.clamp(-self.clip, self.clip), mix)
 
     def _unpack(self, packed: Tensor) -> Tensor:
-        return torch.pixel_shuffle(packed, self.patch).contiguous()
+        return torch.pixel_shuffle(packed, self.patch).to(torch.float32).contiguous()
 
     def _x0(self, x: Tensor, output: Tensor, abar: float) -> Tensor:
         signal, noise = abar**0.5, (1.0 - abar) ** 0.5
         if self.prediction_type == "epsilon":
-            output = (x - noise * output) / signal
+            output = torch.add(x, output, alpha=-noise) / signal
         elif self.prediction_type == "v_prediction":
-            output = signal * x - noise * output
+            output = torch.add(signal * x, output, alpha=-noise)
         return output
 
 
@@ -113,16 +115,29 @@ def build_denoiser(
     info: CheckpointInfo,
     device: str = "auto",
     precision: str = "auto",
+    *,
+    compile: CompileMode = "off",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Denoiser:
     """A denoiser from a network, a diffusers scheduler configuration and the preprocessing.
 
-    The network is moved to the device and precision in place.
+    The network is moved to the device and precision in place, and taken to pieces where
+    `FastUNet` can do its work.
+
+    Args:
+        network: a `UNet2DModel` in float32.
+        scheduler_config, info: of its checkpoint.
+        device, precision: as `resolve_device` and `resolve_precision` read them.
+        compile: "on" runs the network through torch.compile, "graphs" records CUDA graphs too.
+        tell: called with one line when compiling begins, and where it fails.
 
     Raises:
         CheckpointError: the configuration asks for something unknown, or the parts do not fit.
         EngineError: there is no such device.
-        UsageError: the precision is not known.
+        UsageError: the precision or `compile` is not known.
     """
+    if compile not in COMPILE_MODES:
+        raise UsageError(f"compile: expected {', '.join(COMPILE_MODES)}; got {compile!r}")
     prediction = scheduler_config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise CheckpointError(
@@ -141,11 +156,8 @@ def build_denoiser(
     clip = float(scheduler_config.get("clip_sample_range", 1.0))
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
-    network.eval().requires_grad_(False)
-    torch.nn.Module.to(network, target, dtype)  # the override of diffusers warns here
-    cast(Any, torch.nn.Module.to)(network, memory_format=torch.channels_last)
     return Denoiser(
-        network=_raw_output(network),
+        network=_prepared(network, target, dtype, _wrapper(compile, target, tell)),
         schedule=schedule_from_config(scheduler_config),
         prediction_type=cast(PredictionType, prediction),
         variance_type=cast(VarianceType, variance),
@@ -259,12 +271,31 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _raw_output(network: torch.nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    def call(x: Tensor, timesteps: Tensor) -> Tensor:
+def _prepared(
+    network: torch.nn.Module, device: torch.device, dtype: torch.dtype, wrap: Wrapper
+) -> Network:
+    """The network where it is to run, in the form that `Denoiser.network` has."""
+    if is_supported(network):
+        fast = FastUNet(network, device, dtype)
+        run = wrap(fast)
+        return lambda x, timesteps: run(x, fast.modulation(float(timesteps[0])))
+    network.eval().requires_grad_(False)
+    torch.nn.Module.to(network, device, dtype)  # the override of diffusers warns here
+    cast(Any, torch.nn.Module.to)(network, memory_format=torch.channels_last)
+
+    def plain(x: Tensor, timesteps: Tensor) -> Tensor:
         output: Tensor = network(x, timesteps, return_dict=False)[0]
         return output
 
-    return call
+    run_plain = wrap(plain)
+    return lambda x, timesteps: run_plain(x, timesteps.to(x.device))
+
+
+def _wrapper(compile: CompileMode, device: torch.device, tell: Callable[[str], None]) -> Wrapper:
+    if compile == "off":
+        return lambda network: network
+    graphs = compile == "graphs" and device.type == "cuda"
+    return lambda network: CompiledNetwork(network, graphs, tell)
 
 
 def _check_channels(network: torch.nn.Module, variance: str, info: CheckpointInfo) -> None:
