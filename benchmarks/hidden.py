@@ -8,17 +8,24 @@ draw, so that a long series can be interrupted. The cache shows patients: keep i
 
 import dataclasses
 import hashlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import echogen.diffusion
 from echogen.config import load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.generate import open_engine
+from echogen.geometry.transforms import Grid, footprint, sector_on_grid
+from echogen.manifest import grid_of
 from echogen.report import Quiet
 from echogen.source import open_source
 from echogen.types import Job, to_uint8
+
+BY_VALUE = ("name", "steps", "jump_length", "resamplings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +36,20 @@ class Hidden:
         jobs: what a sampler gets.
         truths: (N, h, w) uint8, the whole frames.
         keep: (N, h, w) bool, False where hidden.
-        of: whose frames these are, in words.
+        inside: (N, h, w) bool, the fans.
+        sectors: (N, 6) the fans, in pixels, as in the store.
+        aspects: (N,) displayed width of a pixel over its height.
+        patients: whose frames these are, how many.
+        of: and which, in words.
     """
 
     jobs: list[Job]
     truths: np.ndarray
     keep: np.ndarray
+    inside: np.ndarray
+    sectors: np.ndarray
+    aspects: np.ndarray
+    patients: int
     of: str
 
 
@@ -46,24 +61,42 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     listed = [case for case in held_out if list(data.rglob(case))]
     settings["dataset"] = {"cases": listed}
     source = open_source(load_config(None, {}, settings), info, Quiet())
+    moved_at_all = {row.frame_id for row in source.plan.rows if row.copy and not row.rejected}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
-    names = {source.plan.frames[i].frame_id for i in chosen}
-    rows = [row for row in source.plan.rows if row.frame_id in names and not row.rejected]
+    frames = [source.plan.frames[i] for i in sorted(chosen)]
+    frames = [planned for planned in frames if planned.frame_id in moved_at_all]
+    names = {planned.frame_id for planned in frames}
+    rows = [row for row in source.plan.rows if row.frame_id in names]
     jobs = [job for job in source.jobs(rows) if isinstance(job, Job)]
     wholes, moved = jobs[::2], jobs[1::2]
     hidden = [
         dataclasses.replace(m, image=np.where(m.keep, w.image, np.float32(-1)))
         for w, m in zip(wholes, moved, strict=True)
     ]
+    fans = [sector_on_grid(planned.sector, grid_of(planned, source.plan)) for planned in frames]
+    shown = [
+        footprint(
+            planned.sector,
+            Grid(planned.shape, planned.spacing_mm or (1.0, 1.0)),
+            *grid_of(planned, source.plan).centres_mm(),
+        )
+        for planned in frames
+    ]
     return Hidden(
         hidden,
         np.stack([to_uint8(job.image) for job in wholes]),
         np.stack([job.keep for job in hidden]),
+        np.stack(shown),
+        np.stack([sector for sector, _ in fans]).astype(np.float64),
+        np.array([aspect for _, aspect in fans]),
+        len({source.keys[planned.frame_id].case_id for planned in frames}),
         "held-out patients" if listed else "all frames",
     )
 
 
-def paint(hidden: Hidden, sampler: dict[str, Any], run: int, draws: int, cache: Path) -> np.ndarray:
+def paint(
+    hidden: Hidden, sampler: dict[str, Any], run: int, draws: int, cache: Path | None
+) -> np.ndarray:
     """Every frame painted `draws` times: (draws, N, h, w) uint8.
 
     Args:
@@ -71,17 +104,15 @@ def paint(hidden: Hidden, sampler: dict[str, Any], run: int, draws: int, cache: 
         sampler: settings, as in the configuration.
         run: another number gives other noise.
         draws: paintings of each frame.
-        cache: where finished draws are read from and kept.
+        cache: where finished draws are read from and kept; None keeps nothing.
     """
-    settings = "-".join(str(value) for value in sampler.values())
-    frames = hashlib.sha256(hidden.keep.tobytes() + hidden.truths.tobytes()).hexdigest()[:12]
-    model = read_info("builtin").sha256[:12]
-    folder = cache / f"{model}-{frames}" / f"{settings}-run{run}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = None if cache is None else _folder(hidden, sampler, run, cache)
     engine = None
+    painted = []
     for draw in range(draws):
-        file = folder / f"{draw}.npy"
-        if file.exists():
+        file = None if folder is None else folder / f"{draw}.npy"
+        if file is not None and file.exists():
+            painted.append(np.load(file))
             continue
         if engine is None:
             given = {"input": "x", "output": "x.zarr", "sampler": sampler}
@@ -89,11 +120,38 @@ def paint(hidden: Hidden, sampler: dict[str, Any], run: int, draws: int, cache: 
         jobs = [
             dataclasses.replace(job, seed=_seed(job.sample_id, run, draw)) for job in hidden.jobs
         ]
-        images = np.stack([result.image for result in engine.run(jobs)])
-        np.save(folder / "part.npy", images)
-        (folder / "part.npy").rename(file)
-        print(f"{folder.name}: draw {draw + 1} of {draws}", flush=True)
-    return np.stack([np.load(folder / f"{draw}.npy") for draw in range(draws)])
+        painted.append(np.stack([result.image for result in engine.run(jobs)]))
+        if file is not None:
+            np.save(file.with_name("part.npy"), painted[-1])
+            file.with_name("part.npy").rename(file)
+        print(f"{_name(sampler)} run {run}: draw {draw + 1} of {draws}", file=sys.stderr)
+    return np.stack(painted)
+
+
+def _name(sampler: dict[str, Any]) -> str:
+    """The settings in one word, such as `repaint-25-5-3`."""
+    return "-".join(
+        str(value) if key in BY_VALUE else f"{key}={value}" for key, value in sampler.items()
+    )
+
+
+def _folder(hidden: Hidden, sampler: dict[str, Any], run: int, cache: Path) -> Path:
+    """Where the draws of a run are kept; says so if other code has painted those that are there."""
+    frames = hashlib.sha256(hidden.keep.tobytes() + hidden.truths.tobytes()).hexdigest()[:12]
+    model = read_info("builtin").sha256[:12]
+    folder = cache / f"{model}-{frames}" / f"{_name(sampler)}-run{run}"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = sorted(Path(echogen.diffusion.__path__[0]).glob("*.py"))
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+    made = folder / "made.json"
+    if not list(folder.glob("*.npy")):
+        made.write_text(json.dumps({"sampler": sampler, "code": code}) + "\n")
+    elif made.exists() and json.loads(made.read_text())["code"] != code:
+        print(
+            f"{folder}: painted before echogen/diffusion changed; remove it to paint again",
+            file=sys.stderr,
+        )
+    return folder
 
 
 def _seed(sample_id: str, run: int, draw: int) -> int:

@@ -10,43 +10,18 @@ patients held out when the built-in model was trained, if it names them.
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+from hidden import hidden_frames, paint
 from scipy import ndimage
 
-from echogen.config import load_config
 from echogen.diffusion.checkpoint import read_info
-from echogen.generate import open_engine
-from echogen.report import Quiet
-from echogen.source import open_source
-from echogen.types import Job, to_uint8
+from echogen.diffusion.repaint import make_sampler
 
 HERE = Path(__file__).parent
 SCHEDULES = ((10, 1, 1), (20, 5, 3), (25, 5, 3), (50, 10, 2), (100, 10, 1), (25, 5, 5))
-
-
-def hidden_frames(data: Path, count: int, seed: int) -> tuple[list[Job], list[np.ndarray], str]:
-    """Jobs that hide the hole of a frame's own first copy, and the whole frames."""
-    info = read_info("builtin")
-    held_out = info.training.get("held_out_cases", [])
-    settings = {"input": data, "output": "unused.zarr", "copies": 1, "seed": seed}
-    listed = [case for case in held_out if list(data.rglob(case))]
-    settings["dataset"] = {"cases": listed}
-    source = open_source(load_config(None, {}, settings), info, Quiet())
-    chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
-    names = {source.plan.frames[i].frame_id for i in chosen}
-    rows = [row for row in source.plan.rows if row.frame_id in names and not row.rejected]
-    jobs = [job for job in source.jobs(rows) if isinstance(job, Job)]
-    pairs = zip(jobs[::2], jobs[1::2], strict=True)
-    hidden = [
-        dataclasses.replace(moved, image=np.where(moved.keep, whole.image, np.float32(-1)))
-        for whole, moved in pairs
-    ]
-    truths = [to_uint8(job.image).astype(float) for job in jobs[::2]]
-    return hidden, truths, "held-out patients" if listed else "all"
 
 
 def score(painted: np.ndarray, truth: np.ndarray, keep: np.ndarray) -> dict[str, float]:
@@ -68,30 +43,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "repaint_schedules.json")
     arguments = parser.parse_args()
-    jobs, truths, which = hidden_frames(arguments.data, arguments.frames, arguments.seed)
+    frames = hidden_frames(arguments.data, arguments.frames, arguments.seed)
     rows = []
     for steps, jump_length, resamplings in SCHEDULES:
         sampler = {"steps": steps, "jump_length": jump_length, "resamplings": resamplings}
-        config = load_config(None, {}, {"input": "x", "output": "x.zarr", "sampler": sampler})
-        engine = open_engine(config, Quiet())
+        images = paint(frames, sampler, run=0, draws=1, cache=None)[0]
         scores = [
-            score(result.image.astype(float), truth, result.keep)
-            for result, truth in zip(engine.run(jobs), truths, strict=True)
+            score(image.astype(float), truth.astype(float), keep)
+            for image, truth, keep in zip(images, frames.truths, frames.keep, strict=True)
         ]
         mean = {name: float(np.nanmean([s[name] for s in scores])) for name in scores[0]}
         spread = {
             f"{name}_se": float(np.nanstd([s[name] for s in scores]) / np.sqrt(len(scores)))
             for name in scores[0]
         }
-        rows.append({**sampler, "nfe": engine.sampler.nfe, **mean, **spread})
+        rows.append({**sampler, "nfe": make_sampler("repaint", **sampler).nfe, **mean, **spread})
         print(rows[-1], flush=True)
     result = {
         "command": "python benchmarks/repaint_schedules.py "
         f"--data CAMUS --frames {arguments.frames} --seed {arguments.seed}",
         "checkpoint": read_info("builtin").name,
         "sha256": read_info("builtin").sha256,
-        "frames": len(jobs),
-        "of": which,
+        "frames": len(frames.jobs),
+        "of": frames.of,
         "schedules": rows,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
