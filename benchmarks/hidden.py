@@ -18,6 +18,7 @@ import numpy as np
 import echogen.diffusion
 from echogen.config import load_config
 from echogen.diffusion.checkpoint import read_info
+from echogen.errors import EngineError
 from echogen.generate import open_engine
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
 from echogen.manifest import grid_of
@@ -105,6 +106,9 @@ def paint(
         run: another number gives other noise.
         draws: paintings of each frame.
         cache: where finished draws are read from and kept; None keeps nothing.
+
+    Raises:
+        EngineError: a frame could not be painted.
     """
     folder = None if cache is None else _folder(hidden, sampler, run, cache)
     engine = None
@@ -120,7 +124,11 @@ def paint(
         jobs = [
             dataclasses.replace(job, seed=_seed(job.sample_id, run, draw)) for job in hidden.jobs
         ]
-        painted.append(np.stack([result.image for result in engine.run(jobs)]))
+        results = list(engine.run(jobs))
+        failed = [f"{result.sample_id}: {result.error}" for result in results if result.error]
+        if failed:
+            raise EngineError(f"{_name(sampler)}: {failed[0]}")
+        painted.append(np.stack([result.image for result in results]))
         if file is not None:
             np.save(file.with_name("part.npy"), painted[-1])
             file.with_name("part.npy").rename(file)
