@@ -94,8 +94,10 @@ class SamplerConfig(_Strict):
 class EngineConfig(_Strict):
     """Where and how to paint; none of this changes which samples are made.
 
-    `batch_size` 0 chooses one for the device. `compile` "on" runs the network through
-    torch.compile, "graphs" with CUDA graphs besides. `workers` 0 takes every core for planning.
+    `device` is auto, cpu, mps, cuda, cuda:1, or a comma list with a process for each of its
+    devices; auto and cuda mean all visible GPUs. `batch_size` 0 finds one by trial. `compile` "on"
+    runs the network through torch.compile, "graphs" with CUDA graphs besides. `workers` 0 takes
+    every core for planning.
     """
 
     device: str = "auto"

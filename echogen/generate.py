@@ -1,31 +1,28 @@
 """The composition root: dataset, plan, engine and store joined into one run.
 
-Each shard of the store is rendered, painted and written on its own, pixels first and status last,
-so that a run can be killed at any instant and continued by the same call. Nothing here knows how to
-warp, paint or store.
+A shard of the store is written whole, pixels first and status last, so that a run can be killed at
+any instant and continued by the same call. Nothing here knows how to warp, paint or store.
 """
 
 import resource
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from echogen.config import ExpandConfig
+from echogen.config import EngineConfig, ExpandConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.diffusion.schedule import nfe, repaint_times
 from echogen.engine import Engine
 from echogen.errors import StoreError
 from echogen.interrupt import Stop, catch_signals
 from echogen.manifest import attributes, check_same_run, columns
-from echogen.plan import Plan, Row
+from echogen.pipeline import Painted, paint_pending
+from echogen.plan import Plan
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
-from echogen.source import Source, list_source, open_source, plan_source
+from echogen.source import list_source, open_source, plan_source
 from echogen.store import (
     Status,
     StoreReader,
@@ -36,15 +33,11 @@ from echogen.store import (
     open_store,
     remove_store,
     resume_store,
-    sample_sha256,
     store_lock,
     working_store_path,
 )
 from echogen.store.reader import failed_samples
-from echogen.types import Job, Problem, Result, to_uint8
-
-if TYPE_CHECKING:
-    from echogen.engine.local import LocalEngine
+from echogen.types import Job, Problem, to_uint8
 
 QUIET = Quiet()
 
@@ -72,11 +65,14 @@ def expand(
         precision = _precision(config, overwrite)
         source = plan_source(config, info, dataset, keys, reporter)
         wanted = attributes(source.plan, config, info, _nfe(config), precision)
-        painted = _Painted()
+        painted = Painted()
         if overwrite or not _finished(config.output, wanted):
-            engine = open_engine(config, reporter, precision)
-            writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
-            painted = _paint_pending(writer, source, engine, reporter, stop)
+            settings = _engine_settings(config, wanted)
+            with closing(open_engine(config, reporter, settings)) as engine:
+                engine.settle(_to_paint(source.plan))
+                wanted["painting"] = _painting(config, engine.batch_size)
+                writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
+                painted = paint_pending(writer, source, engine, reporter, stop)
             if not writer.pending_shards():
                 writer.set_complete()
                 _publish(config.output, reporter)
@@ -98,13 +94,12 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         source = open_source(config, info, reporter)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
-        engine = open_engine(config, reporter)
-        jobs = [
-            job
-            for job in source.jobs([*plan.rows[:4], *copies[: engine.batch_size]])
-            if isinstance(job, Job)
-        ]
-        seconds = engine.seconds_per_image(jobs) * len(copies)
+        with closing(open_engine(config, reporter)) as engine:
+            engine.settle(len(copies))
+            few = [*plan.rows[:4], *copies[: engine.at_once]]
+            jobs = [job for job in source.jobs(few) if isinstance(job, Job)]
+            seconds = engine.seconds_per_image(jobs) * len(copies)
+            device = engine.device
     return plan, DryRunReport(
         output=str(config.output),
         dataset=source.dataset.describe(),
@@ -118,31 +113,30 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         nfe=_nfe(config),
         seconds=seconds,
         megabytes=_compressed_megabytes(jobs) * len(plan.rows),
-        device=engine.device,
+        device=device,
         precision=engine.precision,
         checkpoint=info.name,
         licence=info.licence,
     )
 
 
-def open_engine(config: ExpandConfig, reporter: Reporter, precision: str = "") -> "LocalEngine":
-    """Load the network onto the device that the configuration asks for.
+def open_engine(
+    config: ExpandConfig, reporter: Reporter, settings: EngineConfig | None = None
+) -> Engine:
+    """Load the network onto the devices that the configuration asks for; close what comes back.
 
     Args:
         config: of the run.
         reporter: hears of a batch that was halved.
-        precision: in place of the configuration's.
+        settings: in place of the configuration's `engine`.
 
     Raises:
         EngineError: no such device.
         CheckpointError: the network cannot be loaded.
     """
-    from echogen.engine.local import open_local
+    from echogen.engine.devices import open_engine
 
-    chosen = config.engine
-    if precision:
-        chosen = chosen.model_copy(update={"precision": precision})
-    return open_local(config.checkpoint, config.sampler, chosen, reporter.tell)
+    return open_engine(config.checkpoint, config.sampler, settings or config.engine, reporter.tell)
 
 
 def _terms(info: CheckpointInfo) -> str:
@@ -156,9 +150,10 @@ def _precision(config: ExpandConfig, overwrite: bool) -> str:
     Raises:
         EngineError: no such device.
     """
-    from echogen.diffusion.denoiser import precision_name, resolve_device, resolve_precision
+    from echogen.diffusion.denoiser import precision_name, resolve_precision
+    from echogen.engine.devices import resolve_devices
 
-    device, asked = resolve_device(config.engine.device), config.engine.precision
+    device, asked = resolve_devices(config.engine.device)[0], config.engine.precision
     begun = working_store_path(config.output)
     if asked == "auto" and begun.exists() and not overwrite:
         with open_store(begun) as store:
@@ -166,14 +161,30 @@ def _precision(config: ExpandConfig, overwrite: bool) -> str:
     return precision_name(resolve_precision(asked, device))
 
 
-@dataclass
-class _Painted:
-    """What this run painted, and how fast."""
+def _painting(config: ExpandConfig, batch_size: int) -> dict[str, Any]:
+    """What the store records of the engine: batches of another size, or on another kind of device,
+    round differently.
+    """
+    from echogen.engine.devices import resolve_devices
 
-    images: int = 0
-    seconds: float = 0.0
-    device: str = ""
-    precision: str = ""
+    return {"device": resolve_devices(config.engine.device)[0].type, "batch_size": batch_size}
+
+
+def _engine_settings(config: ExpandConfig, wanted: dict[str, Any]) -> EngineConfig:
+    """How to paint: a run that was begun goes on with batches of the size that it had found."""
+    batch_size = config.engine.batch_size
+    working = working_store_path(config.output)
+    if not batch_size and _begun(working, wanted):
+        with open_store(working) as store:
+            found = store.attrs.get("painting", {}).get("batch_size", 0)
+            if store.attrs.get("painting") == _painting(config, found):
+                batch_size = found
+    precision = wanted["sampler"]["precision"]
+    return config.engine.model_copy(update={"precision": precision, "batch_size": batch_size})
+
+
+def _to_paint(plan: Plan) -> int:
+    return sum(row.copy > 0 and not row.rejected for row in plan.rows)
 
 
 def _nfe(config: ExpandConfig) -> int:
@@ -253,91 +264,11 @@ def _remove_working(output: Path) -> None:
         remove_store(working)
 
 
-def _paint_pending(
-    writer: StoreWriter, source: Source, engine: "LocalEngine", reporter: Reporter, stop: Stop
-) -> _Painted:
-    """Render, paint and write shard after shard; the next one is rendered while one is painted."""
-    shards = writer.pending_shards()
-    if not shards:
-        return _Painted()
-    rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
-    total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
-    painted = _Painted(device=engine.device, precision=engine.precision)
-    reporter.progress("painting", 0, total)
-    # A batch larger than a shard takes several of them at once.
-    together = max(1, engine.batch_size // writer.shard_size)
-    groups = [shards[i : i + together] for i in range(0, len(shards), together)]
-    work = [[row for shard in group for row in rows[shard]] for group in groups]
-    stop.finishing = True
-    began = time.monotonic()
-    with ThreadPoolExecutor(1) as ahead:
-        upcoming = ahead.submit(_render, source, work[0])
-        for position, group in enumerate(groups):
-            outcomes = _outcomes(engine, upcoming.result())
-            if position + 1 < len(groups):
-                upcoming = ahead.submit(_render, source, work[position + 1])
-            for shard in group:
-                made = []
-                for row in rows[shard]:
-                    made.append(next(outcomes))
-                    painted.images += row.copy > 0 and isinstance(made[-1], Result)
-                    reporter.progress("painting", painted.images, total)
-                _write(writer, shard, rows[shard], made)
-            if stop.signum:
-                break
-    stop.finishing = False
-    painted.seconds = time.monotonic() - began
-    return painted
-
-
-def _render(source: Source, rows: Sequence[Row]) -> list[Job | Problem | None]:
-    return list(source.jobs(rows))
-
-
-def _outcomes(
-    engine: Engine, rendered: Sequence[Job | Problem | None]
-) -> Iterator[Result | Problem | None]:
-    """Results in the order of the rows; what has no job stands in its place."""
-    results = engine.run(item for item in rendered if isinstance(item, Job))
-    for item in rendered:
-        yield next(results) if isinstance(item, Job) else item
-
-
-def _write(
-    writer: StoreWriter,
-    shard: int,
-    rows: Sequence[Row],
-    outcomes: Sequence[Result | Problem | None],
-) -> None:
-    """One shard: what failed or was rejected is zeros, with its status and reason."""
-    shape = (len(rows), *writer.image_shape)
-    images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    keep = np.zeros(shape, np.bool_)
-    on_paint = np.full(len(rows), np.nan, np.float32)
-    status, hashes, reasons = [], [], []
-    for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        reason = _reason(row, outcome)
-        if isinstance(outcome, Result) and not reason:
-            images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
-            on_paint[i] = outcome.label_on_paint
-        made = Status.REJECTED if outcome is None else Status.FAILED
-        status.append(made if reason else Status.DONE)
-        hashes.append("" if reason else sample_sha256(images[i], masks[i]))
-        reasons.append(reason)
-    writer.write_shard(shard, images, masks, keep, status, on_paint, hashes, reasons)
-
-
-def _reason(row: Row, outcome: Result | Problem | None) -> str:
-    if outcome is None:
-        return f"no valid move in {row.tries} draws"
-    return outcome.reason if isinstance(outcome, Problem) else outcome.error or ""
-
-
 def _report(
     config: ExpandConfig,
     info: CheckpointInfo,
     plan: Plan,
-    painted: _Painted,
+    painted: Painted,
     seconds: float,
     stop: Stop,
 ) -> RunReport:

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from torch import Tensor
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
+from echogen.engine import local
 from echogen.engine.local import LocalEngine
 from echogen.errors import EngineError
-from echogen.types import Job, to_model_range
+from echogen.types import Job, to_model_range, to_uint8
 
 SIDE = 8
 
@@ -131,3 +133,130 @@ def test_values_that_are_not_finite_fail_the_sample_alone() -> None:
     results = list(LocalEngine(denoiser(), Broken(), 3).run([job(i) for i in range(3)]))
     assert [result.error is None for result in results] == [True, False, True]
     assert "not finite" in str(results[1].error)
+
+
+class Faulty(NoiseSampler):
+    """Gives values that are not finite for some places of its n-th batch."""
+
+    def __init__(self, faults: dict[int, slice]) -> None:
+        super().__init__()
+        self.faults = faults
+
+    def __call__(
+        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
+    ) -> Tensor:
+        painted = super().__call__(denoiser, image, keep, noise)
+        painted[self.faults.get(len(self.batches) - 1, slice(0)), :, 0, 0] = torch.inf
+        return painted
+
+
+def test_nothing_finite_in_the_first_batch_ends_the_run_with_the_remedy() -> None:
+    engine = LocalEngine(denoiser(), Faulty({0: slice(None)}), 3)
+    with pytest.raises(EngineError, match=r"no image of the first batch .* --checkpoint"):
+        next(engine.run([job(i) for i in range(3)]))
+    half = replace(denoiser(), dtype=torch.float16, name="small")
+    with pytest.raises(EngineError, match=r"cpu: .* small ran in fp16\. Use --precision fp32"):
+        next(LocalEngine(half, Faulty({0: slice(None)}), 3).run([job(i) for i in range(3)]))
+
+
+def test_nothing_finite_in_a_later_batch_fails_its_samples_alone() -> None:
+    engine = LocalEngine(denoiser(), Faulty({1: slice(None)}), 2)
+    results = list(engine.run([job(i) for i in range(6)]))
+    assert [result.error is None for result in results] == [True, True, False, False, True, True]
+
+
+def test_levels_are_rounded_on_the_device_as_by_to_uint8() -> None:
+    levels = torch.linspace(-1.2, 1.2, SIDE * SIDE * 40).reshape(40, 1, SIDE, SIDE)
+
+    class Ramp(NoiseSampler):
+        def __call__(
+            self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
+        ) -> Tensor:
+            return levels[: len(image)]
+
+    jobs = [replace(job(i), keep=np.zeros((SIDE, SIDE), np.bool_)) for i in range(40)]
+    images = [result.image for result in LocalEngine(denoiser(), Ramp(), 40).run(jobs)]
+    np.testing.assert_array_equal(images, to_uint8(levels[:, 0].numpy()))
+
+
+def test_a_short_batch_is_filled_up_where_that_is_asked_for() -> None:
+    jobs = [job(i, hole=i != 2) for i in range(8)]
+    sampler = NoiseSampler()
+    results = list(LocalEngine(denoiser(), sampler, 3).run(jobs, pad=True))
+    assert sampler.batches == [3, 3, 3]
+    images = [result.image for result in results]
+    np.testing.assert_array_equal(images, paint(jobs, 3, NoiseSampler()))
+
+
+def test_a_padded_batch_that_does_not_fit_is_halved_and_filled_up_anew() -> None:
+    sampler = NoiseSampler(fits=2)
+    results = list(LocalEngine(denoiser(), sampler, 8).run([job(i) for i in range(5)], pad=True))
+    assert sampler.batches == [2, 2, 2]
+    assert len(results) == 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "painted", "results"), [([3, 1], [3, 1], 5), ([3, 0], [3], 4), ([0], [], 1)]
+)
+def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(
+    wanted: list[int], painted: list[int], results: int
+) -> None:
+    asked: list[list[str]] = []
+
+    def begin(jobs: Sequence[Job]) -> int:
+        asked.append([j.sample_id for j in jobs])
+        return wanted[len(asked) - 1]
+
+    sampler = NoiseSampler()
+    jobs = [job(i, hole=i != 0) for i in range(9)]
+    made = list(LocalEngine(denoiser(), sampler, 3).run(iter(jobs), begin))
+    assert sampler.batches == painted
+    assert [result.sample_id for result in made] == [f"s{i}" for i in range(results)]
+    assert asked == [["s1", "s2", "s3"], ["s4", "s5", "s6"]][: len(wanted)]
+
+
+def test_without_a_batch_size_one_is_found_by_trial_and_told() -> None:
+    told: list[str] = []
+    engine = LocalEngine(replace(denoiser(), image_size=SIDE), NoiseSampler(), 0, told.append)
+    engine.settle(local.WORTH_A_TRIAL)
+    assert 1 <= engine.batch_size <= 64
+    assert f"cpu: batches of {engine.batch_size}" in told[0]
+    chosen = engine.batch_size
+    engine.settle(10 * local.WORTH_A_TRIAL)
+    assert (engine.batch_size, len(told)) == (chosen, 1)
+
+
+def test_with_little_to_paint_no_batch_size_is_tried() -> None:
+    evaluated: list[int] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        evaluated.append(len(x))
+        return x
+
+    engine = LocalEngine(replace(denoiser(), network=network), NoiseSampler(), 0)
+    engine.settle(local.WORTH_A_TRIAL - 1)
+    assert engine.batch_size == local.UNTRIED
+    few = LocalEngine(replace(denoiser(), network=network), NoiseSampler(), 0)
+    few.settle(2)
+    assert few.batch_size == 2
+    assert evaluated == []
+
+
+def test_a_given_batch_size_is_used_as_it_is() -> None:
+    engine = LocalEngine(denoiser(), NoiseSampler(), 5)
+    engine.settle(10**9)
+    assert engine.batch_size == 5
+
+
+def test_an_estimate_is_of_the_batch_and_the_samplers_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Long(NoiseSampler):
+        nfe = 50
+
+    monkeypatch.setattr(local, "evaluation_seconds", lambda _, size: 0.1 + 0.2 * size)
+    engine = LocalEngine(denoiser(), Long(), 4)
+    jobs = [job(i, hole=i > 0) for i in range(9)]
+    assert engine.seconds_per_image(jobs) == pytest.approx(0.9 * 50 / 4)
+    assert engine.seconds_per_image(jobs[:3]) == pytest.approx(0.5 * 50 / 2)
+    assert engine.seconds_per_image(jobs[:1]) == 0

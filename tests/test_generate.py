@@ -1,6 +1,11 @@
 import hashlib
+import math
+import os
 import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,14 +14,18 @@ import zarr
 from conftest import make_config
 
 from echogen.datasets import open_dataset
-from echogen.errors import DatasetError, StoreError
+from echogen.diffusion.repaint import RepaintSampler
+from echogen.engine import local
+from echogen.errors import DatasetError, EngineError, StoreError
 from echogen.generate import dry_run, expand
 from echogen.geometry.render import frame_grid, warp_image, warp_label
 from echogen.geometry.transforms import TransformParams, matrix
 from echogen.manifest import grid_of
+from echogen.plan import Row
 from echogen.planner import build_plan
 from echogen.report import RunReport
 from echogen.store import Status, StoreReader, open_store, working_store_path
+from echogen.types import Job, Problem
 
 PIXELS = ("images", "masks", "keep")
 
@@ -372,10 +381,10 @@ def test_the_precision_is_recorded_compared_and_continued(settings: dict[str, ob
 def test_an_interrupted_overwrite_is_continued_by_the_same_call(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import generate
+    from echogen import pipeline
 
     run(settings, copies=1)
-    real = generate._write
+    real = pipeline.write_shard
     written: list[int] = []
 
     def killed(writer: object, shard: int, *rest: object) -> None:
@@ -384,11 +393,11 @@ def test_an_interrupted_overwrite_is_continued_by_the_same_call(
         written.append(shard)
         real(writer, shard, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(generate, "_write", killed)
+    monkeypatch.setattr(pipeline, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings, overwrite=True)
     assert written == [0, 1]
-    monkeypatch.setattr(generate, "_write", real)
+    monkeypatch.setattr(pipeline, "write_shard", real)
     report = run(settings, overwrite=True)
     assert report.counts.copies == 12
     assert 0 < report.painted < 12
@@ -410,6 +419,159 @@ def test_shards_change_no_sample_and_a_larger_batch_takes_several(
     for name in ("sample_id", "masks", "keep", "status"):
         np.testing.assert_array_equal(a[name], b[name])
     assert abs(a["images"].astype(int) - b["images"]).max() <= 1
+
+
+class Spy:
+    """The sampler, telling each batch's size to a list or a function before it paints."""
+
+    nfe = 6
+
+    def __init__(self, hear: Callable[[int], object]) -> None:
+        self.hear = hear
+        self.sampler = RepaintSampler(4, 2, 2)
+
+    def __call__(self, *arguments: Any) -> Any:
+        spoilt = self.hear(len(arguments[1]))
+        painted = self.sampler(*arguments)
+        if isinstance(spoilt, int):
+            painted[spoilt] = math.nan
+        return painted
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, hear: Callable[[int], object]) -> None:
+    monkeypatch.setattr(local, "make_sampler", lambda *_, **__: Spy(hear))
+
+
+@pytest.mark.parametrize("shard_size", [1, 5, 16])
+def test_batches_cross_the_borders_of_shards_and_all_have_one_size(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, shard_size: int
+) -> None:
+    sizes: list[int] = []
+    spy(monkeypatch, sizes.append)
+    run(settings, store={"shard_size": shard_size}, engine={"batch_size": 5})
+    assert sizes == [5, 5, 5]  # 12 copies, the last batch filled up
+
+
+def test_a_sample_that_is_not_finite_fails_alone(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(settings)
+    batches: list[int] = []
+
+    def spoil_the_second_of_the_third(size: int) -> int | None:
+        batches.append(size)
+        return 1 if len(batches) == 3 else None
+
+    spy(monkeypatch, spoil_the_second_of_the_third)
+    report = run(settings, output=str(tmp_path / "spoilt.zarr"))
+    assert (report.counts.copies, report.counts.failed, report.exit_code) == (11, 1, 1)
+    assert "not finite" in report.failed[0].reason
+    good, spoilt = everything(tmp_path / "out.zarr"), everything(tmp_path / "spoilt.zarr")
+    failed = spoilt["status"] == Status.FAILED
+    assert np.flatnonzero(failed) == [np.flatnonzero(good["copy"] > 0)[7]]
+    assert (spoilt["images"][failed] == 0).all()
+    np.testing.assert_array_equal(spoilt["images"][~failed], good["images"][~failed])
+
+
+def test_no_finite_image_in_the_first_batch_ends_the_run(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy(monkeypatch, lambda _: 0)
+    with pytest.raises(EngineError, match="tiny ran in fp32"):
+        run(settings, engine={"batch_size": 1})
+
+
+@pytest.mark.parametrize(("at", "shards"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2])])
+def test_a_signal_begins_no_batch_that_no_begun_shard_needs(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, at: int, shards: list[int]
+) -> None:
+    # Rows 0, 4, 8, 12 are originals: the batches of 3 are rows 1-3, 5-7, 9-11, 13-15. In shards of
+    # 5 shard 0 needs the first batch alone, shard 1 the second and one image of the third.
+    sizes: list[int] = []
+
+    def interrupt(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    spy(monkeypatch, interrupt)
+    report = run(settings)
+    assert report.exit_code == 130
+    assert len(sizes) == {1: 1, 2: 3, 3: 4}[at]
+    done = everything(Path(report.output))["status"] == Status.DONE
+    assert np.flatnonzero(done).tolist() == [i for s in shards for i in range(5 * s, 5 * s + 5)]
+
+
+def test_an_interrupted_run_goes_on_with_batches_of_the_size_it_had_found(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def interrupt_the_first(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    spy(monkeypatch, interrupt_the_first)
+    automatic = {"batch_size": 0}
+    monkeypatch.setattr(local, "UNTRIED", 4)
+    assert run(settings, engine=automatic).exit_code == 143
+    monkeypatch.setattr(local, "UNTRIED", 7)
+    assert run(settings, engine=automatic).exit_code == 0
+    assert set(sizes) == {4}
+    with open_store(Path(str(settings["output"]))) as store:
+        assert store.attrs["painting"] == {"device": "cpu", "batch_size": 4}
+    run(settings, engine=automatic, overwrite=True)
+    assert sizes[-1] == 7
+
+
+def test_no_more_is_rendered_than_the_next_rounds_need(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen.source import Source
+
+    rendered: list[int] = []
+    ahead: list[int] = []
+    real = Source.jobs
+
+    def counted(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+        rendered.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(Source, "jobs", counted)
+    painted: list[int] = []
+
+    def look(size: int) -> None:
+        painted.append(size)
+        ahead.append(sum(rendered) - sum(painted))
+
+    spy(monkeypatch, look)
+    run(settings, copies=40, engine={"batch_size": 2})
+    assert sum(rendered) == 4 * 41
+    assert max(ahead) < 40
+
+
+def test_a_failure_of_the_renderer_ends_the_run_and_keeps_finished_shards(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen.source import Source
+
+    real = Source.jobs
+
+    def fail(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+        if rows[0].frame_id == "patient0002_4CH_ES":
+            raise MemoryError("no room for a frame")
+        return real(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Source, "jobs", fail)
+        with pytest.raises(MemoryError, match="no room"):
+            run(settings, copies=20)
+    with open_store(Path(str(settings["output"]))) as store:
+        assert 0 < (store.columns["status"] == Status.DONE).sum() < 84
+    report = run(settings, copies=20)
+    assert (report.counts.copies, report.exit_code) == (80, 0)
+    assert report.painted < 80
 
 
 def test_ignoring_near_cuts_needs_millimetres(settings: dict[str, object], tmp_path: Path) -> None:

@@ -15,7 +15,11 @@ RUNS = Path(__file__).with_name("runs.py")
 
 
 def start(
-    settings: dict[str, object], tmp_path: Path, *arguments: str, pause: float = 0.0
+    settings: dict[str, object],
+    tmp_path: Path,
+    *arguments: str,
+    pause: float = 0.0,
+    new_session: bool = False,
 ) -> subprocess.Popen[str]:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings))
@@ -24,6 +28,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=new_session,
         env={**os.environ, "PAUSE": str(pause), "OMP_NUM_THREADS": "1"},
     )
 

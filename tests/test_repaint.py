@@ -392,9 +392,12 @@ def test_batches_that_do_not_fit_are_refused():
         paint(image, keep, seeds, smoothing_denoiser(image_size=32))
 
 
-def test_a_result_that_is_not_finite_is_an_error_not_an_image():
+def test_a_sample_that_is_not_finite_is_left_so_and_its_neighbours_are_painted():
+    broken = torch.tensor([1.0, torch.nan, 1.0])[:, None, None, None]
     schedule = schedule_from_betas([0.1] * 10)
-    denoiser = Denoiser(lambda x, t: x * torch.nan, schedule, "sample")
-    image, keep, seeds = seeded_batch(1)
-    with pytest.raises(EngineError, match="not finite"):
-        paint(image, keep, seeds, denoiser)
+    denoiser = Denoiser(lambda x, t: x * broken, schedule, "sample")
+    image, keep, seeds = seeded_batch(3)
+    painted = paint(image, keep, seeds, denoiser)
+    assert bool(torch.isfinite(painted[[0, 2]]).all())
+    assert bool(painted[1][~keep[1]].isnan().all())
+    assert torch.equal(painted[keep], image[keep])

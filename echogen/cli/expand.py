@@ -87,14 +87,20 @@ def expand(
         str | None, Flag(metavar="repaint", help="How to paint.", rich_help_panel=PAINT)
     ] = None,
     device: Annotated[
-        str | None, Flag(metavar="auto|cpu|cuda[:N]", help="Where.", rich_help_panel=PAINT)
+        str | None,
+        Flag(
+            metavar="auto|cpu|mps|cuda[:N][,..]",
+            help="Where; cuda:0,cuda:1 paints on both. auto and cuda take all GPUs.",
+            rich_help_panel=PAINT,
+        ),
     ] = None,
     precision: Annotated[
         str | None,
         Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
     ] = None,
     batch_size: Annotated[
-        int | None, Flag(help="Images at once; 0 chooses.", rich_help_panel=PAINT)
+        int | None,
+        Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
     ] = None,
     compile: Annotated[
         str | None,

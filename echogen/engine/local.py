@@ -5,54 +5,58 @@ batch's size nor its neighbours change what a sample is meant to be; kept pixels
 back as the bytes they were.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from echogen.ahead import ahead
 from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.denoiser import Denoiser, precision_name
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.repaint import Sampler, make_sampler
+from echogen.engine import Begin
+from echogen.engine.batches import NOTHING, Batch, Painted, batches, results
+from echogen.engine.trial import best_size, evaluation_seconds, out_of_memory, try_sizes
 from echogen.errors import EngineError
-from echogen.types import FloatGrid, Job, Result, to_uint8
+from echogen.types import Job, Result
 
 if TYPE_CHECKING:
     from echogen.config import EngineConfig, SamplerConfig
 
-BATCH_SIZE = {"cpu": 16, "cuda": 64, "mps": 16}
+UNTRIED = 8
+WORTH_A_TRIAL = 1000  # evaluations of one image; a trial up to batches of 32 costs 252
+MANY = 1_000_000
 
 
 def open_local(
     checkpoint: str, sampler: "SamplerConfig", engine: "EngineConfig", tell: Callable[[str], None]
 ) -> "LocalEngine":
-    """Load a checkpoint onto the device that was asked for.
+    """Load a checkpoint onto the one device that was asked for.
 
     Raises:
         EngineError: no such device.
         CheckpointError: the network cannot be loaded.
     """
-    denoiser = load_checkpoint(checkpoint, engine.device, engine.precision)
-    settings = sampler.model_dump(exclude={"name"})
-    return LocalEngine(
-        denoiser,
-        make_sampler(sampler.name, **settings),
-        engine.batch_size or BATCH_SIZE[denoiser.device.type],
-        tell,
+    denoiser = load_checkpoint(
+        checkpoint, engine.device, engine.precision, compile=engine.compile, tell=tell
     )
+    settings = sampler.model_dump(exclude={"name"})
+    return LocalEngine(denoiser, make_sampler(sampler.name, **settings), engine.batch_size, tell)
 
 
 @dataclass
 class LocalEngine:
-    """Paints on one device.
+    """Paints on one device; see `engine.Engine`.
 
     Attributes:
         denoiser: the loaded network.
         sampler: what turns noise into an image.
-        batch_size: images at once; halved for good where memory runs out.
+        batch_size: images at once; 0 until `settle`; halved for good where memory runs out.
         tell: called with one line where something changed that a user should know.
     """
 
@@ -60,18 +64,7 @@ class LocalEngine:
     sampler: Sampler
     batch_size: int
     tell: Callable[[str], None] = field(default=lambda _: None)
-
-    def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        """Paint jobs in order; holds one batch and the finished jobs that wait for it."""
-        waiting: list[Job] = []
-        to_paint = 0
-        for job in jobs:
-            waiting.append(job)
-            to_paint += not job.keep.all()
-            if to_paint == self.batch_size:
-                yield from self._flush(waiting)
-                waiting, to_paint = [], 0
-        yield from self._flush(waiting)
+    _painted: bool = field(default=False, init=False)
 
     @property
     def device(self) -> str:
@@ -83,47 +76,103 @@ class LocalEngine:
         """The network's number format: fp32, bf16 or fp16."""
         return precision_name(self.denoiser.dtype)
 
-    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
-        """An estimate from three evaluations of one batch; 0 without jobs to paint."""
-        holes = [job for job in jobs if not job.keep.all()][: self.batch_size]
-        if not holes:
-            return 0.0
-        image = torch.from_numpy(np.stack([job.image for job in holes]))[:, None]
-        image = image.to(self.denoiser.device)
-        took = []
-        for _ in range(4):
-            began = time.perf_counter()
-            self.denoiser.predict(image, len(self.denoiser.schedule.betas) // 2).x0.cpu()
-            took.append(time.perf_counter() - began)
-        return float(np.median(took[1:])) * self.sampler.nfe / len(holes)
+    @property
+    def at_once(self) -> int:
+        """Images painted at the same time."""
+        return self.batch_size
 
-    def _flush(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        holes = [job for job in jobs if not job.keep.all()]
-        painted = iter(self._paint(holes))
-        for job in jobs:
-            yield _result(job, None if job.keep.all() else next(painted))
+    def settle(self, expected: int) -> None:
+        """Find the batch size by trial, where none was given and there is enough to paint."""
+        if self.batch_size:
+            return
+        if expected * self.sampler.nfe < WORTH_A_TRIAL:
+            self.batch_size = max(1, min(expected, UNTRIED))
+            return
+        trials = try_sizes(self.denoiser, expected)
+        self.batch_size = best_size(trials)
+        took = sum(trial.spent for trial in trials)
+        self.tell(f"{self.device}: batches of {self.batch_size}, by a trial of {took:.1f} s")
 
-    def _paint(self, jobs: Sequence[Job]) -> list[FloatGrid]:
-        painted: list[FloatGrid] = []
+    def run(
+        self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
+    ) -> Generator[Result, None, None]:
+        """Paint jobs in order; holds two batches and their results."""
+        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
+        gathered = batches(jobs, lambda: self.batch_size)
+        with closing(ahead(self._prepare, gathered)) as prepared:
+            for batch, image, keep in prepared:
+                wanted = begin(batch.holes) if batch.holes else 0
+                yield from results(
+                    batch, self.paint(image[:wanted], keep[:wanted], batch.seeds[:wanted], pad)
+                )
+                if wanted < len(batch.holes):
+                    return
+
+    def paint(
+        self, image: Tensor, keep: Tensor, seeds: Sequence[int], pad: bool = False
+    ) -> Painted:
+        """Paint a batch, in parts where memory runs out.
+
+        Args:
+            image: (n, h, w) float32 in [-1, 1], on the host.
+            keep: (n, h, w) bool.
+            seeds: n of them.
+            pad: see `Engine.run`.
+
+        Raises:
+            EngineError: painting failed, or nothing of the first batch is finite.
+        """
+        parts: list[Painted] = []
         start = 0
-        while start < len(jobs):
-            batch = jobs[start : start + self.batch_size]
+        while start < len(seeds):
+            part = slice(start, start + self.batch_size)
             try:
-                painted.extend(self._paint_batch(batch))
+                parts.append(self._paint_part(image[part], keep[part], list(seeds[part]), pad))
+            except EngineError:
+                raise
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise EngineError(
-                        f"painting failed on {self.denoiser.device}: {_first_line(error)}"
+                        f"painting failed on {self.device}: {_first_line(error)}"
                     ) from error
                 self._halve()
                 continue
-            start += len(batch)
-        return painted
+            start = part.stop
+        if not parts:
+            return NOTHING
+        return Painted(
+            np.concatenate([part.levels for part in parts]),
+            np.concatenate([part.finite for part in parts]),
+        )
+
+    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
+        """An estimate from a few evaluations of one batch; 0 without jobs to paint."""
+        return self.measure(sum(not job.keep.all() for job in jobs))
+
+    def measure(self, images: int) -> float:
+        """Seconds an image in batches of `images`, or of the batch size if that is less."""
+        if not images:
+            return 0.0
+        self.settle(images)
+        size = min(images, self.batch_size)
+        return evaluation_seconds(self.denoiser, size) * self.sampler.nfe / size
+
+    def close(self) -> None:
+        """Nothing to give back: the device is this process's own."""
+
+    def _prepare(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        """Stack a batch on the host, in memory that a GPU copies from without waiting."""
+        if not batch.holes:
+            return batch, torch.empty(0), torch.empty(0)
+        image, keep = torch.from_numpy(batch.image), torch.from_numpy(batch.keep)
+        if self.denoiser.device.type == "cuda":
+            image, keep = image.pin_memory(), keep.pin_memory()
+        return batch, image, keep
 
     def _halve(self) -> None:
         if self.batch_size == 1:
             raise EngineError(
-                f"{self.denoiser.device}: out of memory with one image; close other programs on "
+                f"{self.device}: out of memory with one image; close other programs on "
                 "this device, or use --device cpu."
             )
         self.batch_size //= 2
@@ -131,28 +180,40 @@ class LocalEngine:
             torch.cuda.empty_cache()
         self.tell(f"out of memory: going on with batches of {self.batch_size}")
 
-    def _paint_batch(self, jobs: Sequence[Job]) -> list[FloatGrid]:
+    @torch.inference_mode()
+    def _paint_part(self, image: Tensor, keep: Tensor, seeds: list[int], pad: bool) -> Painted:
+        count, missing = len(seeds), self.batch_size - len(seeds)
+        if pad and missing:
+            image = torch.cat([image, image[-1:].expand(missing, -1, -1)])
+            keep = torch.cat([keep, keep[-1:].expand(missing, -1, -1)])
+            seeds = seeds + seeds[-1:] * missing
         device = self.denoiser.device
-        image = torch.from_numpy(np.stack([job.image for job in jobs]))[:, None].to(device)
-        keep = torch.from_numpy(np.stack([job.keep for job in jobs]))[:, None].to(device)
-        noise = SampleNoise([job.seed for job in jobs], device)
-        painted = self.sampler(self.denoiser, image, keep, noise)
-        return list(painted[:, 0].float().cpu().numpy())
+        painted = self.sampler(
+            self.denoiser,
+            image.to(device, non_blocking=True)[:, None],
+            keep.to(device, non_blocking=True)[:, None],
+            SampleNoise(seeds, device),
+        )[:count, 0].float()
+        finite = torch.isfinite(painted).flatten(1).all(1)
+        # As types.to_uint8, but on the device: a quarter of the bytes to copy back, in one piece.
+        levels = ((painted.nan_to_num() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        packed = torch.cat([levels.flatten(1), finite[:, None].to(torch.uint8)], dim=1).cpu()
+        made = Painted(packed[:, :-1].reshape(levels.shape).numpy(), packed[:, -1].bool().numpy())
+        if not self._painted and not made.finite.any():
+            raise EngineError(self._nothing_finite())
+        self._painted = True
+        return made
 
-
-def _result(job: Job, painted: FloatGrid | None) -> Result:
-    known = to_uint8(job.image)
-    if painted is None:
-        return Result(job.sample_id, known, job.label, job.keep, job.label_on_paint)
-    if not np.isfinite(painted).all():
-        error = "the sampler gave values that are not finite; try --overwrite --precision fp32"
-        return Result(job.sample_id, known, job.label, job.keep, job.label_on_paint, error)
-    image = np.where(job.keep, known, to_uint8(painted))
-    return Result(job.sample_id, image, job.label, job.keep, job.label_on_paint)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    def _nothing_finite(self) -> str:
+        found = (
+            f"{self.device}: no image of the first batch is finite; the network of "
+            f"{self.denoiser.name or 'this model'} ran in {self.precision}"
+        )
+        if self.precision == "fp32":
+            return (
+                f"{found}, so its weights or its schedule are at fault; use another --checkpoint."
+            )
+        return f"{found}. Use --precision fp32, with --overwrite if the store was begun."
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,89 @@
+"""Jobs gathered into batches, and painted batches taken apart into results, in order."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.types import Job, Result, to_uint8
+
+NOT_FINITE = "the sampler gave values that are not finite; try --overwrite --precision fp32"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive jobs with what of them is to be painted.
+
+    Attributes:
+        jobs: all of them, in order; those with nothing to paint only pass through.
+        holes: the n jobs that have something to paint.
+    """
+
+    jobs: Sequence[Job]
+    holes: Sequence[Job]
+
+    @property
+    def seeds(self) -> list[int]:
+        """n seeds."""
+        return [job.seed for job in self.holes]
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """(n, h, w), stacked anew at every call; n must not be 0."""
+        return np.stack([job.image for job in self.holes])
+
+    @property
+    def keep(self) -> npt.NDArray[np.bool_]:
+        """(n, h, w), stacked anew at every call; n must not be 0."""
+        return np.stack([job.keep for job in self.holes])
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What a device makes of the first m of a batch's holes.
+
+    Attributes:
+        levels: (m, h, w) uint8 grey levels; anything where the job keeps its pixels.
+        finite: (m,) bool, False where the sampler gave a value that is not finite.
+    """
+
+    levels: npt.NDArray[np.uint8]
+    finite: npt.NDArray[np.bool_]
+
+
+NOTHING = Painted(np.empty((0, 0, 0), np.uint8), np.empty(0, np.bool_))
+
+
+def batches(jobs: Iterable[Job], size: Callable[[], int]) -> Iterator[Batch]:
+    """Gather jobs until `size()` of them have something to paint; the last batch may be short."""
+    gathered: list[Job] = []
+    holes: list[Job] = []
+    for job in jobs:
+        gathered.append(job)
+        if not job.keep.all():
+            holes.append(job)
+        if len(holes) >= size():
+            yield Batch(gathered, holes)
+            gathered, holes = [], []
+    if gathered:
+        yield Batch(gathered, holes)
+
+
+def results(batch: Batch, painted: Painted) -> Iterator[Result]:
+    """Results in the order of the jobs, up to the first hole that was not painted.
+
+    Kept pixels are the bytes that they were.
+    """
+    done = iter(zip(painted.levels, painted.finite, strict=True))
+    holes = {id(job) for job in batch.holes}
+    for job in batch.jobs:
+        image, error = to_uint8(job.image), None
+        if id(job) in holes:
+            made = next(done, None)
+            if made is None:
+                return
+            levels, finite = made
+            error = None if finite else NOT_FINITE
+            image = np.where(job.keep, image, levels) if finite else image
+        yield Result(job.sample_id, image, job.label, job.keep, job.label_on_paint, error)

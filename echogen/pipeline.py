@@ -1,0 +1,186 @@
+"""The stream of a run: rows are rendered ahead, painted as one stream, and written behind.
+
+Batches cross the borders of shards; what comes out is collected shard by shard, and a shard is
+written whole while the next ones are painted. After a first signal the shards that were begun are
+finished, and no batch is begun that none of them needs.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
+
+from echogen.ahead import Behind, ahead
+from echogen.engine import Engine
+from echogen.interrupt import Stop
+from echogen.plan import Row
+from echogen.report import Reporter
+from echogen.source import Source
+from echogen.store import Status, StoreWriter, sample_sha256
+from echogen.types import Job, Problem, Result
+
+RENDERED_TOGETHER = 8  # rows of one frame
+MOST_RENDERERS = 8
+
+Outcome = Result | Problem | None
+"""What became of a row; None where it was rejected by the plan."""
+
+
+@dataclass
+class Painted:
+    """What a run painted, and how fast."""
+
+    images: int = 0
+    seconds: float = 0.0
+    device: str = ""
+    precision: str = ""
+
+
+def paint_pending(
+    writer: StoreWriter, source: Source, engine: Engine, reporter: Reporter, stop: Stop
+) -> Painted:
+    """Render, paint and write every pending shard, or those begun when a stop is asked for.
+
+    Raises:
+        EngineError, StoreError: shards that were finished before are written.
+        Interrupted: by a second signal; only the shard being written is finished.
+    """
+    shards = writer.pending_shards()
+    if not shards:
+        return Painted()
+    rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
+    total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
+    painted = Painted(device=engine.device, precision=engine.precision)
+    reporter.progress("painting", 0, total)
+    stop.finishing = True
+    began = time.monotonic()
+    with (
+        Behind(partial(write_shard, writer)) as writing,
+        closing(_rendered(source, [row for s in shards for row in rows[s]], engine)) as rendered,
+    ):
+        stream = _Stream(rows, rendered, stop, writing)
+        with closing(stream.outcomes(engine)) as outcomes:
+            for shard in shards:
+                made: list[Outcome] = []
+                for row, outcome in zip(rows[shard], outcomes, strict=False):
+                    made.append(outcome)
+                    painted.images += row.copy > 0 and isinstance(outcome, Result)
+                    reporter.progress("painting", painted.images, total)
+                if len(made) < len(rows[shard]):
+                    break
+                writing.put(shard, rows[shard], made)
+    stop.finishing = False
+    painted.seconds = time.monotonic() - began
+    return painted
+
+
+class _Stream:
+    """The rows' jobs on their way through an engine, and what needs none beside them."""
+
+    def __init__(
+        self,
+        rows: Mapping[int, Sequence[Row]],
+        rendered: Iterator[Job | Problem | None],
+        stop: Stop,
+        writing: Behind,
+    ) -> None:
+        """`rendered` has one item for each of `rows`, {shard: its rows}, in their order."""
+        self._shards = [shard for shard, in_it in rows.items() for _ in in_it]
+        self._shard_of = {row.sample_id: shard for shard, in_it in rows.items() for row in in_it}
+        self._rendered = rendered
+        self._stop = stop
+        self._writing = writing
+        self._begun = -1
+        self._handed: deque[Job | Problem | None] = deque()  # jobs an engine has, and between them
+
+    def outcomes(self, engine: Engine) -> Generator[Outcome, None, None]:
+        """One a row, in order; it ends early where a stop was asked for."""
+        with closing(engine.run(self._jobs(), self._begin, pad=True)) as results:
+            for result in results:
+                yield from self._without_job()
+                self._handed.popleft()
+                yield result
+                yield from self._without_job()
+        yield from self._without_job()
+
+    def _jobs(self) -> Iterator[Job]:
+        for shard, item in zip(self._shards, self._rendered, strict=True):
+            if self._stop.signum and shard > self._begun:
+                return
+            self._handed.append(item)
+            if isinstance(item, Job):
+                yield item
+
+    def _without_job(self) -> Iterator[Problem | None]:
+        while self._handed and not isinstance(item := self._handed[0], Job):
+            self._handed.popleft()
+            yield item
+
+    def _begin(self, jobs: Sequence[Job]) -> int:
+        """How many of these are wanted: all, or after a stop those of shards begun before it."""
+        self._writing.check()
+        shards = [self._shard_of[job.sample_id] for job in jobs]
+        if not self._stop.signum:
+            self._begun = max(self._begun, shards[-1])
+        return sum(shard <= self._begun for shard in shards)
+
+
+def _rendered(
+    source: Source, rows: Sequence[Row], engine: Engine
+) -> Generator[Job | Problem | None, None, None]:
+    """One item a row; threads render about what the engine takes in the next two rounds.
+
+    Beside a GPU several threads render, since one is slower than it; a CPU is busy with painting.
+    """
+    threads = 1 if engine.device.startswith("cpu") else (os.cpu_count() or 1) // 2
+    threads = max(1, min(threads, MOST_RENDERERS))
+    depth = threads + 2 * engine.at_once // RENDERED_TOGETHER
+    chunks = ahead(partial(_render, source), _chunks(rows), threads=threads, depth=depth)
+    with closing(chunks):
+        for chunk in chunks:
+            yield from chunk
+
+
+def _render(source: Source, rows: Sequence[Row]) -> list[Job | Problem | None]:
+    return list(source.jobs(rows))
+
+
+def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    for _, grouped in groupby(rows, key=attrgetter("frame_id")):
+        of_frame = list(grouped)
+        for start in range(0, len(of_frame), RENDERED_TOGETHER):
+            yield of_frame[start : start + RENDERED_TOGETHER]
+
+
+def write_shard(
+    writer: StoreWriter, shard: int, rows: Sequence[Row], outcomes: Sequence[Outcome]
+) -> None:
+    """One shard: what failed or was rejected is zeros, with its status and reason."""
+    shape = (len(rows), *writer.image_shape)
+    images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    keep = np.zeros(shape, np.bool_)
+    on_paint = np.full(len(rows), np.nan, np.float32)
+    status, hashes, reasons = [], [], []
+    for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+        reason = _reason(row, outcome)
+        if isinstance(outcome, Result) and not reason:
+            images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
+            on_paint[i] = outcome.label_on_paint
+        made = Status.REJECTED if outcome is None else Status.FAILED
+        status.append(made if reason else Status.DONE)
+        hashes.append("" if reason else sample_sha256(images[i], masks[i]))
+        reasons.append(reason)
+    writer.write_shard(shard, images, masks, keep, status, on_paint, hashes, reasons)
+
+
+def _reason(row: Row, outcome: Outcome) -> str:
+    if outcome is None:
+        return f"no valid move in {row.tries} draws"
+    return outcome.reason if isinstance(outcome, Problem) else outcome.error or ""
