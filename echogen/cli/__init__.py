@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from echogen import __version__
+from echogen.cli.bench import bench
 from echogen.cli.expand import expand
 from echogen.cli.phantom import phantom
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("expand", no_args_is_help=True)(expand)
+app.command("bench")(bench)
 app.command("phantom", no_args_is_help=True)(phantom)
 
 

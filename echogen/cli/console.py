@@ -1,6 +1,7 @@
 """What a run shows: progress on stderr, as bars on a terminal and as plain lines elsewhere."""
 
 import json
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from echogen.bench import BenchReport
     from echogen.report import DryRunReport, RunReport
 
 LINE_EVERY_S = 30.0
@@ -146,6 +148,43 @@ def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
     _list("note", list(report.notes))
 
 
+def show_bench(report: "BenchReport", as_json: bool) -> None:
+    """The end of `echogen bench`."""
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    settings = ", ".join(f"{k} {v}" for k, v in report.sampler.items() if k != "name")
+    compiled = "" if report.compile == "off" else f", compile {report.compile}"
+    basis = f"{report.painted} painted" if report.painted else "estimated from evaluations"
+    rows = [
+        ("model", f"{report.checkpoint}, {report.licence}"),
+        ("device", f"{report.device} ({report.precision}{compiled}), loaded in "
+         f"{report.load_seconds:.1f} s"),
+        ("batch size", str(report.batch_size)),
+        ("sampler", f"{report.sampler['name']} ({settings})"),
+        ("cost", f"{report.nfe} network evaluations an image, "
+         f"{_three_digits(report.ms_per_evaluation)} ms each"),
+        ("speed", f"{_three_digits(report.images_per_s)} images/s, "
+         f"{_three_digits(1 / report.images_per_s)} s an image ({basis})"),
+    ]  # fmt: skip
+    if report.share_of_ceiling is not None:
+        rows.append(
+            ("of the ceiling", f"{report.share_of_ceiling:.0%} of "
+             f"{report.ceiling_gflop_per_s:.0f} GFLOP/s, the fastest {report.precision} matrix "
+             f"product here; {report.gflop_per_evaluation:.3g} GFLOP an evaluation")
+        )  # fmt: skip
+    if report.peak_memory_mb is not None:
+        rows.append(("peak memory", f"{report.peak_memory_mb:.0f} MB"))
+    rows.append(("disk", f"about {report.megabytes_per_sample:.2f} MB a sample"))
+    if (made := report.estimate) is not None:
+        rows += [
+            ("dataset", made.dataset),
+            ("would paint", f"{made.copies} copies of {made.frames} frames in about "
+             f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
+        ]  # fmt: skip
+    _table(rows)
+
+
 def _table(rows: list[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -156,6 +195,11 @@ def _table(rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(name, value)
     Console(highlight=False).print(table)
+
+
+def _three_digits(value: float) -> str:
+    """0.00123, 1.23, 1235."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def _list(word: str, lines: list[str]) -> None:

@@ -1,0 +1,63 @@
+"""Moved phantoms as jobs: something to paint where there is no dataset."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from echogen.config import TransformConfig
+from echogen.errors import UsageError
+from echogen.geometry.render import frame_grid, render
+from echogen.geometry.transforms import assess, draw, model_grid
+from echogen.phantom.anatomy import Phase, View
+from echogen.phantom.case import PhantomFrame, make_frame
+from echogen.types import Frame, FrameKey, Job
+
+SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
+TRIES = 100
+
+
+def phantom_jobs(
+    count: int,
+    grid: tuple[int, Literal["stretch", "letterbox"]],
+    transforms: TransformConfig,
+    seed: int = 0,
+) -> list[Job]:
+    """Two simulated frames under `count` valid moves; all have something to paint.
+
+    Args:
+        count: how many jobs; their seeds are 0 to count - 1.
+        grid: the model's image size and how frames are resized to it.
+        transforms: what moves to draw.
+        seed: of frames and moves.
+
+    Raises:
+        UsageError: the transforms hardly ever give a valid move that leaves something to paint.
+    """
+    frames = [make_frame(i, view, phase, seed) for i, (view, phase) in enumerate(SHOWN[:count], 1)]
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
+    jobs: list[Job] = []
+    for _ in range(TRIES * count):
+        made = frames[len(jobs) % len(frames)]
+        frame = _as_frame(made)
+        labelled = (np.argwhere(made.label > 0)[::16] + 0.5) * np.array(made.spacing_mm)
+        params = draw(rng, transforms)
+        if assess(params, made.sector, frame_grid(frame), labelled, transforms).accepted(
+            transforms
+        ):
+            target = model_grid(made.image.shape[:2], made.spacing_mm, *grid)
+            name = f"phantom_copy{len(jobs)}"
+            job = render(frame, made.sector, params, target, transforms, name, len(jobs))
+            if not job.keep.all():
+                jobs.append(job)
+        if len(jobs) == count:
+            return jobs
+    raise UsageError(
+        f"transforms: {len(jobs)} of {TRIES * count} draws gave a valid move with something to "
+        "paint; widen the ranges or the bounds."
+    )
+
+
+def _as_frame(made: PhantomFrame) -> Frame:
+    key = FrameKey("phantom", "phantom", "", "", "", (Path("phantom"),))
+    return Frame(key, made.image, made.label, made.spacing_mm)
