@@ -6,7 +6,6 @@ in a run. Only a sampler too slow for that is estimated from its network evaluat
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.engine import Engine
+from echogen.generate import compressed_megabytes
 from echogen.phantom.jobs import phantom_jobs
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
 from echogen.source import list_source
-from echogen.types import Job, Result, UInt8Grid, to_uint8
+from echogen.types import Job, Result
 
 if TYPE_CHECKING:
     from echogen.engine.local import LocalEngine
@@ -138,7 +138,7 @@ def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:
         rate = count / seconds if count else 1.0 / per_image
         local = engine if isinstance(engine, LocalEngine) else None
         gflop, ceiling, memory = _of_one_device(local) if local else (None, None, None)
-        megabytes = compressed_megabytes(results or jobs)
+        megabytes = compressed_megabytes(results[:DISTINCT] or jobs)
         return BenchReport(
             checkpoint=info.name,
             licence=info.licence,
@@ -189,20 +189,6 @@ def images_to_paint(at_once: int, seconds_per_image: float, budget: float) -> in
 def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
     """`count` jobs with seeds of their own, made of those given."""
     return [dataclasses.replace(jobs[i % len(jobs)], seed=i) for i in range(count)]
-
-
-def compressed_megabytes(samples: Sequence[Job | Result]) -> float:
-    """MB a sample takes on disk, by compressing some."""
-    sizes = [
-        len(zlib.compress(part.tobytes()))
-        for sample in samples[:DISTINCT]
-        for part in (_levels(sample), sample.label, sample.keep)
-    ]
-    return sum(sizes) / max(len(samples[:DISTINCT]), 1) / 1e6
-
-
-def _levels(sample: Job | Result) -> UInt8Grid:
-    return sample.image if isinstance(sample, Result) else to_uint8(sample.image)
 
 
 def _nfe(config: ExpandConfig) -> int:

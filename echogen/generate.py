@@ -37,7 +37,7 @@ from echogen.store import (
     working_store_path,
 )
 from echogen.store.reader import failed_samples
-from echogen.types import Job, Problem, to_uint8
+from echogen.types import Job, Problem, Result, UInt8Grid, to_uint8
 
 QUIET = Quiet()
 
@@ -112,7 +112,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         plan_digest=plan.digest,
         nfe=_nfe(config),
         seconds=seconds,
-        megabytes=_compressed_megabytes(jobs) * len(plan.rows),
+        megabytes=compressed_megabytes(jobs) * len(plan.rows),
         device=device,
         precision=engine.precision,
         checkpoint=info.name,
@@ -307,10 +307,15 @@ def _count(store: StoreReader) -> Counts:
     )
 
 
-def _compressed_megabytes(jobs: Sequence[Job]) -> float:
-    """MB a sample takes on disk, by compressing a few."""
+def compressed_megabytes(samples: Sequence[Job | Result]) -> float:
+    """MB a sample takes on disk, by compressing those given."""
     sizes = [
-        len(zlib.compress(to_uint8(job.image).tobytes() + job.label.tobytes() + job.keep.tobytes()))
-        for job in jobs
+        len(zlib.compress(part.tobytes()))
+        for sample in samples
+        for part in (_levels(sample), sample.label, sample.keep)
     ]
-    return sum(sizes) / max(len(sizes), 1) / 1e6
+    return sum(sizes) / max(len(samples), 1) / 1e6
+
+
+def _levels(sample: Job | Result) -> UInt8Grid:
+    return sample.image if isinstance(sample, Result) else to_uint8(sample.image)
