@@ -182,10 +182,10 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
 
     try:
         from diffusers import UNet2DModel
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # diffusers turns the first into the second
         raise CheckpointError(
             "loading a checkpoint needs diffusers, which cannot be imported here "
-            f"({error}); install it: pip install 'diffusers>=0.32'"
+            f"({_line(error)}); install it: pip install 'diffusers>=0.32'"
         ) from error
     config = read_json(config_file)
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
