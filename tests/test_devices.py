@@ -101,8 +101,9 @@ def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(two: DevicesEngi
         asked.extend(j.seed for j in jobs)
         return sum(j.seed < 8 for j in jobs)
 
-    found = list(two.run(iter([job(i, hole=i != 7) for i in range(60)]), begin))
+    found = list(two.run(iter([job(i, hole=i % 4 < 3) for i in range(60)]), begin))
     assert names(found) == [f"s{i}" for i in range(8)]
+    assert {0, 1, 2, 4, 5, 6} <= set(asked)
     assert max(asked) < 60 - 2 * 6
     # What the workers still paint of it is not taken for the next run's.
     assert names(list(two.run([job(i) for i in range(100, 110)]))) == [
@@ -156,9 +157,12 @@ def two_processes(settings: dict[str, object]) -> dict[str, object]:
     }
 
 
-def test_workers_end_with_a_killed_parent(settings: dict[str, object], tmp_path: Path) -> None:
-    parent = start(two_processes(settings), tmp_path)
-    wait_for_painting(parent)
+def test_workers_end_with_a_killed_parent_amid_a_batch(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    endless = {**SLOW_SAMPLER, "resamplings": 5000}
+    parent = start({**two_processes(settings), "sampler": endless}, tmp_path)
+    wait_for_painting(parent, images=0)
     parent.kill()
     # The pipes close when their last holder, a worker, has ended.
     parent.communicate(timeout=20)

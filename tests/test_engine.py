@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.engine import local
+from echogen.engine.batches import MOST_PASSING
 from echogen.engine.local import LocalEngine
 from echogen.errors import EngineError
 from echogen.types import Job, to_model_range, to_uint8
@@ -87,6 +88,20 @@ def test_batches_are_full_and_the_last_one_is_ragged() -> None:
     sampler = NoiseSampler()
     paint([job(i, hole=i != 2) for i in range(8)], 3, sampler)
     assert sampler.batches == [3, 3, 1]
+
+
+def test_jobs_with_nothing_to_paint_do_not_pile_up() -> None:
+    taken: list[int] = []
+
+    def originals() -> Iterator[Job]:
+        for i in range(4 * MOST_PASSING):
+            taken.append(i)
+            yield job(i, hole=i == 0)
+
+    results = LocalEngine(denoiser(), NoiseSampler(), 4).run(originals())
+    next(results)
+    assert len(taken) <= 2 * MOST_PASSING + 1
+    assert len(list(results)) == 4 * MOST_PASSING - 1
 
 
 def test_out_of_memory_halves_the_batch_tells_it_and_changes_no_image() -> None:
@@ -208,11 +223,11 @@ def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(
         return wanted[len(asked) - 1]
 
     sampler = NoiseSampler()
-    jobs = [job(i, hole=i != 0) for i in range(9)]
+    jobs = [job(i, hole=i not in (0, 6)) for i in range(9)]
     made = list(LocalEngine(denoiser(), sampler, 3).run(iter(jobs), begin))
     assert sampler.batches == painted
     assert [result.sample_id for result in made] == [f"s{i}" for i in range(results)]
-    assert asked == [["s1", "s2", "s3"], ["s4", "s5", "s6"]][: len(wanted)]
+    assert asked == [["s1", "s2", "s3"], ["s4", "s5", "s7"]][: len(wanted)]
 
 
 def test_without_a_batch_size_one_is_found_by_trial_and_told() -> None:

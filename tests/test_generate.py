@@ -502,6 +502,26 @@ def test_a_signal_begins_no_batch_that_no_begun_shard_needs(
     assert np.flatnonzero(done).tolist() == [i for s in shards for i in range(5 * s, 5 * s + 5)]
 
 
+def test_a_signal_stops_a_run_that_has_nothing_to_paint(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen.source import Source
+
+    real = Source.jobs
+
+    def interrupt(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+        if not rendered:
+            os.kill(os.getpid(), signal.SIGINT)
+        rendered.append(len(rows))
+        return real(self, rows)
+
+    rendered: list[int] = []
+    monkeypatch.setattr(Source, "jobs", interrupt)
+    report = run(settings, copies=0, store={"shard_size": 1})
+    assert (report.exit_code, report.counts.pending) == (130, 4)
+    assert run(settings, copies=0, store={"shard_size": 1}).counts.originals == 4
+
+
 def test_an_interrupted_run_goes_on_with_batches_of_the_size_it_had_found(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

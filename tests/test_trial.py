@@ -63,7 +63,9 @@ def test_a_device_on_which_one_image_does_not_fit_is_left_to_painting_to_report(
     def nothing_fits(size: int) -> Trial:
         return Trial(size, float("inf"), 1e9, 1.0)
 
-    assert best_size(search(nothing_fits, AMPLE)) == 1
+    trials = search(nothing_fits, AMPLE)
+    assert len(trials) == 1
+    assert best_size(trials) == 1
 
 
 def test_the_search_ends_before_it_takes_too_long() -> None:

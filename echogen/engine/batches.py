@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from echogen.types import Job, Result, to_uint8
 
+MOST_PASSING = 256
 NOT_FINITE = "the sampler gave values that are not finite; try --overwrite --precision fp32"
 
 
@@ -56,14 +57,17 @@ NOTHING = Painted(np.empty((0, 0, 0), np.uint8), np.empty(0, np.bool_))
 
 
 def batches(jobs: Iterable[Job], size: Callable[[], int]) -> Iterator[Batch]:
-    """Gather jobs until `size()` of them have something to paint; the last batch may be short."""
+    """Gather jobs until `size()` of them have something to paint.
+
+    The last batch may be short, and one before it where hundreds of jobs only pass through.
+    """
     gathered: list[Job] = []
     holes: list[Job] = []
     for job in jobs:
         gathered.append(job)
         if not job.keep.all():
             holes.append(job)
-        if len(holes) >= size():
+        if len(holes) >= size() or len(gathered) - len(holes) >= MOST_PASSING:
             yield Batch(gathered, holes)
             gathered, holes = [], []
     if gathered:

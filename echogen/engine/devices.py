@@ -181,13 +181,9 @@ class DevicesEngine:
     def run(
         self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
     ) -> Generator[Result, None, None]:
-        """Paint jobs in order; holds a few batches a device. A failure closes the engine."""
-        try:
-            self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
-            yield from self._run(batches(jobs, lambda: self.batch_size), begin, pad)
-        except EngineError:
-            self.close()
-            raise
+        """Paint jobs in order; holds a few batches a device. After a failure, close the engine."""
+        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
+        yield from self._run(batches(jobs, lambda: self.batch_size), begin, pad)
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""

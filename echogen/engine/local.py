@@ -135,9 +135,10 @@ class LocalEngine:
                     raise EngineError(
                         f"painting failed on {self.device}: {_first_line(error)}"
                     ) from error
-                self._halve()
+            else:
+                start = part.stop
                 continue
-            start = part.stop
+            self._halve()  # here the error, which holds on to the batch, is gone
         if not parts:
             return NOTHING
         return Painted(
