@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from test_engine import NoiseSampler, denoiser
 from test_interrupted import start, wait_for_painting
 
 from echogen.config import EngineConfig, SamplerConfig
-from echogen.engine import worker
+from echogen.engine import devices, worker
 from echogen.engine.devices import DevicesEngine, open_engine, resolve_devices
 from echogen.engine.local import LocalEngine
 from echogen.errors import CheckpointError, EngineError
@@ -181,6 +182,41 @@ def test_a_signal_to_the_whole_group_is_the_parents_to_answer(
         done = store.columns["status"] == 1
         assert 0 < done.sum() < 84
         assert done.sum() % 5 == 0  # whole shards
+
+
+def test_workers_start_with_signals_held_back(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[set[int]] = []
+
+    def mask() -> set[int]:
+        return set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    def start_nothing(_: SpawnProcess) -> None:
+        masks.append(mask())
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(SpawnProcess, "start", start_nothing)
+    with pytest.raises(OSError, match="no more"):
+        open_engine(str(checkpoint), SAMPLER, settings_of("cpu,cpu"), lambda _: None)
+    assert {signal.SIGINT, signal.SIGTERM} <= masks[0]
+    assert mask().isdisjoint({signal.SIGINT, signal.SIGTERM})
+
+
+def test_the_last_message_of_a_dead_worker_is_what_its_death_says() -> None:
+    class Dead:
+        exitcode = -9
+
+        def join(self, _: float) -> None:
+            return
+
+    for said in (worker.Failed(EngineError("cpu: too hot")), worker.Told("a line")):
+        ours, theirs = multiprocessing.Pipe()
+        theirs.send(said)
+        theirs.close()
+        error = devices._death(devices._Worker("cpu", Dead(), ours))  # type: ignore[arg-type]
+        heard = "cpu: too hot" if isinstance(said, worker.Failed) else "cpu: its process was killed"
+        assert str(error).startswith(heard)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ def test_batches_are_full_and_the_last_one_is_ragged() -> None:
     assert sampler.batches == [3, 3, 1]
 
 
+def test_jobs_before_the_first_hole_do_not_wait_for_it_to_be_painted() -> None:
+    sampler = NoiseSampler()
+    jobs = [job(i, hole=i not in (2, 3)) for i in range(6)]
+    results = LocalEngine(denoiser(), sampler, 2).run(jobs)
+    for _ in range(4):
+        next(results)
+    assert sampler.batches == [2]
+
+
 def test_jobs_with_nothing_to_paint_do_not_pile_up() -> None:
     taken: list[int] = []
 

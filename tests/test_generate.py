@@ -3,6 +3,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -569,6 +570,29 @@ def test_no_more_is_rendered_than_the_next_rounds_need(
     run(settings, copies=40, engine={"batch_size": 2})
     assert sum(rendered) == 4 * 41
     assert max(ahead) < 40
+
+
+def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echogen import pipeline
+
+    failed, sizes = threading.Event(), []
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise StoreError("the disk is full")
+
+    def wait_for_it(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == 4:
+            assert failed.wait(10)
+
+    monkeypatch.setattr(pipeline, "write_shard", fail)
+    spy(monkeypatch, wait_for_it)
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(settings, engine={"batch_size": 1})
+    assert len(sizes) <= 5  # the fourth begins the second shard, which takes four batches
 
 
 def test_a_failure_of_the_renderer_ends_the_run_and_keeps_finished_shards(

@@ -74,20 +74,23 @@ def batches(jobs: Iterable[Job], size: Callable[[], int]) -> Iterator[Batch]:
         yield Batch(gathered, holes)
 
 
-def results(batch: Batch, painted: Painted) -> Iterator[Result]:
+def results(batch: Batch, paint: Callable[[], Painted]) -> Iterator[Result]:
     """Results in the order of the jobs, up to the first hole that was not painted.
 
-    Kept pixels are the bytes that they were.
+    Kept pixels are the bytes that they were. `paint` is called once, when the jobs before the first
+    hole have been given back, which may complete what they belong to.
     """
-    done = iter(zip(painted.levels, painted.finite, strict=True))
     holes = {id(job) for job in batch.holes}
+    painted: Painted | None = None
+    position = 0
     for job in batch.jobs:
         image, error = to_uint8(job.image), None
         if id(job) in holes:
-            made = next(done, None)
-            if made is None:
+            painted = paint() if painted is None else painted
+            if position == len(painted.levels):
                 return
-            levels, finite = made
+            levels, finite = painted.levels[position], painted.finite[position]
+            position += 1
             error = None if finite else NOT_FINITE
             image = np.where(job.keep, image, levels) if finite else image
         yield Result(job.sample_id, image, job.label, job.keep, job.label_on_paint, error)

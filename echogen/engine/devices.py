@@ -213,7 +213,7 @@ class DevicesEngine:
                     more = not line[-1].cut
             while line and (painted := line[0].painted) is not None:
                 sent = line.popleft()
-                yield from results(sent.batch, painted)
+                yield from results(sent.batch, _already(painted))
                 if sent.cut:
                     return
             if not line:
@@ -271,7 +271,7 @@ class DevicesEngine:
         try:
             worker.pipe.send(order)
         except OSError as error:
-            raise self._death(worker) from error
+            raise _death(worker) from error
 
     def _ask(self, order: Order | None, kind: type[A]) -> list[A]:
         """One answer of every worker, in the order of the devices."""
@@ -292,7 +292,7 @@ class DevicesEngine:
             try:
                 answer: Answer = worker.pipe.recv()
             except (EOFError, OSError) as error:
-                raise self._death(worker) from error
+                raise _death(worker) from error
             if isinstance(answer, Failed):
                 raise answer.error
             if isinstance(answer, Told):
@@ -302,21 +302,26 @@ class DevicesEngine:
                 worker.has.remove(answer.number)
             yield worker, answer
 
-    def _death(self, worker: _Worker) -> EchogenError:
-        """What to say of a worker whose pipe has broken: its last message, or how it ended."""
-        try:
-            while worker.pipe.poll():
-                answer = worker.pipe.recv()
-                if isinstance(answer, Failed):
-                    return answer.error
-        except (EOFError, OSError):
-            worker.process.join(SECONDS_TO_END)
-        code = worker.process.exitcode
-        how = f"ended with code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        return EngineError(
-            f"{worker.device}: its process {how}, perhaps for lack of memory (or, in a script of "
-            'your own, for lack of `if __name__ == "__main__":`). Finished shards are kept; the '
-            "same command goes on, --device chooses other devices."
-        )
+
+def _already(painted: Painted) -> Callable[[], Painted]:
+    return lambda: painted
+
+
+def _death(worker: _Worker) -> EchogenError:
+    """What to say of a worker whose pipe has broken: its last message, or how it ended."""
+    try:
+        while worker.pipe.poll():
+            answer = worker.pipe.recv()
+            if isinstance(answer, Failed):
+                return answer.error
+    except (EOFError, OSError):
+        worker.process.join(SECONDS_TO_END)
+    code = worker.process.exitcode
+    how = f"ended with code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+    return EngineError(
+        f"{worker.device}: its process {how}, perhaps for lack of memory (or, in a script of "
+        'your own, for lack of `if __name__ == "__main__":`). Finished shards are kept; the '
+        "same command goes on, --device chooses other devices."
+    )

@@ -8,6 +8,7 @@ back as the bytes they were.
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,11 +102,13 @@ class LocalEngine:
         gathered = batches(jobs, lambda: self.batch_size)
         with closing(ahead(self._prepare, gathered)) as prepared:
             for batch, image, keep in prepared:
-                wanted = begin(batch.holes) if batch.holes else 0
-                yield from results(
-                    batch, self.paint(image[:wanted], keep[:wanted], batch.seeds[:wanted], pad)
-                )
-                if wanted < len(batch.holes):
+                left = len(batch.jobs)
+                for result in results(
+                    batch, partial(self._paint_wanted, batch, image, keep, begin, pad)
+                ):
+                    left -= 1
+                    yield result
+                if left:
                     return
 
     def paint(
@@ -169,6 +172,12 @@ class LocalEngine:
         if self.denoiser.device.type == "cuda":
             image, keep = image.pin_memory(), keep.pin_memory()
         return batch, image, keep
+
+    def _paint_wanted(
+        self, batch: Batch, image: Tensor, keep: Tensor, begin: Begin, pad: bool
+    ) -> Painted:
+        wanted = begin(batch.holes)
+        return self.paint(image[:wanted], keep[:wanted], batch.seeds[:wanted], pad)
 
     def _halve(self) -> None:
         if self.batch_size == 1:
