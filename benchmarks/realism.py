@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from echogen import realism
 from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.repaint import make_sampler
+from echogen.diffusion.samplers import make_sampler
 from echogen.realism import Distances, Measured
 from echogen.realism.compare import all_draws, holm, standard_error
 

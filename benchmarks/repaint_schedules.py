@@ -18,7 +18,7 @@ from hidden import hidden_frames, paint
 from scipy import ndimage
 
 from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.repaint import make_sampler
+from echogen.diffusion.samplers import make_sampler
 
 HERE = Path(__file__).parent
 SCHEDULES = ((10, 1, 1), (20, 5, 3), (25, 5, 3), (50, 10, 2), (100, 10, 1), (25, 5, 5))

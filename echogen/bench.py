@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.engine import Engine
 from echogen.generate import compressed_megabytes
 from echogen.phantom.jobs import phantom_jobs
@@ -128,7 +129,7 @@ def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:
         engine.settle(frames * config.copies or EXPECTED)
         grid = (info.image_size, info.resize)
         jobs = phantom_jobs(min(engine.at_once, DISTINCT), grid, config.transforms, config.seed)
-        nfe = _nfe(config)
+        nfe = sampler_nfe(**config.sampler.model_dump())
         per_image = engine.seconds_per_image(repeated(jobs, engine.at_once))
         count = images_to_paint(engine.at_once, per_image, PAINTING_S)
         if count and (config.engine.compile != "off" or "cpu" not in engine.device):
@@ -189,13 +190,6 @@ def images_to_paint(at_once: int, seconds_per_image: float, budget: float) -> in
 def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
     """`count` jobs with seeds of their own, made of those given."""
     return [dataclasses.replace(jobs[i % len(jobs)], seed=i) for i in range(count)]
-
-
-def _nfe(config: ExpandConfig) -> int:
-    from echogen.diffusion.repaint import make_sampler
-
-    settings = config.sampler.model_dump(exclude={"name"})
-    return make_sampler(config.sampler.name, **settings).nfe
 
 
 def _paint(

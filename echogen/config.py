@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -82,13 +82,45 @@ class TransformConfig(_Strict):
         return self
 
 
-class SamplerConfig(_Strict):
+class LangevinConfig(_Strict):
+    """Langevin steps at falling noise levels (`echogen.diffusion.langevin`); as `balanced`.
+
+    Noise levels are in units of the model's range, -1 to 1. There are `levels` of them between
+    `sigma_max` and `sigma_min`, crowding at the low end with `rho`; from `inner_max` to `inner_min`
+    each is visited `inner_steps` times more. `churn` is the noise added before a step, as a share
+    of the level's, times `noise_gain`. Where the network expects another known pixel than there is,
+    `guidance` of the difference, averaged over blocks of `guidance_scale` of the image's height, is
+    added to what it is shown, and `memory` of that lasts. At the end, noise of level `refine_from`
+    is added once more and taken away in `refine_levels` small steps.
+    """
+
+    name: Literal["langevin"] = "langevin"
+    levels: int = Field(default=16, ge=2)
+    inner_steps: int = Field(default=6, ge=0)
+    inner_min: float = Field(default=0.05, ge=0)
+    inner_max: float = Field(default=0.6, ge=0)
+    churn: float = Field(default=2.0, ge=0)
+    noise_gain: float = Field(default=1.06, gt=0)
+    guidance: float = Field(default=1.5, ge=0)
+    guidance_scale: float = Field(default=0.1, ge=0, le=1)
+    memory: float = Field(default=0.8, ge=0, lt=1)
+    sigma_min: float = Field(default=0.01, gt=0)
+    sigma_max: float = Field(default=20.0, gt=0)
+    rho: float = Field(default=7.0, gt=0)
+    refine_levels: int = Field(default=10, ge=0)
+    refine_from: float = Field(default=0.2, gt=0)
+
+
+class RepaintConfig(_Strict):
     """RePaint's schedule (Lugmayr et al. 2022, 2201.09865): steps, jump length, resamplings."""
 
     name: Literal["repaint"] = "repaint"
-    steps: int = Field(default=25, ge=1)
-    jump_length: int = Field(default=5, ge=1)
-    resamplings: int = Field(default=3, ge=1)
+    steps: int = Field(default=250, ge=1)
+    jump_length: int = Field(default=10, ge=1)
+    resamplings: int = Field(default=10, ge=1)
+
+
+SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
 
 
 class EngineConfig(_Strict):
@@ -125,7 +157,7 @@ class ExpandConfig(_Strict):
     checkpoint: str = "builtin"
     dataset: DatasetConfig = DatasetConfig()
     transforms: TransformConfig = TransformConfig()
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: SamplerConfig = LangevinConfig()
     engine: EngineConfig = EngineConfig()
     store: StoreConfig = StoreConfig()
 
@@ -137,18 +169,51 @@ class ExpandConfig(_Strict):
         return value
 
 
-PAPER_PRESET: Mapping[str, Any] = {
-    "transforms": {"outside": "inpaint", "label_outside": "keep", "labels_on_paint": "keep"},
-    "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {
+        "sampler": {
+            "name": "langevin",
+            "inner_steps": 1,
+            "inner_max": 1.0,
+            "churn": 1.5,
+            "noise_gain": 1.05,
+            "guidance": 1.0,
+            "memory": 0.9,
+            "refine_levels": 8,
+        }
+    },
+    "balanced": {"sampler": {"name": "langevin"}},
+    "high": {
+        "sampler": {
+            "name": "langevin",
+            "levels": 28,
+            "inner_max": 0.8,
+            "churn": 1.5,
+            "noise_gain": 1.05,
+            "guidance": 1.0,
+            "refine_levels": 16,
+            "refine_from": 0.25,
+        }
+    },
+    "paper": {
+        "transforms": {"outside": "inpaint", "label_outside": "keep", "labels_on_paint": "keep"},
+        "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
+    },
 }
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `override` laid over it, tables merged key by key."""
+    """`base` with `override` laid over it, tables merged key by key.
+
+    A table with another `name` replaces the one below: another sampler has other settings.
+    """
     merged = dict(base)
     for key, value in override.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if value.get("name", below.get("name")) != below.get("name"):
+                below = {}
+            merged[key] = merge(below, value)
         else:
             merged[key] = value
     return merged
@@ -170,30 +235,55 @@ def load_config(
             raise UsageError(f"--config {toml_file}: cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"--config {toml_file}: not valid TOML: {error}") from error
+    default = {"sampler": {"name": "langevin"}}  # so that a table without a name is its
     source = f"--config {toml_file}" if toml_file is not None else "settings"
     try:
-        return ExpandConfig.model_validate(merge(merge(preset, from_file), flags))
+        return ExpandConfig.model_validate(merge(merge(merge(default, preset), from_file), flags))
     except ValidationError as error:
         raise UsageError(f"{source}: {_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    loc = tuple(str(part) for part in first["loc"])
+    if loc[:1] == ("sampler",):
+        return _explain_sampler(first, loc)
+    where = ".".join(loc)
     if first["type"] == "extra_forbidden":
         table: Any = ExpandConfig
-        for part in first["loc"][:-1]:
-            table = table.model_fields[str(part)].annotation
-        names = list(table.model_fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}."
-        return f"unknown key {where!r}; {hint}"
+        for part in loc[:-1]:
+            table = table.model_fields[part].annotation
+        return f"unknown key {where!r}; {_nearest(loc[-1], table)}"
     if first["type"] == "missing":
         flag = {"input": "--in", "output": "--out"}.get(where, where)
         return f"{flag} is missing; give it as a flag or in the configuration file."
+    return _out_of_range(first, where or "transforms")
+
+
+def _explain_sampler(first: Any, loc: tuple[str, ...]) -> str:
+    """Errors in the sampler's table, whose place names the sampler: (sampler, langevin, churn)."""
+    kinds: dict[str, Any] = {"langevin": LangevinConfig, "repaint": RepaintConfig}
+    if first["type"].startswith("union_tag"):
+        found = first["input"].get("name") if isinstance(first["input"], Mapping) else None
+        return f"sampler: expected one of {', '.join(kinds)}; got {found or first['input']!r}"
+    if first["type"] != "extra_forbidden" or len(loc) < 3:
+        return _out_of_range(first, ".".join((loc[0], *loc[2:])))
+    chosen, key = loc[1], loc[2]
+    others = [name for name, kind in kinds.items() if name != chosen and key in kind.model_fields]
+    hint = f"it belongs to --sampler {others[0]}." if others else _nearest(key, kinds[chosen])
+    return f"unknown key 'sampler.{key}' of sampler {chosen}; {hint}"
+
+
+def _nearest(key: str, table: Any) -> str:
+    names = list(table.model_fields)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}."
+
+
+def _out_of_range(first: Any, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     got = "" if "got" in message else f" (got {first['input']!r})"
-    return f"{where or 'transforms'}: {message}{got}"
+    return f"{where}: {message}{got}"
 
 
 def preset_values(name: str | None) -> Mapping[str, Any]:
@@ -204,9 +294,9 @@ def preset_values(name: str | None) -> Mapping[str, Any]:
     """
     if name is None:
         return {}
-    if name != "paper":
-        raise UsageError(f"--preset {name}: unknown; expected paper.")
-    return PAPER_PRESET
+    if name not in PRESETS:
+        raise UsageError(f"--preset {name}: unknown; expected one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
 
 
 def to_toml(config: ExpandConfig) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from echogen.config import EngineConfig, ExpandConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
-from echogen.diffusion.schedule import nfe, repaint_times
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.engine import Engine
 from echogen.errors import StoreError
 from echogen.interrupt import Stop, catch_signals
@@ -188,8 +188,7 @@ def _to_paint(plan: Plan) -> int:
 
 
 def _nfe(config: ExpandConfig) -> int:
-    sampler = config.sampler
-    return nfe(repaint_times(sampler.steps, sampler.jump_length, sampler.resamplings))
+    return sampler_nfe(**config.sampler.model_dump())
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

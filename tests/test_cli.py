@@ -120,7 +120,7 @@ def test_a_skipped_frame_makes_exit_code_1_and_its_reason_is_shown(
         (["--device", "cuda:7"], 6, "cuda:7"),
         (["--views", "5CH"], 2, "4CH"),
         (["--set", "copies"], 2, "expected KEY=VALUE"),
-        (["--preset", "poster"], 2, "expected paper"),
+        (["--preset", "poster"], 2, "expected one of fast, balanced"),
         (["--copies", "many"], 2, "--copies"),
         (["--plan", "p.json"], 2, "goes with --dry-run"),
     ],

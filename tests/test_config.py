@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from echogen.config import PAPER_PRESET, load_config, preset_values, to_toml
+from echogen.config import PRESETS, RepaintConfig, load_config, preset_values, to_toml
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import UsageError
 
 FLAGS = {"input": "in", "output": "out.zarr"}
@@ -13,14 +14,16 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) ->
     file.write_text(
         'copies = 7\nseed = 5\n[sampler]\nsteps = 50\n[transforms]\noutside = "background"'
     )
-    config = load_config(file, PAPER_PRESET, {**FLAGS, "seed": 9})
+    config = load_config(file, PRESETS["paper"], {**FLAGS, "seed": 9})
     assert (config.copies, config.seed) == (7, 9)
     assert (config.sampler.steps, config.sampler.resamplings) == (50, 10)
     assert config.transforms.outside == "background"
 
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
-    config = load_config(None, PAPER_PRESET, {**FLAGS, "dataset": {"views": ["2CH"], "limit": 3}})
+    config = load_config(
+        None, PRESETS["paper"], {**FLAGS, "dataset": {"views": ["2CH"], "limit": 3}}
+    )
     (tmp_path / "run.toml").write_text(to_toml(config))
     assert load_config(tmp_path / "run.toml", {}, {}) == config
 
@@ -45,7 +48,13 @@ def test_paper_preset_is_the_published_method() -> None:
     ("flags", "message"),
     [
         ({"copys": 3}, r"unknown key 'copys'; did you mean 'copies'\?"),
-        ({"sampler": {"step": 3}}, r"unknown key 'sampler.step'; did you mean 'steps'\?"),
+        ({"sampler": {"churm": 3}}, r"'sampler.churm' of sampler langevin; did you mean 'churn'\?"),
+        (
+            {"sampler": {"steps": 3}},
+            r"'sampler.steps' of sampler langevin; it belongs to --sampler re",
+        ),
+        ({"sampler": {"name": "ddim"}}, "sampler: expected one of langevin, repaint; got 'ddim'"),
+        ({"sampler": {"memory": 1}}, r"sampler.memory: .*less than 1 \(got 1\)"),
         ({"copies": -1}, r"copies: .*greater than or equal to 0.* \(got -1\)"),
         ({"output": "out.tar"}, r"output: must end in .zarr or .h5, got 'out.tar'"),
         ({"transforms": {"depth": [2.0, 1.0]}}, "must be .low, high. with low <= high"),
@@ -75,5 +84,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_preset_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected paper"):
+    with pytest.raises(UsageError, match="expected one of fast, balanced, high, paper"):
         preset_values("papers")
+
+
+def test_presets_by_cost_differ_only_in_the_sampler_and_cost_more_each() -> None:
+    made = [load_config(None, preset_values(name), FLAGS) for name in ("fast", "balanced", "high")]
+    costs = [sampler_nfe(**config.sampler.model_dump()) for config in made]
+    assert costs == sorted(set(costs))
+    assert costs[-1] < 2410 / 20
+    default = load_config(None, {}, FLAGS)
+    assert made[1] == default
+    assert all(c.model_copy(update={"sampler": default.sampler}) == default for c in made)
+
+
+def test_another_sampler_takes_none_of_the_presets_settings() -> None:
+    config = load_config(None, preset_values("fast"), {**FLAGS, "sampler": {"name": "repaint"}})
+    assert config.sampler == RepaintConfig()
+    file_wins = load_config(None, preset_values("fast"), {**FLAGS, "sampler": {"churn": 0.5}})
+    assert (file_wins.sampler.churn, file_wins.sampler.inner_steps) == (0.5, 1)

@@ -16,7 +16,7 @@ from conftest import make_config
 from test_engine import NoiseSampler, denoiser
 from test_interrupted import start, wait_for_painting
 
-from echogen.config import EngineConfig, SamplerConfig
+from echogen.config import EngineConfig, RepaintConfig
 from echogen.engine import devices, worker
 from echogen.engine.devices import DevicesEngine, open_engine, resolve_devices
 from echogen.engine.local import LocalEngine
@@ -27,7 +27,7 @@ from echogen.store import open_store
 from echogen.types import Job, Result, to_model_range
 
 SIDE = 32
-SAMPLER = SamplerConfig(steps=4, jump_length=2, resamplings=2)
+SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)
 SLOW_SAMPLER = {"steps": 20, "jump_length": 1, "resamplings": 6}
 
 

@@ -8,7 +8,8 @@ import torch
 from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.repaint import inpaint, make_sampler, walk
+from echogen.diffusion.repaint import inpaint, walk
+from echogen.diffusion.samplers import make_sampler
 from echogen.diffusion.schedule import make_betas, repaint_times, schedule_from_betas
 from echogen.errors import EngineError, UsageError
 

@@ -20,7 +20,7 @@ def bench(
     config: Annotated[Path | None, Flag(help="Settings as TOML; flags win over it.")] = None,
     set_: Annotated[
         list[str] | None,
-        Flag("--set", metavar="KEY=VALUE", help="Any setting, such as sampler.steps=50."),
+        Flag("--set", metavar="KEY=VALUE", help="Any setting, such as sampler.churn=1.5."),
     ] = None,
     device: Annotated[
         str | None, Flag(metavar="auto|cpu|cuda[:N],..", help="Where; all GPUs by default.")

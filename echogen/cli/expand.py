@@ -66,7 +66,11 @@ def expand(
     ] = None,
     preset: Annotated[
         str | None,
-        Flag(metavar="paper", help="The published method's choices.", rich_help_panel=MAKE),
+        Flag(
+            metavar="fast|balanced|high|paper",
+            help="How much to spend on an image (default: balanced), or the published method.",
+            rich_help_panel=MAKE,
+        ),
     ] = None,
     config: Annotated[
         Path | None, Flag(help="Settings as TOML; flags win over it.", rich_help_panel=MAKE)
@@ -76,7 +80,7 @@ def expand(
         Flag(
             "--set",
             metavar="KEY=VALUE",
-            help="Any setting, such as sampler.steps=50.",
+            help="Any setting, such as sampler.churn=1.5.",
             rich_help_panel=MAKE,
         ),
     ] = None,
@@ -84,7 +88,7 @@ def expand(
         str | None, Flag(help="Model folder (default: builtin).", rich_help_panel=PAINT)
     ] = None,
     sampler: Annotated[
-        str | None, Flag(metavar="repaint", help="How to paint.", rich_help_panel=PAINT)
+        str | None, Flag(metavar="langevin|repaint", help="How to paint.", rich_help_panel=PAINT)
     ] = None,
     device: Annotated[
         str | None,
@@ -199,7 +203,7 @@ def _assign(settings: dict[str, Any], assignment: str) -> None:
 
     key, equals, value = assignment.partition("=")
     if not equals or not key:
-        raise UsageError(f"--set {assignment}: expected KEY=VALUE, such as sampler.steps=50.")
+        raise UsageError(f"--set {assignment}: expected KEY=VALUE, such as sampler.churn=1.5.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -7,30 +7,15 @@ comes to agree with what is known. Reverse steps are those of respaced DDPM (210
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from echogen.diffusion.batch import check_batch, composite, known_image
 from echogen.diffusion.denoiser import Denoiser, Prediction
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import Schedule, nfe, repaint_times, respace
-from echogen.errors import EngineError, UsageError
-
-
-class Sampler(Protocol):
-    """How a batch is painted. Any sampler is a function of these four, and tells its cost."""
-
-    @property
-    def nfe(self) -> int:
-        """Network function evaluations for one image."""
-
-    def __call__(
-        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
-    ) -> Tensor:
-        """As `inpaint`: (B, 1, H, W) float32 and bool to (B, 1, H, W) float32."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +49,6 @@ class RepaintSampler:
         )
 
 
-SAMPLERS: Mapping[str, Callable[..., Sampler]] = {"repaint": RepaintSampler}
-
-
-def make_sampler(name: str, **settings: Any) -> Sampler:
-    """The sampler of a name, with its settings.
-
-    Raises:
-        UsageError: the name or a setting is not known, or a value is out of range.
-    """
-    if name not in SAMPLERS:
-        raise UsageError(f"sampler: expected one of {', '.join(SAMPLERS)}; got {name!r}")
-    try:
-        return SAMPLERS[name](**settings)
-    except TypeError as error:
-        raise UsageError(f"sampler {name}: {error}") from error
-
-
 @torch.inference_mode()
 def inpaint(
     denoiser: Denoiser,
@@ -111,10 +79,9 @@ def inpaint(
     """
     check_batch(denoiser, image, keep)
     times = repaint_times(steps, jump_length, resamplings)
-    known = image.to(denoiser.device, torch.float32).expand(-1, denoiser.channels, -1, -1)
+    known = known_image(denoiser, image)
     state = walk(denoiser, known, keep.to(denoiser.device), noise, times, steps)
-    painted = state.mean(dim=1, keepdim=True).clamp(-1.0, 1.0).to(image.device)
-    return torch.where(keep, image, painted)
+    return composite(state, image, keep)
 
 
 def walk(
@@ -184,27 +151,3 @@ def reverse_step(
         return mean + torch.exp(0.5 * log_variance) * step_noise
     fixed = large if denoiser.variance_type == "fixed_large" else small
     return mean + math.exp(0.5 * fixed) * step_noise
-
-
-def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
-    """Refuses a batch that the denoiser cannot take.
-
-    Raises:
-        EngineError: the shapes of image, keep and model do not fit, or types are wrong.
-    """
-    side = denoiser.image_size
-    if image.ndim != 4 or image.shape[1] != 1 or keep.shape != image.shape:
-        raise EngineError(
-            "image and keep: expected (B, 1, H, W) both, "
-            f"found {tuple(image.shape)} and {tuple(keep.shape)}"
-        )
-    if side is not None and tuple(image.shape[2:]) != (side, side):
-        raise EngineError(
-            f"image: the model paints {side} x {side}, found {tuple(image.shape[2:])}"
-        )
-    if image.dtype != torch.float32 or keep.dtype != torch.bool:
-        raise EngineError(
-            f"image and keep: expected float32 and bool, found {image.dtype}, {keep.dtype}"
-        )
-    if not bool(torch.isfinite(image).all()):
-        raise EngineError("image: values that are not finite; put -1 where nothing is known.")

@@ -8,7 +8,7 @@ product of 1 - beta (Ho et al. 2020, 2006.11239). Respacing is that of Nichol an
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -208,3 +208,96 @@ def repaint_times(steps: int, jump_length: int, resamplings: int) -> list[int]:
 def nfe(times: Sequence[int]) -> int:
     """Network function evaluations of a walk: its moves down."""
     return sum(after < before for before, after in itertools.pairwise(times))
+
+
+@dataclass(frozen=True)
+class LangevinWalk:
+    """Noise levels from `sigma_max` down to 0, and how often each is visited.
+
+    The levels are those of Karras et al. (2022, 2206.00364, eq. 5).
+
+    Attributes:
+        levels: how many noise levels, at least 2.
+        inner_steps: evaluations more at each level from `inner_min` to `inner_max`.
+        inner_min, inner_max: noise levels, in grey levels of [-1, 1].
+        churn: noise added before an evaluation, as a share of the level's, down to `inner_min`;
+            none below, where speckle settles.
+        sigma_min, sigma_max: of the levels, 0 < sigma_min < sigma_max.
+        rho: how strongly the levels crowd at the low end, above 0.
+        refine_levels: after the walk, noise is added once more and taken away over this many levels
+            without churn: small steps give speckle its full strength; 0 leaves it out.
+        refine_from: the noise level to which that goes back up.
+    """
+
+    levels: int
+    inner_steps: int
+    inner_min: float
+    inner_max: float
+    churn: float
+    sigma_min: float
+    sigma_max: float
+    rho: float
+    refine_levels: int
+    refine_from: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """One evaluation: noise is added from `sigma` to `sigma_hat`, then taken to `sigma_next`."""
+
+    sigma: float
+    sigma_hat: float
+    sigma_next: float
+
+
+def langevin_walk(walk: LangevinWalk) -> list[Move]:
+    """The evaluations of a Langevin run, in order; the last one ends at noise level 0.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
+    if not 0 < walk.sigma_min < walk.sigma_max:
+        raise UsageError(
+            "sigma_min and sigma_max: expected 0 < sigma_min < sigma_max, "
+            f"got {walk.sigma_min} and {walk.sigma_max}"
+        )
+    if walk.levels < 2 or walk.refine_levels == 1:
+        raise UsageError(
+            "levels and refine_levels: expected at least 2 (or none to refine), "
+            f"got {walk.levels} and {walk.refine_levels}"
+        )
+    if walk.refine_levels and walk.refine_from <= walk.sigma_min:
+        raise UsageError(
+            f"refine_from: expected more than sigma_min, {walk.sigma_min}; got {walk.refine_from}"
+        )
+    sigmas = karras_sigmas(walk.levels, walk.sigma_min, walk.sigma_max, walk.rho)
+    moves = []
+    for sigma, after in itertools.pairwise([*sigmas, 0.0]):
+        visits = walk.inner_steps if walk.inner_min <= sigma <= walk.inner_max else 0
+        churned = sigma * (1.0 + walk.churn) if sigma >= walk.inner_min else sigma
+        moves.extend([Move(sigma, churned, sigma)] * visits)
+        moves.append(Move(sigma, churned, after))
+    if walk.refine_levels:
+        again = karras_sigmas(walk.refine_levels, walk.sigma_min, walk.refine_from, walk.rho)
+        moves.append(Move(0.0, again[0], again[1]))
+        moves.extend(Move(s, s, after) for s, after in itertools.pairwise([*again[1:], 0.0]))
+    return moves
+
+
+def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
+    """Noise levels from `sigma_max` down to `sigma_min` (Karras et al. 2022, 2206.00364, eq. 5)."""
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + i / (levels - 1) * (low - high)) ** rho for i in range(levels)]
+
+
+def sampler_nfe(name: str, **settings: Any) -> int:
+    """Network function evaluations of a sampler, from its settings alone.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    if name == "repaint":
+        return nfe(repaint_times(**settings))
+    return len(
+        langevin_walk(LangevinWalk(**{f.name: settings[f.name] for f in fields(LangevinWalk)}))
+    )

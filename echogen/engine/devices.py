@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from echogen.diffusion.denoiser import resolve_device
-from echogen.diffusion.repaint import Sampler, make_sampler
+from echogen.diffusion.samplers import Sampler, make_sampler
 from echogen.engine import Begin, Engine
 from echogen.engine.batches import NOTHING, Batch, Painted, batches, results
 from echogen.engine.local import MANY, open_local

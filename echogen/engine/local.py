@@ -19,7 +19,7 @@ from echogen.ahead import ahead
 from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.denoiser import Denoiser, precision_name
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.repaint import Sampler, make_sampler
+from echogen.diffusion.samplers import Sampler, make_sampler
 from echogen.engine import Begin
 from echogen.engine.batches import NOTHING, Batch, Painted, batches, results
 from echogen.engine.trial import best_size, evaluation_seconds, out_of_memory, try_sizes

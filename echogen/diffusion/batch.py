@@ -1,0 +1,51 @@
+"""What every sampler does with its batch, before and after: check it, spread it, put it back."""
+
+import torch
+from torch import Tensor
+
+from echogen.diffusion.denoiser import Denoiser
+from echogen.errors import EngineError
+
+
+def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
+    """Refuses a batch that the denoiser cannot take.
+
+    Raises:
+        EngineError: the shapes of image, keep and model do not fit, or types are wrong.
+    """
+    side = denoiser.image_size
+    if image.ndim != 4 or image.shape[1] != 1 or keep.shape != image.shape:
+        raise EngineError(
+            "image and keep: expected (B, 1, H, W) both, "
+            f"found {tuple(image.shape)} and {tuple(keep.shape)}"
+        )
+    if side is not None and tuple(image.shape[2:]) != (side, side):
+        raise EngineError(
+            f"image: the model paints {side} x {side}, found {tuple(image.shape[2:])}"
+        )
+    if image.dtype != torch.float32 or keep.dtype != torch.bool:
+        raise EngineError(
+            f"image and keep: expected float32 and bool, found {image.dtype}, {keep.dtype}"
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise EngineError("image: values that are not finite; put -1 where nothing is known.")
+
+
+def known_image(denoiser: Denoiser, image: Tensor) -> Tensor:
+    """(B, 1, H, W) on any device to (B, C, H, W) float32 on the denoiser's."""
+    return image.to(denoiser.device, torch.float32).expand(-1, denoiser.channels, -1, -1)
+
+
+def composite(painted: Tensor, image: Tensor, keep: Tensor) -> Tensor:
+    """A sampler's last state as the picture it stands for.
+
+    Args:
+        painted: (B, C, H, W) float32, on the denoiser's device.
+        image: (B, 1, H, W) float32.
+        keep: (B, 1, H, W) bool.
+
+    Returns:
+        (B, 1, H, W) float32 in [-1, 1] on `image`'s device; equal to `image` where kept.
+    """
+    grey = painted.mean(dim=1, keepdim=True).clamp(-1.0, 1.0).to(image.device)
+    return torch.where(keep, image, grey)

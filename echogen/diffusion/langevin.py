@@ -1,0 +1,112 @@
+"""Langevin inpainting: a few noisy steps at each noise level, guided in both directions.
+
+Each evaluation adds noise to what is painted and lets the denoiser take it away again, a Langevin
+step of large size (the "churn" of Karras et al. 2022, 2206.00364, algorithm 2); several of them at
+a level let what is painted and what is known come to agree. The painted pixels see the known ones
+through the network. The known ones see the painted ones, too: where the network, looking at the
+whole picture, expects another value than the known one, they are shown to it exaggerated, until it
+agrees. That is the idea of the bidirectional guidance of LanPaint (Zheng et al. 2025, 2502.03491).
+
+Everything is written in z = x_t / sqrt(abar_t) = x_0 + sigma n.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from echogen.diffusion.batch import check_batch, composite, known_image
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.noise import NoiseSource
+from echogen.diffusion.schedule import LangevinWalk, langevin_walk
+
+
+@dataclass(frozen=True)
+class LangevinSampler:
+    """Langevin inpainting with its settings.
+
+    Attributes:
+        walk: the noise levels, and the steps at each.
+        guidance: share of the network's error on known pixels by which these are exaggerated more
+            at each evaluation; 0 leaves them alone.
+        guidance_scale: the error is smoothed over this share of the image's height, so that anatomy
+            is exaggerated and speckle is not; 0 leaves it as it is.
+        memory: share of that exaggeration which lasts from one evaluation to the next.
+        noise_gain: factor on the noise of painted pixels, for what a step's finite size takes away.
+    """
+
+    walk: LangevinWalk
+    guidance: float
+    guidance_scale: float
+    memory: float
+    noise_gain: float
+
+    def __post_init__(self) -> None:
+        langevin_walk(self.walk)
+
+    @property
+    def nfe(self) -> int:
+        """Network function evaluations for one image."""
+        return len(langevin_walk(self.walk))
+
+    @torch.inference_mode()
+    def __call__(
+        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
+    ) -> Tensor:
+        """As `samplers.Sampler`."""
+        check_batch(denoiser, image, keep)
+        known = known_image(denoiser, image)
+        on_device = keep.to(denoiser.device)
+        return composite(self._chain(denoiser, known, on_device, noise), image, keep)
+
+    def _chain(self, denoiser: Denoiser, known: Tensor, keep: Tensor, noise: NoiseSource) -> Tensor:
+        """From noise to the last prediction: (B, C, H, W), kept pixels not yet put back."""
+        moves = langevin_walk(self.walk)
+        z = moves[0].sigma * noise.draw(known.shape)
+        exaggeration = torch.zeros_like(known)
+        for move in moves:
+            drawn = noise.draw(known.shape)
+            added = math.sqrt(move.sigma_hat**2 - move.sigma**2) * self.noise_gain
+            shown = known + exaggeration + move.sigma_hat * drawn
+            z = torch.where(keep, shown, z + added * drawn)
+            x0 = predict_at(denoiser, z, move.sigma_hat)
+            error = smooth_within(known - x0, keep, self.guidance_scale)
+            exaggeration = self.memory * exaggeration + self.guidance * error
+            z = x0 + (move.sigma_next / move.sigma_hat) * (z - x0)
+        return z
+
+
+def predict_at(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:
+    """E[x_0 | z] for z = x_0 + sigma n, at the timestep whose noise level is sigma.
+
+    Args:
+        denoiser: an image prior.
+        z: (B, C, H, W) float32.
+        sigma: noise level; outside the model's schedule, its nearest end is used.
+    """
+    timestep = denoiser.schedule.timestep_at(sigma)
+    level = denoiser.schedule.sigma_at(timestep)
+    return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep).x0
+
+
+def smooth_within(values: Tensor, inside: Tensor, scale: float) -> Tensor:
+    """Averages over blocks of the pixels inside, interpolated between the blocks.
+
+    Args:
+        values: (B, C, H, W) float32.
+        inside: (B, 1, H, W) bool; other pixels count for nothing, and get the blocks' average.
+        scale: side of a block as a share of H.
+
+    Returns:
+        (B, C, H, W) float32; `values` themselves where a block is a pixel.
+    """
+    block = round(scale * values.shape[-2])
+    if block < 2:
+        return values
+    share = inside.to(values.dtype)
+    sums = functional.avg_pool2d(values * share, block, ceil_mode=True)
+    shares = functional.avg_pool2d(share, block, ceil_mode=True)
+    mean = sums / shares.clamp(min=1.0 / block**2)
+    return functional.interpolate(mean, size=values.shape[-2:], mode="bilinear")
