@@ -23,6 +23,7 @@ from hidden import Hidden, hidden_frames, paint
 from scipy import ndimage
 
 from echogen import realism
+from echogen.config import load_config, preset_values
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.samplers import make_sampler
 from echogen.realism import Distances, Measured
@@ -30,7 +31,12 @@ from echogen.realism.compare import all_draws, holm, standard_error
 
 HERE = Path(__file__).parent
 REFERENCE = {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10}
+PRESETS = {name: preset_values(name) for name in ("fast", "balanced", "high")}
 SAMPLERS: dict[str, dict[str, Any]] = {
+    **{
+        name: load_config(None, preset, {"input": "-", "output": "-.zarr"}).sampler.model_dump()
+        for name, preset in PRESETS.items()
+    },
     "repaint-10-1-1": {"name": "repaint", "steps": 10, "jump_length": 1, "resamplings": 1},
     "repaint-25-5-3": {"name": "repaint", "steps": 25, "jump_length": 5, "resamplings": 3},
 }

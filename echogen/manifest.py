@@ -18,6 +18,8 @@ from echogen.geometry.transforms import Grid, model_grid, sample_spacing, sector
 from echogen.plan import Plan, PlannedFrame
 from echogen.store.schema import FORMAT
 
+NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
+
 
 def grid_of(planned: PlannedFrame, plan: Plan) -> Grid:
     """The model's grid over a frame's field."""
@@ -76,7 +78,12 @@ def attributes(
         "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],
-        "sampler": {**config.sampler.model_dump(mode="json"), "precision": precision, "nfe": nfe},
+        "sampler": {
+            **config.sampler.model_dump(mode="json"),
+            "precision": precision,
+            "nfe": nfe,
+            "noise": NOISE,
+        },
         "notes": list(plan.notes),
         "complete": False,
     }
