@@ -208,3 +208,27 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     image, keep = half_known(2, 0.2)
     with pytest.raises(EngineError, match="image and keep"):
         sampler()(correlated_denoiser(0.5, 0, 0.2), image[0], keep, SampleNoise([1, 2]))
+
+
+def test_known_pixels_are_shown_with_the_levels_noise_and_a_fading_exaggeration() -> None:
+    shown: list[Tensor] = []
+
+    def network(x: Tensor, timesteps: Tensor) -> Tensor:
+        sigma = SCHEDULE.sigma_at(float(timesteps[0]))
+        shown.append((x * math.sqrt(1.0 + sigma**2))[..., :64])
+        return torch.full_like(x, -0.5)
+
+    image = torch.full((1, 1, 128, 128), 0.1)
+    keep = torch.zeros_like(image, dtype=torch.bool)
+    keep[..., :64] = True
+    walk = {"sigma_max": 0.5, "sigma_min": 0.1, "inner_max": 0.0, "inner_min": 0.0, "levels": 4}
+    denoiser = Denoiser(network, SCHEDULE, prediction_type="sample", clip=None)
+    sampler(**walk, churn=0.5, guidance=0.5, memory=0.8)(denoiser, image, keep, SampleNoise([1]))
+    settings = {**SETTINGS, **walk, "churn": 0.5}
+    moves = langevin_walk(LangevinWalk(**{name: settings[name] for name in vars(WALK)}))
+    exaggeration = 0.0
+    for move, seen in zip(moves, shown, strict=True):
+        assert float(seen.std()) == pytest.approx(move.sigma_hat, rel=0.05)
+        assert float(seen.mean()) == pytest.approx(0.1 + exaggeration, abs=0.05)
+        exaggeration = 0.8 * exaggeration + 0.5 * 0.6
+    assert exaggeration > 0.9
