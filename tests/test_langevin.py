@@ -12,7 +12,7 @@ from torch import Tensor
 from echogen.config import LangevinConfig
 from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.langevin import predict_at, smooth_within
+from echogen.diffusion.langevin import predict_at, smoother
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler, make_sampler
 from echogen.diffusion.schedule import (
@@ -196,12 +196,14 @@ def test_the_noise_level_decides_the_timestep_between_two_steps() -> None:
 def test_smoothing_sees_only_what_is_inside() -> None:
     values = torch.arange(64.0).reshape(1, 1, 8, 8)
     inside = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    inside[..., :4] = True
-    smooth = smooth_within(values, inside, 0.25)
+    inside[..., :3] = True  # the edge runs through a block of 2 x 2
+    smooth = smoother(inside, 0.25)
     outside_changed = torch.where(inside, values, torch.full_like(values, 1e6))
-    assert torch.equal(smooth_within(outside_changed, inside, 0.25), smooth)
-    assert smooth[0, 0, 0, 0] == values[0, 0, :2, :2].mean()
-    assert torch.equal(smooth_within(values, inside, 0.0), values)
+    assert torch.equal(smooth(outside_changed), smooth(values))
+    assert smooth(values)[0, 0, 0, 0] == values[0, 0, :2, :2].mean()
+    ones = smooth(torch.ones_like(values))
+    torch.testing.assert_close(ones[inside], torch.ones(24))  # up to the edge
+    assert torch.equal(smoother(inside, 0.0)(values), values)
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:

@@ -11,6 +11,7 @@ Everything is written in z = x_t / sqrt(abar_t) = x_0 + sigma n.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -66,14 +67,14 @@ class LangevinSampler:
         moves = langevin_walk(self.walk)
         z = moves[0].sigma * noise.draw(known.shape)
         exaggeration = torch.zeros_like(known)
+        smooth = smoother(keep, self.guidance_scale)
         for move in moves:
             drawn = noise.draw(known.shape)
             added = math.sqrt(move.sigma_hat**2 - move.sigma**2) * self.noise_gain
             shown = known + exaggeration + move.sigma_hat * drawn
             z = torch.where(keep, shown, z + added * drawn)
             x0 = predict_at(denoiser, z, move.sigma_hat)
-            error = smooth_within(known - x0, keep, self.guidance_scale)
-            exaggeration = self.memory * exaggeration + self.guidance * error
+            exaggeration = self.memory * exaggeration + self.guidance * smooth(known - x0)
             z = x0 + (move.sigma_next / move.sigma_hat) * (z - x0)
         return z
 
@@ -91,22 +92,25 @@ def predict_at(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:
     return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep).x0
 
 
-def smooth_within(values: Tensor, inside: Tensor, scale: float) -> Tensor:
-    """Averages over blocks of the pixels inside, interpolated between the blocks.
+def smoother(inside: Tensor, scale: float) -> Callable[[Tensor], Tensor]:
+    """A function that averages an image over blocks of the pixels inside, and interpolates.
 
     Args:
-        values: (B, C, H, W) float32.
-        inside: (B, 1, H, W) bool; other pixels count for nothing, and get the blocks' average.
-        scale: side of a block as a share of H.
+        inside: (B, 1, H, W) bool; other pixels count for nothing.
+        scale: side of a block as a share of H; where that is a pixel, nothing is smoothed.
 
     Returns:
-        (B, C, H, W) float32; `values` themselves where a block is a pixel.
+        (B, C, H, W) float32 to the same shape; 0 where no pixel inside is near.
     """
-    block = round(scale * values.shape[-2])
+    size = inside.shape[-2:]
+    block = round(scale * size[0])
     if block < 2:
-        return values
-    share = inside.to(values.dtype)
-    sums = functional.avg_pool2d(values * share, block, ceil_mode=True)
-    shares = functional.avg_pool2d(share, block, ceil_mode=True)
-    mean = sums / shares.clamp(min=1.0 / block**2)
-    return functional.interpolate(mean, size=values.shape[-2:], mode="bilinear")
+        return lambda values: values
+    share = inside.float()
+
+    def spread(values: Tensor) -> Tensor:
+        pooled = functional.avg_pool2d(values, block, ceil_mode=True)
+        return functional.interpolate(pooled, size=size, mode="bilinear")
+
+    weight = spread(share).clamp(min=1.0 / block**2)
+    return lambda values: spread(values * share) / weight
