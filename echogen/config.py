@@ -91,7 +91,8 @@ class LangevinConfig(_Strict):
     of the level's, times `noise_gain`. Where the network expects another known pixel than there is,
     `guidance` of the difference, averaged over blocks of `guidance_scale` of the image's height, is
     added to what it is shown, and `memory` of that lasts. At the end, noise of level `refine_from`
-    is added once more and taken away in `refine_levels` small steps.
+    is added once more and taken away over `refine_levels` levels in smaller steps, `refine_steps`
+    more at each, with `refine_churn`.
     """
 
     name: Literal["langevin"] = "langevin"
@@ -107,8 +108,10 @@ class LangevinConfig(_Strict):
     sigma_min: float = Field(default=0.01, gt=0)
     sigma_max: float = Field(default=20.0, gt=0)
     rho: float = Field(default=7.0, gt=0)
-    refine_levels: int = Field(default=10, ge=0)
-    refine_from: float = Field(default=0.2, gt=0)
+    refine_levels: int = Field(default=8, ge=0)
+    refine_from: float = Field(default=0.25, gt=0)
+    refine_steps: int = Field(default=5, ge=0)
+    refine_churn: float = Field(default=0.5, ge=0)
 
 
 class RepaintConfig(_Strict):
@@ -179,7 +182,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "noise_gain": 1.05,
             "guidance": 1.0,
             "memory": 0.9,
-            "refine_levels": 8,
+            "refine_steps": 1,
         }
     },
     "balanced": {"sampler": {"name": "langevin"}},
@@ -191,8 +194,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "churn": 1.5,
             "noise_gain": 1.05,
             "guidance": 1.0,
-            "refine_levels": 16,
-            "refine_from": 0.25,
+            "refine_steps": 6,
         }
     },
     "paper": {

@@ -17,6 +17,7 @@ from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler, make_sampler
 from echogen.diffusion.schedule import (
     LangevinWalk,
+    Move,
     langevin_walk,
     sampler_nfe,
     schedule_from_config,
@@ -61,29 +62,37 @@ def half_known(batch: int, known: float) -> tuple[Tensor, Tensor]:
     return image, keep
 
 
-def test_the_walk_falls_from_sigma_max_to_nothing() -> None:
+def split(moves: list[Move]) -> tuple[list[Move], list[Move]]:
+    """The main walk, and what comes after it has reached 0 for the first time."""
+    end = next(i for i, move in enumerate(moves) if move.sigma_next == 0) + 1
+    return moves[:end], moves[end:]
+
+
+def test_the_walk_falls_to_nothing_and_once_more() -> None:
     moves = langevin_walk(WALK)
-    refined = moves[-WALK.refine_levels :]
-    main = moves[: -WALK.refine_levels]
+    main, refined = split(moves)
     assert main[0].sigma == pytest.approx(WALK.sigma_max)
-    assert main[-1].sigma_next == refined[-1].sigma_next == 0
-    assert refined[0].sigma == 0
+    assert refined[0].sigma == refined[-1].sigma_next == 0
     assert refined[0].sigma_hat == pytest.approx(WALK.refine_from)
     for before, after in itertools.pairwise(moves):
         assert after.sigma == before.sigma_next  # a chain
         assert before.sigma_hat >= before.sigma >= before.sigma_next or before is refined[0]
 
 
-def test_only_levels_within_the_range_are_visited_again_and_churned() -> None:
-    moves = langevin_walk(WALK)[: -WALK.refine_levels]
-    visits: dict[float, int] = {}
-    for move in moves:
-        visits[move.sigma] = visits.get(move.sigma, 0) + 1
-        churned = move.sigma >= WALK.inner_min
-        assert move.sigma_hat == pytest.approx(move.sigma * (1 + WALK.churn * churned))
-    inside = {s for s in visits if WALK.inner_min <= s <= WALK.inner_max}
-    assert inside
-    assert all(n == 1 + WALK.inner_steps * (s in inside) for s, n in visits.items())
+def test_levels_within_the_range_are_visited_again_and_churned() -> None:
+    main, refined = split(langevin_walk(WALK))
+    for moves, lowest, highest, steps, churn in (
+        (main, WALK.inner_min, WALK.inner_max, WALK.inner_steps, WALK.churn),
+        (refined[1:], 2 * WALK.sigma_min, math.inf, WALK.refine_steps, WALK.refine_churn),
+    ):
+        visits: dict[float, int] = {}
+        for move in moves:
+            visits[move.sigma] = visits.get(move.sigma, 0) + 1
+            churned = move.sigma >= lowest
+            assert move.sigma_hat == pytest.approx(move.sigma * (1 + churn * churned))
+        inside = {s for s in visits if lowest <= s <= highest}
+        assert len(visits) > len(inside) > 0
+        assert all(n == 1 + steps * (s in inside) for s, n in visits.items())
     assert sampler_nfe(**SETTINGS) == len(langevin_walk(WALK)) == sampler().nfe
 
 
@@ -223,7 +232,14 @@ def test_known_pixels_are_shown_with_the_levels_noise_and_a_fading_exaggeration(
     image = torch.full((1, 1, 128, 128), 0.1)
     keep = torch.zeros_like(image, dtype=torch.bool)
     keep[..., :64] = True
-    walk = {"sigma_max": 0.5, "sigma_min": 0.1, "inner_max": 0.0, "inner_min": 0.0, "levels": 4}
+    walk = {
+        "sigma_max": 0.5,
+        "sigma_min": 0.1,
+        "inner_max": 0.0,
+        "inner_min": 0.0,
+        "levels": 4,
+        "refine_steps": 0,
+    }
     denoiser = Denoiser(network, SCHEDULE, prediction_type="sample", clip=None)
     sampler(**walk, churn=0.5, guidance=0.5, memory=0.8)(denoiser, image, keep, SampleNoise([1]))
     settings = {**SETTINGS, **walk, "churn": 0.5}

@@ -170,11 +170,11 @@ def test_langevin_comes_nearer_to_the_posterior_than_repaint_of_its_cost(
 ) -> None:
     cases = bench.make_cases(prior, range(100, 103))
     rows = {}
-    for name in ("repaint 25/5/3", "langevin balanced"):
+    for name in ("repaint 25/5/5", "langevin balanced"):
         samples, evaluations = bench.paint(bench.SAMPLERS[name], denoiser, cases, 48)
         scores = [bench.score(*of) for of in zip(cases, samples, strict=True)]
         rows[name] = bench.summary(scores, evaluations)
-    repaint, langevin = rows["repaint 25/5/3"], rows["langevin balanced"]
+    repaint, langevin = rows["repaint 25/5/5"], rows["langevin balanced"]
     assert langevin["evaluations"] <= repaint["evaluations"]
     assert langevin["energy"][0] < 0.8 * repaint["energy"][0]
     assert abs(langevin["seam"][0] - 1.0) < abs(repaint["seam"][0] - 1.0)

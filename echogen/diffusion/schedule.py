@@ -224,9 +224,12 @@ class LangevinWalk:
             none below, where speckle settles.
         sigma_min, sigma_max: of the levels, 0 < sigma_min < sigma_max.
         rho: how strongly the levels crowd at the low end, above 0.
-        refine_levels: after the walk, noise is added once more and taken away over this many levels
-            without churn: small steps give speckle its full strength; 0 leaves it out.
+        refine_levels: after the walk, noise is added once more and taken away over this many
+            levels in smaller steps, which give speckle its full strength; 0 leaves it out.
         refine_from: the noise level to which that goes back up.
+        refine_steps: evaluations more at each of these levels, down to twice `sigma_min`; they
+            close the seam.
+        refine_churn: `churn` of these levels.
     """
 
     levels: int
@@ -239,6 +242,8 @@ class LangevinWalk:
     rho: float
     refine_levels: int
     refine_from: float
+    refine_steps: int
+    refine_churn: float
 
 
 @dataclass(frozen=True)
@@ -273,15 +278,23 @@ def langevin_walk(walk: LangevinWalk) -> list[Move]:
     sigmas = karras_sigmas(walk.levels, walk.sigma_min, walk.sigma_max, walk.rho)
     moves = []
     for sigma, after in itertools.pairwise([*sigmas, 0.0]):
-        visits = walk.inner_steps if walk.inner_min <= sigma <= walk.inner_max else 0
-        churned = sigma * (1.0 + walk.churn) if sigma >= walk.inner_min else sigma
-        moves.extend([Move(sigma, churned, sigma)] * visits)
-        moves.append(Move(sigma, churned, after))
+        steps = walk.inner_steps if walk.inner_min <= sigma <= walk.inner_max else 0
+        churn = walk.churn if sigma >= walk.inner_min else 0.0
+        moves.extend(_visit(sigma, after, churn, steps))
     if walk.refine_levels:
         again = karras_sigmas(walk.refine_levels, walk.sigma_min, walk.refine_from, walk.rho)
         moves.append(Move(0.0, again[0], again[1]))
-        moves.extend(Move(s, s, after) for s, after in itertools.pairwise([*again[1:], 0.0]))
+        for sigma, after in itertools.pairwise([*again[1:], 0.0]):
+            coarse = sigma >= 2.0 * walk.sigma_min
+            steps, churn = (walk.refine_steps, walk.refine_churn) if coarse else (0, 0.0)
+            moves.extend(_visit(sigma, after, churn, steps))
     return moves
+
+
+def _visit(sigma: float, after: float, churn: float, steps: int) -> list[Move]:
+    """`steps` evaluations that stay at a level, and one that leads on."""
+    churned = sigma * (1.0 + churn)
+    return [*[Move(sigma, churned, sigma)] * steps, Move(sigma, churned, after)]
 
 
 def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
