@@ -28,7 +28,12 @@ def configuration(steps: int, jump_length: int, resamplings: int) -> ExpandConfi
         "input": HERE.parent / "sample_data" / "camus",
         "output": HERE / "unused.zarr",
         "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
-        "sampler": {"steps": steps, "jump_length": jump_length, "resamplings": resamplings},
+        "sampler": {
+            "name": "repaint",
+            "steps": steps,
+            "jump_length": jump_length,
+            "resamplings": resamplings,
+        },
     }
     return load_config(None, {}, settings)
 

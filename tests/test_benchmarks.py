@@ -35,7 +35,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope="session")
 def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("packed") / "jobs.npz"
-    sampler = json.dumps({"steps": 4, "jump_length": 2, "resamplings": 2})
+    sampler = json.dumps({"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2})
     done = run(
         "--pack", str(file), "--checkpoint", str(checkpoint), "--sampler", sampler, "--smoke"
     )

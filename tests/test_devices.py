@@ -28,7 +28,7 @@ from echogen.types import Job, Result, to_model_range
 
 SIDE = 32
 SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)
-SLOW_SAMPLER = {"steps": 20, "jump_length": 1, "resamplings": 6}
+SLOW_SAMPLER = {"name": "repaint", "steps": 20, "jump_length": 1, "resamplings": 6}
 
 
 def job(index: int, hole: bool = True) -> Job:
