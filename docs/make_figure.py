@@ -7,6 +7,7 @@ painted with RePaint schedules of growing length, the published one last (minute
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +24,19 @@ SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2C
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
 
 
-def configuration(steps: int, jump_length: int, resamplings: int) -> ExpandConfig:
+def configuration(sampler: dict[str, Any]) -> ExpandConfig:
     settings = {
         "input": HERE.parent / "sample_data" / "camus",
         "output": HERE / "unused.zarr",
         "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
-        "sampler": {
-            "name": "repaint",
-            "steps": steps,
-            "jump_length": jump_length,
-            "resamplings": resamplings,
-        },
+        "sampler": sampler,
     }
     return load_config(None, {}, settings)
+
+
+def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:
+    walk = {"steps": steps, "jump_length": jump_length, "resamplings": resamplings}
+    return {"name": "repaint", **walk}
 
 
 def jobs_of(source: Source, names: list[str]) -> list[Job]:
@@ -54,7 +55,7 @@ def moved(result: Result) -> Rgb:
 
 
 def main() -> None:
-    config = configuration(25, 5, 3)
+    config = configuration({})
     source = open_source(config, read_info("builtin"), Quiet())
     jobs = jobs_of(source, list(SHOWN))
     originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])
@@ -76,7 +77,7 @@ def main() -> None:
 
     columns = [join([moved(result) for result in after], axis=0)]
     for schedule in SCHEDULES:
-        results = paint(configuration(*schedule), jobs)
+        results = paint(configuration(repaint(*schedule)), jobs)
         columns.append(join([grey(result.image) for result in results], axis=0))
     save_png(np.ascontiguousarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
 
