@@ -7,7 +7,7 @@ import pytest
 
 from echogen.config import ExpandConfig, load_config
 from echogen.geometry.sector import Sector
-from echogen.types import Frame, FrameKey
+from echogen.types import Frame, FrameKey, Job, to_model_range
 
 SHAPE, SPACING = (120, 110), (1.0, 0.9)
 FAN = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)
@@ -132,6 +132,16 @@ def settings(dataset: Path, checkpoint: Path, tmp_path: Path) -> dict[str, objec
         "engine": {"device": "cpu", "precision": "fp32", "batch_size": 3, "workers": 1},
         "store": {"shard_size": 5},
     }
+
+
+def make_job(index: int, side: int, hole: bool = True) -> Job:
+    """A job of random pixels; with a hole, the left half is to be painted."""
+    rng = np.random.default_rng(index)
+    keep = np.ones((side, side), np.bool_)
+    keep[:, : side // 2] = not hole
+    image = rng.integers(0, 256, (side, side)).astype(np.uint8)
+    label = rng.integers(0, 4, (side, side)).astype(np.uint8)
+    return Job(f"s{index}", index, to_model_range(image), keep, label, 0.25)
 
 
 def make_config(settings: dict[str, object], **changes: object) -> ExpandConfig:

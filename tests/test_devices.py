@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import make_config, make_job
 from test_engine import NoiseSampler, denoiser
 from test_interrupted import start, wait_for_painting
 
@@ -24,7 +24,7 @@ from echogen.errors import CheckpointError, EngineError
 from echogen.generate import expand
 from echogen.report import Quiet
 from echogen.store import open_store
-from echogen.types import Job, Result, to_model_range
+from echogen.types import Job, Result
 
 SIDE = 32
 SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)
@@ -32,12 +32,7 @@ SLOW_SAMPLER = {"name": "repaint", "steps": 20, "jump_length": 1, "resamplings":
 
 
 def job(index: int, hole: bool = True) -> Job:
-    rng = np.random.default_rng(index)
-    keep = np.ones((SIDE, SIDE), np.bool_)
-    keep[:, : SIDE // 2] = not hole
-    image = rng.integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
-    label = rng.integers(0, 4, (SIDE, SIDE)).astype(np.uint8)
-    return Job(f"s{index}", index, to_model_range(image), keep, label, 0.25)
+    return make_job(index, SIDE, hole)
 
 
 def settings_of(device: str, batch_size: int = 3) -> EngineConfig:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import make_job
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Denoiser
@@ -13,7 +14,7 @@ from echogen.engine import local
 from echogen.engine.batches import MOST_PASSING
 from echogen.engine.local import LocalEngine
 from echogen.errors import EngineError
-from echogen.types import Job, to_model_range, to_uint8
+from echogen.types import Job, to_uint8
 
 SIDE = 8
 
@@ -41,12 +42,7 @@ def denoiser() -> Denoiser:
 
 
 def job(index: int, hole: bool = True) -> Job:
-    rng = np.random.default_rng(index)
-    keep = np.ones((SIDE, SIDE), np.bool_)
-    keep[:, : SIDE // 2] = not hole
-    image = rng.integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
-    label = rng.integers(0, 4, (SIDE, SIDE)).astype(np.uint8)
-    return Job(f"s{index}", index, to_model_range(image), keep, label, 0.25)
+    return make_job(index, SIDE, hole)
 
 
 def paint(jobs: Sequence[Job], batch_size: int, sampler: NoiseSampler) -> list[np.ndarray]:

@@ -48,11 +48,11 @@ def bench(
     from echogen.bench import NO_DATASET
     from echogen.bench import bench as measure
     from echogen.cli.console import ConsoleReporter, show_bench
-    from echogen.cli.expand import _settings
+    from echogen.cli.expand import settings_from_flags
     from echogen.config import load_config, merge, preset_values
 
     base = merge({"input": NO_DATASET, "output": "unused.zarr"}, preset_values(preset))
-    resolved = load_config(config, base, _settings(ctx.params))
+    resolved = load_config(config, base, settings_from_flags(ctx.params))
     reporter = ConsoleReporter(quiet)
     try:
         report = measure(resolved, reporter)

@@ -146,7 +146,7 @@ def expand(
     from echogen.cli.console import ConsoleReporter, show_dry_run, show_run
     from echogen.config import load_config, preset_values, to_toml
 
-    resolved = load_config(config, preset_values(preset), _settings(ctx.params))
+    resolved = load_config(config, preset_values(preset), settings_from_flags(ctx.params))
     if print_config:
         typer.echo(to_toml(resolved), nl=False)
         return
@@ -179,7 +179,7 @@ _TABLES = {
 _LISTS = ("views", "phases", "cases")
 
 
-def _settings(params: dict[str, Any]) -> dict[str, Any]:
+def settings_from_flags(params: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given, as the configuration's tables."""
     given = {
         name: value.split(",") if name in _LISTS else value
