@@ -4,8 +4,10 @@
 
 overview.png: original, moved, painted, with the moved mask. schedules.png: the same moved frames
 painted with RePaint schedules of growing length, the published one last (minutes on two cores).
+The built-in model's card gets phantoms.png: frames with the hole of a move hidden, and painted.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from echogen.source import Source, open_source
 from echogen.types import Job, Result
 
 HERE = Path(__file__).parent
+BUILTIN = HERE.parent / "echogen" / "checkpoints" / "builtin"
 SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
 
@@ -54,6 +57,24 @@ def moved(result: Result) -> Rgb:
     return picture
 
 
+def hidden(whole: Job, moved_job: Job) -> Job:
+    """The unmoved frame, with what the move would leave empty hidden."""
+    image = np.where(moved_job.keep, whole.image, np.float32(-1))
+    return dataclasses.replace(moved_job, image=image, label=whole.label)
+
+
+def card_figure(
+    whole: list[Result], jobs: list[Job], wholes: list[Job], config: ExpandConfig
+) -> Rgb:
+    """One column a frame: the frame, what was hidden of it, what was painted instead."""
+    painted = paint(config, [hidden(w, m) for w, m in zip(wholes, jobs, strict=True)])
+    columns = [
+        join([grey(frame.image), moved(result), grey(result.image)], axis=0)
+        for frame, result in zip(whole, painted, strict=True)
+    ]
+    return join(columns, axis=1)
+
+
 def main() -> None:
     config = configuration({})
     source = open_source(config, read_info("builtin"), Quiet())
@@ -74,6 +95,9 @@ def main() -> None:
         for a, b in zip(before, after, strict=True)
     ]
     save_png(join(lines, axis=0), HERE / "images" / "overview.png")
+
+    card = card_figure(before, jobs, originals, config)
+    save_png(card, BUILTIN / "phantoms.png")
 
     columns = [join([moved(result) for result in after], axis=0)]
     for schedule in SCHEDULES:
