@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from echogen.errors import CheckpointError
@@ -198,6 +199,7 @@ def save_checkpoint(
     info: CheckpointInfo,
     *,
     readme: str,
+    extra_files: Mapping[str, bytes] = MappingProxyType({}),
     overwrite: bool = False,
 ) -> CheckpointInfo:
     """Writes a checkpoint's folder in one step: all of it appears, or nothing.
@@ -208,6 +210,7 @@ def save_checkpoint(
         unet_config, scheduler_config: of diffusers' `UNet2DModel` and `DDPMScheduler`.
         info: its `files` are ignored and computed.
         readme: the model card, Markdown.
+        extra_files: {name: content} of files beside the card, such as the pictures it shows.
         overwrite: whether an existing folder is replaced.
 
     Returns:
@@ -239,6 +242,8 @@ def save_checkpoint(
             written = dataclasses.replace(info, files=hashes)
             _write_json(staging / INFO_FILE, _info_as_json(written))
             (staging / "README.md").write_text(readme, encoding="utf-8")
+            for name, content in extra_files.items():
+                (staging / name).write_bytes(content)
             _parse_info(read_json(staging / INFO_FILE), staging / INFO_FILE)
             _put_in_place(staging, folder)
         finally:
