@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from echogen.errors import CheckpointError, DatasetError, UsageError
-from echogen.train import main
+from echogen.training.__main__ import main
 from echogen.training.augment import PARAMETERS, augment
 from echogen.training.config import (
     AugmentConfig,
@@ -391,7 +391,7 @@ def test_training_needs_no_reader_store_or_pydantic():
     code = (
         "import sys\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"
-        "import echogen.train, echogen.training.loop\n"
+        "import echogen.training.__main__, echogen.training.loop\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
