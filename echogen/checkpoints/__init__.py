@@ -1,4 +1,5 @@
-"""Checkpoints by name: known models, fetching them, and bringing those of other programs.
+"""Checkpoints as things: known models, downloads, foreign weights, what is in them.
 
-The format of a checkpoint's folder is `echogen.diffusion.checkpoint`'s.
+The folder format itself is `echogen.diffusion.checkpoint`; here are the ways into it. A module that
+only names and lists models (`registry`, `resolve`) loads neither torch nor the network's libraries.
 """
