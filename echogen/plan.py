@@ -18,6 +18,7 @@ from echogen.geometry.transforms import TransformParams
 from echogen.types import Case, Problem
 
 FORMAT = 1
+DIGEST_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class PlannedFrame:
         sector: fitted to the frame's recording; in mm, or in pixels without a spacing.
         agreement: IoU of the fitted fan with the image's filled foreground.
         cut: bit k set where class k touches the sector's edge.
+        digest: the first 12 hexadecimal digits of `datasets.image_digest`; empty in plans that
+            were made before it was recorded.
     """
 
     frame_id: str
@@ -45,6 +48,7 @@ class PlannedFrame:
     sector: Sector
     agreement: float
     cut: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the plan's canonical JSON."""
-        return hashlib.sha256(_canonical(self.to_dict()).encode()).hexdigest()
+        """SHA-256 over the canonical JSON of what decides the samples.
+
+        Notes do not enter: they tell of the model, too. Neither do the frames' pixel digests, which
+        follow from their fingerprints.
+        """
+        deciding = self.to_dict()
+        del deciding["notes"]
+        for frame in deciding["frames"]:
+            del frame["digest"]
+        return hashlib.sha256(_canonical(deciding).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings; `from_dict` is the inverse."""

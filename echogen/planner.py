@@ -5,16 +5,9 @@ small records come back, so memory does not grow with the dataset's pixels.
 """
 
 import hashlib
-import os
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import repeat
-from multiprocessing import get_context, parent_process
 from typing import Any, Literal
 
 import numpy as np
@@ -23,18 +16,17 @@ import numpy.typing as npt
 from echogen.config import ExpandConfig, TransformConfig
 from echogen.datasets import Dataset, image_digest
 from echogen.errors import DatasetError, PlanError
-from echogen.geometry.fit import agreement, fit_sector
+from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, TransformParams, assess, draw
-from echogen.plan import Plan, PlannedFrame, Row, sample_seed
+from echogen.plan import DIGEST_LENGTH, Plan, PlannedFrame, Row, sample_seed
 from echogen.types import Case, Frame, FrameKey, Problem
+from echogen.workers import in_workers
 
-MIN_AGREEMENT = 0.9
 ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000
 SERIAL_BELOW = 48
-CHUNK = 4
 
 Progress = Callable[[int, int], None]
 
@@ -117,50 +109,19 @@ class _Outcome:
 def _plan_all(
     dataset: Dataset, keys: Sequence[FrameKey], config: ExpandConfig
 ) -> Iterator[_Outcome]:
-    recordings: dict[str, list[FrameKey]] = defaultdict(list)
+    workers = 1 if len(keys) < SERIAL_BELOW else config.engine.workers
+    return in_workers(_plan_recording, recordings(keys), (dataset, config), workers)
+
+
+def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
+    """The keys of each recording, sorted by its id."""
+    groups: dict[str, list[FrameKey]] = defaultdict(list)
     for key in keys:
-        recordings[key.recording_id].append(key)
-    groups = [recordings[name] for name in sorted(recordings)]
-    workers = config.engine.workers or os.cpu_count() or 1
-    if workers == 1 or len(keys) < SERIAL_BELOW:
-        yield from (_plan_recording(dataset, group, config) for group in groups)
-        return
-    finished = 0
-    # Worker processes inherit a blocked SIGINT: Ctrl-C is the parent's to answer.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    pool = ProcessPoolExecutor(
-        min(workers, len(groups)), mp_context=get_context("spawn"), initializer=_die_with_parent
-    )
-    try:
-        outcomes = pool.map(
-            _plan_recording, repeat(dataset), groups, repeat(config), chunksize=CHUNK
-        )
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for outcome in outcomes:
-            finished += 1
-            yield outcome
-    except BrokenProcessPool:
-        # Such as a script without a main guard, or a worker killed for its memory.
-        yield from (_plan_recording(dataset, group, config) for group in groups[finished:])
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        pool.shutdown(wait=True, cancel_futures=True)
+        groups[key.recording_id].append(key)
+    return [groups[name] for name in sorted(groups)]
 
 
-def _die_with_parent() -> None:
-    """A killed parent cannot tell its workers: each one waits for the parent's end by itself."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _plan_recording(dataset: Dataset, keys: list[FrameKey], config: ExpandConfig) -> _Outcome:
+def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig) -> _Outcome:
     outcome = _Outcome([], [], [], [])
     readable: list[Frame] = []
     for key in keys:
@@ -168,61 +129,31 @@ def _plan_recording(dataset: Dataset, keys: list[FrameKey], config: ExpandConfig
             readable.append(dataset.read(key))
         except DatasetError as error:
             outcome.problems.append(Problem(key.frame_id, str(error)))
-    for group in _same_grid(readable):
-        for frame, sector, agrees in _fit(group, outcome.problems):
-            planned = PlannedFrame(
-                frame_id=frame.key.frame_id,
-                case_id=frame.key.case_id,
-                view=frame.key.view,
-                phase=frame.key.phase,
-                split=frame.key.split,
-                fingerprint=dataset.fingerprint(frame.key),
-                shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
-                spacing_mm=frame.spacing_mm,
-                sector=sector,
-                agreement=agrees,
-                cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
-            )
-            outcome.frames.append(planned)
-            outcome.pixels.append(image_digest(frame.image))
-            outcome.rows.extend(_draw_rows(frame, sector, config))
+    for fitted in fit_recording(readable):
+        frame, sector = fitted.frame, fitted.sector
+        if sector is None:
+            reason = f"{frame.key.paths[0].name}: {fitted.reason}"
+            outcome.problems.append(Problem(frame.key.frame_id, reason))
+            continue
+        pixels = image_digest(frame.image)
+        planned = PlannedFrame(
+            frame_id=frame.key.frame_id,
+            case_id=frame.key.case_id,
+            view=frame.key.view,
+            phase=frame.key.phase,
+            split=frame.key.split,
+            fingerprint=dataset.fingerprint(frame.key),
+            shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
+            spacing_mm=frame.spacing_mm,
+            sector=sector,
+            agreement=fitted.agreement,
+            cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
+            digest=pixels[:DIGEST_LENGTH],
+        )
+        outcome.frames.append(planned)
+        outcome.pixels.append(pixels)
+        outcome.rows.extend(_draw_rows(frame, sector, config))
     return outcome
-
-
-def _same_grid(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    groups: dict[Any, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        groups[(frame.image.shape, frame.spacing_mm)].append(frame)
-    yield from groups.values()
-
-
-def _fit(frames: list[Frame], problems: list[Problem]) -> Iterator[tuple[Frame, Sector, float]]:
-    """One sector for frames of a recording; a frame that disagrees with it is fitted alone."""
-    try:
-        shared = fit_sector([frame.image for frame in frames], frames[0].unit_spacing)
-    except DatasetError:
-        shared = None
-    for frame in frames:
-        name = frame.key.paths[0].name
-        try:
-            sector = shared
-            agrees = agreement(sector, frame.image, frame.unit_spacing) if sector else 0.0
-            if sector is None or agrees < MIN_AGREEMENT:
-                sector = fit_sector([frame.image], frame.unit_spacing)
-                agrees = agreement(sector, frame.image, frame.unit_spacing)
-        except DatasetError as error:
-            problems.append(Problem(frame.key.frame_id, f"{name}: no sector found: {error}"))
-            continue
-        if agrees < MIN_AGREEMENT:
-            problems.append(
-                Problem(
-                    frame.key.frame_id,
-                    f"{name}: no sector found: the best fan covers {agrees:.0%} of the image's "
-                    f"foreground, expected {MIN_AGREEMENT:.0%} or more; is it a sector scan?",
-                )
-            )
-            continue
-        yield frame, sector, agrees
 
 
 def _draw_rows(frame: Frame, sector: Sector, config: ExpandConfig) -> Iterator[Row]:

@@ -178,7 +178,7 @@ def test_planning_goes_on_here_where_workers_die(
     real = planner._plan_recording
     monkeypatch.setattr("echogen.planner.SERIAL_BELOW", 0)
     monkeypatch.setattr(
-        "echogen.planner.get_context", lambda _: multiprocessing.get_context("fork")
+        "echogen.workers.get_context", lambda _: multiprocessing.get_context("fork")
     )
 
     def dies_elsewhere(*arguments: object) -> object:
@@ -186,7 +186,5 @@ def test_planning_goes_on_here_where_workers_die(
             os._exit(1)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dies_elsewhere, "__qualname__", "_plan_recording", raising=False)
-    monkeypatch.setattr(dies_elsewhere, "__module__", "echogen.planner", raising=False)
     monkeypatch.setattr("echogen.planner._plan_recording", dies_elsewhere)
     assert plan_of(settings, engine={"workers": 2}) == alone

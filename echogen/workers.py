@@ -1,0 +1,105 @@
+"""Worker processes around a loop: results in the order of the items, in bounded memory.
+
+Workers end with their parent however it ends, and where they cannot work at all, the calls are
+made here.
+"""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 4
+CHUNKS_AHEAD = 4
+
+_call: Callable[[Any], Any]
+
+
+def in_workers(
+    function: Callable[..., R], items: Sequence[T], shared: tuple[Any, ...], workers: int
+) -> Generator[R, None, None]:
+    """`function(item, *shared)` of every item, in order; close it to end the workers.
+
+    Args:
+        function: of a module, so that it can be pickled.
+        items: small; each is sent once.
+        shared: sent to each worker once.
+        workers: processes; 0 takes one a core, 1 makes the calls here.
+
+    Raises:
+        Exception: what a call raised.
+    """
+    count = min(workers or os.cpu_count() or 1, len(items))
+    if count <= 1:
+        yield from (function(item, *shared) for item in items)
+        return
+    finished = 0
+    pool = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_enter, initargs=(function, shared)
+    )
+    try:
+        for results in _in_order(pool, items, CHUNKS_AHEAD * count):
+            for result in results:
+                finished += 1
+                yield result
+    except BrokenProcessPool:
+        # Such as a script without a main guard, or a worker killed for its memory.
+        yield from (function(item, *shared) for item in items[finished:])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, items: Sequence[Any], depth: int
+) -> Iterator[Sequence[Any]]:
+    waiting: deque[Future[list[Any]]] = deque()
+    for start in range(0, len(items), CHUNK):
+        waiting.append(_submit(pool, items[start : start + CHUNK]))
+        if len(waiting) == depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _submit(pool: ProcessPoolExecutor, items: Sequence[Any]) -> Future[list[Any]]:
+    # A process started here inherits the blocked SIGINT: Ctrl-C is the parent's to answer.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_work, items)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(items: Sequence[Any]) -> list[Any]:
+    return [_call(item) for item in items]
+
+
+def _enter(function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
+    global _call  # a process has one job, and sending `shared` with every item would be slow
+
+    def call(item: Any) -> Any:
+        return function(item, *shared)
+
+    _call = call
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """A killed parent cannot tell its workers: each one waits for the parent's end by itself."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
