@@ -76,10 +76,10 @@ def tiny(saved, tmp_path):
 
 def rehash(folder):
     """Makes a changed folder consistent again, as a careless maker of checkpoints would."""
-    from echogen.diffusion.checkpoint import _sha256_of
+    from echogen.diffusion.checkpoint import file_sha256
 
     raw = json.loads((folder / INFO_FILE).read_text())
-    raw["files"] = {name: _sha256_of(folder / name) for name in HASHED_FILES}
+    raw["files"] = {name: file_sha256(folder / name) for name in HASHED_FILES}
     raw.pop("sha256")
     (folder / INFO_FILE).write_text(json.dumps(raw))
 
@@ -283,7 +283,9 @@ def test_what_is_no_checkpoint_is_said(tiny, tmp_path):
         (UNET_CONFIG, {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         (UNET_CONFIG, {"down_block_types": ["NoBlock", "NoBlock"]}, "describes no network"),
         (UNET_CONFIG, {"norm_num_groups": 3}, "describes no network"),
-        (INFO_FILE, {"patch": 1}, "1 -> 1 channels, found 4 -> 4"),
+        (INFO_FILE, {"patch": 1, "image_size": 8}, "1 -> 1 channels, found 4 -> 4"),
+        (INFO_FILE, {"image_size": 32}, "images of 32, unet/config.json a network for 16"),
+        (UNET_CONFIG, {"sample_size": [8, 16]}, "images of 16, .* sample_size 16"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(tiny, file, changes, word):

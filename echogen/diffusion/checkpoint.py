@@ -34,6 +34,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
 BUILTIN = "builtin"
+TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
 Resize = Literal["stretch", "letterbox"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +90,8 @@ class CheckpointInfo:
 def checkpoint_folder(path_or_name: str | Path) -> Iterator[Path]:
     """The folder of a checkpoint, given by its path or as "builtin".
 
+    A training run's folder stands for the checkpoint in it.
+
     Raises:
         CheckpointError: there is no such folder.
     """
@@ -112,7 +115,9 @@ def checkpoint_folder(path_or_name: str | Path) -> Iterator[Path]:
         raise CheckpointError(
             f"{folder}: no such checkpoint; give {BUILTIN!r} or a folder that holds {INFO_FILE}."
         )
-    yield folder
+    inner = folder / TRAINED
+    trained = not (folder / INFO_FILE).exists() and (inner / INFO_FILE).is_file()
+    yield inner if trained else folder
 
 
 def read_info(path_or_name: str | Path) -> CheckpointInfo:
@@ -147,7 +152,7 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
         for name, expected in info.files.items():
             if not (folder / name).is_file():
                 wrong.append(f"{name} is missing")
-            elif (found := _sha256_of(folder / name)) != expected:
+            elif (found := file_sha256(folder / name)) != expected:
                 size = (folder / name).stat().st_size
                 wrong.append(
                     f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}"
@@ -186,9 +191,31 @@ def load_checkpoint(
     with checkpoint_folder(path_or_name) as folder:
         network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
         scheduler = read_json(folder / SCHEDULER_CONFIG)
+        check_image_size(read_json(folder / UNET_CONFIG), info)
         return build_denoiser(
             network, scheduler, info, device, precision, compile=compile, tell=tell
         )
+
+
+def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> None:
+    """Refuse a description whose image size is not its network's.
+
+    Args:
+        unet_config: of diffusers' `UNet2DModel`; a `sample_size` of None fits any.
+        info: of the same checkpoint.
+
+    Raises:
+        CheckpointError: names both sizes.
+    """
+    sample = unet_config.get("sample_size")
+    sides = sample if isinstance(sample, list | tuple) else [sample]
+    for side in sides:
+        if isinstance(side, int) and side * info.patch != info.image_size:
+            raise CheckpointError(
+                f"checkpoint {info.name}: {INFO_FILE} says images of {info.image_size}, "
+                f"{UNET_CONFIG} a network for {side * info.patch} (sample_size {side} x patch "
+                f"{info.patch}); these belong to different models. Fetch or save it again."
+            )
 
 
 def save_checkpoint(
@@ -238,7 +265,7 @@ def save_checkpoint(
             tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
             (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
-            hashes = {name: _sha256_of(staging / name) for name in HASHED_FILES}
+            hashes = {name: file_sha256(staging / name) for name in HASHED_FILES}
             written = dataclasses.replace(info, files=hashes)
             _write_json(staging / INFO_FILE, _info_as_json(written))
             (staging / "README.md").write_text(readme, encoding="utf-8")
@@ -348,6 +375,7 @@ def _put_in_place(staging: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _sha256_of(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
