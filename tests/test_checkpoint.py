@@ -285,7 +285,7 @@ def test_what_is_no_checkpoint_is_said(tiny, tmp_path):
         (UNET_CONFIG, {"norm_num_groups": 3}, "describes no network"),
         (INFO_FILE, {"patch": 1, "image_size": 8}, "1 -> 1 channels, found 4 -> 4"),
         (INFO_FILE, {"image_size": 32}, "images of 32, unet/config.json a network for 16"),
-        (UNET_CONFIG, {"sample_size": [8, 16]}, "images of 16, .* sample_size 16"),
+        (UNET_CONFIG, {"sample_size": [8, 16]}, "images of 16, .*sample_size 16"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(tiny, file, changes, word):
