@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.dpm import DpmSampler
 from echogen.diffusion.langevin import LangevinSampler
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.repaint import RepaintSampler
@@ -59,6 +60,7 @@ def langevin_sampler(
 
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {
+    "dpm": DpmSampler,
     "langevin": langevin_sampler,
     "repaint": RepaintSampler,
 }

@@ -303,6 +303,20 @@ def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -
     return [(high + i / (levels - 1) * (low - high)) ** rho for i in range(levels)]
 
 
+def dpm_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
+    """The noise levels at which an unconditional sample is evaluated, those of `karras_sigmas`.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
+    if steps < 2 or not 0 < sigma_min < sigma_max or rho <= 0:
+        raise UsageError(
+            "steps, sigma_min, sigma_max and rho: expected at least 2, 0 < sigma_min < sigma_max "
+            f"and more than 0, got {steps}, {sigma_min}, {sigma_max} and {rho}"
+        )
+    return karras_sigmas(steps, sigma_min, sigma_max, rho)
+
+
 def sampler_nfe(name: str, **settings: Any) -> int:
     """Network function evaluations of a sampler, from its settings alone.
 
@@ -311,6 +325,8 @@ def sampler_nfe(name: str, **settings: Any) -> int:
     """
     if name == "repaint":
         return nfe(repaint_times(**settings))
+    if name == "dpm":
+        return int(settings["steps"])
     return len(
         langevin_walk(LangevinWalk(**{f.name: settings[f.name] for f in fields(LangevinWalk)}))
     )
