@@ -1,7 +1,7 @@
 """A dataset with the plan made from it: where the jobs of a run come from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from echogen.config import ExpandConfig
@@ -9,6 +9,7 @@ from echogen.datasets import Dataset, open_dataset, select
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import DatasetError
 from echogen.geometry.render import render, render_original
+from echogen.leakage import leakage_notes
 from echogen.manifest import grid_of
 from echogen.plan import Plan, PlannedFrame, Row
 from echogen.planner import build_plan
@@ -89,7 +90,7 @@ def open_source(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) 
         DatasetError, UsageError, PlanError: nothing can be planned.
     """
     dataset, keys = list_source(config, reporter)
-    return plan_source(config, info, dataset, keys, reporter)
+    return _plan(config, info, dataset, keys, reporter)[0]
 
 
 def plan_source(
@@ -99,11 +100,24 @@ def plan_source(
     keys: list[FrameKey],
     reporter: Reporter,
 ) -> Source:
-    """Plan every sample of the selected frames.
+    """Plan every sample of the selected frames; tells before painting what the model saw of them.
 
     Raises:
         DatasetError, PlanError: nothing can be planned.
     """
+    source, warnings = _plan(config, info, dataset, keys, reporter)
+    for line in warnings:
+        reporter.tell(f"note: {line}")
+    return source
+
+
+def _plan(
+    config: ExpandConfig,
+    info: CheckpointInfo,
+    dataset: Dataset,
+    keys: list[FrameKey],
+    reporter: Reporter,
+) -> tuple[Source, tuple[str, ...]]:
     plan = build_plan(
         dataset,
         keys,
@@ -111,4 +125,6 @@ def plan_source(
         (info.image_size, info.resize),
         lambda done, total: reporter.progress("planning", done, total),
     )
-    return Source(dataset, {key.frame_id: key for key in keys}, plan, config)
+    warnings = leakage_notes(info.name, info.training, plan.frames) if config.copies else ()
+    plan = replace(plan, notes=(*plan.notes, *warnings))
+    return Source(dataset, {key.frame_id: key for key in keys}, plan, config), warnings

@@ -21,7 +21,7 @@ FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?
 
 
 class Dataset(Protocol):
-    """Labelled frames, listed by key and read one at a time; can be pickled."""
+    """Frames, listed by key and read one at a time; can be pickled."""
 
     @property
     def provenance(self) -> Provenance:
@@ -29,7 +29,7 @@ class Dataset(Protocol):
         ...
 
     def keys(self) -> tuple[FrameKey, ...]:
-        """Every frame that has an image and a label, sorted by frame id; reads no pixels."""
+        """Every frame that has what was asked for, sorted by frame id; reads no pixels."""
         ...
 
     def read(self, key: FrameKey) -> Frame:
@@ -82,7 +82,7 @@ class Listing:
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
 
     def keys(self) -> tuple[FrameKey, ...]:
-        """Every frame that has an image and a label, sorted by frame id."""
+        """Every frame that has an image and, unless labels are not needed, a label; sorted."""
         return self.frames
 
     def read(self, key: FrameKey) -> Frame:

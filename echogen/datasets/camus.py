@@ -13,8 +13,8 @@ from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Listing, counted, relative, resolve_labels
 from echogen.datasets.info import case_info
-from echogen.datasets.integrity import FORMATS, READERS, meta_data_file, suffix_of
-from echogen.datasets.pixels import read_frame
+from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
+from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
 
@@ -22,8 +22,15 @@ LAYOUTS = ("database_nifti", "training", "validation", "testing")
 SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"
 CITATION = "MANDATORY_CITATION.md"
 LICENCE = "CAMUS: CC BY-NC-SA 4.0, non-commercial; cite Leclerc et al. 2019"
+REFERENCE = (
+    'S. Leclerc, E. Smistad, J. Pedrosa, A. Ostvik, et al., "Deep Learning for Segmentation using '
+    'an Open Large-Scale Dataset in 2D Echocardiography", IEEE Transactions on Medical Imaging '
+    "38(9), 2198-2210, 2019, doi 10.1109/TMI.2019.2900516"
+)
 INFO_FILE = re.compile(r"Info_(?P<view>[A-Za-z0-9]+)\.cfg", re.IGNORECASE)
-SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".png")
+SUFFIXES = tuple(
+    suffix for suffix, reader in READERS.items() if reader in ("NiftiImageIO", "MetaImageIO")
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,12 @@ def is_camus_layout(root: Path) -> bool:
     return any(folder.pairs for folder in _folders(root))
 
 
-def list_camus(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
+def list_camus(
+    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+) -> Listing:
     """Every frame under `root`, and what cfg files and split lists say of its case.
+
+    Without `need_labels` an image is a frame by itself, and labels are left alone.
 
     Raises:
         DatasetError: no frame is found, or a case stands in two split lists.
@@ -56,18 +67,20 @@ def list_camus(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
             f"case folders here or in {'/, '.join(LAYOUTS)}/, found none."
         )
     splits, remarks = _read_splits(root)
-    folders, unlabelled = _without_unlabelled(root, folders)
-    remarks += unlabelled
+    if need_labels:
+        folders, unlabelled = _without_unlabelled(root, folders)
+        remarks += unlabelled
     frames: dict[str, FrameKey] = {}
     unusable: dict[str, tuple[FrameKey, str]] = {}
     repeated = 0
     for folder in folders:
         for (case, view, phase), (image, label) in folder.pairs.items():
-            paths = _with_data_files(image, label)
+            used = label if need_labels or image is None else None
+            paths = with_data_files(image, used)
             key = FrameKey(f"{case}_{view}_{phase}", case, view, phase, splits.get(case, ""), paths)
             if key.frame_id in frames:
                 repeated += 1
-            elif image is None or label is None:
+            elif image is None or (need_labels and label is None):
                 unusable.setdefault(
                     key.frame_id, (key, _missing(root, key.paths[0], image is None))
                 )
@@ -80,21 +93,26 @@ def list_camus(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
     cases, about_cases = _cases(root, folders)
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
     formats = _formats(keys)
+    is_camus = any(_is_camus(folder.citation) for folder in folders)
     return Listing(
         root=root,
         provenance=Provenance(
             format="camus",
             root_name=root.resolve().name,
-            licence=LICENCE if any(_is_camus(folder.citation) for folder in folders) else "",
+            licence=LICENCE if is_camus else "",
             labels=declared,
-            extra={"spacing": "known", "files": list(formats)},
+            extra={
+                "spacing": "known",
+                "files": list(formats),
+                "citation": REFERENCE if is_camus else "",
+            },
         ),
         title=f"camus layout ({' and '.join(formats)})" if formats else "camus layout",
         frames=keys,
         known_cases=cases,
         unusable=tuple(bad),
         remarks=tuple(remarks),
-        read_frame=read_frame,
+        read_frame=read_frame if need_labels else read_image,
     )
 
 
@@ -149,16 +167,6 @@ def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folde
         else:
             kept += members
     return kept, remarks
-
-
-def _with_data_files(*headers: Path | None) -> tuple[Path, ...]:
-    paths: list[Path] = []
-    for header in headers:
-        if header is not None:
-            paths.append(header)
-            data = meta_data_file(header) if suffix_of(header.name) == ".mhd" else None
-            paths += [data] if data is not None else []
-    return tuple(paths)
 
 
 def _missing(root: Path, present: Path, image_is_missing: bool) -> str:

@@ -3,13 +3,26 @@
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from echogen.datasets.base import Dataset, Listing
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
+from echogen.datasets.images import is_images_layout, list_images
+from echogen.datasets.integrity import READERS as SUFFIXES
 from echogen.errors import DatasetError, UsageError
 
-Reader = Callable[[Path, Mapping[int, str] | None], Listing]
+
+class Reader(Protocol):
+    """Lists a folder in one layout."""
+
+    def __call__(
+        self, root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+    ) -> Listing:
+        """See `list_camus`."""
+        ...
+
+
 READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "camus": (is_camus_layout, list_camus),
     "folder": (is_folder_layout, list_folder),
@@ -17,35 +30,50 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
 MAX_SUBFOLDERS = 50
 
 
+UNLABELLED: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
+    "images": (is_images_layout, list_images),
+}
+"""Layouts without labels; `auto` looks for them last."""
+
+
 def open_dataset(
-    path: Path | str, format: str = "auto", labels: Mapping[int, str] | None = None
+    path: Path | str,
+    format: str = "auto",
+    labels: Mapping[int, str] | None = None,
+    *,
+    need_labels: bool = True,
 ) -> Dataset:
     """The dataset at `path`, listed; no pixel is read.
 
     Args:
         path: a folder in one of the known layouts.
-        format: `camus`, `folder`, or `auto` to look for the layout that fits.
+        format: `camus`, `folder`, or `auto` to look for the layout that fits; without labels also
+            `images`, any folder of images.
         labels: the class ids that may occur, {id: name}; None takes the reader's own.
+        need_labels: False takes every image, and reads no labels: a frame's is all background.
 
     Raises:
         DatasetError: there is no such folder, no layout fits, or no image has a label; says what
             was looked for, what is there, and the nearest path that would do.
         UsageError: an unknown format, or an impossible class id.
     """
-    if format != "auto" and format not in READERS:
-        raise UsageError(f"--format {format}: expected auto, {', '.join(READERS)}.")
+    readers = READERS if need_labels else {**READERS, **UNLABELLED}
+    if format != "auto" and format not in readers:
+        raise UsageError(f"--format {format}: expected auto, {', '.join(readers)}.")
     root = Path(path)
     try:
         _require_folder(root)
         fitting = _fitting(root)
+        if format in UNLABELLED or not (fitting or need_labels):
+            fitting = [name for name, (fits, _) in UNLABELLED.items() if fits(root)]
         if format == "auto" and len(fitting) > 1:
             raise DatasetError(
                 f"{root}: fits the layouts {' and '.join(fitting)}; choose one with --format."
             )
         chosen = format if format != "auto" else "".join(fitting)
         if chosen not in fitting:
-            raise DatasetError(_nothing_found(root, format, fitting))
-        listing = READERS[chosen][1](root, labels)
+            raise DatasetError(_nothing_found(root, format, fitting, need_labels))
+        listing = readers[chosen][1](root, labels, need_labels=need_labels)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root}: cannot be read ({error.strerror})."
@@ -53,7 +81,8 @@ def open_dataset(
 
     if not listing.keys():
         reasons = [*(problem.reason for problem in listing.problems()), *listing.notes()]
-        raise DatasetError(f"{root}: no image has a label; {reasons[0]}")
+        lacking = "no image has a label" if need_labels else "no image"
+        raise DatasetError(f"{root}: {lacking}; {reasons[0]}")
     return listing
 
 
@@ -82,12 +111,13 @@ def _for_a_file(root: Path) -> str:
     return f"did you mean {near}?" if near else f"give the folder that holds {root.name}."
 
 
-def _nothing_found(root: Path, format: str, fitting: list[str]) -> str:
+def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: bool) -> str:
     wanted = {
         "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
         f"or {LAYOUTS[1]}/",
         "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
     }
+    wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(SUFFIXES)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))
     if fitting:
         hint = f"it is in the {fitting[0]} layout, use --format {fitting[0]}."

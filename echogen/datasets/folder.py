@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Listing, counted, resolve_labels
-from echogen.datasets.pixels import read_frame
+from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
 
@@ -20,17 +20,47 @@ def is_folder_layout(root: Path) -> bool:
     return bool(_png_files(root / IMAGES))
 
 
-def list_folder(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
-    """The pairs under `root`, by file name.
+def list_folder(
+    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+) -> Listing:
+    """The pairs under `root`, by file name; without `need_labels`, the images alone.
 
     Raises:
-        DatasetError: there is no PNG file in `images/`, or no folder `labels/`.
+        DatasetError: there is no PNG file in `images/`, or no folder `labels/` where one is needed.
         UsageError: `labels` declares an impossible class id.
     """
     declared = resolve_labels(labels)
     images = _png_files(root / IMAGES)
     if not images:
         raise DatasetError(f"{root}: expected PNG files in {root / IMAGES}, found none.")
+    frames, unusable = _pairs(root, images) if need_labels else (_alone(images), ())
+    holds = f"{IMAGES}/ and {LABELS}/" if need_labels else f"{IMAGES}/"
+    return Listing(
+        root=root,
+        provenance=Provenance(
+            format="folder",
+            root_name=root.resolve().name,
+            licence="",
+            labels=declared,
+            extra={"spacing": "unknown"},
+        ),
+        title=f"folder layout ({holds}, PNG)",
+        frames=frames,
+        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
+        unusable=unusable,
+        remarks=_remarks(root),
+        read_frame=read_frame if need_labels else read_image,
+    )
+
+
+def _alone(images: Mapping[str, Path]) -> tuple[FrameKey, ...]:
+    return tuple(_key(stem, images[stem]) for stem in sorted(images))
+
+
+def _pairs(
+    root: Path, images: Mapping[str, Path]
+) -> tuple[tuple[FrameKey, ...], tuple[tuple[FrameKey, str], ...]]:
+    """The frames, and what lacks its partner."""
     if not (root / LABELS).is_dir():
         raise DatasetError(
             f"{root}: has {IMAGES}/ but no {LABELS}/; expected {LABELS}/X.png for {IMAGES}/X.png."
@@ -53,22 +83,7 @@ def list_folder(root: Path, labels: Mapping[int, str] | None = None) -> Listing:
         )
         for stem in targets.keys() - images.keys()
     ]
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="folder",
-            root_name=root.resolve().name,
-            licence="",
-            labels=declared,
-            extra={"spacing": "unknown"},
-        ),
-        title=f"folder layout ({IMAGES}/ and {LABELS}/, PNG)",
-        frames=frames,
-        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
-        unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
-        remarks=_remarks(root),
-        read_frame=read_frame,
-    )
+    return frames, tuple(sorted(unusable, key=lambda pair: pair[0].frame_id))
 
 
 def _png_files(folder: Path) -> dict[str, Path]:

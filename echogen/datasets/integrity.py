@@ -20,11 +20,14 @@ READERS: Mapping[str, str] = {
     ".nii": "NiftiImageIO",
     ".mhd": "MetaImageIO",
     ".png": "PNGImageIO",
+    ".jpg": "JPEGImageIO",
+    ".jpeg": "JPEGImageIO",
 }
 FORMATS: Mapping[str, str] = {
     "NiftiImageIO": "NIfTI",
     "MetaImageIO": "MetaImage",
     "PNGImageIO": "PNG",
+    "JPEGImageIO": "JPEG",
 }
 META_BYTES: Mapping[str, int] = {
     "MET_CHAR": 1,
@@ -57,6 +60,17 @@ def meta_data_file(header: Path) -> Path | None:
     return header.with_name(name) if name and Path(name).name == name else None
 
 
+def with_data_files(*headers: Path | None) -> tuple[Path, ...]:
+    """The headers that there are, each with the file of its pixels where that is another one."""
+    paths: list[Path] = []
+    for header in headers:
+        if header is not None:
+            paths.append(header)
+            data = meta_data_file(header) if suffix_of(header.name) == ".mhd" else None
+            paths += [data] if data is not None else []
+    return tuple(paths)
+
+
 def check_file(path: Path, name: str) -> None:
     """Refuse a file that is not whole, not of its suffix's format, or holds NaN.
 
@@ -73,6 +87,8 @@ def check_file(path: Path, name: str) -> None:
         _check_nifti(path.read_bytes(), name)
     elif reader == "MetaImageIO":
         _check_meta(path, name)
+    elif reader == "JPEGImageIO":
+        _check_jpeg(path.read_bytes(), name)
     else:
         _check_png(path.read_bytes(), name)
 
@@ -155,3 +171,11 @@ def _check_png(content: bytes, name: str) -> None:
         if body[:4] == b"IEND":
             return
     raise DatasetError(f"{name}: truncated PNG file ({len(content):,} bytes).")
+
+
+def _check_jpeg(content: bytes, name: str) -> None:
+    """Start and end markers; what cameras and programs append after the end is let be."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        raise DatasetError(f"{name}: not a JPEG file ({len(content):,} bytes).")
+    if b"\xff\xd9" not in content[-1024:]:
+        raise DatasetError(f"{name}: truncated JPEG file ({len(content):,} bytes).")

@@ -1,4 +1,4 @@
-"""One image and its label from NIfTI, MetaImage or PNG files, checked, as (H, W) uint8.
+"""One image and its label from NIfTI, MetaImage, PNG or JPEG files, checked, as (H, W) uint8.
 
 SimpleITK reads every format. It gives arrays as (slices, rows, columns) and spacing as (x, y, z):
 both are turned here, once.
@@ -18,6 +18,8 @@ from echogen.datasets.integrity import FORMATS, READERS, check_file, suffix_of
 from echogen.errors import DatasetError
 from echogen.types import Frame, FrameKey, UInt8HW
 
+FEWEST_LEVELS = 8
+"""An image with fewer grey levels is a label map or a drawing."""
 WHOLE_TOLERANCE = 1e-3
 """How far from a whole number a scaled intensity may lie: NIfTI's slope is a float32."""
 
@@ -37,11 +39,8 @@ def read_frame(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
     """
     image_path, label_path = (path for path in key.paths if suffix_of(path.name))
     image_name, label_name = relative(root, image_path), relative(root, label_path)
-    image, spacing = _read_plane(image_path, image_name)
+    grey, spacing = _read_grey(image_path, image_name)
     label, _ = _read_plane(label_path, label_name)
-    grey = _as_uint8(image, image_name, "intensities")
-    if grey.min() == grey.max():
-        raise DatasetError(f"{image_name}: empty image, every pixel is {grey.flat[0]}.")
     classes = _as_uint8(label, label_name, "class ids")
     if classes.shape != grey.shape:
         raise DatasetError(
@@ -60,6 +59,28 @@ def read_frame(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
     return Frame(key=key, image=grey, label=classes, spacing_mm=spacing)
 
 
+def read_image(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
+    """A checked image as a frame whose label is all background; no label is read.
+
+    Args:
+        root: messages name files relative to it.
+        key: its first path is the image's header file.
+        labels: of the dataset; not used.
+
+    Raises:
+        DatasetError: as `read_frame` for images, or fewer than 8 grey levels, as a label map has.
+    """
+    path = key.paths[0]
+    name = relative(root, path)
+    grey, spacing = _read_grey(path, name)
+    levels = int(np.count_nonzero(np.bincount(grey.ravel(), minlength=256)))
+    if levels < FEWEST_LEVELS:
+        raise DatasetError(
+            f"{name}: only {levels} grey levels; expected an ultrasound image, is it a label map?"
+        )
+    return Frame(key=key, image=grey, label=np.zeros_like(grey), spacing_mm=spacing)
+
+
 def image_digest(image: UInt8HW) -> str:
     """SHA-256 of an image's shape and pixels: equal for two frames that show the same picture."""
     digest = hashlib.sha256(repr(image.shape).encode())
@@ -67,8 +88,17 @@ def image_digest(image: UInt8HW) -> str:
     return digest.hexdigest()
 
 
+def _read_grey(path: Path, name: str) -> tuple[UInt8HW, tuple[float, float] | None]:
+    """An image that is not empty, and its (row, col) mm where the file tells."""
+    image, spacing = _read_plane(path, name)
+    grey = _as_uint8(image, name, "intensities")
+    if grey.min() == grey.max():
+        raise DatasetError(f"{name}: empty image, every pixel is {grey.flat[0]}.")
+    return grey, spacing
+
+
 def _read_plane(path: Path, name: str) -> tuple[Array, tuple[float, float] | None]:
-    """One slice as (H, W) of the file's own type, and its (row, col) mm; PNG has none."""
+    """One slice as (H, W) of the file's own type, and its (row, col) mm; pictures have none."""
     import SimpleITK as sitk
 
     reader = READERS[suffix_of(path.name)]
@@ -94,7 +124,7 @@ def _read_plane(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
             f"{name}: holds {math.prod(array.shape[:-2])} slices of {_by(array)} pixels; "
             "expected one, store each frame in its own file."
         )
-    if reader == "PNGImageIO":
+    if reader in ("PNGImageIO", "JPEGImageIO"):
         return array, None
     spacing = picture.GetSpacing()
     row_mm, col_mm = float(spacing[1]), float(spacing[0])

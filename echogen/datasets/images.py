@@ -1,0 +1,111 @@
+"""Any folder of images, for training: PNG, JPEG, NIfTI or MetaImage, subfolders to any depth.
+
+A frame's case decides what is held out together. It is the part of the file's name before
+`_VIEW_PHASE`, as in `patient0001_4CH_ED.png`, where the name has that form; else the topmost
+subfolder that the file lies in, one folder a patient; else the file's own name. Folders such as
+`train/` or `val/` are splits, `images/` says nothing, and `labels/` or `masks/` are left out.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from echogen.datasets.base import FRAME_NAME, Listing, counted, resolve_labels
+from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
+from echogen.datasets.pixels import read_image
+from echogen.errors import DatasetError, UsageError
+from echogen.types import Case, FrameKey, Provenance
+
+SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs"})
+LABEL_FOLDERS = frozenset({"label", "labels", "mask", "masks", "annotations"})
+
+
+def is_images_layout(root: Path) -> bool:
+    """Whether an image that can be read lies anywhere under `root`."""
+    return any(suffix_of(path.name) for path in _files(root))
+
+
+def list_images(
+    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = False
+) -> Listing:
+    """Every image under `root`; a frame's id is its path without the suffix.
+
+    Raises:
+        UsageError: labels are needed, and this layout has none; or `labels` declares an impossible
+            class id.
+        DatasetError: there is no image.
+    """
+    if need_labels:
+        raise UsageError("--format images: has no labels, so it is for training only.")
+    frames: dict[str, FrameKey] = {}
+    repeated = label_maps = 0
+    readers = set()
+    for path in _files(root):
+        suffix = suffix_of(path.name)
+        if not suffix:
+            continue
+        inside = path.relative_to(root)
+        stem = path.name[: -len(suffix)]
+        named = FRAME_NAME.fullmatch(stem)
+        if (named and named["label"]) or _lowered(inside.parts[:-1]) & LABEL_FOLDERS:
+            label_maps += 1
+            continue
+        frame_id = inside.with_name(stem).as_posix()
+        if frame_id in frames:
+            repeated += 1
+            continue
+        readers.add(READERS[suffix])
+        frames[frame_id] = _key(frame_id, stem, inside.parts[:-1], with_data_files(path))
+    if not frames:
+        raise DatasetError(f"{root}: expected images ({', '.join(READERS)}), found none.")
+    remarks = []
+    if label_maps:
+        remarks.append(f"{counted(label_maps, 'label map')} beside the images left out.")
+    if repeated:
+        remarks.append(f"{counted(repeated, 'image')} there in two formats; the first is read.")
+    formats = [name for reader, name in FORMATS.items() if reader in readers]
+    spaced = bool(readers & {"NiftiImageIO", "MetaImageIO"})
+    return Listing(
+        root=root,
+        provenance=Provenance(
+            format="images",
+            root_name=root.resolve().name,
+            licence="",
+            labels=resolve_labels(labels),
+            extra={"spacing": "known" if spaced else "unknown", "files": formats},
+        ),
+        title=f"images ({' and '.join(formats)})",
+        frames=tuple(frames[name] for name in sorted(frames)),
+        known_cases=tuple(Case(c, {}) for c in sorted({k.case_id for k in frames.values()})),
+        unusable=(),
+        remarks=tuple(remarks),
+        read_frame=read_image,
+    )
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file under `root` in order of name; hidden ones are left out, links followed once."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _key(frame_id: str, stem: str, folders: tuple[str, ...], paths: tuple[Path, ...]) -> FrameKey:
+    splits = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    telling = [name for name in folders if name.lower() not in SPLIT_FOLDERS | IMAGE_FOLDERS]
+    split = splits[0] if splits else ""
+    named = FRAME_NAME.fullmatch(stem)
+    if named is not None:
+        return FrameKey(frame_id, named["case"], named["view"], named["phase"], split, paths)
+    return FrameKey(frame_id, telling[0] if telling else stem, "", "", split, paths)
+
+
+def _lowered(names: tuple[str, ...]) -> set[str]:
+    return {name.lower() for name in names}
