@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from echogen.datasets.base import counted
 from echogen.plan import PlannedFrame
 
 TRAINING_SPLITS = frozenset({"", "train", "training"})
@@ -39,7 +40,7 @@ def leakage_notes(
         count, frame_count = len(held_out), sum(len(of_plan[case]) for case in held_out)
         one = count == 1
         notes.append(
-            f"{model} was not trained on {_cases(held_out)} ({frame_count} frames here): "
+            f"{model} was not trained on {_cases(held_out)}, {counted(frame_count, 'frame')} here: "
             f"{'it was' if one else 'they were'} held out to judge it on. Whoever trains on copies "
             f"of {'it' if one else 'them'} can no longer use {'it' if one else 'them'} for that: "
             f"leave {'it' if one else 'them'} out of this run, or judge on other cases."
