@@ -19,7 +19,7 @@ from echogen.engine import Engine
 from echogen.errors import StoreError
 from echogen.interrupt import Stop, catch_signals
 from echogen.manifest import attributes, check_same_run, columns
-from echogen.pipeline import Painted, paint_pending
+from echogen.pipeline import Painted, Work, paint_pending, write_shard
 from echogen.plan import Plan
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
 from echogen.source import list_source, open_source, plan_source
@@ -72,7 +72,8 @@ def expand(
                 engine.settle(_to_paint(source.plan))
                 wanted["painting"] = _painting(config, engine.batch_size)
                 writer = _open_writer(config, source.plan, wanted, overwrite, reporter)
-                painted = paint_pending(writer, source, engine, reporter, stop)
+                work = Work(source.plan.rows, source.jobs, write_shard)
+                painted = paint_pending(writer, work, engine, reporter, stop)
             if not writer.pending_shards():
                 writer.set_complete()
                 _publish(config.output, reporter)

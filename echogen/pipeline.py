@@ -8,7 +8,7 @@ finished, and no batch is begun that none of them needs.
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,6 @@ from echogen.engine import Engine
 from echogen.interrupt import Stop
 from echogen.plan import Row
 from echogen.report import Reporter
-from echogen.source import Source
 from echogen.store import Status, StoreWriter, sample_sha256
 from echogen.types import Job, Problem, Result
 
@@ -31,6 +30,23 @@ MOST_RENDERERS = 8
 
 Outcome = Result | Problem | None
 """What became of a row; None where it was rejected by the plan."""
+Rendered = Job | Problem | None
+"""What a row gives to paint."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run makes, and of what.
+
+    Attributes:
+        rows: of the whole store, in its order.
+        jobs: one item a row, in order, of consecutive rows.
+        write: a shard with its rows and what became of them.
+    """
+
+    rows: Sequence[Row]
+    jobs: Callable[[Sequence[Row]], Iterable[Rendered]]
+    write: Callable[[StoreWriter, int, Sequence[Row], Sequence[Outcome]], None]
 
 
 @dataclass
@@ -44,7 +60,7 @@ class Painted:
 
 
 def paint_pending(
-    writer: StoreWriter, source: Source, engine: Engine, reporter: Reporter, stop: Stop
+    writer: StoreWriter, work: Work, engine: Engine, reporter: Reporter, stop: Stop
 ) -> Painted:
     """Render, paint and write every pending shard, or those begun when a stop is asked for.
 
@@ -55,15 +71,15 @@ def paint_pending(
     shards = writer.pending_shards()
     if not shards:
         return Painted()
-    rows = {shard: [source.plan.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
+    rows = {shard: [work.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
     total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
     painted = Painted(device=engine.device, precision=engine.precision)
     reporter.progress("painting", 0, total)
     stop.finishing = True
     began = time.monotonic()
     with (
-        Behind(partial(write_shard, writer)) as writing,
-        closing(_rendered(source, [row for s in shards for row in rows[s]], engine)) as rendered,
+        Behind(partial(work.write, writer)) as writing,
+        closing(_rendered(work, [row for s in shards for row in rows[s]], engine)) as rendered,
     ):
         stream = _Stream(rows, rendered, stop, writing)
         with closing(stream.outcomes(engine)) as outcomes:
@@ -87,7 +103,7 @@ class _Stream:
     def __init__(
         self,
         rows: Mapping[int, Sequence[Row]],
-        rendered: Iterator[Job | Problem | None],
+        rendered: Iterator[Rendered],
         stop: Stop,
         writing: Behind,
     ) -> None:
@@ -98,7 +114,7 @@ class _Stream:
         self._stop = stop
         self._writing = writing
         self._begun = -1
-        self._handed: deque[Job | Problem | None] = deque()  # jobs an engine has, and between them
+        self._handed: deque[Rendered] = deque()  # jobs an engine has, and between them
 
     def outcomes(self, engine: Engine) -> Generator[Outcome, None, None]:
         """One a row, in order; it ends early where a stop was asked for."""
@@ -132,9 +148,7 @@ class _Stream:
         return sum(shard <= self._begun for shard in shards)
 
 
-def _rendered(
-    source: Source, rows: Sequence[Row], engine: Engine
-) -> Generator[Job | Problem | None, None, None]:
+def _rendered(work: Work, rows: Sequence[Row], engine: Engine) -> Generator[Rendered, None, None]:
     """One item a row; threads render about what the engine takes in the next two rounds.
 
     Beside a GPU several threads render, since one is slower than it; a CPU is busy with painting.
@@ -142,14 +156,14 @@ def _rendered(
     threads = 1 if engine.device.startswith("cpu") else (os.cpu_count() or 1) // 2
     threads = max(1, min(threads, MOST_RENDERERS))
     depth = threads + 2 * engine.at_once // RENDERED_TOGETHER
-    chunks = ahead(partial(_render, source), _chunks(rows), threads=threads, depth=depth)
+    chunks = ahead(partial(_render, work), _chunks(rows), threads=threads, depth=depth)
     with closing(chunks):
         for chunk in chunks:
             yield from chunk
 
 
-def _render(source: Source, rows: Sequence[Row]) -> list[Job | Problem | None]:
-    return list(source.jobs(rows))
+def _render(work: Work, rows: Sequence[Row]) -> list[Rendered]:
+    return list(work.jobs(rows))
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -167,20 +181,36 @@ def write_shard(
     images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     keep = np.zeros(shape, np.bool_)
     on_paint = np.full(len(rows), np.nan, np.float32)
-    status, hashes, reasons = [], [], []
+    hashes, reasons = [], []
     for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        reason = _reason(row, outcome)
+        reason = why_not(row, outcome)
         if isinstance(outcome, Result) and not reason:
             images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
             on_paint[i] = outcome.label_on_paint
-        made = Status.REJECTED if outcome is None else Status.FAILED
-        status.append(made if reason else Status.DONE)
         hashes.append("" if reason else sample_sha256(images[i], masks[i]))
         reasons.append(reason)
-    writer.write_shard(shard, images, masks, keep, status, on_paint, hashes, reasons)
+    writer.write_shard(
+        shard,
+        {"images": images, "masks": masks, "keep": keep},
+        {
+            "label_on_paint": on_paint,
+            "sha256": np.array(hashes, dtype=str),
+            "reason": np.array(reasons, dtype=str),
+            "status": statuses(outcomes, reasons),
+        },
+    )
 
 
-def _reason(row: Row, outcome: Outcome) -> str:
+def statuses(outcomes: Sequence[Outcome], reasons: Sequence[str]) -> list[Status]:
+    """What a store says became of the rows of a shard; a row without a reason is done."""
+    return [
+        Status.DONE if not reason else Status.REJECTED if outcome is None else Status.FAILED
+        for outcome, reason in zip(outcomes, reasons, strict=True)
+    ]
+
+
+def why_not(row: Row, outcome: Outcome) -> str:
+    """Why a row has no pixels; empty where it has."""
     if outcome is None:
         return f"no valid move in {row.tries} draws"
     return outcome.reason if isinstance(outcome, Problem) else outcome.error or ""

@@ -382,10 +382,10 @@ def test_the_precision_is_recorded_compared_and_continued(settings: dict[str, ob
 def test_an_interrupted_overwrite_is_continued_by_the_same_call(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import pipeline
+    from echogen import generate
 
     run(settings, copies=1)
-    real = pipeline.write_shard
+    real = generate.write_shard
     written: list[int] = []
 
     def killed(writer: object, shard: int, *rest: object) -> None:
@@ -394,11 +394,11 @@ def test_an_interrupted_overwrite_is_continued_by_the_same_call(
         written.append(shard)
         real(writer, shard, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "write_shard", killed)
+    monkeypatch.setattr(generate, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings, overwrite=True)
     assert written == [0, 1]
-    monkeypatch.setattr(pipeline, "write_shard", real)
+    monkeypatch.setattr(generate, "write_shard", real)
     report = run(settings, overwrite=True)
     assert report.counts.copies == 12
     assert 0 < report.painted < 12
@@ -575,7 +575,7 @@ def test_no_more_is_rendered_than_the_next_rounds_need(
 def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import pipeline
+    from echogen import generate
 
     failed, sizes = threading.Event(), []
 
@@ -588,7 +588,7 @@ def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
         if len(sizes) == 4:
             assert failed.wait(10)
 
-    monkeypatch.setattr(pipeline, "write_shard", fail)
+    monkeypatch.setattr(generate, "write_shard", fail)
     spy(monkeypatch, wait_for_it)
     with pytest.raises(StoreError, match="the disk is full"):
         run(settings, engine={"batch_size": 1})

@@ -80,10 +80,15 @@ def new_store(
     )
 
 
+def write(writer: StoreWriter, shard: int, **arrays: object) -> None:
+    pixels = {name: arrays.pop(name) for name in ("images", "masks", "keep") if name in arrays}
+    writer.write_shard(shard, pixels, arrays)  # type: ignore[arg-type]
+
+
 def fill(writer: StoreWriter) -> None:
     for shard in writer.pending_shards():
         rows = writer.shard_rows(shard)
-        writer.write_shard(shard, **outcome(len(rows), writer.image_shape, shard))
+        write(writer, shard, **outcome(len(rows), writer.image_shape, shard))
     writer.set_complete()
 
 
@@ -135,7 +140,7 @@ def test_what_is_written_is_read_back_from_zarr_and_from_hdf5(
         for shard in writer.pending_shards():
             rows = writer.shard_rows(shard)
             part = slice(rows.start, rows.stop)
-            writer.write_shard(shard, **{name: values[part] for name, values in whole.items()})
+            write(writer, shard, **{name: values[part] for name, values in whole.items()})
         writer.set_complete()
         convert_to_h5(path, h5)
         with open_store(path) as store, open_store(h5) as converted:
@@ -160,7 +165,7 @@ def test_plain_zarr_opens_it_without_a_reader_of_ours(tmp_path: Path) -> None:
     assert group["keep"].dtype == np.bool_
     assert group["samples/frame_id"][3] == "frame_id-é3"
     assert group["samples/sector"].shape == (10, 6)
-    assert group.attrs["echogen"]["format"] == FORMAT
+    assert group.attrs["echogen"]["format"] == 1
     assert group["problems/reason"][0] == SKIPPED[0][1]
 
 
@@ -178,7 +183,7 @@ def test_plain_h5py_opens_it_without_a_reader_of_ours(tmp_path: Path) -> None:
 def test_a_shard_is_one_file_of_each_array_and_of_each_outcome_column(tmp_path: Path) -> None:
     writer = new_store(tmp_path / "s.zarr")
     rows = writer.shard_rows(1)
-    writer.write_shard(1, **outcome(len(rows), (6, 5), 0))
+    write(writer, 1, **outcome(len(rows), (6, 5), 0))
     for name in ("images", "masks", "keep"):
         files = [p for p in (tmp_path / "s.zarr" / name).rglob("*") if p.is_file()]
         assert sorted(p.name for p in files) == ["0", "zarr.json"]
@@ -201,13 +206,13 @@ def test_the_status_is_the_last_thing_written(
         return put(path, *args, **kwargs)
 
     monkeypatch.setattr(local, "_put", spy)
-    writer.write_shard(0, **outcome(4, (6, 5), 0))
+    write(writer, 0, **outcome(4, (6, 5), 0))
     assert {w.split("/")[0] for w in written[:3]} == {"images", "masks", "keep"}
     assert written[-1] == "samples/status/c/0"
 
 
 def test_pending_rows_are_told_from_written_ones(tmp_path: Path) -> None:
-    new_store(tmp_path / "s.zarr").write_shard(0, **outcome(4, (6, 5), 0))
+    write(new_store(tmp_path / "s.zarr"), 0, **outcome(4, (6, 5), 0))
     with open_store(tmp_path / "s.zarr") as store:
         assert store.columns["status"].tolist() == [1] * 4 + [0] * 6
         assert np.isnan(store.columns["label_on_paint"][4:]).all()
@@ -217,10 +222,10 @@ def test_pending_rows_are_told_from_written_ones(tmp_path: Path) -> None:
 
 def test_failed_and_rejected_samples_are_recorded(tmp_path: Path) -> None:
     writer = new_store(tmp_path / "s.zarr", n=6, shard_size=3)
-    writer.write_shard(0, **outcome(3, (6, 5), 0))
+    write(writer, 0, **outcome(3, (6, 5), 0))
     last = outcome(3, (6, 5), 1)
     last["status"] = [Status.FAILED, Status.REJECTED, Status.DONE]
-    writer.write_shard(1, **last, reasons=["out of paint", "no valid draw in 30 tries", ""])
+    write(writer, 1, **last, reason=["out of paint", "no valid draw in 30 tries", ""])
     failed = [("sample_id-é3", "out of paint")]
     with open_store(tmp_path / "s.zarr") as store:
         assert store.problems == SKIPPED + failed  # before the run is finished, too
@@ -372,7 +377,7 @@ def test_a_full_disk_is_one_line_and_the_store_resumes(
         with monkeypatch.context() as patch:
             patch.setattr(local, "_put", full)
             with pytest.raises(StoreError, match=r"disk is full.*MB, free is .*again") as caught:
-                writer.write_shard(1, **outcome(4, (6, 5), 1))
+                write(writer, 1, **outcome(4, (6, 5), 1))
         assert "\n" not in str(caught.value)
         assert resume_store(tmp_path / "s.zarr").pending_shards() == [0, 1, 2]
     fill(resume_store(tmp_path / "s.zarr"))
@@ -472,7 +477,7 @@ def test_damage_is_named_in_one_line(tmp_path: Path) -> None:
     spoilt(root, sound[:100], "zarr.json cannot be read")
     spoilt(root, "[]", "zarr.json cannot be read")
     spoilt(root, sound.replace('"echogen"', '"other"'), "not an echogen store")
-    spoilt(root, sound.replace('"format": 1', '"format": 2'), "Upgrade echogen")
+    spoilt(root, sound.replace('"format": 1', f'"format": {FORMAT + 1}'), "Upgrade echogen")
     spoilt(root, sound.replace('"format": 1', '"format": "x"'), "'format' must be")
     copy = tmp_path / "s.zarr" / "samples" / "copy" / "zarr.json"
     spoilt(copy, "", "samples/copy cannot be read")
@@ -551,9 +556,9 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"sha256": ["a"]}, "'sha256' must have shape"),
     ):
         with pytest.raises(StoreError, match=what):
-            writer.write_shard(0, **(good | changes))
+            write(writer, 0, **(good | changes))
     with pytest.raises(StoreError, match="shards 0 to 2, got 3"):
-        writer.write_shard(3, **good)
+        write(writer, 3, **good)
     with pytest.raises(StoreError, match="3 unfinished shards of 3"):
         writer.set_complete()
 

@@ -5,7 +5,8 @@
                               image_shape=(h, w), shard_size=32)      # or resume_store(path)
         for shard in writer.pending_shards():
             rows = writer.shard_rows(shard)
-            writer.write_shard(shard, images, masks, keep, status, label_on_paint, sha256, reasons)
+            writer.write_shard(shard, {"images": ..., "masks": ..., "keep": ...},
+                               {"status": ..., "sha256": ..., "label_on_paint": ...})
         writer.set_complete()
     with open_store(output) as store:
         store.attrs, store.columns["depth"], store.images[0], store.cases, store.problems
@@ -20,7 +21,17 @@ from echogen.errors import StoreError
 from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
 from echogen.store.lock import lock_path, store_lock
 from echogen.store.reader import StoreReader, damaged_samples
-from echogen.store.schema import COLUMNS, FORMAT, PLANNED, Column, Status, sample_sha256
+from echogen.store.schema import (
+    COLUMNS,
+    EXPANDED,
+    FORMAT,
+    GENERATED,
+    PLANNED,
+    Column,
+    Layout,
+    Status,
+    sample_sha256,
+)
 from echogen.store.zarr_store import (
     StoreWriter,
     check_zarr,
@@ -32,9 +43,12 @@ from echogen.store.zarr_store import (
 
 __all__ = [
     "COLUMNS",
+    "EXPANDED",
     "FORMAT",
+    "GENERATED",
     "PLANNED",
     "Column",
+    "Layout",
     "Status",
     "StoreReader",
     "StoreWriter",
@@ -69,7 +83,7 @@ def open_store(path: Path) -> StoreReader:
     if working != path and not path.exists() and working.exists():
         raise StoreError(
             f"{path} is not there yet: the run that makes it is unfinished, in {working.name}. "
-            "Run the same `echogen expand` again, or give that path."
+            "Run the same command again, or give that path."
         )
     return open_zarr(path)
 
@@ -122,5 +136,5 @@ def _check_h5(path: Path) -> None:
     if start != _HDF5_SIGNATURE:
         raise StoreError(
             f"{path} is not an echogen store: it is neither a Zarr folder nor an HDF5 file. "
-            "Give a store made by `echogen expand`."
+            "Give a store made by `echogen expand` or `echogen sample`."
         )

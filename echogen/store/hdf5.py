@@ -20,7 +20,6 @@ from echogen.store.reader import StoreReader, reading
 from echogen.store.schema import (
     CASES,
     COLUMNS,
-    PIXEL_ARRAYS,
     PROBLEMS,
     ROOT_ATTRIBUTE,
     SAMPLES,
@@ -52,7 +51,7 @@ def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
         if not store.complete:
             raise StoreError(
                 f"{zarr_path} is unfinished and cannot be converted. "
-                "Run the same `echogen expand` again until it is done."
+                "Run the same command again until it is done."
             )
         with disk_errors(h5_path, _pixel_bytes(store)):
             try:
@@ -109,13 +108,13 @@ class _Output(io.FileIO):
 
 
 def _pixel_bytes(store: StoreReader) -> int:
-    return len(PIXEL_ARRAYS) * int(np.prod(store.images.shape))
+    return len(store.layout.pixels) * int(np.prod(store.images.shape))
 
 
 def _copy(store: StoreReader, file: Any, output: _Output) -> None:
     file.attrs[ROOT_ATTRIBUTE] = json.dumps(store.attrs)
     n, h, w = store.images.shape
-    for name, dtype in PIXEL_ARRAYS.items():
+    for name, dtype in store.layout.pixels.items():
         target = file.create_dataset(
             name,
             (n, h, w),
@@ -124,7 +123,7 @@ def _copy(store: StoreReader, file: Any, output: _Output) -> None:
             compression="gzip",
             compression_opts=GZIP_LEVEL,
         )
-        source = getattr(store, name)
+        source = store.pixels(name)
         for start in range(0, n, _ROWS_AT_ONCE):
             target[start : start + _ROWS_AT_ONCE] = source[start : start + _ROWS_AT_ONCE]
             output.check()

@@ -17,12 +17,12 @@ from echogen.errors import StoreError
 from echogen.store.schema import (
     CASES,
     COLUMNS,
-    PIXEL_ARRAYS,
     PROBLEMS,
     SAMPLES,
     TEXT,
     Status,
     as_text,
+    layout_of,
     sample_sha256,
 )
 
@@ -115,8 +115,9 @@ class StoreReader:
     Attributes:
         path: where it lies.
         attrs: the root attribute `echogen`, as JSON holds it (label ids are text).
+        layout: what its kind holds.
         columns: {name: (N,) or (N, k) array}, see `schema.COLUMNS`; text is `<U`.
-        images, masks: (N, h, w) uint8. keep: (N, h, w) bool.
+        images: (N, h, w) uint8.
     """
 
     def __init__(
@@ -130,21 +131,59 @@ class StoreReader:
         self.path = path
         self.attrs = dict(attrs)
         self._array_of, self._case_names, self._close = array_of, tuple(case_names), close
+        self.layout = layout_of(path, self.attrs)
         self.columns = Columns(path, array_of)
-        self.images, self.masks, self.keep = (self._pixels(name) for name in PIXEL_ARRAYS)
+        self._pixels = {
+            name: self._array(name, dtype) for name, dtype in self.layout.pixels.items()
+        }
+        self.images = self._pixels["images"]
         self._check_columns()
 
-    def _pixels(self, name: str) -> Pixels:
+    @property
+    def kind(self) -> str:
+        """`expanded`, with masks and `keep`, or `generated`, with images alone."""
+        return self.layout.kind
+
+    @property
+    def masks(self) -> Pixels:
+        """(N, h, w) uint8.
+
+        Raises:
+            StoreError: the images were generated, and have none.
+        """
+        return self.pixels("masks")
+
+    @property
+    def keep(self) -> Pixels:
+        """(N, h, w) bool.
+
+        Raises:
+            StoreError: the images were generated, and no pixel has a source.
+        """
+        return self.pixels("keep")
+
+    def pixels(self, name: str) -> Pixels:
+        """An array of pixels by its name.
+
+        Raises:
+            StoreError: a store of this kind has none of that name.
+        """
+        if name not in self._pixels:
+            raise StoreError(
+                f"{self.path} holds {self.kind} images, which have no {name}. "
+                "Give a store made by `echogen expand`."
+            )
+        return self._pixels[name]
+
+    def _array(self, name: str, dtype: str) -> Pixels:
         with reading(self.path, name):
             array = self._array_of(name)
-            if len(array.shape) != 3 or np.dtype(array.dtype) != np.dtype(PIXEL_ARRAYS[name]):
-                raise ValueError(
-                    f"expected (N, h, w) {PIXEL_ARRAYS[name]}, got {array.shape} {array.dtype}"
-                )
+            if len(array.shape) != 3 or np.dtype(array.dtype) != np.dtype(dtype):
+                raise ValueError(f"expected (N, h, w) {dtype}, got {array.shape} {array.dtype}")
             return Pixels(self.path, name, array)
 
     def _check_columns(self) -> None:
-        for pixels, name in ((self.masks, "masks"), (self.keep, "keep")):
+        for name, pixels in self._pixels.items():
             if pixels.shape != self.images.shape:
                 raise StoreError(
                     f"{self.path}: damaged metadata: {name} has shape {pixels.shape}, "
@@ -229,7 +268,8 @@ def damaged_samples(store: StoreReader) -> Iterator[str]:
     """Ids of the done samples whose pixels no longer have their recorded SHA-256, one by one."""
     for row in np.flatnonzero(store.columns["status"] == Status.DONE).tolist():
         try:
-            found = sample_sha256(store.images[row], store.masks[row])
+            mask = store.masks[row] if "masks" in store.layout.pixels else None
+            found = sample_sha256(store.images[row], mask)
         except StoreError:
             found = ""
         if found != store.columns["sha256"][row]:

@@ -1,10 +1,13 @@
-"""The store's schema, version 1: names, types and fill values, the same in Zarr v3 and HDF5.
+"""The store's schema: names, types and fill values, the same in Zarr v3 and HDF5.
 
-A store has three arrays of pixels, one 1-D (or narrow 2-D) column a fact in `samples`, and the
-tables `cases` and `problems`. Planned columns are written when the store is created; outcome
-columns are written with the shard that their samples belong to.
+A store has arrays of pixels, one 1-D (or narrow 2-D) column a fact in `samples`, and the tables
+`cases` and `problems`. Planned columns are written when the store is created; outcome columns are
+written with the shard that their samples belong to. An expanded dataset has images, masks and
+`keep`; generated images have no labels and no source, so they come alone, and their fan is known
+only once they are painted.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +21,8 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format that is read; `Layout.format` is what is written."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
 PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}
@@ -95,13 +99,68 @@ COLUMNS: tuple[Column, ...] = (
     Column("reason", TEXT, "why a row was rejected or failed, else empty", outcome=True, fill=""),
 )
 PLANNED = tuple(column for column in COLUMNS if not column.outcome)
-OUTCOMES = tuple(column for column in COLUMNS if column.outcome)
 
 
-def sample_sha256(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> str:
-    """Hex SHA-256 of the image's bytes then the mask's, both (h, w) uint8 in C order."""
+@dataclass(frozen=True)
+class Layout:
+    """What a kind of store holds.
+
+    Attributes:
+        kind: the root attribute's `kind`.
+        format: the oldest format that has this kind.
+        pixels: {array: its type}.
+        columns: of `samples`; the same names in every kind.
+    """
+
+    kind: str
+    format: int
+    pixels: Mapping[str, str]
+    columns: tuple[Column, ...]
+
+    @property
+    def planned(self) -> tuple[Column, ...]:
+        """Columns that are written when the store is created."""
+        return tuple(column for column in self.columns if not column.outcome)
+
+    @property
+    def outcomes(self) -> tuple[Column, ...]:
+        """Columns that are written with a shard."""
+        return tuple(column for column in self.columns if column.outcome)
+
+
+def _found_when_painted(column: Column) -> Column:
+    if column.name not in ("sector", "aspect"):
+        return column
+    return dataclasses.replace(column, outcome=True, fill=float("nan"))
+
+
+EXPANDED = Layout("expanded", 1, PIXEL_ARRAYS, COLUMNS)
+GENERATED = Layout(
+    "generated", 2, {"images": "uint8"}, tuple(_found_when_painted(column) for column in COLUMNS)
+)
+LAYOUTS: Mapping[str, Layout] = {layout.kind: layout for layout in (EXPANDED, GENERATED)}
+
+
+def layout_of(path: Path, attrs: Mapping[str, Any]) -> Layout:
+    """The layout that a root attribute names; without a kind, that of an expanded dataset.
+
+    Raises:
+        StoreError: no such kind.
+    """
+    kind = attrs.get("kind", EXPANDED.kind)
+    if kind not in LAYOUTS:
+        raise StoreError(
+            f"{path}: damaged metadata: 'kind' must be one of {', '.join(LAYOUTS)}, got {kind!r}. "
+            "Restore the store from a copy, or make it again with --overwrite."
+        )
+    return LAYOUTS[kind]
+
+
+def sample_sha256(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None = None) -> str:
+    """Hex SHA-256 of the image's bytes, then the mask's if it has one: (h, w) uint8 in C order."""
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
-    digest.update(np.ascontiguousarray(mask).tobytes())
+    if mask is not None:
+        digest.update(np.ascontiguousarray(mask).tobytes())
     return digest.hexdigest()
 
 
@@ -112,14 +171,14 @@ def as_text(values: Any) -> npt.NDArray[np.str_]:
 
 
 def planned_columns(
-    path: Path, columns: Mapping[str, npt.ArrayLike]
+    path: Path, layout: Layout, columns: Mapping[str, npt.ArrayLike]
 ) -> dict[str, npt.NDArray[Any]]:
     """The planned columns in the schema's types, each checked for its shape and range.
 
     Raises:
         StoreError: a column is missing, unknown, of another length, or its values do not fit.
     """
-    names = {column.name for column in PLANNED}
+    names = {column.name for column in layout.planned}
     missing, unknown = sorted(names - set(columns)), sorted(set(columns) - names)
     if missing or unknown:
         raise StoreError(
@@ -129,17 +188,32 @@ def planned_columns(
     n_samples = len(np.asarray(columns["sample_id"]))
     if n_samples == 0:
         raise StoreError(f"{path}: a store needs at least one sample; the plan has none.")
-    return {c.name: _typed(path, c, columns[c.name], n_samples) for c in PLANNED}
+    return {c.name: _typed(path, c, columns[c.name], n_samples) for c in layout.planned}
 
 
-def outcome_column(path: Path, name: str, values: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
-    """One outcome column of a shard in the schema's type.
+def outcome_columns(
+    path: Path, layout: Layout, facts: Mapping[str, npt.ArrayLike], length: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The outcome columns of a shard in the schema's types, `status` last.
 
     Raises:
-        StoreError: its length differs from the shard's, or its values do not fit.
+        StoreError: a column is unknown or missing (all but `status` and `sha256` may be, and are
+            filled), its length differs from the shard's, or its values do not fit.
     """
-    column = next(c for c in OUTCOMES if c.name == name)
-    return _typed(path, column, values, length)
+    names = {column.name for column in layout.outcomes}
+    missing, unknown = sorted({"status", "sha256"} - set(facts)), sorted(set(facts) - names)
+    if missing or unknown:
+        raise StoreError(
+            f"{path}: the outcome columns must be the schema's; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
+        )
+    columns = {
+        c.name: _typed(path, c, facts.get(c.name, np.full(c.shape(length), c.fill)), length)
+        for c in sorted(layout.outcomes, key=lambda c: c.name == "status")
+    }
+    if (columns["status"] == Status.PENDING).any():
+        raise StoreError(f"{path}: a shard cannot be written with pending rows.")
+    return columns
 
 
 def _typed(path: Path, column: Column, values: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
@@ -172,13 +246,14 @@ def root_attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
     """`attrs` as JSON will hold them (keys become text), with `format` and `complete = False`.
 
     Raises:
-        StoreError: a value that JSON cannot hold, NaN included.
+        StoreError: a value that JSON cannot hold, NaN included, or an unknown `kind`.
     """
     try:
-        plain = json.loads(json.dumps({**attrs, "format": FORMAT}, allow_nan=False))
+        plain = json.loads(json.dumps(dict(attrs), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path}: the store's attributes must be plain JSON: {error}.") from error
-    return {**plain, "complete": False}
+    layout = layout_of(path, plain)
+    return {**plain, "format": layout.format, "kind": layout.kind, "complete": False}
 
 
 def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
@@ -190,7 +265,7 @@ def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
     if found is None:
         raise StoreError(
             f"{path} is not an echogen store: it has no {ROOT_ATTRIBUTE!r} attribute. "
-            "Give a store made by `echogen expand`."
+            "Give a store made by `echogen expand` or `echogen sample`."
         )
     version = found.get("format") if isinstance(found, dict) else None
     if not isinstance(version, int) or version < 1:

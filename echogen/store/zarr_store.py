@@ -20,18 +20,17 @@ from echogen.store.disk import disk_errors, to_disk
 from echogen.store.reader import StoreReader, failed_samples, reading
 from echogen.store.schema import (
     CASES,
-    COLUMNS,
-    OUTCOMES,
-    PIXEL_ARRAYS,
     PROBLEMS,
     ROOT_ATTRIBUTE,
     SAMPLES,
     TEXT,
     Column,
+    Layout,
     Status,
     case_table,
     check_root_attributes,
-    outcome_column,
+    layout_of,
+    outcome_columns,
     planned_columns,
     root_attributes,
 )
@@ -48,6 +47,7 @@ class StoreWriter:
     Attributes:
         path: the `.zarr` folder.
         attrs: the root attribute, as JSON holds it.
+        layout: what the store's kind holds.
         n_samples, image_shape, shard_size: of the store.
     """
 
@@ -55,12 +55,13 @@ class StoreWriter:
         images = group["images"]
         self.path = path
         self.attrs = dict(attrs)
+        self.layout = layout_of(path, self.attrs)
         self.n_samples: int = int(images.shape[0])
         self.image_shape: tuple[int, int] = (int(images.shape[1]), int(images.shape[2]))
         self.shard_size: int = int(images.shards[0])
         self._group = group
-        self._pixels = {name: group[name] for name in PIXEL_ARRAYS}
-        self._outcomes = {c.name: group[f"{SAMPLES}/{c.name}"] for c in OUTCOMES}
+        self._pixels = {name: group[name] for name in self.layout.pixels}
+        self._outcomes = {c.name: group[f"{SAMPLES}/{c.name}"] for c in self.layout.outcomes}
 
     @property
     def n_shards(self) -> int:
@@ -88,54 +89,43 @@ class StoreWriter:
     def write_shard(
         self,
         shard: int,
-        images: npt.NDArray[np.uint8],
-        masks: npt.NDArray[np.uint8],
-        keep: npt.NDArray[np.bool_],
-        status: npt.ArrayLike,
-        label_on_paint: npt.ArrayLike,
-        sha256: Sequence[str],
-        reasons: Sequence[str] | None = None,
+        pixels: Mapping[str, npt.NDArray[Any]],
+        facts: Mapping[str, npt.ArrayLike],
     ) -> None:
         """Writes one shard whole: pixels, to the disk; then its facts; then its status.
 
         Args:
             shard: its number.
-            images, masks: (n, h, w) uint8, n the length of `shard_rows(shard)`; zeros in rows that
-                were rejected or failed.
-            keep: (n, h, w) bool.
-            status: (n,) `Status`, none of them PENDING.
-            label_on_paint: (n,) in [0, 1], NaN where the row has no pixels.
-            sha256: n digests from `sample_sha256`, empty where the row has no pixels.
-            reasons: n lines, empty where the row is done; None where all are.
+            pixels: {array: (n, h, w)} of every array of the layout, n the length of
+                `shard_rows(shard)`; zeros in rows that were rejected or failed.
+            facts: {column: (n,) or (n, k)} of the layout's outcome columns: `status`, none of them
+                PENDING, and `sha256`, from `sample_sha256`, empty where the row has no pixels; what
+                is left out of the others is filled.
 
         Raises:
-            StoreError: shapes or values do not fit; the disk is full or refuses.
+            StoreError: names, shapes or values do not fit; the disk is full or refuses.
         """
         rows = self.shard_rows(shard)
         where, n = slice(rows.start, rows.stop), len(rows)
-        pixels = {"images": images, "masks": masks, "keep": keep}
-        for name, values in pixels.items():
-            expected = (n, *self.image_shape)
-            if values.shape != expected or values.dtype != np.dtype(PIXEL_ARRAYS[name]):
+        if set(pixels) != set(self.layout.pixels):
+            raise StoreError(
+                f"{self.path}: a shard holds {', '.join(self.layout.pixels)}, "
+                f"got {', '.join(pixels)}."
+            )
+        for name, dtype in self.layout.pixels.items():
+            expected, values = (n, *self.image_shape), pixels[name]
+            if values.shape != expected or values.dtype != np.dtype(dtype):
                 raise StoreError(
                     f"{self.path}: {name} of shard {shard} must be {expected} "
-                    f"{PIXEL_ARRAYS[name]}, got {values.shape} {values.dtype}."
+                    f"{dtype}, got {values.shape} {values.dtype}."
                 )
-        given = {
-            "label_on_paint": label_on_paint,
-            "sha256": np.array(sha256, dtype=str),
-            "reason": np.array([""] * n if reasons is None else reasons, dtype=str),
-            "status": status,  # last: it is what declares the shard done
-        }
-        columns = {name: outcome_column(self.path, name, v, n) for name, v in given.items()}
-        if (columns["status"] == Status.PENDING).any():
-            raise StoreError(f"{self.path}: shard {shard} cannot be written with pending rows.")
+        columns = outcome_columns(self.path, self.layout, facts, n)
         with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
-            for name, values in pixels.items():
-                self._pixels[name][where] = values
+            for name in self.layout.pixels:
+                self._pixels[name][where] = pixels[name]
                 # zarr leaves out a shard that holds the fill value alone
                 to_disk(self.path / name / "c" / str(shard) / "0" / "0")
-            for name, column in columns.items():
+            for name, column in columns.items():  # status last: it declares the shard done
                 self._outcomes[name][where] = column
 
     def set_complete(self) -> None:
@@ -184,8 +174,9 @@ def create_store(
     Args:
         path: of the new folder; must not exist.
         attrs: JSON-able; becomes the root attribute `echogen` (with `format`, `complete` and
-            `problems_at_planning` added).
-        columns: every planned column of `schema.COLUMNS`, of one length N >= 1.
+            `problems_at_planning` added). Its `kind` decides the layout, that of an expanded
+            dataset where it has none.
+        columns: every planned column of the layout, of one length N >= 1.
         cases: one mapping a case with `id` and what the dataset knew.
         problems: (frame id, reason) of the frames that were skipped.
         image_shape: (h, w).
@@ -203,16 +194,17 @@ def create_store(
             f"{path}: shard_size and image_shape must be at least 1, "
             f"got {shard_size} and {tuple(image_shape)}."
         )
-    planned = planned_columns(path, columns)
-    table = case_table(path, cases)
     root = root_attributes(path, {**attrs, "problems_at_planning": len(problems)})
+    layout = layout_of(path, root)
+    planned = planned_columns(path, layout, columns)
+    table = case_table(path, cases)
     needed = sum(column.nbytes for column in planned.values())
     with disk_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path)
         building = path.with_name(f".{path.name}.creating-{os.getpid()}")
         try:
-            group = _build(building, root, planned, image_shape, shard_size)
+            group = _build(building, root, layout, planned, image_shape, shard_size)
             _write_table(group, CASES, table)
             for part, name in enumerate(("id", "reason")):
                 _write_table(group, PROBLEMS, {name: _text([row[part] for row in problems])})
@@ -258,7 +250,7 @@ def check_zarr(path: Path) -> None:
     Raises:
         StoreError: not an echogen store.
     """
-    ours = ("images", "masks", "keep", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
+    ours = ("images", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
     if not all((path / name / "zarr.json").is_file() for name in ours):
         _root_attribute(path)
 
@@ -280,6 +272,7 @@ def remove_zarr(path: Path) -> None:
 def _build(
     folder: Path,
     root: Mapping[str, Any],
+    layout: Layout,
     planned: Mapping[str, npt.NDArray[Any]],
     image_shape: tuple[int, int],
     shard_size: int,
@@ -288,7 +281,7 @@ def _build(
 
     n_samples = len(planned["sample_id"])
     group = zarr.open_group(folder, mode="w-", zarr_format=3, attributes={ROOT_ATTRIBUTE: root})
-    for name, dtype in PIXEL_ARRAYS.items():
+    for name, dtype in layout.pixels.items():
         group.create_array(
             name,
             shape=(n_samples, *image_shape),
@@ -300,7 +293,7 @@ def _build(
             dimension_names=("sample", "row", "col"),
         )
     samples = group.create_group(SAMPLES)
-    for column in COLUMNS:
+    for column in layout.columns:
         chunk = shard_size if column.outcome else min(n_samples, _TABLE_CHUNK)
         array = _create_column(samples, column, n_samples, chunk)
         if not column.outcome:
@@ -357,7 +350,7 @@ def _root_attribute(path: Path) -> dict[str, Any]:
     if not metadata.is_file():
         raise StoreError(
             f"{path} is not an echogen store: it has no zarr.json. "
-            "Give a store made by `echogen expand`."
+            "Give a store made by `echogen expand` or `echogen sample`."
         )
     with reading(path, "zarr.json"):
         found = json.loads(metadata.read_text(encoding="utf-8"))
