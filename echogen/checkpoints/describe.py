@@ -1,0 +1,165 @@
+"""What a checkpoint is, read from its folder without loading the network."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from echogen.diffusion.checkpoint import (
+    SCHEDULER_CONFIG,
+    UNET_CONFIG,
+    WEIGHTS,
+    check_image_size,
+    checkpoint_folder,
+    read_info,
+    read_json,
+)
+from echogen.errors import CheckpointError
+from echogen.report import REPORT_FORMAT
+
+CARD_FILE = "README.md"
+_LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint's folder says of itself.
+
+    Attributes:
+        name, training_data, licence, citation: words.
+        folder: where it lies.
+        image_size: side in pixels; resize: how frames come to it; patch, channels: of the network.
+        architecture: diffusers' class and its levels' widths.
+        parameters: of the network; weights_type: as stored, such as "F16".
+        size: of all files, bytes.
+        prediction: what the network predicts; schedule: of the noise; steps: in training;
+            variance: of a reverse step.
+        sha256: of the checkpoint; files: of each file.
+        training: the record, any JSON.
+        trained_cases, held_out_cases: how many the record names; None where it names none.
+        card: the model card's file, or None.
+    """
+
+    name: str
+    folder: str
+    image_size: int
+    resize: str
+    patch: int
+    channels: int
+    architecture: str
+    parameters: int
+    weights_type: str
+    size: int
+    prediction: str
+    schedule: str
+    steps: int
+    variance: str
+    training_data: str
+    licence: str
+    citation: str
+    sha256: str
+    files: Mapping[str, str]
+    training: Mapping[str, Any]
+    trained_cases: int | None
+    held_out_cases: int | None
+    card: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "here": True, **asdict(self)}
+
+
+def describe(path_or_name: str | Path) -> Description:
+    """What a checkpoint is; torch is not loaded, and no hash is computed.
+
+    Args:
+        path_or_name: as `resolve_checkpoint` gives it.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or does not fit another.
+    """
+    info = read_info(path_or_name)
+    with checkpoint_folder(path_or_name) as folder:
+        unet, scheduler = read_json(folder / UNET_CONFIG), read_json(folder / SCHEDULER_CONFIG)
+        check_image_size(unet, info)
+        parameters, types = read_header(folder / WEIGHTS)
+        card = folder / CARD_FILE
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        trained, held_out = _cases(info.training)
+        return Description(
+            name=info.name,
+            folder=str(folder),
+            image_size=info.image_size,
+            resize=info.resize,
+            patch=info.patch,
+            channels=info.channels,
+            architecture=_architecture(unet),
+            parameters=parameters,
+            weights_type=", ".join(types),
+            size=size,
+            prediction=str(scheduler.get("prediction_type", "epsilon")),
+            schedule=str(scheduler.get("beta_schedule", "linear")),
+            steps=int(scheduler.get("num_train_timesteps", 1000)),
+            variance=str(scheduler.get("variance_type", "fixed_small")),
+            training_data=info.training_data,
+            licence=info.licence,
+            citation=info.citation,
+            sha256=info.sha256,
+            files=dict(info.files),
+            training=dict(info.training),
+            trained_cases=trained,
+            held_out_cases=held_out,
+            card=str(card) if card.is_file() else None,
+        )
+
+
+def read_header(weights: Path) -> tuple[int, tuple[str, ...]]:
+    """How many parameters a safetensors file holds and in what types, from its header alone.
+
+    Raises:
+        CheckpointError: no safetensors file, or truncated.
+    """
+    try:
+        with weights.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError("header")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        parameters = sum(math.prod(tensor["shape"]) for tensor in header.values())
+        types = tuple(sorted({str(tensor["dtype"]) for tensor in header.values()}))
+        end = 8 + length + max(tensor["data_offsets"][1] for tensor in header.values())
+        size = weights.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{weights}: cannot be read ({error.strerror})") from error
+    except (ValueError, struct.error, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{weights}: not a readable safetensors file, or truncated; fetch it again."
+        ) from error
+    if size != end:
+        raise CheckpointError(
+            f"{weights}: {size} bytes, its header says {end}: truncated or altered; fetch it again."
+        )
+    return parameters, types
+
+
+def _cases(training: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    cases = training.get("cases")
+    if isinstance(cases, Mapping):
+        trained, held_out = cases.get("trained"), cases.get("held_out")
+        return _count(trained), _count(held_out)
+    return None, _count(training.get("held_out_cases"))
+
+
+def _count(names: Any) -> int | None:
+    return len(names) if isinstance(names, Mapping | list) else None
+
+
+def _architecture(unet: Mapping[str, Any]) -> str:
+    widths = unet.get("block_out_channels")
+    levels = "-".join(map(str, widths)) if isinstance(widths, list | tuple) else "?"
+    name = unet.get("_class_name", "UNet2DModel")
+    return f"{name}, channels {levels}, {unet.get('layers_per_block', 2)} blocks a level"
