@@ -7,11 +7,10 @@ records what was fetched; a later download must be the same file, also where no 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from echogen.checkpoints.hub import Fetched, fetch
 from echogen.checkpoints.registry import ModelCard, checkpoints_home, find_card, local_folder
@@ -25,11 +24,13 @@ from echogen.diffusion.checkpoint import (
     verify_checkpoint,
 )
 from echogen.errors import CheckpointError
-from echogen.report import Quiet, Reporter
+from echogen.report import REPORT_FORMAT, Quiet, Reporter
+
+if TYPE_CHECKING:
+    from echogen.checkpoints.probe import Probe
 
 QUIET = Quiet()
 CARD_FILE = "README.md"
-Probing = Callable[[Path, ModelCard], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Downloaded:
         fresh: whether anything was done.
         checkpoint_sha256: `CheckpointInfo.sha256`.
         licence: of the weights.
-        probe: the table that chose how it was converted, or None.
+        probe: what was measured to choose how it was converted, or None.
     """
 
     name: str
@@ -50,21 +51,34 @@ class Downloaded:
     fresh: bool
     checkpoint_sha256: str
     licence: str
-    probe: Mapping[str, Any] | None = None
+    probe: "Probe | None" = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {
+            "format": REPORT_FORMAT,
+            "name": self.name,
+            "folder": None if self.folder is None else str(self.folder),
+            "fresh": self.fresh,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "licence": self.licence,
+            "probe": None if self.probe is None else self.probe.to_dict(),
+        }
 
 
-def download(name: str, *, probe: Probing | None = None, reporter: Reporter = QUIET) -> Downloaded:
+def download(name: str, *, probe: Path | None = None, reporter: Reporter = QUIET) -> Downloaded:
     """Fetch a known model, unless it is here and whole.
 
     Args:
         name: of a card.
-        probe: measures what a foreign file's shapes do not tell, from the file and its card: the
-            options, and the table for the record; None takes the card's.
+        probe: a dataset, to measure on its frames what a foreign file's shapes do not tell; None
+            takes the card's word.
         reporter: hears what is done.
 
     Raises:
         CheckpointError: no such model; it cannot be fetched, is not what was expected, or cannot
-            be converted or written.
+            be converted or written; or the probe does not decide.
+        DatasetError, UsageError: there are no frames to measure on.
     """
     card = find_card(name)
     if card is None:
@@ -74,16 +88,16 @@ def download(name: str, *, probe: Probing | None = None, reporter: Reporter = QU
         info = read_info("builtin")
         return Downloaded(card.name, None, False, info.sha256, info.licence)
     here = _whole(card, reporter)
-    if here is not None and (probe is None or card.kind != "guided"):
+    if here is not None and (probe is None or card.kind == "echogen"):
         reporter.tell(f"model {card.name}: here already, nothing to do")
         return Downloaded(card.name, local_folder(card), False, here.sha256, here.licence)
     reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
     folder = checkpoints_home() / card.name
     if card.kind == "guided":
-        info, table = _foreign(card, folder, probe, reporter)
+        info, probed = _foreign(card, folder, probe, reporter)
     else:
-        info, table = _ours(card, folder), None
-    return Downloaded(card.name, folder, True, info.sha256, info.licence, table)
+        info, probed = _ours(card, folder), None
+    return Downloaded(card.name, folder, True, info.sha256, info.licence, probed)
 
 
 def record_file(card: ModelCard) -> Path:
@@ -103,15 +117,17 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
 
 
 def _foreign(
-    card: ModelCard, folder: Path, probe: Probing | None, reporter: Reporter
-) -> tuple[CheckpointInfo, Mapping[str, Any] | None]:
-    from echogen.checkpoints.convert import convert_file
+    card: ModelCard, folder: Path, dataset: Path | None, reporter: Reporter
+) -> "tuple[CheckpointInfo, Probe | None]":
+    from echogen.checkpoints.convert import convert_file, probe_file
 
     fetched = fetch(card, card.file, *_expected(card))
-    table = None
-    if probe is not None:
-        options, table = probe(fetched.path, card)
-        card = replace(card, guided=options)
+    probed, table = None, None
+    if dataset is not None:
+        probed = probe_file(fetched.path, dataset, card.image_size, reporter)
+        options = {k: v for k, v in asdict(probed.options).items() if v is not None}
+        card, table = replace(card, guided=options), probed.to_dict()
+        reporter.tell(f"model {card.name}: {probed.verdict}")
     elif not card.guided.get("verified", True):
         reporter.tell(
             f"model {card.name}: its noise schedule and heads are as its authors' configuration "
@@ -120,7 +136,7 @@ def _foreign(
     source = f"{card.repo}@{fetched.revision or card.revision or 'unknown revision'}"
     info = convert_file(fetched.path, card, folder, source=source, probe=table, overwrite=True)
     _record(card, card.file, fetched, info)
-    return info, table
+    return info, probed
 
 
 def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:

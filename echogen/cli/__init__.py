@@ -10,6 +10,7 @@ import typer
 
 from echogen import __version__
 from echogen.cli.bench import bench
+from echogen.cli.checkpoint import checkpoint
 from echogen.cli.expand import expand
 from echogen.cli.phantom import phantom
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("expand", no_args_is_help=True)(expand)
 app.command("bench")(bench)
 app.command("phantom", no_args_is_help=True)(phantom)
+app.add_typer(checkpoint, name="checkpoint")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,257 @@
+"""`echogen checkpoint ...`: models that are known, here, brought in and looked at."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from echogen.checkpoints.describe import Description
+    from echogen.checkpoints.registry import ModelCard
+    from echogen.checkpoints.verify import Verification
+
+Flag = typer.Option
+AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.")]
+Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.")]
+Model = Annotated[
+    str, typer.Argument(help="A model's name, a checkpoint's folder or a training run's.")
+]
+
+checkpoint = typer.Typer(
+    no_args_is_help=True,
+    help="Models to paint with: list, download, import, look into and verify them.",
+)
+
+
+@checkpoint.command("list")
+def list_(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show the known models: what each is for, on what terms, and whether it is here.
+
+    Example: echogen checkpoint list
+    """
+    from echogen.checkpoints.registry import read_cards
+
+    show_list(read_cards(), as_json)
+
+
+@checkpoint.command("download", no_args_is_help=True)
+def download(
+    name: Annotated[str, typer.Argument(help="As in the list.")],
+    probe: Annotated[
+        Path | None,
+        Flag(help="Dataset: measure on its frames what a foreign model's file does not tell."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a model from the Hugging Face hub, verify it, and convert it if it is foreign.
+
+    Goes through the hub's own client: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache
+    are as you know them. What is here already is not fetched again.
+
+    Example: echogen checkpoint download echogains-camus --probe camus/
+    """
+    from echogen.checkpoints.download import download as fetch
+    from echogen.cli.console import ConsoleReporter
+
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the client is imported
+    reporter = ConsoleReporter(quiet)
+    try:
+        done = fetch(name, probe=probe, reporter=reporter)
+    finally:
+        reporter.close()
+    if as_json:
+        typer.echo(json.dumps(done.to_dict()))
+        return
+    if done.folder is not None:
+        typer.echo(f"{done.name}: {done.folder}")
+    typer.echo(f"next: echogen expand --checkpoint {done.name} --in DATASET --out STORE.zarr")
+
+
+@checkpoint.command("info", no_args_is_help=True)
+def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show what a checkpoint is: grid, network, schedule, terms, how it was trained.
+
+    Example: echogen checkpoint info builtin
+    """
+    from echogen.checkpoints.describe import describe
+    from echogen.checkpoints.registry import find_card, local_folder
+    from echogen.checkpoints.resolve import is_path, resolve_checkpoint
+
+    card = None if is_path(model) or Path(model).exists() else find_card(model)
+    if card is not None and card.kind != "package" and local_folder(card) is None:
+        show_card(card, as_json)
+        return
+    show_description(describe(resolve_checkpoint(model)), as_json)
+
+
+@checkpoint.command("verify", no_args_is_help=True)
+def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check a checkpoint: hashes, terms, that it loads, and that it takes noise away.
+
+    The last check adds noise to simulated frames; the model must be nearer to them than the best
+    blur. Exit code 4 if a check fails.
+
+    Example: echogen checkpoint verify my-model/
+    """
+    from echogen.checkpoints.resolve import resolve_checkpoint
+    from echogen.checkpoints.verify import verify as check
+
+    found = check(resolve_checkpoint(model))
+    show_verification(found, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
+    """The end of `echogen checkpoint list`."""
+    from echogen.checkpoints.registry import local_folder
+    from echogen.report import REPORT_FORMAT
+
+    rows = [_listed(card, number == 0) for number, card in enumerate(cards)]
+    if as_json:
+        typer.echo(json.dumps({"format": REPORT_FORMAT, "models": rows}))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
+    for column in ("name", "what for", "size", "licence", "where", "here"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size"))
+    for row in rows:
+        table.add_row(
+            row["name"] + ("\n(default)" if row["default"] else ""),
+            f"{row['what_for']}\n{row['architecture']}",
+            "?" if row["size"] is None else _megabytes(row["size"]),
+            row["licence"],
+            row["where"],
+            "yes" if row["here"] else "no",
+        )
+    _print(table)
+    absent = [card.name for card in cards if card.kind != "package" and local_folder(card) is None]
+    if absent:
+        typer.echo(f"next: echogen checkpoint download {absent[0]}")
+
+
+def show_card(card: "ModelCard", as_json: bool) -> None:
+    """What is known of a model that is not here."""
+    from echogen.report import REPORT_FORMAT
+
+    row = _listed(card, False)
+    if as_json:
+        typer.echo(json.dumps({"format": REPORT_FORMAT, **row}))
+        return
+    _rows(
+        [
+            ("name", card.name),
+            ("what for", card.what_for),
+            ("architecture", card.architecture),
+            ("trained on", card.training_data),
+            ("licence", card.licence),
+            ("cite", card.citation),
+            ("where", card.page),
+            ("here", "no"),
+        ]
+    )
+    typer.echo(f"next: echogen checkpoint download {card.name}")
+
+
+def show_description(found: "Description", as_json: bool) -> None:
+    """The end of `echogen checkpoint info`."""
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    grid = f"{found.image_size} x {found.image_size}, {found.resize}"
+    space = f", {found.patch} x {found.patch} space-to-depth" if found.patch > 1 else ""
+    _rows(
+        [
+            ("name", found.name),
+            ("folder", found.folder),
+            ("images", f"{grid}, {'grey' if found.channels == 1 else 'colour'}{space}"),
+            ("network", f"{found.architecture}; {found.parameters:,} parameters "
+             f"({found.weights_type})"),
+            ("predicts", f"{found.prediction}, {found.steps} steps of the {found.schedule} "
+             f"schedule, variance {found.variance}"),
+            ("size", _megabytes(found.size)),
+            ("trained on", found.training_data),
+            *_trained(found),
+            ("licence", found.licence),
+            ("cite", found.citation),
+            ("sha256", found.sha256),
+            ("card", found.card or "none"),
+        ]
+    )  # fmt: skip
+
+
+def show_verification(found: "Verification", as_json: bool) -> None:
+    """The end of `echogen checkpoint verify`."""
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    _rows([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
+           for check in found.checks])  # fmt: skip
+    typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
+
+
+def _listed(card: "ModelCard", default: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from echogen.checkpoints.registry import local_folder
+    from echogen.diffusion.checkpoint import checkpoint_folder
+
+    folder = local_folder(card)
+    here = folder is not None or card.kind == "package"
+    size = card.size
+    if here:
+        with checkpoint_folder(folder or "builtin") as found:
+            size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
+    return {
+        **asdict(card),
+        "where": card.where,
+        "size": size,
+        "here": here,
+        "folder": None if folder is None else str(folder),
+        "default": default,
+    }
+
+
+def _trained(found: "Description") -> list[tuple[str, str]]:
+    record, rows = found.training, []
+    if "images_seen" in record:
+        told = f"{record['images_seen']:,} images seen in {record.get('step', '?')} steps"
+        where = f" on {record['hardware']}" if "hardware" in record else ""
+        rows.append(("training", told + where))
+    cases = {"trained on": found.trained_cases, "held out": found.held_out_cases}
+    counted = [f"{count} {words}" for words, count in cases.items() if count is not None]
+    if counted:
+        rows.append(("cases", ", ".join(counted)))
+    if isinstance(origin := record.get("imported"), dict):
+        options = origin.get("options") or {}
+        told = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+        probed = "measured" if origin.get("probe") else "as given, not measured"
+        rows.append(("imported from", f"{origin.get('source') or origin.get('file')}; {told} "
+                     f"({probed})"))  # fmt: skip
+    return rows
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB"
+
+
+def _rows(rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    _print(table)
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, markup=False).print(table)
