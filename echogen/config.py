@@ -123,7 +123,25 @@ class RepaintConfig(_Strict):
     resamplings: int = Field(default=10, ge=1)
 
 
+class DpmConfig(_Strict):
+    """SDE-DPM-Solver++ (`echogen.diffusion.dpm`), which paints whole images; as `balanced`.
+
+    `steps` noise levels fall from `sigma_max` to `sigma_min`, crowding at the low end with `rho`.
+    `eta` is the noise of the reverse process, 0 to 1; `order` 2 extrapolates from the step before.
+    """
+
+    name: Literal["dpm"] = "dpm"
+    steps: int = Field(default=40, ge=2)
+    eta: float = Field(default=1.0, ge=0, le=1)
+    order: Literal[1, 2] = 2
+    sigma_min: float = Field(default=0.01, gt=0)
+    sigma_max: float = Field(default=80.0, gt=0)
+    rho: float = Field(default=7.0, gt=0)
+
+
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
+"""The samplers that paint what is missing of an image."""
+AnySampler = LangevinConfig | RepaintConfig | DpmConfig
 
 
 class EngineConfig(_Strict):
@@ -167,9 +185,34 @@ class ExpandConfig(_Strict):
     @field_validator("output")
     @classmethod
     def _known_suffix(cls, value: Path) -> Path:
-        if value.suffix not in (".zarr", ".h5"):
-            raise ValueError(f"must end in .zarr or .h5, got {value.name!r}")
-        return value
+        return _of_a_store(value)
+
+
+class SampleConfig(_Strict):
+    """Everything `echogen sample` can be told.
+
+    `background` "black" sets what lies outside of an image's fan to 0, "as-is" leaves it.
+    """
+
+    output: Path
+    n: int = Field(default=64, ge=1, le=1_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    background: Literal["black", "as-is"] = "black"
+    checkpoint: str = "builtin"
+    sampler: DpmConfig = DpmConfig()
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = StoreConfig()
+
+    @field_validator("output")
+    @classmethod
+    def _known_suffix(cls, value: Path) -> Path:
+        return _of_a_store(value)
+
+
+def _of_a_store(path: Path) -> Path:
+    if path.suffix not in (".zarr", ".h5"):
+        raise ValueError(f"must end in .zarr or .h5, got {path.name!r}")
+    return path
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -201,6 +244,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "transforms": {"outside": "inpaint", "label_outside": "keep", "labels_on_paint": "keep"},
         "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
     },
+}
+
+SAMPLE_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {"sampler": {"steps": 25}},
+    "balanced": {},
+    "high": {"sampler": {"steps": 80}},
 }
 
 
@@ -245,14 +294,27 @@ def load_config(
         raise UsageError(f"{source}: {_explain(error)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def load_sample_config(preset: str | None, flags: Mapping[str, Any]) -> SampleConfig:
+    """The resolved configuration of `echogen sample`: defaults, then preset, then flags.
+
+    Raises:
+        UsageError: no such preset, or a value is out of range.
+    """
+    base = _of_preset(preset, SAMPLE_PRESETS)
+    try:
+        return SampleConfig.model_validate(merge(base, flags))
+    except ValidationError as error:
+        raise UsageError(f"settings: {_explain(error, SampleConfig)}") from error
+
+
+def _explain(error: ValidationError, config: type[BaseModel] = ExpandConfig) -> str:
     first = error.errors()[0]
     loc = tuple(str(part) for part in first["loc"])
-    if loc[:1] == ("sampler",):
+    if loc[:1] == ("sampler",) and config is ExpandConfig:
         return _explain_sampler(first, loc)
     where = ".".join(loc)
     if first["type"] == "extra_forbidden":
-        table: Any = ExpandConfig
+        table: Any = config
         for part in loc[:-1]:
             table = table.model_fields[part].annotation
         return f"unknown key {where!r}; {_nearest(loc[-1], table)}"
@@ -294,11 +356,15 @@ def preset_values(name: str | None) -> Mapping[str, Any]:
     Raises:
         UsageError: there is no such preset.
     """
+    return _of_preset(name, PRESETS)
+
+
+def _of_preset(name: str | None, presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     if name is None:
         return {}
-    if name not in PRESETS:
-        raise UsageError(f"--preset {name}: unknown; expected one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    if name not in presets:
+        raise UsageError(f"--preset {name}: unknown; expected one of {', '.join(presets)}.")
+    return presets[name]
 
 
 def to_toml(config: ExpandConfig) -> str:

@@ -3,7 +3,8 @@
 Also the other way round: whether a store that is already there was made with these settings.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -11,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen import __version__
-from echogen.config import ExpandConfig
+from echogen.config import ExpandConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
 from echogen.geometry.transforms import Grid, model_grid, sample_spacing, sector_on_grid
-from echogen.plan import Plan, PlannedFrame
-from echogen.store.schema import FORMAT
+from echogen.plan import Plan, PlannedFrame, Row
+from echogen.store.schema import EXPANDED, GENERATED
 
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
 
@@ -46,21 +47,38 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
         for name in ("frame_id", "case_id", "view", "phase", "split"):
             text[name].append(getattr(planned, name))
         text["sample_id"].append(row.sample_id)
-    rows = plan.rows
-    params = {
-        name: np.array([getattr(row.params, name) for row in rows], dtype=np.float32)
-        for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
-    }
     return {
         **{name: np.array(values, dtype=object) for name, values in text.items()},
-        **params,
-        "copy": np.array([row.copy for row in rows], dtype=np.uint16),
-        "seed": np.array([row.seed for row in rows], dtype=np.uint64),
-        "tries": np.array([row.tries for row in rows], dtype=np.uint8),
+        **_drawn(plan.rows),
         "spacing_mm": np.array(spacing, dtype=np.float32).reshape(-1, 2),
         "sector": np.array(sector, dtype=np.float32).reshape(-1, 6),
         "aspect": np.array(aspect, dtype=np.float32),
         "cut": np.array(cut, dtype=np.uint8),
+    }
+
+
+def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+    """The columns that are known of generated images before painting: each is its own case."""
+    ids = np.array([row.sample_id for row in rows], dtype=object)
+    unknown = np.full(len(rows), "", dtype=object)
+    return {
+        **dict.fromkeys(("sample_id", "frame_id", "case_id"), ids),
+        **dict.fromkeys(("view", "phase", "split"), unknown),
+        **_drawn(rows),
+        "spacing_mm": np.full((len(rows), 2), np.nan, dtype=np.float32),
+        "cut": np.zeros(len(rows), dtype=np.uint8),
+    }
+
+
+def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        **{
+            name: np.array([getattr(row.params, name) for row in rows], dtype=np.float32)
+            for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
+        },
+        "copy": np.array([row.copy for row in rows], dtype=np.uint16),
+        "seed": np.array([row.seed for row in rows], dtype=np.uint64),
+        "tries": np.array([row.tries for row in rows], dtype=np.uint8),
     }
 
 
@@ -69,22 +87,44 @@ def attributes(
 ) -> dict[str, Any]:
     """The store's `echogen` attribute for a new run; `precision` is the resolved one."""
     return {
-        "format": FORMAT,
-        "version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_run_attributes(config, info, nfe, precision),
+        "kind": EXPANDED.kind,
         "plan_digest": plan.digest,
-        "seed": config.seed,
         "config": _recorded_config(config),
-        "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],
+        "notes": list(plan.notes),
+    }
+
+
+def generated_attributes(
+    rows: Sequence[Row], config: SampleConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    """The `echogen` attribute of a new store of generated images."""
+    named = "".join(f"{row.sample_id} {row.seed}\n" for row in rows)
+    return {
+        **_run_attributes(config, info, nfe, precision),
+        "kind": GENERATED.kind,
+        "plan_digest": hashlib.sha256(named.encode()).hexdigest(),
+        "config": config.model_dump(mode="json", include={"n", "seed", "background", "store"}),
+        "labels": {},
+    }
+
+
+def _run_attributes(
+    config: ExpandConfig | SampleConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
         "sampler": {
             **config.sampler.model_dump(mode="json"),
             "precision": precision,
             "nfe": nfe,
             "noise": NOISE,
         },
-        "notes": list(plan.notes),
         "complete": False,
     }
 
@@ -100,12 +140,15 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     Raises:
         StoreError: names the setting, its value in the store and its value now.
     """
+    kind = found.get("kind", EXPANDED.kind)
+    if kind != wanted["kind"]:
+        _refuse(path, f"its images are {kind}, this run's are {wanted['kind']}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
         difference = _first_difference(name, found.get(name), wanted.get(name))
         if difference is not None:
             key, there, here = difference
             _refuse(path, f"it was made with {key} = {there!r}, this run has {here!r}")
-    if found["dataset"].get("fingerprint") != wanted["dataset"]["fingerprint"]:
+    if _fingerprint(found) != _fingerprint(wanted):
         _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
     if found.get("plan_digest") != wanted["plan_digest"]:
         _refuse(
@@ -113,6 +156,10 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
             f"its plan differs, though settings and files are the same; it was made by echogen "
             f"{found.get('version')}, this is {__version__}, and libraries may have changed too",
         )
+
+
+def _fingerprint(attrs: Mapping[str, Any]) -> Any:
+    return attrs.get("dataset", {}).get("fingerprint")
 
 
 def _refuse(path: str, what: str) -> NoReturn:

@@ -1,5 +1,6 @@
-"""Contact sheets: original, moved with what is missing, painted, and the label over it."""
+"""Contact sheets: of copies beside their originals, and of images alone."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from echogen.errors import StoreError
 from echogen.store import StoreReader
 from echogen.types import BACKGROUND, IGNORE
 
@@ -15,6 +17,7 @@ Rgb = npt.NDArray[np.uint8]
 MISSING = (70, 40, 110)
 COLOURS = {1: (230, 80, 70), 2: (80, 200, 120), 3: (80, 150, 240), IGNORE: (240, 210, 60)}
 GAP = 4
+SHEET_GREY = 40
 
 
 def contact_sheet(store: StoreReader, rows: Sequence[int], scale: int = 1) -> Rgb:
@@ -46,6 +49,28 @@ def contact_sheet(store: StoreReader, rows: Sequence[int], scale: int = 1) -> Rg
     return np.asarray(np.kron(join(lines, axis=0), np.ones((scale, scale, 1), np.uint8)))
 
 
+def image_sheet(images: npt.NDArray[np.uint8], columns: int = 8) -> Rgb:
+    """Images alone, in rows of `columns`, with a small dark gap between and around them.
+
+    Args:
+        images: (N, h, w) grey levels, N at least 1.
+        columns: images in a row; a last row that is not full ends in the gap's colour.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    count, height, width = images.shape
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    shape = (lines * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    sheet = np.full(shape, SHEET_GREY, np.uint8)
+    for number, image in enumerate(images):
+        top = GAP + number // columns * (height + GAP)
+        left = GAP + number % columns * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return grey(sheet)
+
+
 def grey(image: npt.NDArray[np.uint8]) -> Rgb:
     """(H, W) grey levels as (H, W, 3)."""
     return np.repeat(image[..., None], 3, axis=2)
@@ -64,10 +89,22 @@ def outlined(image: Rgb, label: npt.NDArray[np.uint8]) -> Rgb:
 
 
 def save_png(image: Rgb, path: Path) -> None:
-    """Write an (H, W, 3) uint8 image."""
+    """Write an (H, W, 3) uint8 image, whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     import SimpleITK
 
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image, isVector=True), str(path))
+    writing = path.with_name(f".{path.name}.{os.getpid()}.png")
+    try:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image, isVector=True), str(writing))
+        writing.replace(path)
+    except (RuntimeError, OSError) as error:
+        writing.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: cannot be written. Choose a .png file in a folder that you may write to."
+        ) from error
 
 
 def join(tiles: Sequence[Rgb], axis: int) -> Rgb:

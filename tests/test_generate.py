@@ -284,15 +284,15 @@ def test_a_bad_frame_is_skipped_recorded_and_told(
 def test_a_frame_that_vanishes_between_plan_and_painting_fails_alone(
     settings: dict[str, object], own_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import generate
+    from echogen import output
 
-    real = generate._open_writer
+    real = output._open_writer
 
     def vanish(*args: object, **kwargs: object) -> object:
         (own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz").write_bytes(b"")
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(generate, "_open_writer", vanish)
+    monkeypatch.setattr(output, "_open_writer", vanish)
     report = run(settings, input=str(own_dataset))
     assert report.counts.failed == 4
     assert report.counts.copies == 9
@@ -639,9 +639,9 @@ def test_ignoring_near_cuts_needs_millimetres(settings: dict[str, object], tmp_p
 
 def test_the_builtin_models_terms_are_told() -> None:
     from echogen.diffusion.checkpoint import read_info
-    from echogen.generate import _terms
+    from echogen.output import terms
 
-    line = _terms(read_info("builtin"))
+    line = terms(read_info("builtin"))
     assert "CC BY-NC-SA 4.0 (non-commercial research only)" in line
     assert "Leclerc" in line
     assert "\n" not in line

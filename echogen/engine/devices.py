@@ -43,7 +43,7 @@ from echogen.interrupt import signals_blocked
 from echogen.types import Job, Result
 
 if TYPE_CHECKING:
-    from echogen.config import EngineConfig, SamplerConfig
+    from echogen.config import AnySampler, EngineConfig
 
 AT_A_DEVICE = 2  # batches: one being painted, one waiting
 UNDER_WAY = 4  # batches a device between the first that is not finished and the last handed out
@@ -69,7 +69,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def open_engine(
-    checkpoint: str, sampler: "SamplerConfig", engine: "EngineConfig", tell: Callable[[str], None]
+    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
 ) -> Engine:
     """Load a checkpoint onto the device or the devices that were asked for.
 

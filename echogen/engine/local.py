@@ -27,7 +27,7 @@ from echogen.errors import EngineError
 from echogen.types import Job, Result
 
 if TYPE_CHECKING:
-    from echogen.config import EngineConfig, SamplerConfig
+    from echogen.config import AnySampler, EngineConfig
 
 UNTRIED = 8
 WORTH_A_TRIAL = 1000  # evaluations of one image; a trial up to batches of 32 costs 252
@@ -35,7 +35,7 @@ MANY = 1_000_000
 
 
 def open_local(
-    checkpoint: str, sampler: "SamplerConfig", engine: "EngineConfig", tell: Callable[[str], None]
+    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
 ) -> "LocalEngine":
     """Load a checkpoint onto the one device that was asked for.
 

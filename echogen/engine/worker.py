@@ -19,7 +19,7 @@ from echogen.errors import EchogenError, EngineError
 from echogen.interrupt import leave_signals_to_parent
 
 if TYPE_CHECKING:
-    from echogen.config import EngineConfig, SamplerConfig
+    from echogen.config import AnySampler, EngineConfig
     from echogen.engine.batches import Painted
     from echogen.engine.local import LocalEngine
 
@@ -29,7 +29,7 @@ class Task:
     """What a worker is: the model, the sampler, its one device, and its share of the threads."""
 
     checkpoint: str
-    sampler: "SamplerConfig"
+    sampler: "AnySampler"
     engine: "EngineConfig"
     threads: int
 
