@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from echogen.checkpoints.resolve import resolve_checkpoint
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
@@ -116,6 +117,8 @@ def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:
     from echogen.engine.devices import open_engine
     from echogen.engine.local import LocalEngine
 
+    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
+    config = config.model_copy(update={"checkpoint": checkpoint})
     info = read_info(config.checkpoint)
     dataset, frames = "", 0
     if config.input != NO_DATASET:

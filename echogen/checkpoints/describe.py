@@ -162,4 +162,4 @@ def _architecture(unet: Mapping[str, Any]) -> str:
     widths = unet.get("block_out_channels")
     levels = "-".join(map(str, widths)) if isinstance(widths, list | tuple) else "?"
     name = unet.get("_class_name", "UNet2DModel")
-    return f"{name}, channels {levels}, {unet.get('layers_per_block', 2)} blocks a level"
+    return f"{name}, channels {levels}, blocks a level {unet.get('layers_per_block', 2)}"

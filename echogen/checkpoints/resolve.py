@@ -63,6 +63,7 @@ def resolve_checkpoint(
             "folder that holds it."
         )
     if path.is_dir():
+        path = path.absolute()  # else ./builtin would become the name again
         return path if (path / INFO_FILE).is_file() else _trained(path) or path
     raise CheckpointError(unknown_name(name_or_path))
 

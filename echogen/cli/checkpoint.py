@@ -49,8 +49,9 @@ def download(
 ) -> None:
     """Fetch a model from the Hugging Face hub, verify it, and convert it if it is foreign.
 
-    Goes through the hub's own client: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and its cache
-    are as you know them. What is here already is not fetched again.
+    Goes through the hub's own client: its cache, HF_HOME, HF_ENDPOINT,
+    HF_HUB_OFFLINE and HF_TOKEN are as you know them. What is here already is
+    not fetched again.
 
     Example: echogen checkpoint download echogains-camus --probe camus/
     """
@@ -93,8 +94,8 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     """Check a checkpoint: hashes, terms, that it loads, and that it takes noise away.
 
-    The last check adds noise to simulated frames; the model must be nearer to them than the best
-    blur. Exit code 4 if a check fails.
+    The last check adds noise to simulated frames; the model must come nearer
+    to them than the best blur does. Exit code 4 if a check fails.
 
     Example: echogen checkpoint verify my-model/
     """
@@ -118,16 +119,15 @@ def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    for column in ("name", "what for", "size", "licence", "where", "here"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size"))
+    for column in ("name", "size", "here"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what for, architecture, licence, where", overflow="fold")
     for row in rows:
         table.add_row(
-            row["name"] + ("\n(default)" if row["default"] else ""),
-            f"{row['what_for']}\n{row['architecture']}",
+            row["name"] + ("\n(the default)" if row["default"] else ""),
             "?" if row["size"] is None else _megabytes(row["size"]),
-            row["licence"],
-            row["where"],
             "yes" if row["here"] else "no",
+            "\n".join(row[part] for part in ("what_for", "architecture", "licence", "where")),
         )
     _print(table)
     absent = [card.name for card in cards if card.kind != "package" and local_folder(card) is None]
