@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import closing
 
+from echogen.checkpoints.resolve import resolve_checkpoint
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.interrupt import Stop, catch_signals
@@ -49,7 +50,9 @@ def expand(
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
-    info = read_info(config.checkpoint)
+    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
+    config = config.model_copy(update={"checkpoint": checkpoint})
+    info = read_info(checkpoint)
     dataset, keys = list_source(config, reporter)
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         check_output(config.output, overwrite)
@@ -76,7 +79,9 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     Raises:
         EchogenError: as `expand` would.
     """
-    info = read_info(config.checkpoint)
+    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
+    config = config.model_copy(update={"checkpoint": checkpoint})
+    info = read_info(checkpoint)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
         source = open_source(config, info, reporter)
