@@ -133,8 +133,13 @@ def open_engine(
 
 def terms(info: CheckpointInfo) -> str:
     """Whose terms apply to what a model paints, and what to cite."""
+    return f"model {info.name}: {licence(info)}. Cite: {info.citation}"
+
+
+def licence(info: CheckpointInfo) -> str:
+    """A model's licence, and in words what it forbids most users."""
     limit = " (non-commercial research only)" if "-NC" in info.licence else ""
-    return f"model {info.name}: {info.licence}{limit}. Cite: {info.citation}"
+    return f"{info.licence}{limit}"
 
 
 def begun_precision(config: RunConfig, overwrite: bool) -> str:

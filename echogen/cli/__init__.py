@@ -13,6 +13,7 @@ from echogen.cli.bench import bench
 from echogen.cli.checkpoint import checkpoint
 from echogen.cli.expand import expand
 from echogen.cli.phantom import phantom
+from echogen.cli.sample import sample
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
 from echogen.interrupt import Interrupted
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("expand", no_args_is_help=True)(expand)
 app.command("bench")(bench)
 app.command("phantom", no_args_is_help=True)(phantom)
+app.command("sample", no_args_is_help=True)(sample)
 app.add_typer(checkpoint, name="checkpoint")
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from echogen.bench import BenchReport
     from echogen.report import DryRunReport, RunReport
+    from echogen.sample import SampleReport
 
 LINE_EVERY_S = 30.0
 LISTED = 20
@@ -103,26 +104,53 @@ def show_run(report: "RunReport", as_json: bool) -> None:
     ]
     if counts.pending:
         rows.append(("still to make", str(counts.pending)))
-    if report.painted:
-        rows.append(
-            ("painted now", f"{report.painted} in {duration(report.seconds)}, "
-             f"{report.images_per_s:.2f} images/s on {report.device} ({report.precision})")
-        )  # fmt: skip
-    rows += [
+    _table([*rows, *_painting(report)])
+    _list("skipped", [problem.reason for problem in report.skipped])
+    _list("failed", [problem.reason for problem in report.failed])
+    _list("note", list(report.notes))
+    _next(report.output, counts.pending)
+
+
+def show_sample(report: "SampleReport", as_json: bool) -> None:
+    """The end of `echogen sample`."""
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    rows = [("store", report.output), ("images", f"{report.images} done, without labels")]
+    if report.without_fan:
+        rows.append(("no fan found", f"in {report.without_fan}, left as painted"))
+    rows.append(("failed", str(len(report.failed))))
+    if report.pending:
+        rows.append(("still to make", str(report.pending)))
+    if report.sheet:
+        rows.append(("sheet", report.sheet))
+    _table([*rows, *_painting(report)])
+    _list("failed", [problem.reason for problem in report.failed])
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    _next(report.output, report.pending)
+
+
+def _painting(report: "RunReport | SampleReport") -> list[tuple[str, str]]:
+    """What painting cost, and with what."""
+    rows = [
         ("cost", f"{report.nfe} network evaluations an image"),
         ("peak memory", f"{report.peak_memory_mb:.0f} MB"),
         ("model", f"{report.checkpoint}, {report.licence}"),
     ]
-    _table(rows)
-    _list("skipped", [problem.reason for problem in report.skipped])
-    _list("failed", [problem.reason for problem in report.failed])
-    _list("note", list(report.notes))
-    if counts.pending:
+    if not report.painted:
+        return rows
+    speed = f"{report.images_per_s:.2f} images/s on {report.device} ({report.precision})"
+    return [("painted now", f"{report.painted} in {duration(report.seconds)}, {speed}"), *rows]
+
+
+def _next(output: str, pending: int) -> None:
+    if pending:
         typer.echo("next: give the same command again; it continues where it stopped.")
-    elif report.output.endswith(".h5"):
-        typer.echo(f'next: h5py.File("{report.output}")["images"][0] is the first sample.')
+    elif output.endswith(".h5"):
+        typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:
-        typer.echo(f'next: zarr.open("{report.output}")["images"][0] is the first sample.')
+        typer.echo(f'next: zarr.open("{output}")["images"][0] is the first sample.')
 
 
 def show_dry_run(report: "DryRunReport", as_json: bool) -> None:

@@ -1,0 +1,120 @@
+"""`echogen sample`: generated images without labels."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MAKE, PAINT, RUN = "What to make", "Painting", "Run"
+
+Flag = typer.Option
+
+
+def sample(
+    ctx: typer.Context,
+    output: Annotated[
+        Path, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
+    ],
+    n: Annotated[int | None, Flag(help="Images (default: 64).", rich_help_panel=MAKE)] = None,
+    seed: Annotated[
+        int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=MAKE)
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        Flag(help="Also a contact sheet, a .png; of a finished store too.", rich_help_panel=MAKE),
+    ] = None,
+    columns: Annotated[int, Flag(help="Images in a row of the sheet.", rich_help_panel=MAKE)] = 8,
+    background: Annotated[
+        str | None,
+        Flag(
+            metavar="black|as-is",
+            help="Outside of the fan that is found: 0 as in real frames (default), or as painted.",
+            rich_help_panel=MAKE,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        Flag(help="Model: its name or its folder (default: builtin).", rich_help_panel=PAINT),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        Flag(
+            metavar="fast|balanced|high",
+            help="How much to spend on an image (default: balanced).",
+            rich_help_panel=PAINT,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Flag(help="Network evaluations an image, instead of a preset's.", rich_help_panel=PAINT),
+    ] = None,
+    device: Annotated[
+        str | None,
+        Flag(
+            metavar="auto|cpu|mps|cuda[:N][,..]",
+            help="Where; auto and cuda take all GPUs.",
+            rich_help_panel=PAINT,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
+    ] = None,
+    compile: Annotated[
+        str | None,
+        Flag(
+            metavar="off|on|graphs",
+            help="Compile the network first; for long runs on a GPU.",
+            rich_help_panel=PAINT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, Flag("--overwrite", help="Replace a store at --out.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
+    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Make images from nothing: of no patient, and without labels.
+
+    They come under the terms of the model that makes them; the built-in one is for \
+    non-commercial research only. The first images of a larger --n are those of a smaller one.
+
+    Killed or interrupted, the same command continues; with other settings it refuses.
+
+    Example: echogen sample --n 64 --out samples.zarr --sheet sheet.png
+    """
+    from echogen import sample as making
+    from echogen.cli.console import ConsoleReporter, show_sample
+    from echogen.config import load_sample_config
+
+    resolved = load_sample_config(preset, _settings(ctx.params))
+    reporter = ConsoleReporter(quiet)
+    try:
+        report = making.sample(
+            resolved, overwrite=overwrite, sheet=sheet, columns=columns, reporter=reporter
+        )
+    finally:
+        reporter.close()
+    show_sample(report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+_TOP = ("output", "n", "seed", "background", "checkpoint")
+_ENGINE = ("device", "precision", "batch_size", "compile")
+
+
+def _settings(params: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as the configuration's tables."""
+    given = {name: value for name, value in params.items() if value is not None}
+    settings = {name: given[name] for name in _TOP if name in given}
+    settings["engine"] = {name: given[name] for name in _ENGINE if name in given}
+    if "steps" in given:
+        settings["sampler"] = {"steps": given["steps"]}
+    return settings
