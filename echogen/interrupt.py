@@ -36,8 +36,12 @@ class Stop:
 
 
 @contextmanager
-def catch_signals(tell: Callable[[str], None]) -> Iterator[Stop]:
+def catch_signals(tell: Callable[[str], None], unit: str = "shard") -> Iterator[Stop]:
     """Turn signals into a `Stop`; outside the main thread nothing is caught.
+
+    Args:
+        tell: hears that the run will stop.
+        unit: of work that is finished before.
 
     Raises:
         Interrupted: at a signal while `finishing` is False, or at the second one.
@@ -47,7 +51,7 @@ def catch_signals(tell: Callable[[str], None]) -> Iterator[Stop]:
     def handle(signum: int, _frame: FrameType | None) -> None:
         if stop.finishing and not stop.signum:
             stop.signum = signum
-            tell("stopping after the shard at hand; once more stops at once, nothing is lost")
+            tell(f"stopping after the {unit} at hand; once more stops at once, nothing is lost")
             return
         raise Interrupted(signum)
 

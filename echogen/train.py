@@ -1,71 +1,344 @@
-"""Train an image prior on packed frames: `python -m echogen.train --frames F.npz --out DIR`.
+"""The composition root of training: a dataset's frames prepared, a recipe trained on them.
 
-A run can be stopped at any time and resumed; see `echogen.training.loop`.
+Reading and preparing lie in `datasets` and `frames`, the loop in `training`; nothing here knows how
+a frame is read or a step is made. A run's folder OUT holds `frames/`, `state.safetensors`,
+`log.jsonl`, `pictures/`, and `checkpoint/`, the best model so far, for `--checkpoint OUT`.
 """
 
-import argparse
-import dataclasses
-import json
-import sys
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from echogen.errors import EchogenError
-from echogen.training.config import load_preset
+from echogen.config import DatasetConfig
+from echogen.datasets import Dataset, open_dataset, select
+from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
+from echogen.errors import (
+    EXIT_DONE,
+    EXIT_DONE_WITH_FAILURES,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    CheckpointError,
+    DatasetError,
+    UsageError,
+)
+from echogen.frames import Grid, PreparedFrames, await_frames, prepare_frames, read_prepared
+from echogen.interrupt import catch_signals
+from echogen.report import Quiet, Reporter
+from echogen.store.lock import store_lock
+from echogen.types import FrameKey, Problem
+
+if TYPE_CHECKING:
+    from echogen.training.config import TrainConfig
+    from echogen.training.export import ModelFacts
+    from echogen.training.options import RunOptions
+    from echogen.training.tell import TrainingReporter
+
+CHECKPOINT, FRAMES = "checkpoint", "frames"
+STATE = "state.safetensors"
+OURS = (STATE, "log.jsonl", "pictures", "tensorboard", CHECKPOINT)
+UNSTATED = "not stated; the terms of the training data apply"
+REPORT_FORMAT = 1
+QUIET = Quiet()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m echogen.train", description=__doc__)
-    add = parser.add_argument
-    add("--frames", type=Path, required=True, help=".npz with frames (N, S, S) and case_ids (N,)")
-    add("--out", type=Path, required=True, help="folder of the run")
-    add("--preset", default="small", help="name of a recipe, or a TOML file")
-    add("--steps", type=int, help="length in steps")
-    add("--hours", type=float, help="length in hours of training, resumed parts added up")
-    add("--stop-after", type=float, metavar="SECONDS", help="save and stop, to be resumed")
-    add("--resume", action="store_true", help="go on from the folder's state")
-    add("--batch-size", type=int, help="instead of the recipe's")
-    add("--seed", type=int, help="instead of the recipe's")
-    add("--hold-out", type=int, default=40, help="cases set aside to measure on (default: 40)")
-    add("--device", default="auto", help="cuda, cpu or auto")
-    add("--precision", default="bf16", choices=("bf16", "fp32"))
-    add("--compile", action="store_true", help="use torch.compile")
-    add("--evaluations", type=int, default=20, help="times to measure and show (default: 20)")
-    return parser
+@dataclass(frozen=True)
+class Terms:
+    """What a model's card says that files do not; empty takes what the dataset knows.
+
+    Attributes:
+        name: of the model; empty takes the folder's.
+        data: what it is trained on, in words.
+        licence: terms of the weights.
+        citation: what a user of the weights must cite.
+    """
+
+    name: str = ""
+    data: str = ""
+    licence: str = ""
+    citation: str = ""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; prints a JSON summary and returns the exit code."""
-    flags = build_parser().parse_args(arguments)
-    from echogen.training.data import load_packed
-    from echogen.training.loop import RunOptions, train
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything `echogen train` can be told.
 
-    try:
-        config = load_preset(flags.preset)
-        if flags.seed is not None:
-            config = dataclasses.replace(config, seed=flags.seed)
-        if flags.batch_size is not None:
-            optimiser = dataclasses.replace(config.optimiser, batch_size=flags.batch_size)
-            config = dataclasses.replace(config, optimiser=optimiser)
-        options = RunOptions(
-            steps=flags.steps,
-            hours=flags.hours,
-            stop_after=flags.stop_after,
-            held_out=flags.hold_out,
-            device=flags.device,
-            precision=flags.precision,
-            compiled=flags.compile,
-            evaluations=flags.evaluations,
+    Attributes:
+        input: the dataset's folder; None only to measure a finished run.
+        output: the run's folder.
+        recipe: what is trained.
+        options: how long, where and how.
+        format: of the dataset; also `images`, which the selection's own cannot name.
+        dataset: which frames.
+        terms: for the card.
+        on_error: "fail" stops at the first frame that cannot be used.
+        workers: processes that prepare frames; 0 takes one a core.
+        resume: a state must be there to go on from.
+        overwrite: begin anew where a run is already.
+        command: for the card, as it was given.
+    """
+
+    input: Path | None
+    output: Path
+    recipe: "TrainConfig"
+    options: "RunOptions"
+    format: str = "auto"
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    terms: Terms = Terms()
+    on_error: Literal["skip", "fail"] = "skip"
+    workers: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How a training run stands.
+
+    Attributes:
+        output: the run's folder.
+        checkpoint: the model's folder, or "" where none has been measured yet.
+        name, licence: of the model.
+        frames, cases: trained on and held out together.
+        held_out_cases: how many cases are held out.
+        skipped: frames that could not be used, with the reason.
+        notes: what else a user should know.
+        done: share of the run, 0 to 1.
+        step, images, seconds: of the run so far, or where it was only measured, of its model.
+        record: the model's training record, without the lists of cases.
+        interrupted: the signal's number, or 0.
+    """
+
+    output: str
+    checkpoint: str
+    name: str
+    licence: str
+    frames: int
+    cases: int
+    held_out_cases: int
+    skipped: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    done: float
+    step: int
+    images: int
+    seconds: float
+    record: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 done with frames skipped, 130 or 143 interrupted and resumable."""
+        if self.interrupted:
+            return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[self.interrupted]
+        return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
+
+
+def train(
+    run: TrainingRun, reporter: Reporter = QUIET, training: "TrainingReporter | None" = None
+) -> TrainReport:
+    """Prepare the frames and train on them, or go on where a run of the same settings stopped.
+
+    Args:
+        run: what to do.
+        reporter: hears of the frames.
+        training: hears of the steps.
+
+    Raises:
+        EchogenError: one of its kinds, with one line for the user.
+        Interrupted: by a signal before the first step, or by a second one.
+    """
+    from echogen.training import loop
+
+    run.options.check()
+    dataset, keys = _list(run, reporter)
+    with catch_signals(reporter.tell, "step") as stop, _alone(run.output):
+        _check_output(run)
+        grid = _grid(run.recipe)
+        cache = run.output / FRAMES
+        if _first_process():
+            prepared = prepare_frames(
+                dataset,
+                keys,
+                grid,
+                cache,
+                reporter,
+                on_error=run.on_error,
+                workers=run.workers,
+                keep_old=(run.output / STATE).is_file() and not run.overwrite,
+            )
+        else:
+            prepared = await_frames(dataset, keys, grid, cache)
+        for note in prepared.notes:
+            reporter.tell(f"note: {note}")
+        progress = loop.train(
+            run.recipe,
+            prepared.packed,
+            run.output,
+            run.options,
+            facts=_facts(run, dataset, prepared),
+            resume=run.resume,
+            overwrite=run.overwrite,
+            reporter=training,
+            stop=stop,
         )
-        packed = load_packed(flags.frames, config.image_size)
-        progress = train(config, packed, flags.out, options, resume=flags.resume)
-    except EchogenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps({"out": str(flags.out), "done": options.done(progress), **vars(progress)}))
-    return 0
+        done = run.options.done(progress)
+        report = _report(run.output, prepared)
+        return replace(
+            report,
+            skipped=(*dataset.problems(run.dataset), *report.skipped),
+            done=done,
+            step=progress.step,
+            images=progress.images,
+            seconds=progress.seconds,
+            interrupted=stop.signum if done < 1 else 0,
+        )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def measure(
+    run: TrainingRun, reporter: Reporter = QUIET, training: "TrainingReporter | None" = None
+) -> TrainReport:
+    """Only measure whether a finished run's model repeats its frames; rewrite its card.
+
+    The run's own frames are used. Its card keeps the terms that `run.terms` leaves empty.
+
+    Raises:
+        EchogenError: there is no such run, or its frames are gone; as `train`.
+    """
+    from echogen.training import evaluate
+
+    info = read_info(_checkpoint(run.output))
+    with catch_signals(reporter.tell), _alone(run.output):
+        prepared = read_prepared(run.output / FRAMES)
+        facts = _known_facts(info, run.terms)
+        evaluate.measure(run.output, prepared.packed, run.options, facts, training)
+        return _report(run.output, prepared)
+
+
+def _list(run: TrainingRun, reporter: Reporter) -> tuple[Dataset, list[FrameKey]]:
+    if run.resume and run.overwrite:
+        raise UsageError("--resume and --overwrite: one goes on, the other starts anew; give one.")
+    if run.input is None:
+        raise UsageError("--in: missing; give the folder of the dataset to train on.")
+    dataset = open_dataset(run.input, format=run.format, need_labels=False)
+    reporter.tell(dataset.describe())
+    problems = dataset.problems(run.dataset)
+    if problems and run.on_error == "fail":
+        raise DatasetError(f"{problems[0].reason} (--on-error fail)")
+    return dataset, list(select(dataset.keys(), run.dataset))
+
+
+def _check_output(run: TrainingRun) -> None:
+    """Refuse, before any work, a folder of something else, and a run that cannot be resumed."""
+    out = run.output
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder.")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there and not there & {*OURS, FRAMES, f".{FRAMES}.partial"}:
+        raise UsageError(
+            f"--out {out}: holds other files, such as {sorted(there)[0]}, and no training run; "
+            "give a new or an empty folder."
+        )
+    if run.resume and STATE not in there:
+        raise CheckpointError(f"--resume: {out} holds no run to go on with; leave --resume out.")
+
+
+def _grid(recipe: "TrainConfig") -> Grid:
+    resize: Literal["stretch", "letterbox"]
+    resize = "letterbox" if recipe.resize == "letterbox" else "stretch"
+    return recipe.image_size, resize
+
+
+def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "ModelFacts":
+    from echogen.training.export import ModelFacts
+
+    source, terms, packed = dataset.provenance, run.terms, prepared.packed
+    counts = (
+        f"{len(packed.frame_ids):,} frames of {len(set(packed.case_ids)):,} cases of "
+        f"{source.root_name} ({source.format} layout)"
+    )
+    selection = run.dataset.model_dump(mode="json", exclude={"format", "labels"})
+    return ModelFacts(
+        name=terms.name or run.output.resolve().name,
+        training_data=f"{terms.data}; {counts}" if terms.data else counts,
+        licence=terms.licence or source.licence or UNSTATED,
+        citation=terms.citation or source.extra.get("citation", "") or "none stated",
+        dataset={
+            "format": source.format,
+            "root_name": source.root_name,
+            "fingerprint": packed.fingerprint,
+            "split": dict(sorted(Counter(prepared.splits).items())),
+            "selection": {key: value for key, value in selection.items() if value},
+        },
+        command=run.command,
+    )
+
+
+def _known_facts(info: CheckpointInfo, terms: Terms) -> "ModelFacts":
+    from echogen.training.export import ModelFacts
+
+    return ModelFacts(
+        name=terms.name or info.name,
+        training_data=terms.data or info.training_data,
+        licence=terms.licence or info.licence,
+        citation=terms.citation or info.citation,
+        dataset=info.training.get("dataset", {}),
+        command=str(info.training.get("command", "")),
+    )
+
+
+def _checkpoint(out: Path) -> Path:
+    folder = out / CHECKPOINT
+    if not (folder / INFO_FILE).is_file():
+        raise CheckpointError(
+            f"{out}: no trained model here, expected {CHECKPOINT}/{INFO_FILE}; give the --out of a "
+            "run that has been measured at least once."
+        )
+    return folder
+
+
+def _report(out: Path, prepared: PreparedFrames) -> TrainReport:
+    """What the folder tells, of a run that is finished."""
+    info = read_info(out / CHECKPOINT) if (out / CHECKPOINT / INFO_FILE).is_file() else None
+    record = dict(info.training) if info else {}
+    record.pop("cases", None)
+    return TrainReport(
+        output=str(out),
+        checkpoint=str(out / CHECKPOINT) if info else "",
+        name=info.name if info else "",
+        licence=info.licence if info else "",
+        frames=len(prepared.packed.frame_ids),
+        cases=len(set(prepared.packed.case_ids)),
+        held_out_cases=len(record.get("held_out_cases", ())),
+        skipped=prepared.problems,
+        notes=prepared.notes,
+        done=1.0,
+        step=int(record.get("step", 0)),
+        images=int(record.get("images_seen", 0)),
+        seconds=float(record.get("seconds", 0.0)),
+        record=record,
+    )
+
+
+def _first_process() -> bool:
+    """Whether this is the process that writes, of those that a launcher such as accelerate's
+    started.
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One run at a time in a folder; its first process holds the lock for all."""
+    if not _first_process():
+        yield
+        return
+    with store_lock(out):
+        yield

@@ -14,6 +14,7 @@ from echogen.cli.checkpoint import checkpoint
 from echogen.cli.expand import expand
 from echogen.cli.phantom import phantom
 from echogen.cli.sample import sample
+from echogen.cli.train import train
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
 from echogen.interrupt import Interrupted
 
@@ -28,6 +29,7 @@ app.command("expand", no_args_is_help=True)(expand)
 app.command("bench")(bench)
 app.command("phantom", no_args_is_help=True)(phantom)
 app.command("sample", no_args_is_help=True)(sample)
+app.command("train", no_args_is_help=True)(train)
 app.add_typer(checkpoint, name="checkpoint")
 
 

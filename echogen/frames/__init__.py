@@ -4,6 +4,7 @@
 through a memory map.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,17 @@ from echogen.report import Quiet, Reporter
 from echogen.training.data import PackedFrames
 from echogen.types import FrameKey
 
-__all__ = ["Grid", "PreparedFrames", "few_frames", "prepare_frames", "read_prepared"]
+__all__ = [
+    "Grid",
+    "PreparedFrames",
+    "await_frames",
+    "few_frames",
+    "prepare_frames",
+    "read_prepared",
+]
 
 QUIET = Quiet()
+WAIT_S = 1.0
 
 
 def prepare_frames(
@@ -62,6 +71,18 @@ def prepare_frames(
         return found
     write_folder(Made(dataset, keys, grid, on_error), workers, cache, reporter)
     return read_prepared(cache)
+
+
+def await_frames(
+    dataset: Dataset, keys: Sequence[FrameKey], grid: Grid, cache: Path
+) -> PreparedFrames:
+    """What another process prepares from the same files; waits until it is there.
+
+    For the processes of one run on several devices: their launcher ends them all if one fails.
+    """
+    while (found := reusable(dataset, keys, grid, cache, keep_old=False)) is None:
+        time.sleep(WAIT_S)
+    return found
 
 
 def few_frames(path: Path, count: int, grid: Grid, reporter: Reporter = QUIET) -> PackedFrames:

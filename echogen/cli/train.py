@@ -1,0 +1,317 @@
+"""`echogen train`: a model of one's own, from images alone."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echogen.errors import UsageError
+
+if TYPE_CHECKING:
+    from echogen.train import TrainingRun, TrainReport
+    from echogen.training.config import TrainConfig
+
+INPUT, LEARN, CARD, RUN = "Input", "What to learn", "Model card", "Run"
+
+Flag = typer.Option
+
+
+def train(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None,
+        Flag("--in", help="Dataset folder; labels are not needed.", rich_help_panel=INPUT),
+    ] = None,
+    output: Annotated[
+        Path | None, Flag("--out", help="Folder of the run and its model.", rich_help_panel=INPUT)
+    ] = None,
+    format: Annotated[
+        str,
+        Flag(
+            metavar="auto|camus|folder|images",
+            help="Layout; auto tells. images is any folder of images.",
+            rich_help_panel=INPUT,
+        ),
+    ] = "auto",
+    views: Annotated[
+        str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)
+    ] = None,
+    phases: Annotated[
+        str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
+    ] = None,
+    split: Annotated[
+        str | None, Flag(help="Only this split of the dataset's lists.", rich_help_panel=INPUT)
+    ] = None,
+    cases: Annotated[
+        str | None,
+        Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
+    ] = None,
+    limit: Annotated[
+        int | None, Flag(min=1, help="Only the first frames.", rich_help_panel=INPUT)
+    ] = None,
+    on_error: Annotated[
+        str,
+        Flag(
+            metavar="skip|fail",
+            help="A frame that cannot be used: skip and list it (default), or stop.",
+            rich_help_panel=INPUT,
+        ),
+    ] = "skip",
+    preset: Annotated[
+        str | None,
+        Flag(
+            metavar="small|reference",
+            help="small (default): the built-in model's recipe. reference: the published network, "
+            "25 times the work an image.",
+            rich_help_panel=LEARN,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, Flag(help="A recipe of your own as TOML.", rich_help_panel=LEARN)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        Flag(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any value of the recipe, such as optimiser.learning_rate=1e-4.",
+            rich_help_panel=LEARN,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, Flag(help="Length in steps; can be repeated exactly.", rich_help_panel=LEARN)
+    ] = None,
+    hours: Annotated[
+        float | None,
+        Flag(help="Length in hours of training, all parts together.", rich_help_panel=LEARN),
+    ] = None,
+    batch_size: Annotated[
+        int | None, Flag(help="Images a step, in place of the recipe's.", rich_help_panel=LEARN)
+    ] = None,
+    hold_out: Annotated[
+        int | None,
+        Flag(
+            help="Cases set aside to measure on (default: a tenth, at most 40).",
+            rich_help_panel=LEARN,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=LEARN)
+    ] = None,
+    name: Annotated[
+        str, Flag(help="Of the model (default: the folder's).", rich_help_panel=CARD)
+    ] = "",
+    data: Annotated[
+        str, Flag(metavar="WORDS", help="What it is trained on.", rich_help_panel=CARD)
+    ] = "",
+    licence: Annotated[
+        str, Flag(metavar="WORDS", help="Terms of the weights.", rich_help_panel=CARD)
+    ] = "",
+    citation: Annotated[
+        str, Flag(metavar="WORDS", help="What its users must cite.", rich_help_panel=CARD)
+    ] = "",
+    report: Annotated[
+        bool,
+        Flag(
+            "--report",
+            help="Train nothing: measure whether the model at --out repeats its frames, and write "
+            "its card anew.",
+            rich_help_panel=CARD,
+        ),
+    ] = False,
+    device: Annotated[
+        str, Flag(metavar="auto|cpu|cuda[:N]", help="Where to train.", rich_help_panel=RUN)
+    ] = "auto",
+    precision: Annotated[
+        str, Flag(metavar="auto|bf16|fp32", help="Of the network.", rich_help_panel=RUN)
+    ] = "auto",
+    compile: Annotated[
+        bool, Flag("--compile", help="Use torch.compile; takes minutes.", rich_help_panel=RUN)
+    ] = False,
+    micro_batch: Annotated[
+        int | None,
+        Flag(help="Images at once on a device, where memory is short.", rich_help_panel=RUN),
+    ] = None,
+    evaluations: Annotated[
+        int, Flag(help="Times to measure, draw samples and keep the best.", rich_help_panel=RUN)
+    ] = 20,
+    save_every: Annotated[
+        float, Flag(metavar="SECONDS", help="Between saves of the state.", rich_help_panel=RUN)
+    ] = 300.0,
+    workers: Annotated[
+        int, Flag(min=0, help="Processes that prepare frames; 0: all cores.", rich_help_panel=RUN)
+    ] = 0,
+    resume: Annotated[
+        bool,
+        Flag("--resume", help="Go on; refuse where nothing was begun.", rich_help_panel=RUN),
+    ] = False,
+    overwrite: Annotated[
+        bool, Flag("--overwrite", help="Begin anew at --out.", rich_help_panel=RUN)
+    ] = False,
+    tensorboard: Annotated[
+        bool, Flag("--tensorboard", help="Log to OUT/tensorboard, too.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
+    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Train a model of your own, from images alone; expand paints with it.
+
+    Interrupted or killed, the same command goes on. OUT/pictures shows what it has learnt so far,
+    OUT/checkpoint is the best model so far.
+
+    Example: echogen train --in camus/ --out my-model/ --hours 2
+    """
+    from echogen.cli.console import ConsoleReporter
+    from echogen.train import measure
+    from echogen.train import train as run_training
+    from echogen.training.tell import Console
+    from echogen.training.tell import Quiet as NoSteps
+
+    run = _run_from_flags(ctx)
+    reporter, steps_reporter = ConsoleReporter(quiet), NoSteps() if quiet else Console()
+    try:
+        done = (measure if report else run_training)(run, reporter, steps_reporter)
+    finally:
+        reporter.close()
+        steps_reporter.close()
+    _show(done, as_json)
+    raise typer.Exit(done.exit_code)
+
+
+def _run_from_flags(ctx: typer.Context) -> "TrainingRun":
+    from echogen.config import DatasetConfig
+    from echogen.train import Terms, TrainingRun
+    from echogen.training.options import RunOptions
+
+    given = ctx.params
+    output = given["output"]
+    if output is None:
+        raise UsageError("--out: missing; give a folder for the run and its model.")
+    if given["on_error"] not in ("skip", "fail"):
+        raise UsageError(f"--on-error {given['on_error']}: expected skip or fail.")
+    length = (given["steps"], given["hours"])
+    if given["report"]:
+        length = (1, None)  # nothing is trained, but a length is asked for
+    return TrainingRun(
+        input=given["input"],
+        output=output,
+        recipe=_recipe(given),
+        options=RunOptions(
+            steps=length[0],
+            hours=length[1],
+            held_out=given["hold_out"],
+            device=given["device"],
+            precision=given["precision"],
+            compiled=given["compile"],
+            micro_batch=given["micro_batch"],
+            evaluations=given["evaluations"],
+            save_every=given["save_every"],
+            tensorboard=given["tensorboard"],
+        ),
+        format=given["format"],
+        dataset=DatasetConfig(
+            views=_parts(given["views"]),
+            phases=_parts(given["phases"]),
+            split=given["split"] or "",
+            cases=_parts(given["cases"]),
+            limit=given["limit"],
+        ),
+        terms=Terms(given["name"], given["data"], given["licence"], given["citation"]),
+        on_error=given["on_error"],
+        workers=given["workers"],
+        resume=given["resume"],
+        overwrite=given["overwrite"],
+        command=_command(ctx),
+    )
+
+
+def _recipe(given: dict[str, Any]) -> "TrainConfig":
+    from echogen.training.config import load_preset, with_values
+
+    if given["preset"] and given["config"]:
+        raise UsageError("--preset and --config: both name a recipe; give one of them.")
+    recipe = load_preset(str(given["config"] or given["preset"] or "small"))
+    if given["seed"] is not None:
+        recipe = with_values(recipe, {"seed": given["seed"]}, "--seed")
+    if given["batch_size"] is not None:
+        values = {"optimiser.batch_size": given["batch_size"]}
+        recipe = with_values(recipe, values, "--batch-size")
+    for assignment in given["set_"] or ():
+        key, value = _assignment(assignment)
+        recipe = with_values(recipe, {key: value}, f"--set {assignment}")
+    return recipe
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text}: expected KEY=VALUE, such as optimiser.learning_rate=1e-4.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _parts(value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
+
+
+_NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report")
+
+
+def _command(ctx: typer.Context) -> str:
+    """The command for the card; of a path only its name, for a card is passed on."""
+    words = ["echogen", "train"]
+    for option in ctx.command.params:
+        value = ctx.params.get(option.name or "")
+        if option.name in _NOT_OF_THE_MODEL or value is None or value == option.default:
+            continue
+        flag = option.opts[0]
+        if value is True:
+            words.append(flag)
+            continue
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            words += [flag, one.resolve().name if isinstance(one, Path) else str(one)]
+    return shlex.join(words)
+
+
+def _show(report: "TrainReport", as_json: bool) -> None:
+    import json
+
+    from echogen.cli.console import _list, _table, duration
+
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+        return
+    held_out = (
+        f"{report.held_out_cases} cases held out" if report.held_out_cases else "none held out"
+    )
+    rows = [
+        ("run", report.output),
+        ("frames", f"{report.frames:,} of {report.cases:,} cases, {held_out}"),
+        ("trained", f"{report.step:,} steps, {report.images:,} images, "
+         f"{duration(report.seconds)} ({report.done:.0%} of the run)"),
+    ]  # fmt: skip
+    if report.checkpoint:
+        rows += [
+            ("model", f"{report.name}, {report.licence}"),
+            ("checkpoint", f"{report.checkpoint}, the best so far by held-out loss"),
+            ("", f"at {report.record.get('images_seen', 0):,} images"),
+        ]
+    verdict = (report.record.get("memorisation") or {}).get("verdict")
+    if verdict:
+        rows.append(("repeats frames?", verdict))
+    _table(rows)
+    _list("skipped", [problem.reason for problem in report.skipped])
+    _list("note", list(report.notes))
+    if report.interrupted or report.done < 1:
+        typer.echo("next: give the same command again; it goes on where it stopped.")
+    elif report.checkpoint:
+        out = shlex.quote(report.output)
+        typer.echo(f"next: echogen expand --in DATASET --checkpoint {out} --out more.zarr")
