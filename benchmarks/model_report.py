@@ -3,9 +3,10 @@
     python benchmarks/model_report.py --frames frames.npz --training training.json \
         --out report.json NAME=FOLDER [NAME=FOLDER ...]
 
-FOLDER holds `unet/` and `scheduler/`; training.json names the cases that were held out. The noise
-is fixed, so that figures of several models may be compared. With --sheets DIR it also writes a
-picture of the samples of each model.
+FOLDER holds `unet/` and `scheduler/`, for grey images of 256 x 256; training.json names the cases
+that were held out (a checkpoint's echogen.json has them under "training"). The noise is fixed, so
+that figures of several models may be compared. With --sheets DIR it also writes a picture of the
+samples of each model.
 """
 
 import argparse
@@ -13,26 +14,28 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import UNet2DModel
 
-from echogen.training.data import load_packed
+from echogen.diffusion.checkpoint import CheckpointInfo, read_json
+from echogen.diffusion.denoiser import build_denoiser, load_network
+from echogen.training.data import load_packed, open_frames
 from echogen.training.loss import alphas_cumprod, geometric_mean, loss_by_level
-from echogen.training.memorisation import grid_amplitude, nearest_neighbours
-from echogen.training.samples import draw_samples, write_sheet
+from echogen.training.memorisation import grid_amplitude, nearest_neighbours, report, summary
+from echogen.training.pictures import draw_samples, sheet, write_png
+
+SIDE = 256
 
 
-def summary(values):
-    quantiles = np.quantile(values, [0, 0.05, 0.5, 0.95, 1])
-    return dict(
-        zip(("min", "p05", "median", "p95", "max"), map(float, quantiles.round(4)), strict=True)
-    )
-
-
-def neighbours(images, known, same=False):
-    found = nearest_neighbours(images, known, same=same)
-    return {"rms": summary(found.rms), "correlation": summary(found.correlation)}
+def load(folder, name):
+    """The raw network, its denoiser, and its schedule's configuration."""
+    schedule = read_json(folder / "scheduler/scheduler_config.json")
+    schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
+    files = folder / "unet/config.json", folder / "unet/diffusion_pytorch_model.safetensors"
+    network, taken_apart = (load_network(*files) for _ in range(2))
+    patch = SIDE // read_json(files[0])["sample_size"]
+    info = CheckpointInfo(name, SIDE, "stretch", patch, 1, {}, "", "", "")
+    network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return network, build_denoiser(taken_apart, schedule, info, "cpu", "bf16"), schedule
 
 
 def main():
@@ -45,19 +48,20 @@ def main():
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
     flags = parser.parse_args()
-    packed = load_packed(flags.frames, 256)
-    held_out_cases = json.loads(flags.training.read_text())["held_out_cases"]
-    held_out = packed.of_cases(held_out_cases)
-    known = packed.of_cases(sorted(set(packed.case_ids) - set(held_out_cases)))
-    some_known = known[:: len(known) // len(held_out)][: len(held_out)]
-    report = {
+    folder = flags.frames.is_dir()
+    packed = open_frames(flags.frames) if folder else load_packed(flags.frames, SIDE)
+    record = json.loads(flags.training.read_text())
+    held_out_cases = record.get("training", record)["held_out_cases"]
+    aside = packed.rows_of(held_out_cases)
+    trained = packed.rows_of(sorted(set(packed.case_ids) - set(held_out_cases)))
+    held_out, some_known = (
+        packed.frames[aside],
+        packed.frames[trained[:: len(trained) // len(aside)]],
+    )
+    figures = {
         "held_out_cases": len(held_out_cases),
-        "held_out_frames": len(held_out),
-        "training_frames": len(known),
-        "neighbours_among_training_frames": {
-            "held_out_frames": neighbours(held_out, known),
-            "training_frames_themselves_left_out": neighbours(known, known, same=True),
-        },
+        "held_out_frames": len(aside),
+        "training_frames": len(trained),
         "grid_amplitude_period_4": {
             "held_out_frames": round(grid_amplitude(held_out[: flags.samples], 4), 4)
         },
@@ -66,54 +70,44 @@ def main():
     }
     for entry in flags.models:
         name, folder = entry.split("=", 1)
-        network = UNet2DModel.from_pretrained(
-            folder, subfolder="unet", low_cpu_mem_usage=False, torch_dtype=torch.float32
-        ).to(memory_format=torch.channels_last)
-        schedule = json.loads((Path(folder) / "scheduler/scheduler_config.json").read_text())
-        schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
+        network, denoiser, schedule = load(Path(folder), name)
         abar, prediction = alphas_cumprod(schedule), schedule["prediction_type"]
 
         def predict(x_t, t, network=network):
             return network(x_t.contiguous(memory_format=torch.channels_last), t).sample
 
         began = time.monotonic()
+        images = draw_samples(denoiser, flags.samples, steps=flags.steps, seed=0)
+        if flags.sheets:
+            write_png(flags.sheets / f"{name}.png", sheet(images))
         with torch.autocast("cpu", torch.bfloat16):
-            images = draw_samples(
-                predict,
-                abar,
-                prediction,
-                (flags.samples, 1, 256, 256),
-                patch=4,
-                steps=flags.steps,
-                seed=0,
-            )
-            if flags.sheets:
-                write_sheet(flags.sheets / f"{name}.png", images)
             losses = {
                 which: loss_by_level(
                     predict,
                     torch.from_numpy(frames)[:, None].float() / 127.5 - 1,
                     abar,
                     prediction,
-                    4,
+                    denoiser.patch,
                     batch_size=16,
                 )
                 for which, frames in (("held_out", held_out), ("training", some_known))
             }
-        report["models"][name] = {
+        themselves = torch.arange(len(images)).numpy()
+        among = nearest_neighbours(images, images, leave_out=themselves)
+        figures["models"][name] = {
             "parameters": sum(p.numel() for p in network.parameters()),
             "loss_by_step": losses,
             "geometric_mean": {which: geometric_mean(loss) for which, loss in losses.items()},
             "samples": flags.samples,
             "sample_steps": flags.steps,
-            "neighbours_among_training_frames": neighbours(images, known),
-            "neighbours_among_samples": neighbours(images, images, same=True),
+            "nearest_training_frames": report(images, packed.frames, trained, aside).as_dict(),
+            "neighbours_among_samples": summary(among),
             "grid_amplitude_period_4": round(grid_amplitude(images, 4), 4),
             "background_level": float(images[:, :20, :20].mean()),
             "seconds": round(time.monotonic() - began),
         }
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        flags.out.write_text(json.dumps(report, indent=1) + "\n")
+        flags.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,70 +1,142 @@
-"""Train an image prior on packed frames: `python -m echogen.training --frames F.npz --out DIR`.
+"""Train an image prior on prepared frames: `python -m echogen.training --frames F --out DIR`.
 
-A run can be stopped at any time and resumed; see `echogen.training.loop`.
+For a machine that has a GPU but no dataset: it needs torch, diffusers, accelerate and PIL only.
+`accelerate launch -m echogen.training ...` trains on several GPUs. The same command goes on with a
+run that was stopped or killed. `echogen train` prepares the frames, too.
 """
 
 import argparse
-import dataclasses
 import json
+import os
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
-from echogen.errors import EchogenError
-from echogen.training.config import load_preset
+from echogen.errors import EXIT_SIGINT, EXIT_SIGTERM, EchogenError
+from echogen.interrupt import Interrupted, Stop, catch_signals
+from echogen.training.config import load_preset, with_values
+from echogen.training.options import PRECISIONS, RunOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(prog="python -m echogen.training", description=__doc__)
+    defaults = RunOptions()
+    parser = argparse.ArgumentParser(
+        prog="python -m echogen.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("--frames", type=Path, required=True, help=".npz with frames (N, S, S) and case_ids (N,)")
+    add("--frames", type=Path, required=True, help="prepared frames: a folder (OUT/frames), or "
+        ".npz with frames (N, S, S) and case_ids (N,)")  # fmt: skip
     add("--out", type=Path, required=True, help="folder of the run")
-    add("--preset", default="small", help="name of a recipe, or a TOML file")
+    add("--preset", default="small", help="name of a recipe, or a TOML file (default: small)")
     add("--steps", type=int, help="length in steps")
     add("--hours", type=float, help="length in hours of training, resumed parts added up")
     add("--stop-after", type=float, metavar="SECONDS", help="save and stop, to be resumed")
-    add("--resume", action="store_true", help="go on from the folder's state")
+    add("--resume", action="store_true", help="refuse to start anew: there must be a state")
+    add("--overwrite", action="store_true", help="start anew, whatever is there")
+    add("--report", action="store_true", help="train nothing: compare a finished run's samples "
+        "with its training frames, and write its card again")  # fmt: skip
     add("--batch-size", type=int, help="instead of the recipe's")
+    add("--micro-batch", type=int, help="images at once on a device; changes no data or noise")
     add("--seed", type=int, help="instead of the recipe's")
-    add("--hold-out", type=int, default=40, help="cases set aside to measure on (default: 40)")
-    add("--device", default="auto", help="cuda, cpu or auto")
-    add("--precision", default="bf16", choices=("bf16", "fp32"))
+    add("--hold-out", type=int, help="cases to set aside (default: a tenth, at most 40)")
+    add("--device", default=defaults.device, help="auto, cpu, cuda or cuda:1")
+    add("--precision", default=defaults.precision, choices=PRECISIONS)
     add("--compile", action="store_true", help="use torch.compile")
-    add("--evaluations", type=int, default=20, help="times to measure and show (default: 20)")
+    add("--evaluations", type=int, default=defaults.evaluations, help="times to measure, show and "
+        "export (default: %(default)s)")  # fmt: skip
+    add("--save-every", type=float, default=defaults.save_every, metavar="SECONDS",
+        help="between saves of the state (default: %(default)s)")  # fmt: skip
+    add("--log-every", type=int, default=defaults.log_every, metavar="STEPS",
+        help="between lines of the log (default: %(default)s)")  # fmt: skip
+    add("--samples", type=int, default=defaults.samples, help="generated images in a picture "
+        "(default: %(default)s)")  # fmt: skip
+    add("--compared", type=int, default=defaults.compared, help="samples compared with training "
+        "frames at the end (default: %(default)s)")  # fmt: skip
+    add("--tensorboard", action="store_true", help="scalars and pictures for TensorBoard, too")
+    add("--name", help="of the model, for its card (default: the folder's)")
+    add("--data", default="not told", help="what it is trained on, in words, for the card")
+    add("--licence", default="not told", help="terms of the weights, for the card")
+    add("--citation", default="none told", help="what users must cite, for the card")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; prints a JSON summary and returns the exit code."""
     flags = build_parser().parse_args(arguments)
-    from echogen.training.data import load_packed
-    from echogen.training.loop import RunOptions, train
-
+    words = shlex.join(sys.argv[1:] if arguments is None else arguments)
     try:
-        config = load_preset(flags.preset)
-        if flags.seed is not None:
-            config = dataclasses.replace(config, seed=flags.seed)
-        if flags.batch_size is not None:
-            optimiser = dataclasses.replace(config.optimiser, batch_size=flags.batch_size)
-            config = dataclasses.replace(config, optimiser=optimiser)
-        options = RunOptions(
-            steps=flags.steps,
-            hours=flags.hours,
-            stop_after=flags.stop_after,
-            held_out=flags.hold_out,
-            device=flags.device,
-            precision=flags.precision,
-            compiled=flags.compile,
-            evaluations=flags.evaluations,
-        )
-        packed = load_packed(flags.frames, config.image_size)
-        progress = train(config, packed, flags.out, options, resume=flags.resume)
+        with catch_signals(_tell_stopping) as stop:
+            return _run(flags, f"python -m echogen.training {words}", stop)
     except EchogenError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps({"out": str(flags.out), "done": options.done(progress), **vars(progress)}))
-    return 0
+    except Interrupted as interrupted:
+        return _interrupted(interrupted.signum)
+
+
+def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
+    from echogen.store.lock import store_lock
+    from echogen.training.data import load_packed, open_frames
+    from echogen.training.evaluate import measure
+    from echogen.training.export import ModelFacts
+    from echogen.training.loop import train
+    from echogen.training.tell import Console
+
+    values = {"optimiser.batch_size": flags.batch_size, "seed": flags.seed}
+    given = {key: value for key, value in values.items() if value is not None}
+    config = with_values(load_preset(flags.preset), given, "--batch-size, --seed")
+    options = RunOptions(
+        steps=flags.steps,
+        hours=flags.hours,
+        stop_after=flags.stop_after,
+        held_out=flags.hold_out,
+        device=flags.device,
+        precision=flags.precision,
+        compiled=flags.compile,
+        micro_batch=flags.micro_batch,
+        evaluations=flags.evaluations,
+        save_every=flags.save_every,
+        log_every=flags.log_every,
+        samples=flags.samples,
+        compared=flags.compared,
+        tensorboard=flags.tensorboard,
+    )
+    facts = ModelFacts(
+        name=flags.name or flags.out.resolve().name,
+        training_data=flags.data,
+        licence=flags.licence,
+        citation=flags.citation,
+        command=command,
+    )
+    folder = flags.frames.is_dir()
+    packed = open_frames(flags.frames) if folder else load_packed(flags.frames, config.image_size)
+    first = int(os.environ.get("RANK", "0")) == 0
+    with store_lock(flags.out) if first else nullcontext():
+        if flags.report:
+            found = measure(flags.out, packed, options, facts, Console())
+            print(json.dumps(found.as_dict()))
+            return 0
+        progress = train(config, packed, flags.out, options, facts=facts, resume=flags.resume,
+                         overwrite=flags.overwrite, reporter=Console(), stop=stop)  # fmt: skip
+    if first:
+        done = options.done(progress)
+        print(json.dumps({"out": str(flags.out), "done": done, **asdict(progress)}))
+    return _interrupted(stop.signum) if stop.signum else 0
+
+
+def _tell_stopping(_: str) -> None:
+    print("stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+
+def _interrupted(signum: int) -> int:
+    print("stopped; the same command goes on from the last state", file=sys.stderr)
+    return EXIT_SIGTERM if signum == 15 else EXIT_SIGINT
 
 
 if __name__ == "__main__":

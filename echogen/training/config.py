@@ -7,11 +7,12 @@ diffusers' `UNet2DModel` and `DDPMScheduler` unchanged, so they are tables and n
 import dataclasses
 import difflib
 import importlib.resources
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from echogen.errors import UsageError
 
@@ -38,13 +39,18 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weight of v's squared error: min(SNR, snr_gamma) / (SNR + 1), at least `weight_floor`.
+    """Weights of the loss.
 
-    The first part is min-SNR weighting of v (Hang et al. 2023, 2303.09556).
+    The squared error of v weighs min(SNR, snr_gamma) / (SNR + 1), that of epsilon
+    min(SNR, snr_gamma) / SNR, at least `weight_floor`: min-SNR weighting (Hang et al. 2023,
+    2303.09556); `snr_gamma` 0 gives every step the weight 1. Where the network learns a variance,
+    the variational bound in bits a dimension, summed over all steps, is added with `vlb_weight`
+    (lambda of Nichol and Dhariwal 2021, 2102.09672, eq. 17).
     """
 
     snr_gamma: float = 5.0
     weight_floor: float = 0.0
+    vlb_weight: float = 0.001
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,17 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's second half of channels is a variance (2102.09672, eq. 15)."""
+        return self.schedule.get("variance_type") == "learned_range"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain, JSON-able data; `parse_config` reads it back."""
         return dataclasses.asdict(self)
 
 
+PREDICTIONS = ("epsilon", "v_prediction")
 _TABLES = {"optimiser": OptimiserConfig, "loss": LossConfig, "augment": AugmentConfig}
 
 
@@ -116,17 +128,87 @@ def parse_config(table: Mapping[str, Any], source: str) -> TrainConfig:
     """A recipe from nested tables; `source` names them in messages.
 
     Raises:
-        UsageError: a key is unknown or missing, or the image's side is no multiple of the patch.
+        UsageError: a key is unknown or missing, or a value is of the wrong kind or out of range.
     """
     values = dict(table)
     for key, record in _TABLES.items():
-        values[key] = _record(record, values.get(key, {}), f"{source}: [{key}]")
+        nested = values.get(key, {})
+        if not isinstance(nested, Mapping):
+            raise UsageError(f"{source}: {key}: expected a table [{key}], found {nested!r}.")
+        values[key] = _record(record, nested, f"{source}: [{key}]")
     config: TrainConfig = _record(TrainConfig, values, source)
+    _check(config, source)
+    return config
+
+
+def with_values(config: TrainConfig, values: Mapping[str, Any], source: str) -> TrainConfig:
+    """The recipe with some values replaced.
+
+    Args:
+        config: the recipe.
+        values: {key: value}, a key in a table written as "optimiser.batch_size".
+        source: names the values in messages.
+
+    Raises:
+        UsageError: as `parse_config`.
+    """
+    table = config.as_dict()
+    for dotted, value in values.items():
+        *path, key = dotted.split(".")
+        inner = table
+        for part in path:
+            inner = inner.get(part, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"{source}: {dotted}: {part} is a value, not a table.")
+        if path and path[0] not in table:
+            known = ", ".join(name for name, value in table.items() if isinstance(value, dict))
+            raise UsageError(f"{source}: {dotted}: no table {path[0]!r}; known: {known}.")
+        inner[key] = value
+    return parse_config(table, source)
+
+
+def _check(config: TrainConfig, source: str) -> None:
+    optimiser, loss, vary = config.optimiser, config.loss, config.augment
+    betas_fit = all(0 <= beta < 1 for beta in optimiser.betas)
+    prediction = config.schedule.get("prediction_type", "epsilon")
+    rules = (
+        (config.patch >= 1, "patch", config.patch, "1 or more"),
+        (config.image_size >= 1, "image_size", config.image_size, "1 or more"),
+        (config.channels in (1, 3), "channels", config.channels, "1 or 3"),
+        (config.resize in ("stretch", "letterbox"), "resize", config.resize, "stretch, letterbox"),
+        (config.seed >= 0, "seed", config.seed, "0 or more"),
+        (prediction in PREDICTIONS, "[schedule] prediction_type", prediction, _or(PREDICTIONS)),
+        (optimiser.batch_size >= 1, "batch_size", optimiser.batch_size, "1 or more"),
+        (optimiser.learning_rate > 0, "learning_rate", optimiser.learning_rate, "more than 0"),
+        (0 <= optimiser.final_rate <= 1, "final_rate", optimiser.final_rate, "0 to 1"),
+        (optimiser.warmup_steps >= 0, "warmup_steps", optimiser.warmup_steps, "0 or more"),
+        (optimiser.weight_decay >= 0, "weight_decay", optimiser.weight_decay, "0 or more"),
+        (betas_fit, "betas", optimiser.betas, "0 to below 1"),
+        (optimiser.clip_norm > 0, "clip_norm", optimiser.clip_norm, "more than 0"),
+        (0 <= optimiser.dropout < 1, "dropout", optimiser.dropout, "0 to below 1"),
+        (optimiser.ema_half_life > 0, "ema_half_life", optimiser.ema_half_life, "more than 0"),
+        (optimiser.ema_ramp > 0, "ema_ramp", optimiser.ema_ramp, "more than 0"),
+        (loss.snr_gamma >= 0, "snr_gamma", loss.snr_gamma, "0 or more"),
+        (loss.weight_floor >= 0, "weight_floor", loss.weight_floor, "0 or more"),
+        (loss.vlb_weight >= 0, "vlb_weight", loss.vlb_weight, "0 or more"),
+        (0 <= vary.probability <= 1, "probability", vary.probability, "0 to 1"),
+        (0 < vary.zoom[0] <= vary.zoom[1], "zoom", vary.zoom, "two factors above 0, in order"),
+        (0 < vary.lateral[0] <= vary.lateral[1], "lateral", vary.lateral, "as zoom"),
+        (0 <= vary.tilt_deg <= 90, "tilt_deg", vary.tilt_deg, "0 to 90"),
+        (0 <= vary.shift <= 0.5, "shift", vary.shift, "0 to 0.5"),
+        (0 <= vary.gamma <= 2, "gamma", vary.gamma, "0 to 2"),
+    )
+    for fits, name, found, expected in rules:
+        if not fits:
+            raise UsageError(f"{source}: {name} {found!r}: expected {expected}.")
     if config.image_size % config.patch:
         raise UsageError(
             f"{source}: image_size {config.image_size} is no multiple of patch {config.patch}."
         )
-    return config
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(repr(name) for name in names)
 
 
 def _record(record: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -144,4 +226,22 @@ def _record(record: type[Any], values: Mapping[str, Any], where: str) -> Any:
     missing = [name for name in required if name not in values]
     if missing:
         raise UsageError(f"{where}: {', '.join(missing)} missing; set it.")
-    return record(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    kinds = get_type_hints(record)
+    return record(**{k: _value(kinds[k], v, f"{where}: {k}") for k, v in values.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """The value as the record has it: whole numbers may stand for floats, lists for pairs."""
+    if kind == tuple[float, float]:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise UsageError(f"{where}: expected two numbers, found {value!r}.")
+        return tuple(_value(float, part, where) for part in value)
+    words = {int: "a whole number", float: "a number", str: "a string"}
+    if kind not in words:
+        if not isinstance(value, Mapping) and not dataclasses.is_dataclass(value):
+            raise UsageError(f"{where}: expected a table, found {value!r}.")
+        return value
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or isinstance(value, bool) or value != value or value in (math.inf, -math.inf):
+        raise UsageError(f"{where}: expected {words[kind]}, found {value!r}.")
+    return float(value) if kind is float else value

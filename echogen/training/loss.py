@@ -1,48 +1,109 @@
-"""The objective, v-prediction or epsilon with min-SNR weights, and its held-out measure.
+"""The objective, v-prediction or epsilon with or without a learned variance, and its measure.
 
 x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
-(Salimans & Ho 2022, 2202.00512); SNR = abar / (1 - abar).
+(Salimans & Ho 2022, 2202.00512); SNR = abar / (1 - abar). With a learned variance the loss is the
+hybrid L_simple + lambda L_vlb of Nichol and Dhariwal (2021, 2102.09672, eq. 16), in which the bound
+moves the variance only.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.errors import UsageError
-from echogen.training.config import LossConfig
+from echogen.diffusion.schedule import schedule_from_config
+from echogen.errors import CheckpointError, UsageError
+from echogen.training.bound import VariationalBound, variational_bound
+from echogen.training.config import PREDICTIONS, LossConfig, TrainConfig
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""(x_t on the network's grid (B, C, H, W), t (B,)) to the network's output, the same shape."""
+"""(x_t on the network's grid (B, C, H, W), t (B,)) to the prediction, the same shape."""
 
 LEVELS = (5, 20, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)
 """Time steps at which held-out loss is measured, of 1,000."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a network is trained to do, ready for use on a device.
+
+    Attributes:
+        prediction: "v_prediction" or "epsilon".
+        abar: (T,).
+        weight: (T,) of the squared error.
+        bound: for the learned variance, or None.
+        bound_weight: lambda times T, for the mean over steps to stand for their sum.
+    """
+
+    prediction: str
+    abar: Tensor
+    weight: Tensor
+    bound: VariationalBound | None = None
+    bound_weight: float = 0.0
+
+    def __call__(self, output: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The loss of each image.
+
+        Args:
+            output: (B, C, H, W) of the network, or (B, 2 C, H, W) with a learned variance.
+            x0, noise: (B, C, H, W), which made x_t.
+            t: (B,) steps.
+
+        Returns:
+            (B,) float32.
+        """
+        x_t, target = noised(x0, noise, self.abar[t], self.prediction)
+        output = output.float()
+        if self.bound is None:
+            return self.weight[t] * (output - target).square().mean(dim=(1, 2, 3))
+        output, share = output.chunk(2, dim=1)
+        error = (output - target).square().mean(dim=(1, 2, 3))
+        predicted = clean(x_t, output.detach(), self.abar[t], self.prediction)
+        bits = self.bound.bits(x0, x_t, t, predicted, share)
+        return self.weight[t] * error + self.bound_weight * bits
+
+
+def make_objective(config: TrainConfig, device: torch.device) -> Objective:
+    """The recipe's objective.
+
+    Raises:
+        UsageError: the schedule cannot be used.
+    """
+    try:
+        schedule = schedule_from_config(config.schedule)
+    except CheckpointError as error:
+        raise UsageError(f"[schedule]: {error}") from error
+    abar = alphas_cumprod(config.schedule).to(device)
+    prediction = str(config.schedule.get("prediction_type", "epsilon"))
+    weight = weights(abar, prediction, config.loss)
+    if not config.learns_variance:
+        return Objective(prediction, abar, weight)
+    bound = variational_bound(schedule, device)
+    return Objective(prediction, abar, weight, bound, config.loss.vlb_weight * schedule.steps)
 
 
 def alphas_cumprod(schedule: Mapping[str, Any]) -> Tensor:
     """(T,) float32 on the CPU: abar of a `DDPMScheduler` configuration.
 
     Raises:
-        UsageError: the prediction type is none that `training_target` knows.
+        UsageError: the prediction type is none that `noised` knows.
     """
-    from diffusers import DDPMScheduler
-
-    scheduler_class: Any = DDPMScheduler
-
-    if schedule.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
+    if schedule.get("prediction_type", "epsilon") not in PREDICTIONS:
         raise UsageError(
             f"[schedule] prediction_type {schedule['prediction_type']!r}: expected 'epsilon' or "
             "'v_prediction'."
         )
-    abar: Tensor = scheduler_class.from_config(dict(schedule)).alphas_cumprod
-    return abar.float()
+    return torch.from_numpy(schedule_from_config(schedule).alphas_cumprod).float()
 
 
 def weights(abar: Tensor, prediction: str, config: LossConfig) -> Tensor:
     """(T,) weight of the squared error of v (or epsilon) at every time step."""
+    if not config.snr_gamma:
+        return torch.ones_like(abar)
     snr = abar / (1 - abar)
     x0_weight = snr.clamp(max=config.snr_gamma)
     per_target = x0_weight / (snr + 1) if prediction == "v_prediction" else x0_weight / snr
@@ -55,6 +116,15 @@ def noised(x0: Tensor, noise: Tensor, abar_t: Tensor, prediction: str) -> tuple[
     sigma = (1 - abar_t).sqrt()[:, None, None, None]
     x_t = signal * x0 + sigma * noise
     return x_t, signal * noise - sigma * x0 if prediction == "v_prediction" else noise
+
+
+def clean(x_t: Tensor, output: Tensor, abar_t: Tensor, prediction: str) -> Tensor:
+    """The x_0 that a prediction stands for; the inverse of `noised`."""
+    signal = abar_t.sqrt()[:, None, None, None]
+    sigma = (1 - abar_t).sqrt()[:, None, None, None]
+    if prediction == "v_prediction":
+        return signal * x_t - sigma * output
+    return (x_t - sigma * output) / signal
 
 
 def stratified_steps(count: int, total: int, generator: torch.Generator) -> Tensor:
@@ -78,8 +148,8 @@ def loss_by_level(
     """Mean squared error of v (or epsilon) at each time step of `levels`, unweighted.
 
     Args:
-        predict: the network, in evaluation mode.
-        frames: (N, 1, S, S) in [-1, 1].
+        predict: the network, in evaluation mode, without a learned variance.
+        frames: (N, C, S, S) in [-1, 1].
         abar: (T,), on the frames' device.
         prediction: "v_prediction" or "epsilon".
         patch: space-to-depth factor.

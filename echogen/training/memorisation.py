@@ -1,18 +1,26 @@
 """Does a model repeat its training images? Nearest neighbours, and traces of space-to-depth.
 
-A sample that is a copy lies much nearer to a training frame than frames of other patients do; so
-the distances of samples are set beside those of held-out frames, which cannot be copies.
+A sample that is a copy lies much nearer to a training frame than frames of other patients do, so
+the distances of samples are set beside those of held-out frames, which cannot be copies. Distances
+are taken at 64 x 64, blocks of training frames at a time, so that 100,000 of them are no matter.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Images = npt.NDArray[np.uint8]
-"""(N, S, S) grey levels."""
+from echogen.training.pictures import Images
 
 SIDE = 64
+COMPARED = 512
+_BLOCK = 1024
+_COPY = 0.5
+
+Rows = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,34 +35,156 @@ class Neighbours:
 
     rms: npt.NDArray[np.float64]
     correlation: npt.NDArray[np.float64]
-    nearest: npt.NDArray[np.int64]
+    nearest: Rows
 
 
-def shrink(images: Images) -> npt.NDArray[np.float64]:
-    """(N, 64, 64) means over blocks; the side must be a multiple of 64."""
-    count, side, _ = images.shape
-    block = side // SIDE
-    blocks = images.reshape(count, SIDE, block, SIDE, block)
-    return np.asarray(blocks.mean(axis=(2, 4)), dtype=np.float64)
+@dataclass(frozen=True)
+class Memorisation:
+    """Nearest training frames of samples, beside those of frames that cannot be copies.
 
-
-def nearest_neighbours(images: Images, known: Images, *, same: bool = False) -> Neighbours:
-    """The nearest of `known` to each of `images`; `same` leaves out an image's own index.
-
-    Correlation is taken over the pixels that lie in the fan of either of the two, a pixel's mean
-    over all of `known` subtracted first, so that the shape and shading that all share count little.
+    Attributes:
+        samples: of generated images.
+        held_out: of frames of cases that were not trained on; None without such.
+        training: of training frames, each left out itself; None where there is only one.
+        verdict: what that means, in a sentence or two.
     """
-    a, b = (shrink(x).reshape(len(x), -1) for x in (images, known))
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    rms = np.sqrt(np.maximum(squares, 0) / a.shape[1])
-    mean = b.mean(axis=0)
-    residuals = [(x - mean) * (mean > 1) for x in (a, b)]
-    unit = [r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-9) for r in residuals]
-    correlation = unit[0] @ unit[1].T
-    if same:
-        np.fill_diagonal(rms, np.inf)
-        np.fill_diagonal(correlation, -1)
-    return Neighbours(rms.min(1), correlation.max(1), rms.argmin(1))
+
+    samples: Neighbours
+    held_out: Neighbours | None
+    training: Neighbours | None
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures for the training record, JSON-able."""
+        sets = {"samples": self.samples, "held_out": self.held_out, "training": self.training}
+        return {
+            "at": f"{SIDE} x {SIDE}",
+            **{name: summary(found) for name, found in sets.items() if found is not None},
+            "verdict": self.verdict,
+        }
+
+
+def report(samples: Images, frames: Images, trained: Rows, held_out: Rows) -> Memorisation:
+    """The nearest training frame of each sample, of held-out and of training frames.
+
+    Args:
+        samples: (N, S, S) generated images.
+        frames: (M, S, S) all frames, possibly a memory map.
+        trained, held_out: rows of `frames`. At most 512 of either are compared.
+    """
+    looked_up = held_out[:: -(-len(held_out) // COMPARED) or 1]
+    known = trained[:: -(-len(trained) // COMPARED)]
+    found = nearest_neighbours(samples, frames, trained)
+    beside = nearest_neighbours(frames[looked_up], frames, trained) if len(looked_up) else None
+    others = (
+        nearest_neighbours(frames[known], frames, trained, leave_out=known)
+        if len(trained) > 1
+        else None
+    )
+    return Memorisation(found, beside, others, verdict(found, beside))
+
+
+def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
+    """What the distances say, and what they cannot say."""
+    count = len(samples.rms)
+    no_proof = f"{count} samples are no proof that no other one is a copy."
+    if held_out is None:
+        return (
+            "No case was held out, so there is nothing to compare with: look at the nearest pairs "
+            f"yourself. {no_proof}"
+        )
+    least, near = np.quantile(held_out.rms, [0, 0.05])
+    copies = int((samples.rms < _COPY * least).sum())
+    within = int((samples.rms < near).sum())
+    if copies:
+        return (
+            f"{copies} of {count} samples lie less than half as far from a training frame as any "
+            "held-out frame does: they look like copies of training frames. Look at the nearest "
+            "pairs, and do not pass this model on before you know."
+        )
+    if within > max(0.1 * count, 1):
+        return (
+            f"{within} of {count} samples lie as near to a training frame as the nearest 5% of "
+            "held-out frames do: samples are somewhat nearer to training frames than frames of "
+            "unseen patients are, though none less than half as far. Look at the nearest pairs. "
+            + no_proof
+        )
+    return (
+        "Samples lie no nearer to training frames than frames of patients that the model never "
+        f"saw do. {no_proof}"
+    )
+
+
+def summary(found: Neighbours) -> dict[str, Any]:
+    """Count and quantiles of the nearest distances and correlations."""
+    shares = {"least": 0, "p05": 0.05, "median": 0.5, "p95": 0.95, "greatest": 1}
+    return {
+        "count": len(found.rms),
+        **{
+            name: {k: round(float(np.quantile(values, q)), 3) for k, q in shares.items()}
+            for name, values in (("rms", found.rms), ("correlation", found.correlation))
+        },
+    }
+
+
+def nearest_neighbours(
+    images: Images, frames: Images, rows: Rows | None = None, leave_out: Rows | None = None
+) -> Neighbours:
+    """The nearest among some rows of `frames` to each of `images`.
+
+    Correlation is taken over the pixels that lie in most fans, a pixel's mean over all of these
+    frames subtracted first, so that the shape and shading that all share count little.
+
+    Args:
+        images: (N, S, S).
+        frames: (M, S, S), possibly a memory map.
+        rows: of `frames`; None takes all.
+        leave_out: (N,) a row of `frames` for each image that does not count, or None.
+    """
+    rows = np.arange(len(frames)) if rows is None else rows
+    small = shrink(images).reshape(len(images), -1)
+    mean = np.zeros(small.shape[1])
+    for _, known in _blocks(frames, rows):
+        mean += known.sum(axis=0, dtype=np.float64) / len(rows)
+    centre, inside = mean.astype(np.float32), mean > 1
+    a = small - centre
+    a_unit = _unit(a * inside)
+    rms = np.full(len(images), np.inf)
+    correlation, nearest = np.full(len(images), -1.0), np.zeros(len(images), np.int64)
+    for block, known in _blocks(frames, rows):
+        b = known - centre
+        squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+        similar = a_unit @ _unit(b * inside).T
+        if leave_out is not None:
+            own = leave_out[:, None] == block[None]
+            squares[own], similar[own] = np.inf, -1
+        at = squares.argmin(axis=1)
+        distance = np.sqrt(((a - b[at]) ** 2).mean(axis=1))  # exact where the squares cancel
+        distance[np.isinf(squares[np.arange(len(a)), at])] = np.inf
+        closer = distance < rms
+        rms[closer], nearest[closer] = distance[closer], block[at[closer]]
+        correlation = np.maximum(correlation, similar.max(axis=1))
+    return Neighbours(rms, correlation, nearest)
+
+
+def shrink(images: Images) -> Vectors:
+    """(N, 64, 64) means over blocks; smaller images, and odd sides, are cut into what fits."""
+    count, side, _ = images.shape
+    block = max(side // SIDE, 1)
+    kept = side // block * block
+    blocks = images[:, :kept, :kept].reshape(count, kept // block, block, kept // block, block)
+    return np.asarray(blocks.mean(axis=(2, 4), dtype=np.float32))
+
+
+def _blocks(frames: Images, rows: Rows) -> Iterator[tuple[Rows, Vectors]]:
+    for first in range(0, len(rows), _BLOCK):
+        block = rows[first : first + _BLOCK]
+        yield block, shrink(frames[block]).reshape(len(block), -1)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def grid_amplitude(images: Images, period: int) -> float:

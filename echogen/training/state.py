@@ -5,6 +5,7 @@ numbers need no place: those of a step depend on the run's seed and the step's n
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +18,28 @@ from echogen.errors import CheckpointError
 from echogen.training.network import VariedUNet
 
 STATE_FILE = "state.safetensors"
+FORMAT = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps and images so far, seconds spent on them, and the best held-out figure (or inf)."""
+    """How far a run is.
+
+    Attributes:
+        step, images: done so far.
+        seconds: spent on them, measuring included.
+        best: the best held-out figure so far, or inf.
+        loss_sum, norm_sum, since: of the steps since the log's last line.
+    """
 
     step: int = 0
     images: int = 0
     seconds: float = 0.0
     best: float = float("inf")
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    since: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,53 +51,122 @@ class Learner:
     optimiser: torch.optim.AdamW
 
 
+@dataclass(frozen=True)
+class SavedRun:
+    """What a state's header says.
+
+    Attributes:
+        progress: of the run.
+        identity: the settings and the data that a resumed run must share.
+        length: in words.
+    """
+
+    progress: Progress
+    identity: Mapping[str, Any]
+    length: str
+
+
 def save_state(
-    folder: Path, learner: Learner, progress: Progress, identity: Mapping[str, Any]
+    folder: Path, learner: Learner, progress: Progress, identity: Mapping[str, Any], length: str
 ) -> None:
-    """Writes the state in one step: a kill leaves the old file or the new one.
+    """Writes the state in one step: a kill, or a power cut, leaves the old file or the new one.
 
     Args:
         folder: of the run.
         learner: what is learnt.
         progress: the counters.
         identity: settings and data that a resumed run must share, JSON-able.
-    """
-    from safetensors.torch import save_file
-
-    header = {"progress": json.dumps(asdict(progress)), "identity": json.dumps(identity)}
-    unfinished = folder / (STATE_FILE + ".part")
-    save_file({k: v.contiguous() for k, v in _tensors(learner)}, unfinished, metadata=header)
-    unfinished.replace(folder / STATE_FILE)
-
-
-def load_state(folder: Path, learner: Learner, identity: Mapping[str, Any]) -> Progress:
-    """Fills `learner` from the folder's state and gives the counters.
+        length: of the run, in words.
 
     Raises:
-        CheckpointError: there is no state, it is damaged, or it is of a run with other settings.
+        CheckpointError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    header = {
+        "progress": json.dumps(asdict(progress)),
+        "identity": json.dumps({"format": FORMAT, **identity}),
+        "length": length,
+    }
+    file = folder / STATE_FILE
+    unfinished = file.with_name(STATE_FILE + ".part")
+    try:
+        save_file({k: v.contiguous() for k, v in _tensors(learner)}, unfinished, metadata=header)
+        _to_disk(unfinished)
+        unfinished.replace(file)
+        _to_disk(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{file}: cannot be written ({error}). Free some space or choose another folder, and "
+            "give the same command again: it goes on from the last state."
+        ) from error
+
+
+def read_state(folder: Path) -> SavedRun | None:
+    """What the folder's state says of its run; None where there is none.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another version of echogen.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / STATE_FILE
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            header = stored.metadata() or {}
+        identity = json.loads(header["identity"])
+        if identity.pop("format", 1) != FORMAT:
+            raise CheckpointError(
+                f"{file}: saved by another version of echogen, which trained otherwise; finish it "
+                "with that one, or start over with --overwrite."
+            )
+        progress = Progress(**json.loads(header["progress"]))
+        return SavedRun(progress, identity, header["length"])
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{file}: a damaged state ({error}); start over with --overwrite."
+        ) from error
+
+
+def load_state(folder: Path, learner: Learner) -> None:
+    """Fills `learner` from the folder's state.
+
+    Raises:
+        CheckpointError: the state is damaged or holds another network.
     """
     from safetensors import SafetensorError, safe_open
 
     file = folder / STATE_FILE
     try:
-        with safe_open(file, framework="pt") as stored:
-            header = stored.metadata() or {}
-            saved = json.loads(header["identity"])
-            here = json.loads(json.dumps(identity))
-            differing = sorted(k for k in here.keys() | saved.keys() if here.get(k) != saved.get(k))
-            if differing:
-                raise CheckpointError(
-                    f"{file}: saved by a run with other settings ({', '.join(differing)} differ); "
-                    "resume with the same ones, or train into another folder."
-                )
-            _make_moments(learner.optimiser)
+        with safe_open(file, framework="pt") as stored, torch.no_grad():
             for name, tensor in _tensors(learner):
                 tensor.copy_(stored.get_tensor(name))
-            return Progress(**json.loads(header["progress"]))
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{file}: no state to resume from ({error}); start without --resume."
+            f"{file}: a damaged state ({error}); start over with --overwrite."
         ) from error
+
+
+def differences(saved: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines that name each value in which two identities differ, nested tables by dotted names."""
+    found = []
+    for key in sorted(saved.keys() | here.keys()):
+        old, new = saved.get(key), here.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {_short(old)}, is {_short(new)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
@@ -97,14 +178,9 @@ def _tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
             yield f"{moment}.{name}", learner.optimiser.state[parameter][moment]
 
 
-def _make_moments(optimiser: torch.optim.AdamW) -> None:
-    """AdamW makes its state at the first step; a step of zero gradients and rate makes it here."""
-    rates = [group["lr"] for group in optimiser.param_groups]
-    for group in optimiser.param_groups:
-        group["lr"] = 0.0
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["lr"] = rate
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

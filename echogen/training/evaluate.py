@@ -1,0 +1,200 @@
+"""What is measured and shown of the averaged network while it learns, and once at the end."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from echogen.diffusion.checkpoint import read_info
+from echogen.diffusion.denoiser import Denoiser, resolve_device
+from echogen.errors import CheckpointError
+from echogen.training import memorisation
+from echogen.training.config import parse_config
+from echogen.training.data import PackedFrames
+from echogen.training.export import (
+    CHECKPOINT,
+    FIGURE_FILE,
+    SAMPLES_FILE,
+    ModelFacts,
+    denoiser_of,
+    rewrite,
+)
+from echogen.training.figure import figure
+from echogen.training.job import PICTURES, Job, Rows, Split, split_of
+from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
+from echogen.training.machine import training_precision
+from echogen.training.memorisation import Memorisation
+from echogen.training.network import VariedUNet
+from echogen.training.options import RunOptions
+from echogen.training.pictures import (
+    Images,
+    draw_samples,
+    inpaint,
+    inpainting_sheet,
+    png,
+    sheet,
+    write_png,
+)
+from echogen.training.state import read_state
+from echogen.training.tell import Quiet, TrainingReporter
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found.
+
+    Attributes:
+        held_out, known: {step: loss} on frames that are not, and that are trained on.
+        samples: (N, S, S).
+        pictures: {kind: (H, W)}, as they were written.
+    """
+
+    held_out: dict[int, float]
+    known: dict[int, float]
+    samples: Images
+    pictures: dict[str, Images]
+
+    @property
+    def score(self) -> float:
+        """Geometric mean over levels, on held-out frames where there are any."""
+        return geometric_mean(self.held_out or self.known)
+
+    def as_record(self) -> dict[str, Any]:
+        """The figures, JSON-able."""
+        losses = {"held_out_loss": self.held_out, "training_loss": self.known}
+        return {"score": self.score} | {
+            name: {str(step): value for step, value in by_step.items()}
+            for name, by_step in losses.items()
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    average: VariedUNet,
+    job: Job,
+    split: Split,
+    device: torch.device,
+    precision: str,
+    pictures: Path,
+) -> Measured:
+    """Loss by level on held-out frames and on as many that are trained on; pictures.
+
+    Args:
+        average: the network.
+        job: of the run.
+        split: which frames are trained on.
+        device, precision: to compute on and in, "bf16" or "fp32".
+        pictures: the pictures' files without their kind, such as `pictures/000012800`.
+    """
+    config, packed, options = job.config, job.packed, job.options
+    objective = make_objective(config, device)
+    total = len(objective.abar)
+    levels = [level * total // 1000 for level in LEVELS]
+    batch = min(options.micro_batch or BATCH, BATCH)
+
+    def losses(rows: Rows) -> dict[int, float]:
+        if not len(rows):
+            return {}
+        frames = torch.from_numpy(packed.frames[rows]).to(device)[:, None].float() / 127.5 - 1
+        frames = frames.expand(-1, config.channels, -1, -1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return loss_by_level(
+                average.unvaried, frames, objective.abar, objective.prediction, config.patch,
+                levels, batch,
+            )  # fmt: skip
+
+    aside = _spread(split.held_out, options.measured)
+    known = _spread(split.trained, len(aside) or options.measured)
+    denoiser = denoiser_of(average, config, device, precision)
+    samples = draw_samples(
+        denoiser, options.samples, steps=options.sample_steps, seed=config.seed, batch_size=batch
+    )
+    sheets = {"samples": sheet(samples)}
+    shown = _spread(split.held_out if len(aside) else split.trained, options.inpainted)
+    if len(shown):
+        frames = packed.frames[shown]
+        painted = inpaint(denoiser, frames, seed=config.seed, batch_size=batch)
+        sheets["inpainted"] = inpainting_sheet(frames, painted)
+    for kind, picture in sheets.items():
+        write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)
+    return Measured(losses(aside), losses(known), samples, sheets)
+
+
+def measure(
+    out: Path,
+    packed: PackedFrames,
+    options: RunOptions,
+    facts: ModelFacts,
+    reporter: TrainingReporter | None = None,
+) -> Memorisation:
+    """Looks for the nearest training frames of a finished run's samples; rewrites its card.
+
+    The checkpoint's record gets the figures, its card a figure, and `out`/pictures/nearest.png the
+    nearest pairs: samples beside training frames, for the eyes of whoever has the data.
+
+    Args:
+        out: folder of the run, with its checkpoint.
+        packed: the frames that it was trained on.
+        options: `compared`, `sample_steps`, `device`, `precision` and `micro_batch` count.
+        facts: for the card.
+        reporter: told what is done.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it was trained on other frames.
+    """
+    from echogen.diffusion.checkpoint import load_checkpoint
+
+    info = read_info(out / CHECKPOINT)
+    record: dict[str, Any] = dict(info.training)
+    if record.get("data_fingerprint") != packed.fingerprint:
+        raise CheckpointError(
+            f"{out / CHECKPOINT}: trained on other frames than these; give the dataset that it was "
+            "trained on."
+        )
+    config = parse_config(record["config"], f"{out / CHECKPOINT}: training record")
+    split = split_of(packed, record["held_out_cases"])
+    reporter = reporter or Quiet()
+    reporter.tell(f"comparing {options.compared} samples with {len(split.trained)} frames")
+    device = resolve_device(options.device)
+    precision = training_precision(options.precision, device)
+    denoiser = load_checkpoint(out / CHECKPOINT, str(device), precision)
+    found, pairs, samples = _compare(denoiser, packed, split, options, config.seed)
+    write_png(out / PICTURES / "nearest.png", pairs)
+    record["memorisation"] = {
+        **found.as_dict(),
+        "sampler": f"ancestral, {options.sample_steps} steps",
+    }
+    if (state := read_state(out)) is not None:
+        progress = asdict(state.progress)
+        record["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
+    pictures = {SAMPLES_FILE: png(sheet(samples[: options.samples]))}
+    rewrite(out, facts, record, {**pictures, FIGURE_FILE: png(figure(found))})
+    return found
+
+
+def _compare(
+    denoiser: Denoiser, packed: PackedFrames, split: Split, options: RunOptions, seed: int
+) -> tuple[Memorisation, Images, Images]:
+    """Figures; a sheet of the eight nearest pairs, each a sample and a frame; and the samples."""
+    samples = draw_samples(
+        denoiser,
+        options.compared,
+        steps=options.sample_steps,
+        seed=seed,
+        batch_size=min(options.micro_batch or BATCH, BATCH),
+    )
+    found = memorisation.report(samples, packed.frames, split.trained, split.held_out)
+    order = np.argsort(found.samples.rms)[:8]
+    pairs = np.stack([samples[order], packed.frames[found.samples.nearest[order]]], axis=1)
+    return found, sheet(pairs.reshape(-1, *samples.shape[1:]), columns=4), samples
+
+
+def _spread(rows: Rows, count: int) -> Rows:
+    """At most `count` of the rows, evenly spread."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows[:0]

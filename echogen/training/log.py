@@ -1,0 +1,99 @@
+"""A run's log: JSON lines, one event each, readable while the run goes on.
+
+A line is about a step, and each step is in the log once: a run that goes on from an older state
+drops the lines after it. TensorBoard gets the same scalars, and the pictures.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.errors import UsageError
+
+
+class RunLog:
+    """Where a run's events go; made with `file` None, it drops them (processes but the first)."""
+
+    def __init__(self, file: Path | None, step: int, board: Path | None = None) -> None:
+        """Goes on after `step`: later lines, and a half one that a kill left, are dropped.
+
+        Args:
+            file: of JSON lines.
+            step: of the state that the run goes on from; 0 for a new run.
+            board: folder for TensorBoard, or None.
+
+        Raises:
+            UsageError: TensorBoard is not installed.
+        """
+        self._file = file
+        self._board: Any = _writer(board, step) if board is not None and file is not None else None
+        if file is not None:
+            kept = [line for line in _lines(file) if _step(line) <= step] if step else []
+            rewritten = file.with_name(file.name + ".part")
+            rewritten.write_text("".join(kept), encoding="utf-8")
+            rewritten.replace(file)
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """One line."""
+        if self._file is None:
+            return
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        for name, value in _scalars(values):
+            if self._board is not None:
+                self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def picture(self, name: str, step: int, image: npt.NDArray[np.uint8]) -> None:
+        """A (H, W) picture, for TensorBoard; files are written elsewhere."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HW")
+
+    def close(self) -> None:
+        """Ends TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The events of a log, a half line at its end left out."""
+    return [json.loads(line) for line in _lines(file)]
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("}\n")]
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 2**63  # not a line of ours: dropped
+
+
+def _scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The numbers among an event's values, those of a table one level down by name/key."""
+    found = []
+    for name, value in values.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((name, float(value)))
+        elif isinstance(value, Mapping):
+            found += [(f"{name}/{k}", float(v)) for k, v in value.items() if type(v) is float]
+    return found
+
+
+def _writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            f"--tensorboard: TensorBoard is not installed ({error}); "
+            "install it: pip install 'echogen[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=step + 1)

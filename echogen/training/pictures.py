@@ -1,0 +1,159 @@
+"""Pictures to look at while a model learns: its samples, and held-out frames painted by it.
+
+Samples are drawn by ancestral sampling over evenly respaced steps with x0 clipped and the
+posterior's small variance (Ho et al. 2020, 2006.11239, equations 6 and 7).
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.noise import SampleNoise
+from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.schedule import respace
+
+Images = npt.NDArray[np.uint8]
+"""(N, S, S) grey levels."""
+
+GAP = 96
+"""Grey level between the images of a sheet."""
+
+SAMPLER = {
+    "levels": 16,
+    "inner_steps": 1,
+    "inner_min": 0.05,
+    "inner_max": 1.0,
+    "churn": 1.5,
+    "noise_gain": 1.05,
+    "guidance": 1.0,
+    "guidance_scale": 0.1,
+    "memory": 0.9,
+    "sigma_min": 0.01,
+    "sigma_max": 20.0,
+    "rho": 7.0,
+    "refine_levels": 8,
+    "refine_from": 0.25,
+    "refine_steps": 1,
+    "refine_churn": 0.5,
+}
+"""The Langevin sampler of the preset `fast`: here too, since training runs without pydantic."""
+
+
+@torch.inference_mode()
+def draw_samples(
+    denoiser: Denoiser, count: int, *, steps: int, seed: int, batch_size: int = 64
+) -> Images:
+    """(count, S, S) uint8 images; the first ones of a larger count are the same.
+
+    Args:
+        denoiser: an image prior.
+        count: how many.
+        steps: network evaluations for each, at most the schedule's steps.
+        seed: of the noise; each image has a stream of its own.
+        batch_size: at most so many at once.
+
+    Raises:
+        UsageError: too many steps.
+    """
+    if denoiser.image_size is None:
+        raise ValueError("the denoiser has no image size")
+    schedule = respace(denoiser.schedule, min(steps, denoiser.schedule.steps))
+    deviation = np.sqrt(schedule.posterior_variance)
+    of_x0, of_xt = schedule.posterior_mean_coefficients
+    drawn = []
+    for first in range(0, count, batch_size):
+        seeds = _seeds(seed, 0, range(first, min(first + batch_size, count)))
+        noise = SampleNoise(seeds, denoiser.device)
+        shape = (len(seeds), denoiser.channels, denoiser.image_size, denoiser.image_size)
+        x_t = noise.draw(shape)
+        for i in reversed(range(schedule.steps)):
+            x0 = denoiser.predict(x_t, int(schedule.timesteps[i])).x0
+            x_t = float(of_x0[i]) * x0 + float(of_xt[i]) * x_t
+            if i:
+                x_t = x_t + float(deviation[i]) * noise.draw(shape)
+        drawn.append(to_levels(x_t.mean(dim=1)))
+    return np.concatenate(drawn)
+
+
+def hidden_parts(frames: Images) -> npt.NDArray[np.bool_]:
+    """(N, S, S) True where a frame's fan is to be hidden: a flank, or the bottom, by turns.
+
+    The fan is taken to be what lies between the outermost bright pixels of a row.
+    """
+    bright = frames > 0
+    fan = np.logical_or.accumulate(bright, axis=2)
+    fan &= np.logical_or.accumulate(bright[:, :, ::-1], axis=2)[:, :, ::-1]
+    side = frames.shape[1]
+    rows, columns = np.mgrid[:side, :side]
+    parts = (columns < side * 0.36, rows > side * 0.66, columns > side * 0.64)
+    hidden: npt.NDArray[np.bool_] = fan & np.stack([parts[n % 3] for n in range(len(frames))])
+    return hidden
+
+
+def inpaint(denoiser: Denoiser, frames: Images, *, seed: int, batch_size: int = 64) -> Images:
+    """The frames' `hidden_parts` painted with the preset `fast`; (N, S, S)."""
+    sampler = make_sampler("langevin", **SAMPLER)
+    hidden = hidden_parts(frames)
+    painted = []
+    for first in range(0, len(frames), batch_size):
+        part = slice(first, first + batch_size)
+        image = torch.from_numpy(frames[part]).float()[:, None] / 127.5 - 1
+        keep = ~torch.from_numpy(hidden[part])[:, None]
+        seeds = _seeds(seed, 1, range(first, first + len(image)))
+        shown = torch.where(keep, image, -1.0)
+        result = sampler(denoiser, shown, keep, SampleNoise(seeds, denoiser.device))
+        painted.append(np.where(hidden[part], to_levels(result[:, 0]), frames[part]))
+    return np.concatenate(painted)
+
+
+def inpainting_sheet(frames: Images, painted: Images) -> Images:
+    """(H, W): a row for each frame, with the frame, what was hidden (light), and painted."""
+    covered = np.where(hidden_parts(frames), 160, frames).astype(np.uint8)
+    triplets = np.stack([frames, covered, painted], axis=1)
+    return sheet(triplets.reshape(-1, *frames.shape[1:]), columns=6)
+
+
+def sheet(images: Images, columns: int = 8) -> Images:
+    """(H, W) with (N, S, S) images in rows of `columns`, one pixel apart."""
+    count, height, width = images.shape
+    rows = -(-count // columns)
+    page = np.full((rows * (height + 1), min(columns, count) * (width + 1)), GAP, np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * (height + 1), number % columns * (width + 1)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """A (H, W) or (H, W, 3) picture as a PNG file's content."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
+    """Writes a picture; its folder is made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(png(image))
+
+
+def to_levels(images: Tensor) -> Images:
+    """Grey levels of images in [-1, 1] on any device."""
+    levels: Images = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    return levels
+
+
+def _seeds(seed: int, kind: int, numbers: Iterable[int]) -> list[int]:
+    """One seed an image; those of samples (0) and of painted frames (1) differ."""
+    return [
+        int(np.random.SeedSequence((seed, kind, n)).generate_state(1, np.uint64)[0])
+        for n in numbers
+    ]
