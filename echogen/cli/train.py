@@ -54,7 +54,7 @@ def train(
         str,
         Flag(
             metavar="skip|fail",
-            help="A frame that cannot be used: skip and list it (default), or stop.",
+            help="A frame that cannot be used: skip and list it, or stop.",
             rich_help_panel=INPUT,
         ),
     ] = "skip",
@@ -160,8 +160,7 @@ def train(
 ) -> None:
     """Train a model of your own, from images alone; expand paints with it.
 
-    Interrupted or killed, the same command goes on. OUT/pictures shows what it has learnt so far,
-    OUT/checkpoint is the best model so far.
+    Killed or interrupted, the same command continues. OUT/pictures shows what it has learnt.
 
     Example: echogen train --in camus/ --out my-model/ --hours 2
     """

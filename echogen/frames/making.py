@@ -28,6 +28,8 @@ from echogen.workers import in_workers
 
 EDGE = 5 / 256
 """Of the image's height: how far outside the fan pixels are kept, so that its edge is whole."""
+BLUR = 2.5
+"""In the grid's pixels: how far anti-aliasing spreads that edge; counts where it is more."""
 STAGE = "preparing frames"
 
 Resize = Literal["stretch", "letterbox"]
@@ -151,7 +153,8 @@ def _on_grid(fitted: FittedFrame, grid: Grid) -> UInt8Grid:
     if not inside.any():
         return image
     away = ndimage.distance_transform_edt(~inside, sampling=target.spacing_mm)
-    image[away > EDGE * source.shape[0] * source.spacing_mm[0]] = 0
+    height = source.shape[0] * source.spacing_mm[0]
+    image[away > max(EDGE * height, BLUR * max(target.spacing_mm))] = 0
     return image
 
 
