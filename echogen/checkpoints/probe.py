@@ -11,19 +11,20 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from echogen.checkpoints.candidates import Known, candidates, describe, layout_of
+from echogen.checkpoints.guided import read_guided
 from echogen.checkpoints.guided_unet import (
     GuidedArchitecture,
     GuidedOptions,
-    NoiseSchedule,
     convert_guided,
-    head_width,
     read_architecture,
     scheduler_config,
 )
@@ -43,17 +44,7 @@ LEVELS = (2.0, 0.5, 8.0, 0.15)
 KEPT = (8, 4, 4)
 """How many candidates are tried at the next level, and besides all that are `NEAR` the best."""
 NEAR = 1.1
-HEADS: tuple[tuple[int | None, int | None], ...] = (
-    (None, 1),
-    (1, None),
-    (32, None),
-    (64, None),
-    (None, 4),
-)
-"""Channels of a head, or how many heads."""
-SCHEDULES: tuple[NoiseSchedule, ...] = ("linear", "cosine")
-STEPS = (1000, 4000)
-LEAST_MARGIN = 1.03
+LEAST_MARGIN = 1.02
 """By what factor the error of every other candidate must be larger."""
 SHIFT = 1.25
 """The best candidate must denoise better than when told this much more, or less, of noise."""
@@ -61,17 +52,6 @@ LARGEST_SHARE = 0.7
 """A network that leaves more of the error of a linear guess does not denoise these frames."""
 PIXELS = 2 * 256 * 256
 MOST_FRAMES = 16
-
-
-@dataclass(frozen=True)
-class Known:
-    """What need not be found out; None is open. See `GuidedOptions`."""
-
-    noise_schedule: NoiseSchedule | None = None
-    steps: int | None = None
-    num_head_channels: int | None = None
-    num_heads: int | None = None
-    new_attention_order: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -161,31 +141,6 @@ def frames_needed(image_size: int) -> int:
     return min(MOST_FRAMES, max(2, PIXELS // image_size**2))
 
 
-def candidates(architecture: GuidedArchitecture, known: Known) -> list[GuidedOptions]:
-    """What the options may be: schedules, steps and head layouts that differ for these shapes."""
-    given = known.num_head_channels is not None or known.num_heads is not None
-    choices = ((known.num_head_channels, known.num_heads),) if given else HEADS
-    layouts: dict[tuple[int | None, bool], GuidedOptions] = {}
-    for channels, heads in choices:
-        first = GuidedOptions("linear", 1000, channels, heads)
-        try:
-            width = head_width(architecture, first)
-        except CheckpointError:
-            if given:
-                raise
-            continue
-        one_head = width is None or {width} == set(architecture.attended)
-        orders = [False, True] if known.new_attention_order is None else [known.new_attention_order]
-        for order in orders[:1] if one_head else orders:
-            layouts.setdefault((width, order), replace(first, new_attention_order=order))
-    return [
-        replace(layout, noise_schedule=schedule, steps=steps)
-        for layout in layouts.values()
-        for schedule in ([known.noise_schedule] if known.noise_schedule else SCHEDULES)
-        for steps in ([known.steps] if known.steps else STEPS)
-    ]
-
-
 def probe(
     state: "Mapping[str, Tensor]",
     frames: npt.NDArray[np.uint8],
@@ -213,11 +168,12 @@ def probe(
     errors: Errors = {one: {} for one in candidates(bench.architecture, known)}
     left, done = list(errors), 0
     for number, sigma in enumerate(LEVELS):
-        total = done + len(left) + sum(min(len(left), kept) for kept in KEPT[number:])
-        for layout in dict.fromkeys(map(_layout, left)):
+        later = sum(min(len(left), kept) for kept in KEPT[number:])
+        total = done + len(left) + later + 2 * len(LEVELS)
+        for layout in dict.fromkeys(map(layout_of, left)):
             network = bench.network(layout)
             for one in left:
-                if _layout(one) == layout:
+                if layout_of(one) == layout:
                     reporter.progress("probing", done * len(frames), total * len(frames))
                     errors[one][sigma] = bench.errors(network, one, sigma)
                     done += 1
@@ -231,11 +187,54 @@ def probe(
             if rank < kept or _ratio(errors[one], errors[left[0]]) < NEAR
         ]
     best = left[0]
-    network = bench.network(_layout(best))
-    shifted = {sigma: bench.shifted(network, best, sigma) for sigma in errors[best]}
+    shifted: dict[float, tuple[float, float]] = {}
+    network = bench.network(layout_of(best))
+    for sigma, told in errors[best].items():
+        less = bench.errors(network, best, sigma, 1 / SHIFT)
+        more = bench.errors(network, best, sigma, SHIFT)
+        shifted[sigma] = (
+            _ratio({sigma: less}, {sigma: told}),
+            _ratio({sigma: more}, {sigma: told}),
+        )
+        done += 2
     reporter.progress("probing", done * len(frames), done * len(frames))
     share = _share_of_linear(errors[best], bench.images)
     return _judged(errors, best, shifted, share, time.monotonic() - began)
+
+
+def probe_file(
+    file: Path | str,
+    dataset: Path,
+    known: Known = OPEN,
+    *,
+    image_size: int | None = None,
+    device: str = "auto",
+    reporter: Reporter = QUIET,
+) -> Probe:
+    """`probe` for a file and some frames of a dataset; labels are not needed.
+
+    Args:
+        file: a model of guided diffusion, `.pt`.
+        dataset: in any layout that echogen reads.
+        known: what is not open.
+        image_size: the model's; None takes the usual one of its architecture.
+        device: as in `probe`.
+        reporter: told how far it is.
+
+    Raises:
+        CheckpointError: the file cannot be read or converted.
+        DatasetError, UsageError: there are no frames to measure on.
+        EngineError: there is no such device.
+    """
+    from echogen.frames import few_frames
+
+    state = read_guided(file)
+    try:
+        size = image_size or read_architecture(state).usual_image_size
+        packed = few_frames(dataset, frames_needed(size), (size, "stretch"), reporter)
+        return probe(state, packed.frames, known, device=device, reporter=reporter)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -278,6 +277,8 @@ class _Bench:
         """Mean squared error of the predicted noise, of each frame."""
         import torch
 
+        from echogen.diffusion.denoiser import precision_name
+
         schedule = schedule_from_config(scheduler_config(False, options))
         t = min(schedule.timestep_at(sigma) * shift, options.steps - 1.0)
         rng = np.random.default_rng(LEVELS.index(sigma))
@@ -287,16 +288,13 @@ class _Bench:
         with torch.inference_mode():
             output = network.network(noisy, torch.full((len(x),), t, dtype=torch.float32))
         error = output[:, : x.shape[1]].float().cpu().numpy() - noise
-        return tuple(float(mean) for mean in (error**2).mean(axis=(1, 2, 3)))
-
-    def shifted(
-        self, network: "Denoiser", options: GuidedOptions, sigma: float
-    ) -> tuple[float, float]:
-        """Ratios of the error when told less noise, and more, to the error when told rightly."""
-        told = self.errors(network, options, sigma)
-        less = self.errors(network, options, sigma, 1 / SHIFT)
-        more = self.errors(network, options, sigma, SHIFT)
-        return _ratio({sigma: less}, {sigma: told}), _ratio({sigma: more}, {sigma: told})
+        means = [float(mean) for mean in (error**2).mean(axis=(1, 2, 3))]
+        if not all(0.0 < mean < math.inf for mean in means):
+            raise CheckpointError(
+                f"the model's output is not finite at noise level {sigma:g} in "
+                f"{precision_name(network.dtype)}; try --device cpu, or fetch the file again."
+            )
+        return tuple(means)
 
 
 def _judged(
@@ -327,13 +325,14 @@ def _judged(
             f"cannot tell between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
             f"denoising error, at least {LEAST_MARGIN - 1:.0%} are needed; "
             f"give {_differing([best, *near])}, or other frames."
+            + (" Where only heads differ, they paint nearly alike." if _alike(best, near) else "")
         )
     elif min(shifted[level]) * LEAST_MARGIN < 1.0:
         word = "less" if shifted[level][0] < 1.0 else "more"
         verdict = (
             f"no candidate's schedule fits: the best, {describe(best)}, denoises better at noise "
             f"level {level:g} when told that there is {word} noise; give --noise-schedule and "
-            "--steps, or other frames."
+            "--steps as they were in training, or other frames."
         )
     elif tried[1:]:
         decided = True
@@ -348,9 +347,8 @@ def _judged(
     return Probe(tuple(tried), decided, verdict, margin, shifted, share, frames, seconds)
 
 
-def _layout(options: GuidedOptions) -> GuidedOptions:
-    """Candidates that only differ in their schedule share a network."""
-    return replace(options, noise_schedule="linear", steps=1000)
+def _schedule(options: GuidedOptions) -> tuple[str, int]:
+    return options.noise_schedule, options.steps
 
 
 def _ratio(found: LevelErrors, best: LevelErrors) -> float:
@@ -373,10 +371,14 @@ def _share_of_linear(found: LevelErrors, images: npt.NDArray[np.float32]) -> flo
 
     Levels above 1 do not count: there the guess is nearly right. 0 where there are no others.
     """
-    variance = float(images.var())
+    variance = max(float(images.var()), 1e-6)
     low = {sigma: errors for sigma, errors in found.items() if sigma < 1}
     guess = {sigma: (variance / (variance + sigma**2),) * len(low[sigma]) for sigma in low}
     return _ratio(low, guess) if low else 0.0
+
+
+def _alike(best: GuidedOptions, near: Sequence[GuidedOptions]) -> bool:
+    return all(_schedule(one) == _schedule(best) for one in near)
 
 
 def _differing(rivals: Sequence[GuidedOptions]) -> str:
@@ -387,15 +389,3 @@ def _differing(rivals: Sequence[GuidedOptions]) -> str:
         if len({getattr(one, field.name) for one in rivals}) > 1
     ]
     return " or ".join("--" + name.replace("_", "-") for name in names)
-
-
-def describe(options: GuidedOptions) -> str:
-    """A candidate in a few words."""
-    if options.num_heads is not None:
-        heads = "one head" if options.num_heads == 1 else f"{options.num_heads} heads"
-    else:
-        plural = "" if options.num_head_channels == 1 else "s"
-        heads = f"{options.num_head_channels} channel{plural} a head"
-    order = "new order" if options.new_attention_order else "legacy order"
-    parts = [options.noise_schedule, f"{options.steps} steps", heads]
-    return ", ".join(parts if options.num_heads == 1 else [*parts, order])

@@ -1,0 +1,186 @@
+"""`echogen checkpoint import`: a model of guided diffusion as a checkpoint's folder."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from echogen.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from echogen.checkpoints.probe import Probe
+    from echogen.diffusion.checkpoint import CheckpointInfo
+
+Flag = typer.Option
+UNTOLD, FACTS, RUN = "What shapes do not tell", "What the card says", "Run"
+IMPORT_FORMAT = 1
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="State dict of the model.")],
+    out: Annotated[Path, Flag("--out", help="Folder to make.")],
+    probe: Annotated[
+        Path | None,
+        Flag(
+            metavar="DATASET",
+            help="Measure on a few of its frames what is not given here: minutes on a CPU.",
+            rich_help_panel=UNTOLD,
+        ),
+    ] = None,
+    noise_schedule: Annotated[
+        str | None, Flag(metavar="linear|cosine", help="In training.", rich_help_panel=UNTOLD)
+    ] = None,
+    steps: Annotated[
+        int | None, Flag(min=1, help="Of diffusion in training.", rich_help_panel=UNTOLD)
+    ] = None,
+    num_heads: Annotated[
+        int | None, Flag(min=1, help="Attention heads; or", rich_help_panel=UNTOLD)
+    ] = None,
+    num_head_channels: Annotated[
+        int | None, Flag(min=1, help="channels of a head.", rich_help_panel=UNTOLD)
+    ] = None,
+    new_attention_order: Annotated[
+        bool | None,
+        Flag(
+            "--new-attention-order/--legacy-attention-order",
+            help="Of queries, keys and values (default: legacy; with --probe: measured).",
+            rich_help_panel=UNTOLD,
+            show_default=False,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        Flag(
+            min=8,
+            help="Side of its images (default: 8 at the coarsest level, so 256 for 6 levels).",
+            rich_help_panel=UNTOLD,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, Flag(help="Default: the file's name.", rich_help_panel=FACTS)
+    ] = None,
+    licence: Annotated[
+        str | None, Flag(help="Terms of the weights.", rich_help_panel=FACTS)
+    ] = None,
+    citation: Annotated[str | None, Flag(help="What to cite.", rich_help_panel=FACTS)] = None,
+    data: Annotated[
+        str | None, Flag(help="What it was trained on, in words.", rich_help_panel=FACTS)
+    ] = None,
+    precision: Annotated[
+        str,
+        Flag(
+            metavar="fp32|fp16",
+            help="Of the stored weights; fp16 is half the size.",
+            rich_help_panel=RUN,
+        ),
+    ] = "fp32",
+    device: Annotated[str, Flag(help="Where --probe runs.", rich_help_panel=RUN)] = "auto",
+    overwrite: Annotated[
+        bool, Flag("--overwrite", help="Replace a checkpoint at --out.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
+    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Bring in a model of guided diffusion: its .pt file becomes a checkpoint's folder.
+
+    The architecture is read off the shapes; no code in the file is run. The noise
+    schedule and the cut into attention heads are not in it: give them, or --probe.
+
+    Example: echogen checkpoint import model.pt --out model --probe camus/
+    """
+    from echogen.checkpoints.candidates import Known, settled
+    from echogen.checkpoints.guided import UNKNOWN, ImportFacts, import_guided
+    from echogen.checkpoints.probe import probe_file
+    from echogen.cli.console import ConsoleReporter
+
+    if noise_schedule not in (None, "linear", "cosine"):
+        raise UsageError(f"--noise-schedule {noise_schedule}: expected linear or cosine.")
+    if precision not in ("fp32", "fp16"):
+        raise UsageError(f"--precision {precision}: expected fp32 or fp16.")
+    if num_heads is not None and num_head_channels is not None:
+        raise UsageError("--num-heads and --num-head-channels: give one of them.")
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"{out}: exists already; choose another --out, or --overwrite it.")
+    known = Known(
+        cast(Any, noise_schedule), steps, num_head_channels, num_heads, new_attention_order
+    )
+    probed = None
+    if probe is not None:
+        reporter = ConsoleReporter(quiet)
+        try:
+            probed = probe_file(
+                file, probe, known, image_size=image_size, device=device, reporter=reporter
+            )
+        finally:
+            reporter.close()
+        if not as_json:
+            show_probe(probed)
+        elif not probed.decided:
+            typer.echo(json.dumps(_as_json(out, None, probed)))
+    facts = ImportFacts(
+        name=name or file.stem,
+        licence=licence or UNKNOWN,
+        citation=citation or UNKNOWN,
+        training_data=data or UNKNOWN,
+        image_size=image_size,
+    )
+    info = import_guided(
+        file,
+        out,
+        settled(known) if probed is None else probed.options,
+        facts,
+        probe=None if probed is None else probed.to_dict(),
+        precision=cast(Any, precision),
+        overwrite=overwrite,
+    )
+    if as_json:
+        typer.echo(json.dumps(_as_json(out, info, probed)))
+        return
+    typer.echo(
+        f"{out}: {info.name}, {info.image_size} x {info.image_size}, {info.channels} channels; "
+        f"terms: {info.licence}"
+    )
+    typer.echo(f"next: echogen checkpoint verify {out}; echogen expand --checkpoint {out} ...")
+
+
+def show_probe(probed: "Probe") -> None:
+    """The table of candidates, and what it says."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from echogen.checkpoints.candidates import describe
+
+    levels = sorted(probed.tried[0].errors)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("candidate", overflow="fold")
+    table.add_column("error", justify="right")
+    for sigma in levels:
+        table.add_column(f"at {sigma:g}", justify="right")
+    for row in probed.tried:
+        means = {sigma: sum(errors) / len(errors) for sigma, errors in row.errors.items()}
+        cells = [f"{means[sigma]:.4f}" if sigma in means else "" for sigma in levels]
+        table.add_row(describe(row.options), f"x {row.ratio:.3f}", *cells)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"Mean squared error of the noise predicted in {probed.frames} frames, at noise levels in "
+        "grey levels of [-1, 1]; empty where a candidate was out already.",
+        soft_wrap=True,
+    )
+    if probed.decided:
+        console.print(f"fits: {probed.verdict}", soft_wrap=True)
+
+
+def _as_json(out: Path, info: "CheckpointInfo | None", probed: "Probe | None") -> dict[str, Any]:
+    return {
+        "format": IMPORT_FORMAT,
+        "checkpoint": None if info is None else str(out),
+        "name": None if info is None else info.name,
+        "sha256": None if info is None else info.sha256,
+        "options": None if info is None else info.training["imported"]["options"],
+        "probe": None if probed is None else probed.to_dict(),
+    }
