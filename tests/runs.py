@@ -3,6 +3,7 @@
 Without --kill it makes one run, prints `planned` when painting begins, and exits with the run's
 code. With it, the run is started over and over in a forked child that is killed by SIGKILL after a
 random time, N times in all; whenever a store is complete its hash is printed and the next begins.
+Settings with `n` are those of `sample`, others those of `expand`.
 """
 
 import hashlib
@@ -16,17 +17,17 @@ import time
 from pathlib import Path
 
 import torch
+import zarr  # noqa: F401 (imported before the fork, for speed, as what follows without a use)
+from diffusers import UNet2DModel  # noqa: F401
 
-from echogen import generate
-from echogen.config import load_config
+from echogen import generate, sample
+from echogen.config import load_config, load_sample_config
 from echogen.diffusion import repaint
-from echogen.engine import local  # noqa: F401 (imported before the fork, for speed)
+from echogen.engine import local  # noqa: F401
 from echogen.errors import EchogenError
 from echogen.interrupt import Interrupted
 from echogen.report import Quiet
 from echogen.store import open_store
-
-PIXELS = ("images", "masks", "keep")
 
 
 class Slow:
@@ -55,9 +56,11 @@ class Tell(Quiet):
 def run(settings: dict[str, object]) -> int:
     from echogen.engine import local as engine
 
-    pause = float(os.environ.get("PAUSE", "0"))
-    engine.make_sampler = lambda *_, **__: Slow(pause)  # type: ignore[assignment]
     try:
+        if "n" in settings:
+            return sample.sample(load_sample_config(None, settings), reporter=Tell()).exit_code
+        pause = float(os.environ.get("PAUSE", "0"))
+        engine.make_sampler = lambda *_, **__: Slow(pause)  # type: ignore[assignment]
         return generate.expand(load_config(None, {}, settings), reporter=Tell()).exit_code
     except EchogenError as error:
         print(error, file=sys.stderr)
@@ -69,8 +72,8 @@ def run(settings: dict[str, object]) -> int:
 def digest(path: Path) -> str:
     found = hashlib.sha256()
     with open_store(path) as store:
-        for name in PIXELS:
-            found.update(getattr(store, name)[:].tobytes())
+        for name in store.layout.pixels:
+            found.update(store.pixels(name)[:].tobytes())
         for name in sorted(store.columns):
             found.update(repr(store.columns[name].tolist()).encode())
         found.update(repr((store.complete, store.problems)).encode())

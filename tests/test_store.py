@@ -569,6 +569,87 @@ def test_attributes_must_be_json(tmp_path: Path) -> None:
             zarr_store.root_attributes(tmp_path, bad)
 
 
+def new_generated(path: Path, n: int = 5) -> StoreWriter:
+    columns = {name: v for name, v in planned(n).items() if name not in ("sector", "aspect")}
+    attrs = {**ATTRS, "kind": "generated"}
+    return create_store(
+        path,
+        attrs=attrs,
+        columns=columns,
+        cases=CASES,
+        problems=[],
+        image_shape=(6, 5),
+        shard_size=2,
+    )
+
+
+def generated(n: int) -> dict[str, object]:
+    images = outcome(n, (6, 5), 0)["images"]
+    return {
+        "images": images,
+        "status": np.full(n, Status.DONE),
+        "sha256": [sample_sha256(image) for image in images],  # type: ignore[attr-defined]
+        "sector": np.arange(6 * n).reshape(n, 6),
+        "aspect": np.full(n, 1.2),
+    }
+
+
+def test_generated_images_come_without_masks_and_with_the_fan_found_in_them(
+    tmp_path: Path,
+) -> None:
+    writer = new_generated(tmp_path / "s.zarr")
+    write(writer, 1, **generated(2))
+    with open_store(tmp_path / "s.zarr") as store:
+        assert np.isnan(store.columns["sector"][:2]).all()
+        assert store.columns["sector"][3].tolist() == list(range(6, 12))
+        assert np.isnan(store.columns["aspect"][[0, 1, 4]]).all()
+        assert store.columns["status"].tolist() == [0, 0, 1, 1, 0]
+    write(resume_store(tmp_path / "s.zarr"), 0, **generated(2))
+    write(writer, 2, **generated(1))
+    writer.set_complete()
+    convert_to_h5(tmp_path / "s.zarr", tmp_path / "s.h5")
+    for path in (tmp_path / "s.zarr", tmp_path / "s.h5"):
+        with open_store(path) as store:
+            assert (store.kind, store.attrs["format"], len(store)) == ("generated", 2, 5)
+            np.testing.assert_array_equal(store.images[2:4], generated(2)["images"])
+            assert list(damaged_samples(store)) == []
+            for name in ("masks", "keep"):
+                with pytest.raises(StoreError, match=f"generated images, which have no {name}"):
+                    getattr(store, name)
+    assert set(zarr.open(tmp_path / "s.zarr", mode="r")) == {
+        "images", "samples", "cases", "problems"
+    }  # fmt: skip
+    remove_store(tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_an_expanded_store_says_so_and_stays_in_the_first_format(tmp_path: Path) -> None:
+    fill(new_store(tmp_path / "s.zarr"))
+    file = tmp_path / "s.zarr" / "zarr.json"
+    found = json.loads(file.read_text())
+    root = found["attributes"]["echogen"]
+    assert (root["kind"], root["format"]) == ("expanded", 1)
+    del root["kind"]  # as versions before there was a second kind wrote it
+    file.write_text(json.dumps(found))
+    with open_store(tmp_path / "s.zarr") as store:
+        assert store.kind == "expanded"
+        assert store.masks.shape == store.images.shape
+    root["kind"] = "imagined"
+    file.write_text(json.dumps(found))
+    with pytest.raises(StoreError, match="'kind' must be one of expanded, generated"):
+        open_store(tmp_path / "s.zarr")
+
+
+def test_a_shard_of_the_other_kind_is_refused(tmp_path: Path) -> None:
+    writer = new_generated(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match="a shard holds images, got images, masks, keep"):
+        write(writer, 0, **outcome(2, (6, 5), 0))
+    with pytest.raises(StoreError, match="a shard holds images, masks, keep, got images"):
+        write(new_store(tmp_path / "e.zarr"), 0, **generated(4))
+    with pytest.raises(StoreError, match="missing: sha256; unknown: depth"):
+        write(writer, 0, images=generated(2)["images"], status=[1, 1], depth=[1, 1])
+
+
 def test_importing_the_store_loads_neither_zarr_nor_h5py() -> None:
     script = (
         "import sys, echogen.store;"
