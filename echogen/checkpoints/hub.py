@@ -15,6 +15,8 @@ from echogen.diffusion.checkpoint import file_sha256
 from echogen.errors import CheckpointError
 
 NEWEST = "main"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -117,7 +120,9 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
     what = f"model {card.name}: {file} of {card.repo}"
     endpoint = constants.ENDPOINT
     if isinstance(error, LocalEntryNotFoundError):  # before its base, a file that does not exist
-        if constants.HF_HUB_OFFLINE:
+        if isinstance(error.__cause__, FileMetadataError):
+            line = f"{endpoint} does not answer as the hub does; check HF_ENDPOINT and the proxy"
+        elif constants.HF_HUB_OFFLINE:
             line = (
                 f"HF_HUB_OFFLINE is set, and it is not in the hub's cache "
                 f"({constants.HF_HUB_CACHE}); unset it, or fetch the model where there is a network"
@@ -143,12 +148,12 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
         line = f"the repository has no such file; look at {card.page}"
     elif isinstance(error, HfHubHTTPError):
         line = f"{endpoint} answers {error.response.status_code}; try again later"
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    elif isinstance(error, OSError) and error.errno in _NO_SPACE:
         line = (
             f"no space left for it at {constants.HF_HUB_CACHE}; make room, or set HF_HOME to a "
             "folder on another disk"
         )
-    elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    elif isinstance(error, OSError) and error.errno in _NO_ACCESS:
         line = f"{error.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME"
     else:
         kind = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -246,6 +246,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: the folder exists and `overwrite` is False, or it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -275,8 +276,9 @@ def save_checkpoint(
             _put_in_place(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    except (OSError, SafetensorError) as error:  # a full disk is one or the other
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{folder}: cannot be written ({why})") from error
     return written
 
 
