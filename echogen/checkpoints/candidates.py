@@ -65,14 +65,20 @@ def layout_of(options: GuidedOptions) -> GuidedOptions:
 
 def describe(options: GuidedOptions) -> str:
     """A candidate in a few words."""
-    if options.num_heads is not None:
-        heads = "one head" if options.num_heads == 1 else f"{options.num_heads} heads"
-    else:
-        plural = "" if options.num_head_channels == 1 else "s"
-        heads = f"{options.num_head_channels} channel{plural} a head"
-    order = "new order" if options.new_attention_order else "legacy order"
+    heads, order = words(options)
     parts = [options.noise_schedule, f"{options.steps} steps", heads]
-    return ", ".join(parts if options.num_heads == 1 else [*parts, order])
+    return ", ".join(parts if options.num_heads == 1 else [*parts, f"{order} order"])
+
+
+def words(options: GuidedOptions) -> tuple[str, str]:
+    """The heads of a candidate and the order of attention, which one head does not have."""
+    if options.num_heads == 1:
+        return "one head", ""
+    order = "new" if options.new_attention_order else "legacy"
+    if options.num_heads is not None:
+        return f"{options.num_heads} heads", order
+    plural = "" if options.num_head_channels == 1 else "s"
+    return f"{options.num_head_channels} channel{plural} a head", order
 
 
 def settled(known: Known) -> GuidedOptions:

@@ -152,23 +152,26 @@ def show_probe(probed: "Probe") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from echogen.checkpoints.candidates import describe
+    from echogen.checkpoints.candidates import words
 
     levels = sorted(probed.tried[0].errors)
     table = Table(box=None, pad_edge=False)
-    table.add_column("candidate", overflow="fold")
-    table.add_column("error", justify="right")
-    for sigma in levels:
-        table.add_column(f"at {sigma:g}", justify="right")
+    for column in ("schedule", "steps", "heads", "order"):
+        table.add_column(column, no_wrap=True)
+    for column in ("error", *(f"{sigma:g}" for sigma in levels)):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in probed.tried:
         means = {sigma: sum(errors) / len(errors) for sigma, errors in row.errors.items()}
-        cells = [f"{means[sigma]:.4f}" if sigma in means else "" for sigma in levels]
-        table.add_row(describe(row.options), f"x {row.ratio:.3f}", *cells)
+        cells = [f"{means[sigma]:.3f}" if sigma in means else "" for sigma in levels]
+        heads, order = words(row.options)
+        told = (row.options.noise_schedule, str(row.options.steps), heads, order)
+        table.add_row(*told, f"x {row.ratio:.3f}", *cells)
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"Mean squared error of the noise predicted in {probed.frames} frames, at noise levels in "
-        "grey levels of [-1, 1]; empty where a candidate was out already.",
+        f"Numbered columns: mean squared error of the noise predicted in {probed.frames} frames, "
+        "at that noise level (1 is half the range of grey levels); empty where a candidate was "
+        "out already. error: over the best one's.",
         soft_wrap=True,
     )
     if probed.decided:
