@@ -37,13 +37,12 @@ def leakage_notes(
     trained = _shared(of_plan, of_record.get("trained"))
     notes = []
     if held_out:
-        count, frame_count = len(held_out), sum(len(of_plan[case]) for case in held_out)
-        one = count == 1
+        frame_count = sum(len(of_plan[case]) for case in held_out)
+        they, them = ("it was", "it") if len(held_out) == 1 else ("they were", "them")
         notes.append(
             f"{model} was not trained on {_cases(held_out)}, {counted(frame_count, 'frame')} here: "
-            f"{'it was' if one else 'they were'} held out to judge it on. Whoever trains on copies "
-            f"of {'it' if one else 'them'} can no longer use {'it' if one else 'them'} for that: "
-            f"leave {'it' if one else 'them'} out of this run, or judge on other cases."
+            f"{they} held out to judge it on. Whoever trains on copies of {them} can no longer use "
+            f"{them} for that: leave {them} out of this run, or judge on other cases."
         )
     by_split: dict[str, list[str]] = defaultdict(list)
     for case in trained:
@@ -51,10 +50,11 @@ def leakage_notes(
             if split.lower() not in TRAINING_SPLITS:
                 by_split[split].append(case)
     for split, cases in sorted(by_split.items()):
+        them = "it" if len(cases) == 1 else "them"
         notes.append(
-            f"{model} was trained on {_cases(cases)} of the {split} split: what it paints repeats "
-            f"what it knows of {'it' if len(cases) == 1 else 'them'}, so results on that split "
-            "come out too good. Leave these cases out, or use a model that was not trained on them."
+            f"{model} was trained on {_cases(cases)} of the {split} split, and paints what it has "
+            f"learnt from {them}: results on that split come out too good. Leave {them} out, or "
+            f"use a model that was not trained on {them}."
         )
     return tuple(notes)
 
@@ -63,7 +63,8 @@ def _shared(of_plan: Mapping[str, Iterable[PlannedFrame]], of_record: Any) -> li
     """The plan's cases that show a frame of the record's, sorted."""
     if not isinstance(of_record, Mapping):
         return []
-    known = {str(digest) for digests in of_record.values() for digest in digests}
+    lists = [digests for digests in of_record.values() if isinstance(digests, list)]
+    known = {digest for digests in lists for digest in digests if isinstance(digest, str)}
     return sorted(
         case
         for case, frames in of_plan.items()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_dataset, select
+from echogen.datasets.base import counted
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import (
     EXIT_DONE,
@@ -107,7 +108,7 @@ class TrainReport:
         held_out_cases: how many cases are held out.
         skipped: frames that could not be used, with the reason.
         notes: what else a user should know.
-        done: share of the run, 0 to 1.
+        done: share of the run, 0 to 1; None where a model was only measured.
         step, images, seconds: of the run so far, or where it was only measured, of its model.
         record: the model's training record, without the lists of cases.
         interrupted: the signal's number, or 0.
@@ -122,7 +123,7 @@ class TrainReport:
     held_out_cases: int
     skipped: tuple[Problem, ...]
     notes: tuple[str, ...]
-    done: float
+    done: float | None
     step: int
     images: int
     seconds: float
@@ -163,7 +164,7 @@ def train(
         _check_output(run)
         grid = _grid(run.recipe)
         cache = run.output / FRAMES
-        if _first_process():
+        if first_process():
             prepared = prepare_frames(
                 dataset,
                 keys,
@@ -258,11 +259,14 @@ def _grid(recipe: "TrainConfig") -> Grid:
 
 def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "ModelFacts":
     from echogen.training.export import ModelFacts
+    from echogen.training.options import held_out_count
 
     source, terms, packed = dataset.provenance, run.terms, prepared.packed
+    cases = len(set(packed.case_ids))
     counts = (
-        f"{len(packed.frame_ids):,} frames of {len(set(packed.case_ids)):,} cases of "
-        f"{source.root_name} ({source.format} layout)"
+        f"{counted(len(packed.frame_ids), 'frame')} of {counted(cases, 'case')} of "
+        f"{source.root_name} ({source.format} layout), "
+        f"{held_out_count(run.options.held_out, cases)} of the cases held out"
     )
     selection = run.dataset.model_dump(mode="json", exclude={"format", "labels"})
     return ModelFacts(
@@ -319,7 +323,7 @@ def _report(out: Path, prepared: PreparedFrames) -> TrainReport:
         held_out_cases=len(record.get("held_out_cases", ())),
         skipped=prepared.problems,
         notes=prepared.notes,
-        done=1.0,
+        done=None,
         step=int(record.get("step", 0)),
         images=int(record.get("images_seen", 0)),
         seconds=float(record.get("seconds", 0.0)),
@@ -327,7 +331,7 @@ def _report(out: Path, prepared: PreparedFrames) -> TrainReport:
     )
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
     """Whether this is the process that writes, of those that a launcher such as accelerate's
     started.
     """
@@ -337,7 +341,7 @@ def _first_process() -> bool:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One run at a time in a folder; its first process holds the lock for all."""
-    if not _first_process():
+    if not first_process():
         yield
         return
     with store_lock(out):

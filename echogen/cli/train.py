@@ -165,19 +165,21 @@ def train(
     Example: echogen train --in camus/ --out my-model/ --hours 2
     """
     from echogen.cli.console import ConsoleReporter
-    from echogen.train import measure
+    from echogen.train import first_process, measure
     from echogen.train import train as run_training
     from echogen.training.tell import Console
     from echogen.training.tell import Quiet as NoSteps
 
     run = _run_from_flags(ctx)
+    quiet = quiet or not first_process()
     reporter, steps_reporter = ConsoleReporter(quiet), NoSteps() if quiet else Console()
     try:
         done = (measure if report else run_training)(run, reporter, steps_reporter)
     finally:
         reporter.close()
         steps_reporter.close()
-    _show(done, as_json)
+    if first_process():
+        _show(done, as_json)
     raise typer.Exit(done.exit_code)
 
 
@@ -291,11 +293,12 @@ def _show(report: "TrainReport", as_json: bool) -> None:
     held_out = (
         f"{report.held_out_cases} cases held out" if report.held_out_cases else "none held out"
     )
+    share = "" if report.done is None else f" ({report.done:.0%} of the run)"
     rows = [
         ("run", report.output),
         ("frames", f"{report.frames:,} of {report.cases:,} cases, {held_out}"),
         ("trained", f"{report.step:,} steps, {report.images:,} images, "
-         f"{duration(report.seconds)} ({report.done:.0%} of the run)"),
+         f"{duration(report.seconds)}{share}"),
     ]  # fmt: skip
     if report.checkpoint:
         rows += [
@@ -309,7 +312,7 @@ def _show(report: "TrainReport", as_json: bool) -> None:
     _table(rows)
     _list("skipped", [problem.reason for problem in report.skipped])
     _list("note", list(report.notes))
-    if report.interrupted or report.done < 1:
+    if report.done is not None and report.done < 1:
         typer.echo("next: give the same command again; it goes on where it stopped.")
     elif report.checkpoint:
         out = shlex.quote(report.output)
