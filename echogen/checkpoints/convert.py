@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from echogen.checkpoints.guided import GuidedOptions, ImportFacts, import_guided, read_guided
+from echogen.checkpoints.guided import GuidedOptions, ImportFacts, import_guided
 from echogen.checkpoints.registry import ModelCard
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import CheckpointError
-from echogen.report import Reporter
-
-if TYPE_CHECKING:
-    from echogen.checkpoints.probe import Probe
 
 
 def convert_file(
@@ -65,26 +61,3 @@ def card_options(card: ModelCard) -> GuidedOptions:
         return GuidedOptions(**given)
     except TypeError as error:
         raise CheckpointError(f"card of {card.name}: guided: {error}") from error
-
-
-def probe_file(file: Path, dataset: Path, image_size: int | None, reporter: Reporter) -> "Probe":
-    """Measures on a dataset's frames what the shapes in a file do not tell.
-
-    Args:
-        file: `.pt`.
-        dataset: in any layout that echogen reads; labels are not needed.
-        image_size: the model's; None takes the usual one of its architecture.
-        reporter: told how far it is.
-
-    Raises:
-        CheckpointError: the file is no model of guided diffusion.
-        DatasetError, UsageError: there are no frames to measure on.
-    """
-    from echogen.checkpoints.guided_unet import read_architecture
-    from echogen.checkpoints.probe import frames_needed, probe
-    from echogen.frames import few_frames
-
-    state = read_guided(file)
-    size = image_size or read_architecture(state).usual_image_size
-    packed = few_frames(dataset, frames_needed(size), (size, "stretch"), reporter)
-    return probe(state, packed.frames, reporter=reporter)

@@ -7,6 +7,7 @@ records what was fetched; a later download must be the same file, also where no 
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +67,13 @@ class Downloaded:
         }
 
 
-def download(name: str, *, probe: Path | None = None, reporter: Reporter = QUIET) -> Downloaded:
+def download(
+    name: str,
+    *,
+    probe: Path | None = None,
+    reporter: Reporter = QUIET,
+    show_probe: "Callable[[Probe], None]" = lambda _: None,
+) -> Downloaded:
     """Fetch a known model, unless it is here and whole.
 
     Args:
@@ -74,6 +81,7 @@ def download(name: str, *, probe: Path | None = None, reporter: Reporter = QUIET
         probe: a dataset, to measure on its frames what a foreign file's shapes do not tell; None
             takes the card's word.
         reporter: hears what is done.
+        show_probe: called with what was measured, also where it does not decide.
 
     Raises:
         CheckpointError: no such model; it cannot be fetched, is not what was expected, or cannot
@@ -94,7 +102,7 @@ def download(name: str, *, probe: Path | None = None, reporter: Reporter = QUIET
     reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
     folder = checkpoints_home() / card.name
     if card.kind == "guided":
-        info, probed = _foreign(card, folder, probe, reporter)
+        info, probed = _foreign(card, folder, probe, reporter, show_probe)
     else:
         info, probed = _ours(card, folder), None
     return Downloaded(card.name, folder, True, info.sha256, info.licence, probed)
@@ -117,17 +125,22 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
 
 
 def _foreign(
-    card: ModelCard, folder: Path, dataset: Path | None, reporter: Reporter
+    card: ModelCard,
+    folder: Path,
+    dataset: Path | None,
+    reporter: Reporter,
+    show_probe: "Callable[[Probe], None]",
 ) -> "tuple[CheckpointInfo, Probe | None]":
-    from echogen.checkpoints.convert import convert_file, probe_file
+    from echogen.checkpoints.convert import convert_file
+    from echogen.checkpoints.probe import probe_file
 
     fetched = fetch(card, card.file, *_expected(card))
     probed, table = None, None
     if dataset is not None:
-        probed = probe_file(fetched.path, dataset, card.image_size, reporter)
+        probed = probe_file(fetched.path, dataset, image_size=card.image_size, reporter=reporter)
+        show_probe(probed)
         options = {k: v for k, v in asdict(probed.options).items() if v is not None}
         card, table = replace(card, guided=options), probed.to_dict()
-        reporter.tell(f"model {card.name}: {probed.verdict}")
     elif not card.guided.get("verified", True):
         reporter.tell(
             f"model {card.name}: its noise schedule and heads are as its authors' configuration "

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from echogen.cli.checkpoint_import import import_, show_probe
+
 if TYPE_CHECKING:
     from echogen.checkpoints.describe import Description
     from echogen.checkpoints.registry import ModelCard
@@ -62,7 +64,8 @@ def download(
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the client is imported
     reporter = ConsoleReporter(quiet)
     try:
-        done = fetch(name, probe=probe, reporter=reporter)
+        show = (lambda _: None) if as_json else show_probe
+        done = fetch(name, probe=probe, reporter=reporter, show_probe=show)
     finally:
         reporter.close()
     if as_json:
@@ -71,6 +74,9 @@ def download(
     if done.folder is not None:
         typer.echo(f"{done.name}: {done.folder}")
     typer.echo(f"next: echogen expand --checkpoint {done.name} --in DATASET --out STORE.zarr")
+
+
+checkpoint.command("import", no_args_is_help=True)(import_)
 
 
 @checkpoint.command("info", no_args_is_help=True)
