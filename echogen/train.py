@@ -157,6 +157,7 @@ def train(
         Interrupted: by a signal before the first step, or by a second one.
     """
     from echogen.training import loop
+    from echogen.training.options import held_out_count
 
     run.options.check()
     dataset, keys = _list(run, reporter)
@@ -194,6 +195,7 @@ def train(
         report = _report(run.output, prepared)
         return replace(
             report,
+            held_out_cases=held_out_count(run.options.held_out, report.cases),
             skipped=(*dataset.problems(run.dataset), *report.skipped),
             done=done,
             step=progress.step,

@@ -286,17 +286,16 @@ def _show(report: "TrainReport", as_json: bool) -> None:
     import json
 
     from echogen.cli.console import _list, _table, duration
+    from echogen.datasets.base import counted
 
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
-    held_out = (
-        f"{report.held_out_cases} cases held out" if report.held_out_cases else "none held out"
-    )
     share = "" if report.done is None else f" ({report.done:.0%} of the run)"
     rows = [
         ("run", report.output),
-        ("frames", f"{report.frames:,} of {report.cases:,} cases, {held_out}"),
+        ("frames", f"{counted(report.frames, 'frame')} of {counted(report.cases, 'case')}, "
+         f"{counted(report.held_out_cases, 'case')} held out"),
         ("trained", f"{report.step:,} steps, {report.images:,} images, "
          f"{duration(report.seconds)}{share}"),
     ]  # fmt: skip
