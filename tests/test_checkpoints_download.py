@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import COMMIT, Hub, serve
+from typer.testing import CliRunner
 
 from echogen.checkpoints.download import download
 from echogen.checkpoints.registry import checkpoints_home, find_card, local_folder
+from echogen.cli import app
 from echogen.diffusion.checkpoint import WEIGHTS, file_sha256, read_info, verify_checkpoint
 from echogen.errors import CheckpointError
 
@@ -252,31 +254,49 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         timeout=120,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "NO_PROXY": "127.0.0.1,localhost",
-            **environment,
-        },
+        env={**os.environ, "NO_PROXY": "127.0.0.1,localhost", **environment},
         check=False,
     )
 
 
 def test_the_clients_own_variables_are_obeyed(hub: Hub, tmp_path: Path) -> None:
     places = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
-    done = command("-m", "echogen", "checkpoint", "download", NAME, "--json", **places)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["folder"] == str(checkpoints_home() / NAME)
-    assert list((tmp_path / "home" / "hub").rglob(FILE))
-    shutil.rmtree(tmp_path / "home")
-    shutil.rmtree(checkpoints_home())
-    done = command(
-        "-m", "echogen", "checkpoint", "download", NAME, **places, HF_HUB_OFFLINE="1"
-    )  # fmt: skip
+    download_it = ("-m", "echogen", "checkpoint", "download", NAME)
+    done = command(*download_it, **places, HF_HUB_OFFLINE="1")
     assert done.returncode == 4
-    assert done.stderr.splitlines()[-1].startswith("echogen: model echogains-camus:")
+    assert done.stderr.splitlines()[-1].startswith(f"echogen: model {NAME}: {FILE} of {REPO}: ")
     assert "HF_HUB_OFFLINE is set" in done.stderr
     assert "Traceback" not in done.stderr
+    assert hub.log == []
+    code = (
+        "from echogen.checkpoints.hub import fetch\n"
+        "from echogen.checkpoints.registry import find_card\n"
+        f"print(fetch(find_card({NAME!r}), {FILE!r}).path)"
+    )
+    done = command("-c", code, **places)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "home" / "hub")
+    again = command("-c", code, **places, HF_HUB_OFFLINE="1")
+    assert again.stdout == done.stdout
+
+
+def test_the_command_tells_terms_where_it_is_and_what_to_do_next(hub: Hub) -> None:
+    done = CliRunner().invoke(app, ["checkpoint", "download", NAME])
+    assert done.exit_code == 0
+    assert "CC BY-NC-SA 4.0. Cite: G. Van De Vyver" in done.stderr
+    assert "were not measured; --probe DATASET measures them" in done.stderr
+    assert f"{NAME}: {checkpoints_home() / NAME}" in done.stdout
+    assert f"next: echogen expand --checkpoint {NAME}" in done.stdout
+    done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--json"])
+    assert json.loads(done.stdout)["fresh"] is False
+
+
+def test_a_probe_that_cannot_decide_makes_nothing(hub: Hub, dataset: Path) -> None:
+    done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--probe", str(dataset)])
+    assert isinstance(done.exception, CheckpointError)
+    assert "denoises these frames under none" in str(done.exception)
+    assert "legacy" in done.stdout  # the table
+    assert local_folder(find_card(NAME)) is None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from echogen.checkpoints.verify import Verification
 
 Flag = typer.Option
+LIST_FORMAT = 1
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.")]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.")]
 Model = Annotated[
@@ -116,11 +117,10 @@ def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
     """The end of `echogen checkpoint list`."""
     from echogen.checkpoints.registry import local_folder
-    from echogen.report import REPORT_FORMAT
 
     rows = [_listed(card, number == 0) for number, card in enumerate(cards)]
     if as_json:
-        typer.echo(json.dumps({"format": REPORT_FORMAT, "models": rows}))
+        typer.echo(json.dumps({"format": LIST_FORMAT, "models": rows}))
         return
     from rich.table import Table
 
@@ -143,11 +143,9 @@ def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
 
 def show_card(card: "ModelCard", as_json: bool) -> None:
     """What is known of a model that is not here."""
-    from echogen.report import REPORT_FORMAT
-
     row = _listed(card, False)
     if as_json:
-        typer.echo(json.dumps({"format": REPORT_FORMAT, **row}))
+        typer.echo(json.dumps({"format": LIST_FORMAT, **row}))
         return
     _rows(
         [
