@@ -167,7 +167,11 @@ class StoreConfig(_Strict):
 
 
 class ExpandConfig(_Strict):
-    """Everything `echogen expand` can be told."""
+    """Everything `echogen expand` can be told.
+
+    `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
+    foreign file: see `echogen.checkpoints.resolve`.
+    """
 
     input: Path
     output: Path

@@ -14,7 +14,9 @@ def bench(
         Path | None, Flag("--in", help="Dataset folder, to estimate what it would take.")
     ] = None,
     copies: Annotated[int | None, Flag(help="Generated variants a frame (default: 4).")] = None,
-    checkpoint: Annotated[str | None, Flag(help="Model folder (default: builtin).")] = None,
+    checkpoint: Annotated[str | None, Flag(metavar="NAME|FOLDER|FILE.pt", help="As in expand.")] = (
+        None
+    ),
     sampler: Annotated[str | None, Flag(metavar="NAME", help="As in expand.")] = None,
     preset: Annotated[str | None, Flag(metavar="NAME", help="As in expand.")] = None,
     config: Annotated[Path | None, Flag(help="Settings as TOML; flags win over it.")] = None,

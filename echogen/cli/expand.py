@@ -85,7 +85,12 @@ def expand(
         ),
     ] = None,
     checkpoint: Annotated[
-        str | None, Flag(help="Model folder (default: builtin).", rich_help_panel=PAINT)
+        str | None,
+        Flag(
+            metavar="NAME|FOLDER|FILE.pt",
+            help="Model (default: builtin); echogen checkpoint list has the names.",
+            rich_help_panel=PAINT,
+        ),
     ] = None,
     sampler: Annotated[
         str | None, Flag(metavar="langevin|repaint", help="How to paint.", rich_help_panel=PAINT)
