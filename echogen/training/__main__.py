@@ -56,6 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="between lines of the log (default: %(default)s)")  # fmt: skip
     add("--samples", type=int, default=defaults.samples, help="generated images in a picture "
         "(default: %(default)s)")  # fmt: skip
+    add("--sample-steps", type=int, default=defaults.sample_steps, help="network evaluations for "
+        "each of them (default: %(default)s)")  # fmt: skip
+    add("--inpainted", type=int, default=defaults.inpainted, help="held-out frames in a picture of "
+        "inpainting (default: %(default)s)")  # fmt: skip
     add("--compared", type=int, default=defaults.compared, help="samples compared with training "
         "frames at the end (default: %(default)s)")  # fmt: skip
     add("--tensorboard", action="store_true", help="scalars and pictures for TensorBoard, too")
@@ -104,6 +108,8 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
         save_every=flags.save_every,
         log_every=flags.log_every,
         samples=flags.samples,
+        sample_steps=flags.sample_steps,
+        inpainted=flags.inpainted,
         compared=flags.compared,
         tensorboard=flags.tensorboard,
     )

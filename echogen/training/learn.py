@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echogen.errors import EngineError
 from echogen.training.augment import PARAMETERS
-from echogen.training.batches import Batch
+from echogen.training.batches import Batch, step_seed
 from echogen.training.config import OptimiserConfig, TrainConfig
 from echogen.training.loss import Objective, noised
 from echogen.training.network import VariedUNet, make_average
@@ -42,6 +42,11 @@ def learning_rate(config: OptimiserConfig, step: int, done: float) -> float:
     warm = min((step + 1) / max(config.warmup_steps, 1), 1.0)
     decay = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
     return config.learning_rate * warm * decay
+
+
+def seed_dropout(config: TrainConfig, step: int, process: int) -> None:
+    """Dropout takes its numbers from torch's own generator: seeded anew at each step."""
+    torch.manual_seed(step_seed(config.seed, step) + process)
 
 
 def gradients(

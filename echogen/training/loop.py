@@ -16,7 +16,7 @@ from echogen.training.data import PackedFrames
 from echogen.training.evaluate import Measured, evaluate, measure
 from echogen.training.export import CHECKPOINT, ModelFacts, export
 from echogen.training.job import PICTURES, Job
-from echogen.training.learn import gradients, learning_rate, update
+from echogen.training.learn import gradients, learning_rate, seed_dropout, update
 from echogen.training.machine import open_machine, precision_of
 from echogen.training.meter import Meter
 from echogen.training.network import follow
@@ -73,6 +73,7 @@ def train(
             while options.done(progress) < 1 and not meter.stopped:
                 # --- one step
                 batch = next(batches)
+                seed_dropout(config, progress.step, machine.process_index)
                 rate = learning_rate(config.optimiser, progress.step, options.done(progress))
                 loss = gradients(run.model, batch, run.objective, machine,
                                  config.optimiser.batch_size, options.micro_batch)  # fmt: skip
