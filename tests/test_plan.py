@@ -1,13 +1,14 @@
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import make_config, write_nifti
 
 from echogen import planner
-from echogen.datasets import open_dataset
+from echogen.datasets import image_digest, open_dataset
 from echogen.errors import DatasetError, PlanError
 from echogen.plan import Plan, load_plan, sample_seed, save_plan
 from echogen.planner import build_plan
@@ -77,6 +78,35 @@ def test_digest_tells_seed_and_file_content(settings: dict[str, object], own_dat
         own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz",
     )
     assert plan_of(settings, input=str(own_dataset)).digest != before.digest
+
+
+def test_frames_carry_the_start_of_their_pixels_digest(settings: dict[str, object]) -> None:
+    plan = plan_of(settings)
+    dataset = open_dataset(str(settings["input"]))
+    expected = [image_digest(dataset.read(key).image)[:12] for key in list(dataset.keys())]
+    assert [frame.digest for frame in plan.frames] == expected
+
+
+def test_notes_and_pixel_digests_do_not_change_the_plans_digest(
+    settings: dict[str, object],
+) -> None:
+    """They tell of other things, and a store begun without them must go on."""
+    plan = plan_of(settings)
+    bare = tuple(replace(frame, digest="") for frame in plan.frames)
+    told = replace(plan, notes=("something",), frames=bare)
+    assert told.digest == plan.digest
+    moved = replace(plan, rows=plan.rows[1:])
+    assert moved.digest != plan.digest
+
+
+def test_a_plan_from_before_pixel_digests_can_be_read(settings: dict[str, object]) -> None:
+    plan = plan_of(settings)
+    data = plan.to_dict()
+    for frame in data["frames"]:
+        del frame["digest"]
+    again = Plan.from_dict(data)
+    assert {frame.digest for frame in again.frames} == {""}
+    assert again.digest == plan.digest
 
 
 def test_a_draw_that_never_succeeds_is_rejected_and_not_an_original(
