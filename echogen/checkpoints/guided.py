@@ -8,6 +8,7 @@ where it came from and what was not certain.
 import hashlib
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,13 +77,11 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a guided-diffusion model's .pt file.")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{file}: {_why_not_unpickled(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{file}: not a readable PyTorch file, or truncated ({_line(error)}); fetch it again."
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickles, before they are refused
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: {_why_not_read(error)}") from error
     state = _unwrapped(loaded, file)
     wrong = [
         name
@@ -199,14 +198,14 @@ def _described(value: Any) -> str:
     return f"an empty {type(value).__name__}" if value == {} else f"a {type(value).__name__}"
 
 
-def _why_not_unpickled(error: Exception) -> str:
-    asked = re.search(r"(?:GLOBAL|global:?|type) ([\w.]+\.[\w.]+)", str(error))
+def _why_not_read(error: Exception) -> str:
+    asked = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error))
     if asked:
         return (
-            f"asks to run or build {asked[1]} while it is read, which weights never need; refused. "
+            f"asks for {asked[1] or asked[2]} while it is read, which weights never need; refused. "
             "Have its authors save the state dict alone."
         )
-    return "not a file of PyTorch weights, or damaged; fetch it again."
+    return "not a readable file of PyTorch weights, or truncated; fetch it again."
 
 
 def _check_channels(architecture: GuidedArchitecture) -> None:
@@ -260,7 +259,3 @@ def _card(
             "",
         ]
     )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

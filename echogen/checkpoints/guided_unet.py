@@ -107,12 +107,18 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
             f"not a model of guided diffusion: {', '.join(absent)} missing; expected the state "
             "dict of its U-Net."
         )
+    present = {".".join(name.split(".")[:2]) for name in state}
+    if silent := [n for n in range(inputs) if f"input_blocks.{n}" not in present]:
+        raise CheckpointError(
+            f"input_blocks.{silent[0]} has no weights (halving the size by pooling): diffusers' "
+            "UNet2DModel cannot express it."
+        )
     rising = [_rising(state, number) for number in range(outputs)]
     levels = 1 + sum(kind is not None for kind in rising)
-    if outputs % levels or inputs != 1 + levels * (outputs // levels) - 1:
+    if inputs != outputs or outputs % levels:
         raise CheckpointError(
-            f"{inputs} input and {outputs} output blocks, {levels - 1} of which double the size: "
-            "not a U-Net of guided diffusion that resamples by convolutions or residual blocks."
+            f"{inputs} input and {outputs} output blocks on {levels} levels: not a U-Net of guided "
+            "diffusion."
         )
     blocks = outputs // levels - 1
     firsts = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(levels)]
@@ -217,11 +223,8 @@ def scheduler_config(learned_variance: bool, options: GuidedOptions) -> Json:
     }
     if options.noise_schedule == "linear":
         scale = 1000 / max(options.steps, 1)
-        config |= {
-            "beta_schedule": "linear",
-            "beta_start": 1e-4 * scale,
-            "beta_end": 0.02 * scale,
-        }
+        config |= {"beta_schedule": "linear"}
+        config |= {"beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
     elif options.noise_schedule == "cosine":
         config |= {"beta_schedule": "squaredcos_cap_v2"}
     else:
@@ -229,6 +232,8 @@ def scheduler_config(learned_variance: bool, options: GuidedOptions) -> Json:
             f"noise schedule: expected linear or cosine, got {options.noise_schedule!r}"
         )
     try:
+        if options.steps < 1:
+            raise CheckpointError("no steps")
         schedule_from_config(config)
     except CheckpointError as error:
         raise CheckpointError(
@@ -301,9 +306,11 @@ def convert_guided(
 
 def _names(architecture: GuidedArchitecture) -> Iterator[tuple[str, str]]:
     """Every module with weights: its name there and here; skip connections may be absent."""
-    yield from [("time_embed.0", "time_embedding.linear_1")]
-    yield from [("time_embed.2", "time_embedding.linear_2")]
-    yield from [("input_blocks.0.0", "conv_in"), ("out.0", "conv_norm_out"), ("out.2", "conv_out")]
+    yield "time_embed.0", "time_embedding.linear_1"
+    yield "time_embed.2", "time_embedding.linear_2"
+    yield "input_blocks.0.0", "conv_in"
+    yield "out.0", "conv_norm_out"
+    yield "out.2", "conv_out"
     levels, blocks = len(architecture.channels), architecture.blocks
     number = 1
     for level in range(levels):
