@@ -287,7 +287,7 @@ class _Bench:
         noisy = x.to(network.device, network.dtype, memory_format=torch.channels_last)
         with torch.inference_mode():
             output = network.network(noisy, torch.full((len(x),), t, dtype=torch.float32))
-        error = output[:, : x.shape[1]].float().cpu().numpy() - noise
+        error = output[:, : x.shape[1]].double().cpu().numpy() - noise
         means = [float(mean) for mean in (error**2).mean(axis=(1, 2, 3))]
         if not all(0.0 < mean < math.inf for mean in means):
             raise CheckpointError(
