@@ -14,7 +14,6 @@ images. Writes results/unconditional.json.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,14 +85,14 @@ def real_frames(data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
         return store.images[:], store.columns["case_id"]
 
 
-def drawn(name: str, count: int, cache: Path) -> tuple[np.ndarray, float | None]:
-    """(count, S, S) images of a sampler, and the seconds they took; None where they were kept."""
+def drawn(name: str, count: int, cache: Path) -> np.ndarray:
+    """(count, S, S) images of a sampler, drawn or kept."""
     file = cache / f"{name}-{count}.npy"
     if file.exists():
-        return np.load(file), None
+        return np.load(file)
     denoiser, sampler = load_checkpoint("builtin", "cpu", "auto"), SAMPLERS[name][1]()
     side = denoiser.image_size
-    began, images = time.monotonic(), []
+    images = []
     for start in range(0, count, BATCH):
         numbers = range(start + 1, min(start + BATCH, count) + 1)
         seeds = [sample_seed(0, f"generated_{number:06d}", 1) for number in numbers]
@@ -102,7 +101,7 @@ def drawn(name: str, count: int, cache: Path) -> tuple[np.ndarray, float | None]
         images.append(to_uint8(sampler(denoiser, empty, kept, SampleNoise(seeds))[:, 0].numpy()))
     made = np.concatenate(images)
     np.save(file, made)
-    return made, time.monotonic() - began
+    return made
 
 
 def measured(images: np.ndarray, found_in: Path) -> dict[str, np.ndarray]:
@@ -262,12 +261,10 @@ def main() -> None:
     if flags.out.exists():
         report["samplers"] = json.loads(flags.out.read_text())["samplers"]
     for name in flags.samplers.split(","):
-        images, seconds = drawn(name, flags.count, flags.cache)
+        images = drawn(name, flags.count, flags.cache)
         table = measured(images, flags.cache / f"{name}-{flags.count}.npz")
-        before = report["samplers"].get(name, {}).get("seconds")
         entry = {
             "evaluations": SAMPLERS[name][0],
-            "seconds": before if seconds is None else round(seconds, 1),
             **summary(images, table, np.arange(len(images))),
             **compared(images, table, np.arange(len(images)), real, of_real, cases),
         }

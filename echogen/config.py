@@ -131,7 +131,7 @@ class DpmConfig(_Strict):
     """
 
     name: Literal["dpm"] = "dpm"
-    steps: int = Field(default=40, ge=2)
+    steps: int = Field(default=25, ge=2)
     eta: float = Field(default=1.0, ge=0, le=1)
     order: Literal[1, 2] = 2
     sigma_min: float = Field(default=0.01, gt=0)
@@ -251,9 +251,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 SAMPLE_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"sampler": {"steps": 25}},
+    "fast": {"sampler": {"steps": 15}},
     "balanced": {},
-    "high": {"sampler": {"steps": 80}},
+    "high": {"sampler": {"steps": 40}},
 }
 
 

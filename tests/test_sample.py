@@ -120,6 +120,22 @@ def test_a_fan_is_found_whatever_the_shape_of_a_pixel(aspect: float) -> None:
     assert known.aspect == aspect
 
 
+def test_a_dark_band_below_the_apex_does_not_cut_it_off() -> None:
+    rows, cols = np.indices((128, 128)) + 0.5
+    radius, angle = np.hypot(rows, cols - 64), np.arctan2(cols - 64, rows)
+    fan = (radius < 126) & (abs(angle) < 0.5)
+    image = np.where(fan, 90, 0).astype(np.uint8)
+    ring = fan & (radius > 12) & (radius < 20)
+    image[ring] = 0
+    found = fit_fan(image, 1.0)
+    assert found is not None
+    assert found.sector.radius_near == 0
+    image[fan & (radius < 20)] = 0
+    truncated = fit_fan(image, 1.0)
+    assert truncated is not None
+    assert truncated.sector.radius_near == pytest.approx(20, abs=1.5)
+
+
 def test_no_fan_is_found_where_there_is_none_or_much_lies_outside() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     assert fit_fan(noise) is None
@@ -315,6 +331,7 @@ def test_the_sheet_shows_the_images_in_order(given: dict[str, object], tmp_path:
     with open_store(Path(report.output)) as store:
         write_sheet(store, tmp_path / "again.png", 3)
     assert (tmp_path / "again.png").read_bytes() == sheet.read_bytes()
+    assert not list(tmp_path.glob(".*"))
     sheet.unlink()
     again = sample(config(given), sheet=sheet)
     assert again.painted == 0

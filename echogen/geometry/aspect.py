@@ -1,24 +1,28 @@
 """The fan of an image whose pixels' shape is unknown, such as a generated one.
 
 A frame that was stretched to a square shows its fan as an ellipse, which no fan fits on square
-pixels. The aspect at which one fits best is therefore fitted, too: at a few values, then at the top
+pixels. The aspect at which one fits best is therefore fitted, too: uphill in steps, then at the top
 of the parabola through the best three.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import DatasetError
-from echogen.geometry.fit import agreement, filled_foreground, fit_sector
+from echogen.geometry.fit import background_level, filled_foreground, fit_sector
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, sector_on_grid
 
-ASPECTS = (0.75, 0.9, 1.05, 1.2, 1.35, 1.5)
-"""Tried first; the frames of CAMUS, stretched to a square, lie between 1.0 and 1.42."""
+START, STEP = 1.2, 0.2
+"""Tried first, and how far apart; most frames of CAMUS, stretched to a square, lie near 1.2."""
+NARROWEST, WIDEST = 0.5, 2.0
 MOST_OUTSIDE = 0.01
 """A fan that leaves more than this share of the foreground outside is not taken for the image's."""
+
+SHOWN = 0.25
+"""From this share of bright pixels on, what lies nearer than the near arc belongs to the fan."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class FittedFan:
     agreement: float
     outside: float
 
-    def mask(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """(rows, cols) bool, True in the fan."""
-        return self.sector.mask(shape, (1.0, self.aspect))
+        return self.sector.mask((shape[0], shape[1]), (1.0, self.aspect))
 
     def on_grid(self) -> npt.NDArray[np.float32]:
         """(6,) the fan as the store records it: pixels whose centres are whole numbers, radians."""
@@ -53,33 +57,56 @@ def fit_fan(image: npt.NDArray[np.uint8], aspect: float | None = None) -> Fitted
         image: (H, W) uint8, apex up.
         aspect: width of a pixel over its height; None where that is unknown, and fitted.
     """
-    if aspect is not None:
-        best = _fit(image, aspect)
-    else:
-        found = [_fit(image, tried) for tried in ASPECTS]
-        best = max(found, key=lambda fan: fan.agreement if fan else 0.0)
-        refined = _fit(image, _top([fan.agreement if fan else 0.0 for fan in found]))
-        if best and refined and refined.agreement > best.agreement:
-            best = refined
-    return best if best and best.outside <= MOST_OUTSIDE else None
+    filled = filled_foreground(image)
+    best = _fit(image, filled, aspect) if aspect is not None else _climb(image, filled)
+    return _to_apex(best, image) if best and best.outside <= MOST_OUTSIDE else None
 
 
-def _fit(image: npt.NDArray[np.uint8], aspect: float) -> FittedFan | None:
-    spacing = (1.0, aspect)
+def _climb(image: npt.NDArray[np.uint8], filled: npt.NDArray[np.bool_]) -> FittedFan | None:
+    """The fan at the aspect at which it agrees best, going up from `START`."""
+    tried: dict[int, FittedFan | None] = {}
+
+    def at(step: int) -> float:
+        if step not in tried:
+            tried[step] = _fit(image, filled, START + step * STEP)
+        fan = tried[step]
+        return fan.agreement if fan else 0.0
+
+    here = 0
+    while NARROWEST < START + here * STEP < WIDEST:
+        better = max((here - 1, here, here + 1), key=at)
+        if at(better) <= at(here):
+            break
+        here = better
+    aspect = START + STEP * (here + _top(at(here - 1), at(here), at(here + 1)))
+    found = [*tried.values(), _fit(image, filled, aspect)]
+    return max(found, key=lambda fan: fan.agreement if fan else 0.0)
+
+
+def _to_apex(fan: FittedFan, image: npt.NDArray[np.uint8]) -> FittedFan:
+    """The fan up to its apex, where not all that lies nearer than its arc is black.
+
+    A dark band below the apex parts it from the foreground, which then begins below the band.
+    """
+    whole = replace(fan, sector=replace(fan.sector, radius_near=0.0))
+    nearer = whole.mask(image.shape) & ~fan.mask(image.shape)
+    bright = image[nearer] > background_level(image)
+    return whole if nearer.any() and bright.mean() > SHOWN else fan
+
+
+def _fit(
+    image: npt.NDArray[np.uint8], filled: npt.NDArray[np.bool_], aspect: float
+) -> FittedFan | None:
     try:
-        sector = fit_sector([image], spacing)
+        sector = fit_sector([image], (1.0, aspect))
     except DatasetError:
         return None
-    fan, filled = sector.mask((image.shape[0], image.shape[1]), spacing), filled_foreground(image)
-    outside = float((filled & ~fan).sum() / filled.sum())
-    return FittedFan(sector, aspect, agreement(sector, image, spacing), outside)
+    fan = sector.mask((image.shape[0], image.shape[1]), (1.0, aspect))
+    agreement = float((fan & filled).sum() / (fan | filled).sum())
+    return FittedFan(sector, aspect, agreement, float((filled & ~fan).sum() / filled.sum()))
 
 
-def _top(values: list[float]) -> float:
-    """The aspect at the top of the parabola through the largest value and its neighbours."""
-    best = min(max(int(np.argmax(values)), 1), len(ASPECTS) - 2)
-    before, here, after = values[best - 1 : best + 2]
+def _top(before: float, here: float, after: float) -> float:
+    """Where the parabola through three values has its top, in steps from the middle one."""
     bend = before - 2.0 * here + after
-    step = ASPECTS[best] - ASPECTS[best - 1]
-    shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
-    return ASPECTS[best] + step * min(max(shift, -1.0), 1.0)
+    return min(max(0.5 * (before - after) / bend, -1.0), 1.0) if bend < 0 else 0.0
