@@ -16,7 +16,12 @@ from typer.testing import CliRunner
 from echogen.checkpoints.download import download
 from echogen.checkpoints.registry import checkpoints_home, find_card, local_folder
 from echogen.cli import app
-from echogen.diffusion.checkpoint import WEIGHTS, file_sha256, read_info, verify_checkpoint
+from echogen.diffusion.checkpoint import (
+    WEIGHTS,
+    file_sha256,
+    read_info,
+    verify_checkpoint,
+)
 from echogen.errors import CheckpointError
 
 TINY = Path(__file__).parent / "data" / "guided_diffusion_tiny.pt"
@@ -289,14 +294,6 @@ def test_the_command_tells_terms_where_it_is_and_what_to_do_next(hub: Hub) -> No
     assert f"next: echogen expand --checkpoint {NAME}" in done.stdout
     done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--json"])
     assert json.loads(done.stdout)["fresh"] is False
-
-
-def test_a_probe_that_cannot_decide_makes_nothing(hub: Hub, dataset: Path) -> None:
-    done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--probe", str(dataset)])
-    assert isinstance(done.exception, CheckpointError)
-    assert "denoises these frames under none" in str(done.exception)
-    assert "legacy" in done.stdout  # the table
-    assert local_folder(find_card(NAME)) is None
 
 
 @contextmanager
