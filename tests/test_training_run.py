@@ -247,6 +247,20 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path, packed,
     assert any("was to be 6 steps long, now 8 steps" in line for line in told.lines)
 
 
+def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, monkeypatch):
+    options = dataclasses.replace(QUICK, compared=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(), packed, tmp_path, options)
+    assert read_info(tmp_path / "checkpoint").training["memorisation"] == {}
+    train(recipe(), packed, tmp_path, options)
+    assert read_info(tmp_path / "checkpoint").training["memorisation"]["samples"]["count"] == 2
+    made = (tmp_path / "checkpoint/README.md").stat().st_mtime_ns
+    train(recipe(), packed, tmp_path, options)
+    assert (tmp_path / "checkpoint/README.md").stat().st_mtime_ns == made
+
+
 def test_another_run_is_refused_with_what_differs(tmp_path, packed):
     with pytest.raises(CheckpointError, match="no state to resume from"):
         train(recipe(), packed, tmp_path, QUICK, resume=True)

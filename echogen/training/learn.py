@@ -1,6 +1,7 @@
 """One step of training: gradients of a batch, in pieces if need be, and AdamW."""
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any
 
@@ -128,7 +129,8 @@ def compile_network(
     t = torch.zeros(size, dtype=torch.long, device=device)
     try:
         unet.compile(dynamic=False)
-        with accelerator.autocast():
+        with accelerator.autocast(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how diffusers' code is traced
             trial = learner.network(x, t, torch.zeros(size, len(PARAMETERS), device=device))
         torch.autograd.backward(trial.float().sum())
     except Exception as error:  # inductor raises many kinds; training goes on without it

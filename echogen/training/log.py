@@ -43,8 +43,8 @@ class RunLog:
             return
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"event": event, "step": step, **values}) + "\n")
-        for name, value in _scalars(values):
-            if self._board is not None:
+        if self._board is not None and event != "start":
+            for name, value in _scalars(values):
                 self._board.add_scalar(f"{event}/{name}", value, step)
 
     def picture(self, name: str, step: int, image: npt.NDArray[np.uint8]) -> None:
