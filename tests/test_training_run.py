@@ -501,11 +501,14 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over():
 
 def test_the_command_trains_and_reports(tmp_path, packed, capsys):
     words = arguments(tmp_path, packed, "run", steps=2, seed=3, **{"batch-size": 2})
-    assert main(words) == 0
+    assert main([*words, "--licence", "CC0-1.0"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["done"], summary["images"]) == (1.0, 4)
     assert main([*words, "--report", "--compared", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"]["count"] == 2
+    kept = read_info(tmp_path / "run/checkpoint")
+    assert (kept.licence, kept.name) == ("CC0-1.0", "run")
+    assert "--licence CC0-1.0" in kept.training["command"]
     assert main(["--frames", "absent.npz", "--out", str(tmp_path / "x"), "--steps", "1"]) == 3
     assert "absent.npz" in capsys.readouterr().err
     assert main(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2

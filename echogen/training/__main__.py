@@ -12,13 +12,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from echogen.errors import EXIT_SIGINT, EXIT_SIGTERM, EchogenError
 from echogen.interrupt import Interrupted, Stop, catch_signals
 from echogen.training.config import load_preset, with_values
 from echogen.training.options import PRECISIONS, RunOptions
+
+if TYPE_CHECKING:
+    from echogen.training.export import ModelFacts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,9 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         "frames at the end (default: %(default)s)")  # fmt: skip
     add("--tensorboard", action="store_true", help="scalars and pictures for TensorBoard, too")
     add("--name", help="of the model, for its card (default: the folder's)")
-    add("--data", default="not told", help="what it is trained on, in words, for the card")
-    add("--licence", default="not told", help="terms of the weights, for the card")
-    add("--citation", default="none told", help="what users must cite, for the card")
+    add("--data", help="what it is trained on, in words, for the card")
+    add("--licence", help="terms of the weights, for the card")
+    add("--citation", help="what users must cite, for the card")
     return parser
 
 
@@ -88,7 +92,6 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
     from echogen.store.lock import store_lock
     from echogen.training.data import load_packed, open_frames
     from echogen.training.evaluate import measure
-    from echogen.training.export import ModelFacts
     from echogen.training.loop import train
     from echogen.training.tell import Console
 
@@ -113,13 +116,7 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
         compared=flags.compared,
         tensorboard=flags.tensorboard,
     )
-    facts = ModelFacts(
-        name=flags.name or flags.out.resolve().name,
-        training_data=flags.data,
-        licence=flags.licence,
-        citation=flags.citation,
-        command=command,
-    )
+    facts = _facts(flags, command)
     folder = flags.frames.is_dir()
     packed = open_frames(flags.frames) if folder else load_packed(flags.frames, config.image_size)
     first = int(os.environ.get("RANK", "0")) == 0
@@ -134,6 +131,30 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
         done = options.done(progress)
         print(json.dumps({"out": str(flags.out), "done": done, **asdict(progress)}))
     return _interrupted(stop.signum) if stop.signum else 0
+
+
+def _facts(flags: argparse.Namespace, command: str) -> "ModelFacts":
+    """As told; what is not told is kept where a finished run is only measured."""
+    from echogen.diffusion.checkpoint import read_info
+    from echogen.training.export import CHECKPOINT, ModelFacts
+
+    told = ModelFacts(
+        name=flags.name or flags.out.resolve().name,
+        training_data=flags.data or ModelFacts.training_data,
+        licence=flags.licence or ModelFacts.licence,
+        citation=flags.citation or ModelFacts.citation,
+        command=command,
+    )
+    if not flags.report:
+        return told
+    known = read_info(flags.out / CHECKPOINT)
+    return replace(
+        told,
+        name=flags.name or known.name,
+        training_data=flags.data or known.training_data,
+        licence=flags.licence or known.licence,
+        citation=flags.citation or known.citation,
+    )
 
 
 def _tell_stopping(_: str) -> None:
