@@ -421,9 +421,10 @@ def test_the_command_imports_and_says_what_it_made(tmp_path) -> None:
     made = json.loads(stdout)
     assert (made["checkpoint"], made["sha256"]) == (str(out), info.sha256)
     assert made["options"] == dataclasses.asdict(GuidedOptions("cosine", 4000, 32, None, True))
-    code, _, message = run(str(TINY), "--out", str(out), *flags)
-    assert code == 4
-    assert "exists already" in message
+    for more in (flags, ["--probe", str(tmp_path / "looked at only later")]):
+        code, _, message = run(str(TINY), "--out", str(out), *more)
+        assert code == 4
+        assert "exists already" in message
     code, stdout, _ = run(str(TINY), "--out", str(out), *flags, "--overwrite")
     assert code == 0
     assert "guided_diffusion_tiny, 32 x 32, 3 channels" in stdout

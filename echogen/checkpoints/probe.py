@@ -46,8 +46,9 @@ KEPT = (8, 4, 4)
 NEAR = 1.1
 LEAST_MARGIN = 1.02
 """By what factor the error of every other candidate must be larger."""
-SHIFT = 1.25
-"""The best candidate must denoise better than when told this much more, or less, of noise."""
+SHIFT, LEAST_LOSS = 1.25, 0.96
+"""Told a timestep so many times larger or smaller, the best candidate's error may not fall below
+this share, or its schedule is not the model's."""
 LARGEST_SHARE = 0.7
 """A network that leaves more of the error of a linear guess does not denoise these frames."""
 PIXELS = 2 * 256 * 256
@@ -80,7 +81,7 @@ class Probe:
         verdict: one sentence for people.
         margin: the runner-up's error over the best one's; 1 where there was one candidate.
         shifted: {sigma: (ratio of the best one's error when told a timestep `SHIFT` times smaller,
-            and larger)}; below 1 its schedule is not the model's.
+            and larger)}; see `LEAST_LOSS`.
         share: the best one's error over that of a linear guess from each pixel alone.
         frames: how many.
         seconds: it took.
@@ -327,7 +328,7 @@ def _judged(
             f"give {_differing([best, *near])}, or other frames."
             + (" Where only heads differ, they paint nearly alike." if _alike(best, near) else "")
         )
-    elif min(shifted[level]) * LEAST_MARGIN < 1.0:
+    elif min(shifted[level]) < LEAST_LOSS:
         word = "less" if shifted[level][0] < 1.0 else "more"
         verdict = (
             f"no candidate's schedule fits: the best, {describe(best)}, denoises better at noise "
