@@ -14,8 +14,10 @@ import torch
 import zarr
 from conftest import fan_frame, make_config
 from torch import Tensor
+from typer.testing import CliRunner
 
 from echogen import sample as making
+from echogen.cli import app
 from echogen.config import DpmConfig, SampleConfig, load_sample_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
@@ -375,7 +377,7 @@ def test_the_command_makes_images_and_tells_whose_terms_they_carry(
     assert "painting: 5 of 5" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert (tmp_path / "sheet.png").exists()
-    again = echogen(*flags(given), "--json", "--quiet")
+    again = CliRunner().invoke(app, ["sample", *flags(given), "--json", "--quiet"])
     assert json.loads(again.stdout)["images"] == 5
     assert json.loads(again.stdout)["painted"] == 0
     assert again.stderr == ""
