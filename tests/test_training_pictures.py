@@ -94,6 +94,7 @@ def test_a_log_goes_on_after_its_step_and_drops_what_is_later_or_half(tmp_path):
         log.write("step", step, loss=1.0 / step)
     with file.open("a") as stream:
         stream.write('{"event": "step", "st')
+    assert [line["step"] for line in read_log(file)] == [1, 2, 3, 4]
     again = RunLog(file, 2)
     again.write("step", 3, loss=9.0)
     assert [(line["step"], line["loss"]) for line in read_log(file)] == [(1, 1), (2, 0.5), (3, 9)]

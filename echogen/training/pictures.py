@@ -108,7 +108,7 @@ def inpaint(denoiser: Denoiser, frames: Images, *, seed: int, batch_size: int = 
         seeds = _seeds(seed, 1, range(first, first + len(image)))
         shown = torch.where(keep, image, -1.0)
         result = sampler(denoiser, shown, keep, SampleNoise(seeds, denoiser.device))
-        painted.append(np.where(hidden[part], to_levels(result[:, 0]), frames[part]))
+        painted.append(to_levels(result[:, 0]))
     return np.concatenate(painted)
 
 
