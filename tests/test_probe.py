@@ -77,13 +77,16 @@ def test_what_is_known_is_not_tried(planted: dict[str, Tensor], frames: np.ndarr
     assert len(probed.tried) == 2
 
 
+@pytest.mark.parametrize(
+    ("schedule", "steps", "word"), [("linear", 1000, "more"), ("cosine", 8000, "less")]
+)
 def test_a_schedule_that_is_not_among_the_candidates_is_noticed(
-    planted: dict[str, Tensor], frames: np.ndarray
+    planted: dict[str, Tensor], frames: np.ndarray, schedule: str, steps: int, word: str
 ) -> None:
-    known = Known("linear", 1000, num_heads=4, new_attention_order=False)
+    known = Known(schedule, steps, num_heads=4, new_attention_order=False)
     probed = probe(planted, frames, known, device="cpu", precision="fp32")
     assert not probed.decided
-    with pytest.raises(CheckpointError, match=r"no candidate's schedule fits.*more noise"):
+    with pytest.raises(CheckpointError, match=f"no candidate's schedule fits.*{word} noise"):
         _ = probed.options
 
 
@@ -126,7 +129,7 @@ def test_candidates_are_those_that_differ_for_the_shapes() -> None:
     def heads(*channels: int, attention: tuple[int, ...], known: Known = OPEN) -> set[str]:
         state = guided_network.random_state(channels, attention=attention, device="meta")
         found = candidates(read_architecture(state), known)
-        assert len(found) == len(set(found))
+        assert len({describe(one) for one in found}) == len(found)
         return {describe(one).removeprefix("linear, 1000 steps, ") for one in found
                 if (one.noise_schedule, one.steps) == ("linear", 1000)}  # fmt: skip
 
