@@ -65,7 +65,6 @@ SAMPLERS: dict[str, tuple[int, Callable[[], Callable[..., Any]]]] = {
     "sde-2m-80": (80, partial(dpm, 80)),
     "ode-2m-30": (30, partial(dpm, 30, eta=0.0)),
     "ancestral-60": (60, partial(ancestral, 60)),
-    "ancestral-250": (250, partial(ancestral, 250)),
     "langevin-79": (79, langevin),
     "churn-heun-59": (59, lambda: partial(heun, levels=30, churn=0.4)),
 }
