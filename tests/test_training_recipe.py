@@ -6,14 +6,16 @@ from tiny_training import NETWORK, SCHEDULE, learning_variance, recipe, write_re
 
 from echogen.errors import UsageError
 from echogen.training.config import load_preset, parse_config, with_values
-from echogen.training.learn import learning_rate
+from echogen.training.learn import learning_rate, make_learner
 from echogen.training.loss import make_objective
 from echogen.training.network import VariedUNet, make_unet
 
 
 def test_the_small_preset_fits_its_budget():
     config = load_preset("small")
-    parameters = sum(p.numel() for p in make_unet(config).parameters())
+    with torch.device("meta"):
+        network = make_unet(config)
+    parameters = sum(p.numel() for p in network.parameters())
     assert 6e6 < parameters < 8e6
     assert config.network["in_channels"] == config.patch**2
 
@@ -107,6 +109,16 @@ def test_a_schedule_that_cannot_be_is_refused():
     schedule = {**SCHEDULE, "beta_schedule": "wavy"}
     with pytest.raises(UsageError, match=r"\[schedule\]: beta_schedule"):
         make_objective(recipe(schedule=schedule), torch.device("cpu"))
+
+
+def test_a_new_learner_has_taken_no_step():
+    learner = make_learner(recipe(), torch.device("cpu"))
+    torch.manual_seed(recipe().seed)
+    fresh = VariedUNet(recipe())
+    for one, two in zip(learner.network.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(one, two)
+        moments = learner.optimiser.state[one]
+        assert not any(bool(moments[name].any()) for name in ("step", "exp_avg", "exp_avg_sq"))
 
 
 def test_the_rate_warms_up_and_falls_to_its_end():

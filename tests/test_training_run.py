@@ -1,7 +1,7 @@
-import ast
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +32,7 @@ from echogen.training.__main__ import main
 from echogen.training.config import parse_config
 from echogen.training.data import PackedFrames, save_packed
 from echogen.training.evaluate import measure
-from echogen.training.export import ModelFacts, recover
+from echogen.training.export import ModelFacts
 from echogen.training.log import read_log
 from echogen.training.loop import train
 from echogen.training.options import RunOptions
@@ -71,16 +71,18 @@ def finished(tmp_path_factory) -> Path:
     return out
 
 
-def arguments(tmp_path: Path, packed: PackedFrames, out: str, **more: object) -> list[str]:
-    """Of the command, for a tiny run on the CPU."""
-    file = tmp_path / "frames.npz"
+def arguments(
+    folder: Path, packed: PackedFrames, out: str, *, still: bool = False, **more: object
+) -> list[str]:
+    """Of the command, for a tiny run on the CPU; `still` without dropout."""
+    file, toml = folder / "frames.npz", folder / f"{'still' if still else 'tiny'}.toml"
     if not file.exists():
         save_packed(file, packed)
-        write_recipe(tmp_path / "tiny.toml", recipe())
+    write_recipe(toml, recipe(optimiser=STILL) if still else recipe())
     flags = {
-        "frames": file, "out": tmp_path / out, "preset": tmp_path / "tiny.toml", "steps": 6,
-        "hold-out": 2, "device": "cpu", "precision": "fp32", "evaluations": 2, "samples": 2,
-        "sample-steps": 4, "inpainted": 0, "compared": 0, "log-every": 2, **more,
+        "frames": file, "out": folder / out, "preset": toml, "steps": 6, "hold-out": 2,
+        "device": "cpu", "precision": "fp32", "evaluations": 2, "samples": 2, "sample-steps": 4,
+        "inpainted": 0, "compared": 0, "log-every": 2, **more,
     }  # fmt: skip
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
@@ -123,22 +125,41 @@ def test_moments_of_saving_change_nothing(tmp_path, packed, finished):
     assert same(state_of(tmp_path), state_of(finished))
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, packed):
-    long = {"steps": 40, "evaluations": 2, "save-every": 0.05, "log-every": 7}
-    program = Path(__file__).with_name("killed_training.py")
-    words = arguments(tmp_path, packed, "killed", **long)
+LONG = {"steps": 40, "evaluations": 2, "save-every": 0.05, "log-every": 7}
+TOGETHER = {"steps": 4, "evaluations": 1}
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+    """A run that was killed twice, and one of two processes: the folder, and how they ended."""
+    folder, packed = tmp_path_factory.mktemp("processes"), tiny_frames()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    asked = {
+        "killed": arguments(folder, packed, "killed", **LONG),
+        "kills": 2,
+        "seed": 3,
+        "two": arguments(folder, packed, "two", still=True, **TOGETHER),
+        "place": {**place, "ACCELERATE_USE_CPU": "true"},
+    }
     done = subprocess.run(
-        [sys.executable, program, "3", "2", *words],
+        [sys.executable, Path(__file__).with_name("training_processes.py"), json.dumps(asked)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    ended = ast.literal_eval(done.stdout.splitlines()[-1])
+    return folder, json.loads(done.stdout)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(processes, tmp_path, packed):
+    folder, ended = processes
     assert ended["code"] == 0
     assert len(ended["hits"]) == 2
-    assert main(arguments(tmp_path, packed, "whole", **long)) == 0
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    assert main(arguments(tmp_path, packed, "whole", **LONG)) == 0
+    killed, whole = folder / "killed", tmp_path / "whole"
     assert same(state_of(killed), state_of(whole))
     assert steps_in(killed / "log.jsonl") == steps_in(whole / "log.jsonl")
     best = [verify_checkpoint(run / "checkpoint") for run in (killed, whole)]
@@ -183,41 +204,25 @@ def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, c
 def test_pieces_of_a_batch_learn_what_the_batch_learns(tmp_path, packed):
     config = recipe(optimiser=STILL)
     for name, size in (("whole", None), ("pieces", 3)):
-        options = dataclasses.replace(QUICK, micro_batch=size)
+        options = dataclasses.replace(QUICK, micro_batch=size, evaluations=1)
         train(config, packed, tmp_path / name, options)
     one, two = (state_of(tmp_path / name) for name in ("whole", "pieces"))
     assert not same(one, two)  # rounding differs, else nothing was cut
     assert nearly(one, two)
 
 
-def test_two_processes_learn_what_one_learns(tmp_path, packed):
-    words = arguments(tmp_path, packed, "two", steps=4)
-    write_recipe(tmp_path / "tiny.toml", recipe(optimiser=STILL))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    shared = {**os.environ, **place, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "echogen.training", *words],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert (said[0][0].count("\n"), said[1][0]) == (1, "")
-    assert main(arguments(tmp_path, packed, "one", steps=4)) == 0
-    one, two = (state_of(tmp_path / name) for name in ("one", "two"))
-    assert nearly(one, two)
-    logs = [steps_in(tmp_path / name / "log.jsonl") for name in ("one", "two")]
+def test_two_processes_learn_what_one_learns(processes, tmp_path, packed):
+    folder, ended = processes
+    assert ended["codes"] == [0, 0]
+    said = [(folder / f"two.{rank}.log").read_text() for rank in (0, 1)]
+    assert (json.loads(said[0])["step"], said[1]) == (4, "")
+    assert main(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
+    one, two = tmp_path / "one", folder / "two"
+    assert nearly(state_of(one), state_of(two))
+    logs = [steps_in(run / "log.jsonl") for run in (one, two)]
     assert [line[:2] for line in logs[0]] == [line[:2] for line in logs[1]]
     assert [line[2] for line in logs[0]] == pytest.approx([line[2] for line in logs[1]], rel=1e-4)
-    assert read_info(tmp_path / "two/checkpoint").training["hardware"].startswith("2 x ")
+    assert read_info(two / "checkpoint").training["hardware"].startswith("2 x ")
 
 
 def test_fewer_images_than_processes_are_refused():
@@ -296,13 +301,13 @@ def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
 
 
 def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
-    import shutil
-
-    shutil.copytree(finished / "checkpoint", tmp_path / ".checkpoint.old.x/checkpoint")
-    (tmp_path / ".checkpoint.half").mkdir()
-    recover(tmp_path)
-    verify_checkpoint(tmp_path / "checkpoint")
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / ".checkpoint.old.x").mkdir()
+    (run / "checkpoint").rename(run / ".checkpoint.old.x/checkpoint")
+    (run / ".checkpoint.half").mkdir()
+    train(recipe(), packed, run, QUICK)
+    verify_checkpoint(run / "checkpoint")
+    assert not list(run.glob(".checkpoint*"))
 
 
 # --- what it learns and says
@@ -311,7 +316,7 @@ def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
 def test_a_run_learns_and_says_what_happens(tmp_path, packed):
     optimiser = dataclasses.replace(recipe().optimiser, learning_rate=3e-3, batch_size=8)
     config = recipe(optimiser=optimiser)
-    options = dataclasses.replace(QUICK, steps=60, inpainted=3)
+    options = dataclasses.replace(QUICK, steps=40, inpainted=3)
     told = Told()
     progress = train(config, packed, tmp_path, options, reporter=told)
     assert options.done(progress) == 1
@@ -322,13 +327,13 @@ def test_a_run_learns_and_says_what_happens(tmp_path, packed):
     assert len(start["held_out_cases"]) == 2
     assert start["frames"] == {"trained": 8, "held_out": 4}
     measured = [entry for entry in log if entry["event"] == "evaluation"]
-    assert [entry["step"] for entry in measured] == [30, 60]
+    assert [entry["step"] for entry in measured] == [20, 40]
     assert len(measured[0]["held_out_loss"]) == len(measured[0]["training_loss"]) == 12
     for kind in ("samples", "inpainted"):
         assert len(list((tmp_path / "pictures").glob(f"{kind}_*.png"))) == 2
     assert any("held-out loss" in line for line in told.lines)
     last = told.shown[-1]
-    assert (last.done, last.step, last.images) == (1.0, 60, 480)
+    assert (last.done, last.step, last.images) == (1.0, 40, 320)
 
 
 def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
@@ -519,13 +524,3 @@ def test_frames_of_another_size_are_refused(tmp_path, packed):
     network = {**NETWORK, "sample_size": 16}
     with pytest.raises(UsageError, match="the frames are 16 x 16, the recipe tiny wants 32 x 32"):
         train(recipe(image_size=32, network=network), packed, tmp_path, QUICK)
-
-
-def test_training_needs_no_reader_store_or_pydantic():
-    blocked = ("SimpleITK", "zarr", "h5py", "pydantic", "typer", "rich", "scipy")
-    code = (
-        "import sys\n"
-        f"for name in {blocked!r}: sys.modules[name] = None\n"
-        "import echogen.store.lock, echogen.training.__main__, echogen.training.loop\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
