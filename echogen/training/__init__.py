@@ -1,5 +1,7 @@
-"""Training of an image prior: packed frames in, a checkpoint's network out.
+"""Training of an image prior: prepared frames in, a checkpoint with its card out.
 
-`config` names every setting, `data` holds frames in memory, `augment` varies them without leaking,
-`loss` is the objective and its held-out measure, `loop` trains, `samples` shows what it learnt.
+What is trained: `config` (recipe), `network`, `loss`, `bound` (learned variance), `augment`.
+On what: `data` (frames), `batches`. How: `options`, `machine` (devices), `job`, `run` (set-up),
+`loop`, `learn` (a step), `state`. What is seen of it: `evaluate`, `pictures`, `memorisation`,
+`figure`, `meter`, `log`, `tell`. What comes out: `export`, `card`.
 """
