@@ -5,12 +5,14 @@ import pytest
 from PIL import Image
 from tiny_training import SCHEDULE, SIDE, cone
 
-from echogen.config import load_config, preset_values
+from echogen.config import DpmConfig, load_config, preset_values
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.training.log import RunLog, read_log
+from echogen.training.options import RunOptions
 from echogen.training.pictures import (
     SAMPLER,
+    WHOLE,
     draw_samples,
     hidden_parts,
     inpaint,
@@ -70,10 +72,11 @@ def test_a_part_of_the_fan_is_hidden_and_painted_and_the_rest_kept():
     assert (page[:SIDE, SIDE + 1 : 2 * SIDE + 1][hidden[0]] == 160).all()
 
 
-def test_the_sampler_is_the_fast_preset():
+def test_the_samplers_are_those_of_the_commands():
     settings = {"input": "a", "output": "b.zarr"}
     preset = load_config(None, preset_values("fast"), settings).sampler.model_dump()
     assert preset == {"name": "langevin", **SAMPLER}
+    assert DpmConfig().model_dump() == {"name": "dpm", "steps": RunOptions().sample_steps, **WHOLE}
 
 
 def test_a_sheet_shows_every_image_in_order():

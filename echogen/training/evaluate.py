@@ -166,7 +166,7 @@ def measure(
     write_png(out / PICTURES / "nearest.png", pairs)
     record["memorisation"] = {
         **found.as_dict(),
-        "sampler": f"ancestral, {options.sample_steps} steps",
+        "sampler": f"dpm, {options.sample_steps} evaluations",
     }
     if (state := read_state(out)) is not None:
         progress = asdict(state.progress)

@@ -52,7 +52,7 @@ class RunOptions:
     save_every: float = 300.0
     log_every: int = 50
     samples: int = 16
-    sample_steps: int = 60
+    sample_steps: int = 25
     inpainted: int = 8
     measured: int = 256
     compared: int = 64

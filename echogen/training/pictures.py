@@ -1,7 +1,6 @@
 """Pictures to look at while a model learns: its samples, and held-out frames painted by it.
 
-Samples are drawn by ancestral sampling over evenly respaced steps with x0 clipped and the
-posterior's small variance (Ho et al. 2020, 2006.11239, equations 6 and 7).
+Both are made as users make them, by the samplers of `echogen sample` and `echogen expand`.
 """
 
 import io
@@ -16,7 +15,6 @@ from torch import Tensor
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import make_sampler
-from echogen.diffusion.schedule import respace
 
 Images = npt.NDArray[np.uint8]
 """(N, S, S) grey levels."""
@@ -44,6 +42,9 @@ SAMPLER = {
 }
 """The Langevin sampler of the preset `fast`: here too, since training runs without pydantic."""
 
+WHOLE = {"eta": 1.0, "order": 2, "sigma_min": 0.01, "sigma_max": 80.0, "rho": 7.0}
+"""The sampler of whole images, as `echogen sample` sets it."""
+
 
 @torch.inference_mode()
 def draw_samples(
@@ -54,30 +55,23 @@ def draw_samples(
     Args:
         denoiser: an image prior.
         count: how many.
-        steps: network evaluations for each, at most the schedule's steps.
+        steps: network evaluations for each.
         seed: of the noise; each image has a stream of its own.
         batch_size: at most so many at once.
 
     Raises:
-        UsageError: too many steps.
+        UsageError: too few steps.
     """
     if denoiser.image_size is None:
         raise ValueError("the denoiser has no image size")
-    schedule = respace(denoiser.schedule, min(steps, denoiser.schedule.steps))
-    deviation = np.sqrt(schedule.posterior_variance)
-    of_x0, of_xt = schedule.posterior_mean_coefficients
+    sampler = make_sampler("dpm", steps=steps, **WHOLE)
+    side = denoiser.image_size
     drawn = []
     for first in range(0, count, batch_size):
         seeds = _seeds(seed, 0, range(first, min(first + batch_size, count)))
-        noise = SampleNoise(seeds, denoiser.device)
-        shape = (len(seeds), denoiser.channels, denoiser.image_size, denoiser.image_size)
-        x_t = noise.draw(shape)
-        for i in reversed(range(schedule.steps)):
-            x0 = denoiser.predict(x_t, int(schedule.timesteps[i])).x0
-            x_t = float(of_x0[i]) * x0 + float(of_xt[i]) * x_t
-            if i:
-                x_t = x_t + float(deviation[i]) * noise.draw(shape)
-        drawn.append(to_levels(x_t.mean(dim=1)))
+        nothing = torch.zeros(len(seeds), 1, side, side)
+        images = sampler(denoiser, nothing, nothing > 0, SampleNoise(seeds, denoiser.device))
+        drawn.append(to_levels(images[:, 0]))
     return np.concatenate(drawn)
 
 
