@@ -1,12 +1,13 @@
 """Held-out loss, memorisation and traces of space-to-depth of checkpoints, as JSON.
 
-    python benchmarks/model_report.py --frames frames.npz --training training.json \
+    python benchmarks/model_report.py --frames FRAMES --training training.json \
         --out report.json NAME=FOLDER [NAME=FOLDER ...]
 
-FOLDER holds `unet/` and `scheduler/`, for grey images of 256 x 256; training.json names the cases
-that were held out (a checkpoint's echogen.json has them under "training"). The noise is fixed, so
-that figures of several models may be compared. With --sheets DIR it also writes a picture of the
-samples of each model.
+FRAMES is the `frames/` of a run of `echogen train`, or frames packed as .npz. FOLDER holds `unet/`
+and `scheduler/`, for grey images of 256 x 256; training.json names the cases that were held out (a
+checkpoint's echogen.json has them under "training"). The noise is fixed, so that figures of several
+models may be compared. With --sheets DIR it also writes a picture of the samples of each model, and
+how near they lie to training frames as a figure.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
 from echogen.diffusion.denoiser import build_denoiser, load_network
 from echogen.training.data import load_packed, open_frames
+from echogen.training.figure import figure
 from echogen.training.loss import alphas_cumprod, geometric_mean, loss_by_level
 from echogen.training.memorisation import grid_amplitude, nearest_neighbours, report, summary
 from echogen.training.pictures import draw_samples, sheet, write_png
@@ -45,7 +47,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sheets", type=Path)
     parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
     flags = parser.parse_args()
     folder = flags.frames.is_dir()
@@ -78,8 +80,10 @@ def main():
 
         began = time.monotonic()
         images = draw_samples(denoiser, flags.samples, steps=flags.steps, seed=0)
+        memorisation = report(images, packed.frames, trained, aside)
         if flags.sheets:
             write_png(flags.sheets / f"{name}.png", sheet(images))
+            write_png(flags.sheets / f"{name}_nearest.png", figure(memorisation))
         with torch.autocast("cpu", torch.bfloat16):
             losses = {
                 which: loss_by_level(
@@ -99,8 +103,9 @@ def main():
             "loss_by_step": losses,
             "geometric_mean": {which: geometric_mean(loss) for which, loss in losses.items()},
             "samples": flags.samples,
+            "sampler": "dpm",
             "sample_steps": flags.steps,
-            "nearest_training_frames": report(images, packed.frames, trained, aside).as_dict(),
+            "nearest_training_frames": memorisation.as_dict(),
             "neighbours_among_samples": summary(among),
             "grid_amplitude_period_4": round(grid_amplitude(images, 4), 4),
             "background_level": float(images[:, :20, :20].mean()),
