@@ -247,9 +247,8 @@ def _check_sheet(sheet: Path, columns: int) -> None:
 
 def _of_the_images(info: CheckpointInfo) -> str:
     return (
-        f"the images are of no patient, have no labels, and come under the terms of the model, "
-        f"{licence(info)}. A model may come near to images that it was trained on; its card says "
-        "what is known of that."
+        f"the images have no labels, and come under the terms of the model, {licence(info)}. A "
+        "model may repeat images that it was trained on; its card says what is known of that."
     )
 
 

@@ -52,6 +52,8 @@ def test_blocks_of_frames_give_what_all_at_once_give(monkeypatch):
     direct[own[:, None] == rows[None]] = np.inf
     assert whole.rms == pytest.approx(direct.min(axis=1), rel=1e-5)
     assert np.array_equal(whole.nearest, rows[direct.argmin(axis=1)])
+    assert np.array_equal(cut.alike, whole.alike)
+    assert set(whole.alike) <= set(rows)
 
 
 def blends(frames: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -66,12 +68,21 @@ def test_a_model_that_copies_is_called_out():
     assert found.verdict.startswith("3 of 16 samples lie less than half as far")
     assert found.samples.nearest[:3].tolist() == [0, 1, 2]
     near = report(blends(frames[:16], 0.45, 9), frames, trained, held_out)
-    assert "somewhat nearer" in near.verdict
+    assert near.verdict.startswith("16 of 16 samples in grey levels, 16 in pattern, lie as near")
+    fainter = np.concatenate([(frames[:1] * 0.4 + 60).astype(np.uint8), noise(15, seed=11)])
+    faint = report(fainter, frames, trained, held_out)
+    assert faint.verdict.startswith("1 of 16 samples lies less than half as far")
+    assert faint.samples.rms[0] > faint.held_out.rms.min() / 2
+    assert int(faint.samples.alike[0]) == 0
+    assert not faint.fit_to_show[0]
+    assert not found.fit_to_show[:3].any()
+    assert found.fit_to_show[3:].sum() >= 10
     fresh = report(noise(16, seed=10), frames, trained, held_out)
     assert fresh.verdict.startswith("Samples lie no nearer")
     assert "no proof" in fresh.verdict
     alone = report(copies, frames, trained, held_out[:0])
     assert alone.held_out is None
+    assert alone.fit_to_show.all()
     assert "nothing to compare with" in alone.verdict
 
 

@@ -81,10 +81,11 @@ def sample(
     quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
     debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
 ) -> None:
-    """Make images from nothing: of no patient, and without labels.
+    """Make whole images from nothing, without labels.
 
     They come under the terms of the model that makes them; the built-in one is for \
-    non-commercial research only. The first images of a larger --n are those of a smaller one.
+    non-commercial research only. The first images of a larger --n are those of a smaller one. \
+    A model may repeat images that it was trained on: its card says what is known of that.
 
     Killed or interrupted, the same command continues; with other settings it refuses.
 

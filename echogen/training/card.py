@@ -19,8 +19,9 @@ def model_card(name: str, info: CheckpointInfo) -> str:
         "A diffusion model of echocardiograms, trained by echogen without labels: an image prior "
         "to paint with (`echogen expand --checkpoint`).",
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
-        "![Generated images, none of them a recording](samples.png)",
-        "Generated images, not selected. None of them is a recording.",
+        "![Generated images](samples.png)",
+        "Generated images; once samples were compared with training frames (below), none of those shown "
+        "is nearer to one than any held-out frame is, unless all are.",
         _what(info),
         _how(record),
         _loss(record),

@@ -171,7 +171,8 @@ def measure(
     if (state := read_state(out)) is not None:
         progress = asdict(state.progress)
         record["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
-    pictures = {SAMPLES_FILE: png(sheet(samples[: options.samples]))}
+    shown = samples[found.fit_to_show]  # the card travels: it shows nothing like a training frame
+    pictures = {SAMPLES_FILE: png(sheet((shown if len(shown) else samples)[: options.samples]))}
     rewrite(out, facts, record, {**pictures, FIGURE_FILE: png(figure(found))})
     return found
 
@@ -179,7 +180,9 @@ def measure(
 def _compare(
     denoiser: Denoiser, packed: PackedFrames, split: Split, options: RunOptions, seed: int
 ) -> tuple[Memorisation, Images, Images]:
-    """Figures; a sheet of the eight nearest pairs, each a sample and a frame; and the samples."""
+    """Figures; a sheet of the eight pairs nearest in grey levels and the eight nearest in pattern,
+    each a sample and a frame; and the samples.
+    """
     samples = draw_samples(
         denoiser,
         options.compared,
@@ -188,8 +191,9 @@ def _compare(
         batch_size=min(options.micro_batch or BATCH, BATCH),
     )
     found = memorisation.report(samples, packed.frames, split.trained, split.held_out)
-    order = np.argsort(found.samples.rms)[:8]
-    pairs = np.stack([samples[order], packed.frames[found.samples.nearest[order]]], axis=1)
+    nearest, alike = np.argsort(found.samples.rms)[:8], np.argsort(found.samples.pattern)[:8]
+    rows = [*found.samples.nearest[nearest], *found.samples.alike[alike]]
+    pairs = np.stack([samples[[*nearest, *alike]], packed.frames[np.array(rows)]], axis=1)
     return found, sheet(pairs.reshape(-1, *samples.shape[1:]), columns=4), samples
 
 

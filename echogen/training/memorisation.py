@@ -1,8 +1,10 @@
 """Does a model repeat its training images? Nearest neighbours, and traces of space-to-depth.
 
 A sample that is a copy lies much nearer to a training frame than frames of other patients do, so
-the distances of samples are set beside those of held-out frames, which cannot be copies. Distances
-are taken at 64 x 64, blocks of training frames at a time, so that 100,000 of them are no matter.
+the distances of samples are set beside those of held-out frames, which cannot be copies. Two are
+taken, since a copy may be brighter or fainter than its frame: of grey levels, and of patterns, for
+which only correlation counts. Both at 64 x 64, blocks of training frames at a time, so that 100,000
+of them are no matter.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ SIDE = 64
 COMPARED = 512
 _BLOCK = 1024
 _COPY = 0.5
+_NEAR = 0.05
 
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -25,17 +28,25 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Each image's nearest of a set.
+    """Each image's nearest of a set, by two measures; see `nearest_neighbours`.
 
     Attributes:
         rms: (N,) least root mean square difference in grey levels of 0..255, at 64 x 64.
         correlation: (N,) greatest correlation within the fans, at 64 x 64.
         nearest: (N,) index of the one with the least difference.
+        alike: (N,) index of the one with the greatest correlation.
     """
 
     rms: npt.NDArray[np.float64]
     correlation: npt.NDArray[np.float64]
     nearest: Rows
+    alike: Rows
+
+    @property
+    def pattern(self) -> npt.NDArray[np.float64]:
+        """(N,) distance in [0, 2] of the patterns, scaled to length 1: sqrt(2 - 2 correlation)."""
+        distance: npt.NDArray[np.float64] = np.sqrt(2 - 2 * np.minimum(self.correlation, 1.0))
+        return distance
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,15 @@ class Memorisation:
     held_out: Neighbours | None
     training: Neighbours | None
     verdict: str
+
+    @property
+    def fit_to_show(self) -> npt.NDArray[np.bool_]:
+        """(N,) the samples that lie no nearer to a training frame than any held-out frame does."""
+        fit = np.ones(len(self.samples.rms), np.bool_)
+        if self.held_out is not None:
+            fit &= self.samples.rms >= self.held_out.rms.min()
+            fit &= self.samples.pattern >= self.held_out.pattern.min()
+        return fit
 
     def as_dict(self) -> dict[str, Any]:
         """Figures for the training record, JSON-able."""
@@ -93,21 +113,22 @@ def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
             "No case was held out, so there is nothing to compare with: look at the nearest pairs "
             f"yourself. {no_proof}"
         )
-    least, near = np.quantile(held_out.rms, [0, 0.05])
-    copies = int((samples.rms < _COPY * least).sum())
-    within = int((samples.rms < near).sum())
+    pairs = ((samples.rms, held_out.rms), (samples.pattern, held_out.pattern))
+    copies = int(np.any([own < _COPY * beside.min() for own, beside in pairs], axis=0).sum())
+    within = [int((own < np.quantile(beside, _NEAR)).sum()) for own, beside in pairs]
     if copies:
+        verb = "lies" if copies == 1 else "lie"
         return (
-            f"{copies} of {count} samples lie less than half as far from a training frame as any "
-            "held-out frame does: they look like copies of training frames. Look at the nearest "
-            "pairs, and do not pass this model on before you know."
+            f"{copies} of {count} samples {verb} less than half as far from a training frame, in "
+            "grey levels or in pattern, as any held-out frame does: like a copy. Look at the "
+            "nearest pairs, and do not pass this model on before you know."
         )
-    if within > max(0.1 * count, 1):
+    if max(within) > 2 * _NEAR * count + 2:  # by chance alone it is about half of that
         return (
-            f"{within} of {count} samples lie as near to a training frame as the nearest 5% of "
-            "held-out frames do: samples are somewhat nearer to training frames than frames of "
-            "unseen patients are, though none less than half as far. Look at the nearest pairs. "
-            + no_proof
+            f"{within[0]} of {count} samples in grey levels, {within[1]} in pattern, lie as near "
+            f"to a training frame as the nearest {_NEAR:.0%} of held-out frames do: nearer than "
+            "frames of unseen patients are, though none less than half as far. Look at the nearest "
+            f"pairs. {no_proof}"
         )
     return (
         "Samples lie no nearer to training frames than frames of patients that the model never "
@@ -132,8 +153,9 @@ def nearest_neighbours(
 ) -> Neighbours:
     """The nearest among some rows of `frames` to each of `images`.
 
-    Correlation is taken over the pixels that lie in most fans, a pixel's mean over all of these
-    frames subtracted first, so that the shape and shading that all share count little.
+    Correlation is taken over the pixels that lie in most fans. There each image is brought to mean
+    0 and deviation 1, and a pixel's mean over all of these frames is subtracted, so that neither
+    brightness and contrast count nor the shape and shading that all share.
 
     Args:
         images: (N, S, S).
@@ -147,14 +169,19 @@ def nearest_neighbours(
     for _, known in _blocks(frames, rows):
         mean += known.sum(axis=0, dtype=np.float64) / len(rows)
     centre, inside = mean.astype(np.float32), mean > 1
+    shared = np.zeros(int(inside.sum()))
+    for _, known in _blocks(frames, rows):
+        shared += _standard(known[:, inside]).sum(axis=0, dtype=np.float64) / len(rows)
+    pattern = shared.astype(np.float32)
     a = small - centre
-    a_unit = _unit(a * inside)
+    a_unit = _unit(_standard(small[:, inside]) - pattern)
     rms = np.full(len(images), np.inf)
-    correlation, nearest = np.full(len(images), -1.0), np.zeros(len(images), np.int64)
+    correlation = np.full(len(images), -1.0)
+    nearest, alike = (np.zeros(len(images), np.int64) for _ in range(2))
     for block, known in _blocks(frames, rows):
         b = known - centre
         squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-        similar = a_unit @ _unit(b * inside).T
+        similar = a_unit @ _unit(_standard(known[:, inside]) - pattern).T
         if leave_out is not None:
             own = leave_out[:, None] == block[None]
             squares[own], similar[own] = np.inf, -1
@@ -163,8 +190,11 @@ def nearest_neighbours(
         distance[np.isinf(squares[np.arange(len(a)), at])] = np.inf
         closer = distance < rms
         rms[closer], nearest[closer] = distance[closer], block[at[closer]]
-        correlation = np.maximum(correlation, similar.max(axis=1))
-    return Neighbours(rms, correlation, nearest)
+        best = similar.argmax(axis=1)
+        greatest = similar.max(axis=1)
+        higher = greatest > correlation
+        correlation[higher], alike[higher] = greatest[higher], block[best[higher]]
+    return Neighbours(rms, correlation, nearest, alike)
 
 
 def shrink(images: Images) -> Vectors:
@@ -180,6 +210,12 @@ def _blocks(frames: Images, rows: Rows) -> Iterator[tuple[Rows, Vectors]]:
     for first in range(0, len(rows), _BLOCK):
         block = rows[first : first + _BLOCK]
         yield block, shrink(frames[block]).reshape(len(block), -1)
+
+
+def _standard(vectors: Vectors) -> Vectors:
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    standard: Vectors = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
+    return standard
 
 
 def _unit(vectors: Vectors) -> Vectors:
