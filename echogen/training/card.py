@@ -20,8 +20,8 @@ def model_card(name: str, info: CheckpointInfo) -> str:
         "to paint with (`echogen expand --checkpoint`).",
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
         "![Generated images](samples.png)",
-        "Generated images; once samples were compared with training frames (below), none of those shown "
-        "is nearer to one than any held-out frame is, unless all are.",
+        "Generated images. Once samples were compared with training frames (below), none of those "
+        "shown is nearer to one than any held-out frame is, unless all are.",
         _what(info),
         _how(record),
         _loss(record),
