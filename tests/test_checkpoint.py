@@ -332,3 +332,37 @@ def test_devices_and_precisions_that_do_not_exist_are_refused():
     with pytest.raises(UsageError, match="fp8"):
         resolve_precision("fp8", torch.device("cpu"))
     assert resolve_precision("auto", torch.device("mps")) == torch.float32
+
+
+def test_only_a_checkpoint_is_ever_overwritten(saved, tmp_path):
+    state = load_file(saved[0] / WEIGHTS)
+    (tmp_path / "papers").mkdir()
+    kept = [tmp_path / "papers" / "thesis.txt", tmp_path / "file"]
+    for file in kept:
+        file.write_text("years of work")
+    for place in (tmp_path / "papers", tmp_path / "file"):
+        with pytest.raises(CheckpointError, match="is left as it is: it is not a checkpoint"):
+            save_checkpoint(place, state, UNET, SCHEDULER, INFO, readme="", overwrite=True)
+    assert [file.read_text() for file in kept] == ["years of work"] * 2
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        save_checkpoint(tmp_path / "empty", state, UNET, SCHEDULER, INFO, readme="", overwrite=True)
+        (tmp_path / "empty" / INFO_FILE).unlink()  # damaged, and a checkpoint all the same
+
+
+def test_a_checkpoint_that_cannot_be_replaced_stays(saved, tmp_path, monkeypatch):
+    state = load_file(saved[0] / WEIGHTS)
+    target = tmp_path / "model"
+    save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="one")
+    rename = Path.rename
+
+    def full(self, to):
+        if self.name.startswith(".model.") and to == target:
+            raise OSError(28, "No space left on device")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="two", overwrite=True)
+    assert (target / "README.md").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

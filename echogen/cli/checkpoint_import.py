@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from echogen.errors import CheckpointError, UsageError
+from echogen.errors import UsageError
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe
@@ -96,6 +96,7 @@ def import_(
     from echogen.checkpoints.guided import UNKNOWN, ImportFacts, import_guided
     from echogen.checkpoints.probe import probe_file
     from echogen.cli.console import ConsoleReporter
+    from echogen.diffusion.checkpoint import check_free
 
     if noise_schedule not in (None, "linear", "cosine"):
         raise UsageError(f"--noise-schedule {noise_schedule}: expected linear or cosine.")
@@ -103,8 +104,7 @@ def import_(
         raise UsageError(f"--precision {precision}: expected fp32 or fp16.")
     if num_heads is not None and num_head_channels is not None:
         raise UsageError("--num-heads and --num-head-channels: give one of them.")
-    if out.exists() and not overwrite:
-        raise CheckpointError(f"{out}: exists already; choose another --out, or --overwrite it.")
+    check_free(out, overwrite)
     known = Known(
         cast(Any, noise_schedule), steps, num_head_channels, num_heads, new_attention_order
     )

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -238,20 +239,19 @@ def save_checkpoint(
         info: its `files` are ignored and computed.
         readme: the model card, Markdown.
         extra_files: {name: content} of files beside the card, such as the pictures it shows.
-        overwrite: whether an existing folder is replaced.
+        overwrite: whether an existing checkpoint is replaced; see `check_free`.
 
     Returns:
         `info` with the hashes of what was written.
 
     Raises:
-        CheckpointError: the folder exists and `overwrite` is False, or it cannot be written.
+        CheckpointError: `folder` is not free, or it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise CheckpointError(f"{folder}: exists already; choose another name or overwrite it.")
+    check_free(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -280,6 +280,32 @@ def save_checkpoint(
         why = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{folder}: cannot be written ({why})") from error
     return written
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a place that a checkpoint may not take.
+
+    Args:
+        folder: where one is to be saved.
+        overwrite: whether a checkpoint that is there, whole or damaged, may be replaced. Anything
+            else but an empty folder may never be.
+
+    Raises:
+        CheckpointError: something is there that stays.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{folder}: exists already; choose another name or overwrite it.")
+    ours = folder.is_dir() and (
+        any((folder / name).is_file() for name in (INFO_FILE, *HASHED_FILES))
+        or not any(folder.iterdir())
+    )
+    if not ours:
+        raise CheckpointError(
+            f"{folder}: is left as it is: it is not a checkpoint, and only a checkpoint is "
+            "overwritten; choose another name."
+        )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -373,7 +399,12 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     folder.rename(old / folder.name)
-    staging.rename(folder)
+    try:
+        staging.rename(folder)
+    except BaseException:
+        (old / folder.name).rename(folder)
+        old.rmdir()
+        raise
     shutil.rmtree(old)
 
 
