@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from echogen.checkpoints.describe import describe, read_header
-from echogen.checkpoints.verify import SIGMAS, verify
+from echogen.checkpoints.verify import SIGMAS, Level, verify
 from echogen.cli import app
 from echogen.diffusion.checkpoint import (
     HASHED_FILES,
@@ -178,3 +179,13 @@ def test_plain_diffusers_reads_the_folder_and_predicts_the_same(
         mine = denoiser.predict(x, t).x0
     theirs = torch.pixel_shuffle(step.pred_original_sample, denoiser.patch)
     torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("broken", range(3))
+def test_a_level_that_is_not_a_number_fails_wherever_it_is(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    levels = [Level(sigma, 0.5, 1.0, 0.5) for sigma in SIGMAS]
+    levels[broken] = Level(SIGMAS[broken], math.nan, 1.0, math.nan)
+    monkeypatch.setattr("echogen.checkpoints.verify.denoising", lambda *_: tuple(levels))
+    assert [check.ok for check in verify(checkpoint).checks if check.name == "denoising"] == [False]

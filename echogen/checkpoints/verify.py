@@ -194,7 +194,6 @@ def _check_levels(levels: tuple[Level, ...]) -> Check:
         f"best blur (ratio {level.ratio:.2f})"
         for level in levels
     )
-    worst = max(level.ratio for level in levels)
-    ok = worst <= HIGHEST_RATIO  # NaN is not
+    ok = all(level.ratio <= HIGHEST_RATIO for level in levels)  # NaN is not
     wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each: it does not denoise"
     return Check("denoising", ok, told + wanted)
