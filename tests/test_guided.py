@@ -443,3 +443,40 @@ def test_the_command_refuses_what_does_not_go_together(tmp_path, flags, words) -
     code, _, message = run(str(TINY), "--out", str(tmp_path / "x"), *flags)
     assert code == 2
     assert words in message
+
+
+def test_overwrite_replaces_checkpoints_only_and_says_so_before_any_work(tmp_path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        code, _, message = run(str(TINY), "--out", str(out), "--overwrite", "--probe", "nowhere")
+        assert code == 4
+        assert "is left as it is" in message
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("time_embed.0.weight", torch.zeros(()), "time_embed.0.weight has shape"),
+        ("time_embed.0.weight", torch.zeros(5), "time_embed.0.weight has shape"),
+        ("input_blocks.0.0.weight", torch.zeros(5), "input_blocks.0.0.weight has shape"),
+        ("out.2.weight", torch.zeros(()), "out.2.weight has shape"),
+        ("input_blocks.1.0.in_layers.2.weight", torch.zeros(()), "in_layers.2.weight has shape"),
+        ("input_blocks.3.1.qkv.bias", torch.zeros(()), "input_blocks.3.1.qkv.bias"),
+        ("out.2.bias", torch.zeros(3, dtype=torch.int64), "out.2.bias is int64, expected"),
+        ("out.2.bias", torch.zeros(3).to_sparse(), "out.2.bias is sparse_coo, expected"),
+        ("out.2.bias", torch.full((3,), torch.nan).to(torch.float8_e4m3fn), "NaN or infinite"),
+    ],
+)
+def test_tensors_of_odd_shapes_and_types_are_one_clear_line(
+    tiny, tmp_path, name, value, words
+) -> None:
+    file = tmp_path / "model.pt"
+    torch.save({**tiny, name: value}, file)
+    with pytest.raises(CheckpointError, match=words):
+        import_guided(file, tmp_path / "out", OPTIONS, ImportFacts("x"))
+
+
+def test_a_folder_in_place_of_the_file_is_said(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="a folder; give"):
+        read_guided(tmp_path)

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from echogen.checkpoints import probe as probing
 from echogen.checkpoints.candidates import Known, candidates, describe
 from echogen.checkpoints.guided import GuidedOptions, read_architecture, read_guided
-from echogen.checkpoints.probe import LEVELS, OPEN, Probe, frames_needed, probe
+from echogen.checkpoints.probe import LEVELS, OPEN, Probe, frames_needed, probe, probe_file
 from echogen.cli import app
 from echogen.diffusion.checkpoint import read_info
-from echogen.errors import CheckpointError, EchogenError
+from echogen.errors import CheckpointError, EchogenError, UsageError
 
 TINY = Path(__file__).parent / "data" / "guided_diffusion_tiny.pt"
 
@@ -182,3 +182,8 @@ def test_the_command_makes_nothing_where_the_probe_does_not_decide(
     assert shown["checkpoint"] is None
     assert not shown["probe"]["decided"]
     assert not out.exists()
+
+
+def test_an_image_size_that_the_levels_do_not_divide_is_refused(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="image size 102: expected a multiple of"):
+        probe_file(TINY, dataset, Known("linear", 1000, num_heads=4), image_size=102)

@@ -75,7 +75,8 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
 
     file = Path(file)
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; give a guided-diffusion model's .pt file.")
+        found = "a folder" if file.is_dir() else "no such file"
+        raise CheckpointError(f"{file}: {found}; give a guided-diffusion model's .pt file.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickles, before they are refused
@@ -83,14 +84,18 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file}: {_why_not_read(error)}") from error
     state = _unwrapped(loaded, file)
-    wrong = [
-        name
-        for name, value in state.items()
-        if not (value.is_floating_point() and bool(torch.isfinite(value).all()))
-    ]
+    for name, value in state.items():
+        if value.layout is not torch.strided or not value.is_floating_point():
+            kind = str(value.dtype if value.layout is torch.strided else value.layout)
+            raise CheckpointError(
+                f"{file}: {name} is {kind.removeprefix('torch.')}, expected dense floating point; "
+                "save the model's state_dict() alone."
+            )
+    weights = {name: value.float() for name, value in state.items()}
+    wrong = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if wrong:
         raise CheckpointError(f"{file}: NaN or infinite values in {wrong[0]}; fetch it again.")
-    return {name: value.float() for name, value in state.items()}
+    return weights
 
 
 def import_guided(
@@ -128,12 +133,7 @@ def import_guided(
         _check_channels(architecture)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    size = facts.image_size or architecture.usual_image_size
-    if size % architecture.least_side:
-        raise UsageError(
-            f"image size {size}: expected a multiple of {architecture.least_side}, since the "
-            f"model has {len(architecture.channels)} levels."
-        )
+    size = image_size_of(architecture, facts.image_size)
     if precision == "fp16":
         moved = {name: value.to(torch.float16) for name, value in moved.items()}
     with file.open("rb") as stream:
@@ -166,6 +166,21 @@ def import_guided(
     return save_checkpoint(
         Path(out), moved, unet, scheduler, info, readme=card, overwrite=overwrite
     )
+
+
+def image_size_of(architecture: GuidedArchitecture, wanted: int | None) -> int:
+    """The side of a model's images: as wanted, or the usual one.
+
+    Raises:
+        UsageError: the network's levels cannot halve it.
+    """
+    size = wanted or architecture.usual_image_size
+    if size % architecture.least_side:
+        raise UsageError(
+            f"image size {size}: expected a multiple of {architecture.least_side}, since the "
+            f"model has {len(architecture.channels)} levels."
+        )
+    return size
 
 
 def _unwrapped(loaded: Any, file: Path) -> "dict[str, Tensor]":

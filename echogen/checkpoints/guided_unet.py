@@ -94,6 +94,13 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
         CheckpointError: it is conditioned on classes, a classifier, resamples without weights, or
             is otherwise not an unconditional image model of guided diffusion.
     """
+    flat = [name for name, value in state.items() if not value.ndim]
+    needed = ("time_embed.0.weight", "input_blocks.0.0.weight")
+    flat += [name for name in needed if name in state and state[name].ndim < 2]
+    if flat:
+        raise CheckpointError(
+            f"{flat[0]} has shape {tuple(state[flat[0]].shape)}: not a model of guided diffusion."
+        )
     if "label_emb.weight" in state:
         raise CheckpointError(
             "class-conditional (label_emb.weight): echogen paints with unconditional models only."
@@ -101,8 +108,7 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
     inputs, outputs = _count(state, "input_blocks"), _count(state, "output_blocks")
     if inputs and not outputs:
         raise CheckpointError("a classifier (no output_blocks), expected an image model.")
-    needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
-    if absent := [name for name in needed if name not in state]:
+    if absent := [name for name in (*needed, "out.2.weight") if name not in state]:
         raise CheckpointError(
             f"not a model of guided diffusion: {', '.join(absent)} missing; expected the state "
             "dict of its U-Net."

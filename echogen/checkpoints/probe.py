@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.checkpoints.candidates import Known, candidates, describe, layout_of
-from echogen.checkpoints.guided import read_guided
+from echogen.checkpoints.guided import image_size_of, read_guided
 from echogen.checkpoints.guided_unet import (
     GuidedArchitecture,
     GuidedOptions,
@@ -231,7 +231,7 @@ def probe_file(
 
     state = read_guided(file)
     try:
-        size = image_size or read_architecture(state).usual_image_size
+        size = image_size_of(read_architecture(state), image_size)
         packed = few_frames(dataset, frames_needed(size), (size, "stretch"), reporter)
         return probe(state, packed.frames, known, device=device, reporter=reporter)
     except CheckpointError as error:
