@@ -121,6 +121,19 @@ def test_a_damaged_folder_is_made_anew_from_the_hubs_cache(hub: Hub) -> None:
     assert hub.content_requests() == []
 
 
+def test_a_corrected_card_makes_the_model_anew(hub: Hub) -> None:
+    guided = {"noise_schedule": "linear", "steps": 4000, "num_heads": 4}
+    lab = {"name": "tiny", "kind": "guided", "repo": REPO, "file": FILE}
+    own_card(**lab, guided=guided)
+    first = download("tiny")
+    assert not download("tiny").fresh
+    own_card(**lab, guided={**guided, "noise_schedule": "cosine"})
+    second = download("tiny")
+    assert second.fresh
+    assert read_info(second.folder).training["imported"]["options"]["noise_schedule"] == "cosine"
+    assert second.checkpoint_sha256 != first.checkpoint_sha256
+
+
 def test_a_wrong_hash_is_refused_and_nothing_is_left_behind(hub: Hub, tmp_path: Path) -> None:
     hub.told[REPO, FILE] = "0" * 64
     with pytest.raises(CheckpointError, match="expected 000000000000") as caught:

@@ -7,7 +7,7 @@ records what was fetched; a later download must be the same file, also where no 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,10 +118,27 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
     if folder is None:
         return None
     try:
-        return verify_checkpoint(folder)
+        info = verify_checkpoint(folder)
     except CheckpointError as error:
         reporter.tell(f"{error} Making it anew.")
         return None
+    if not _as_its_card_says(card, info):
+        reporter.tell(f"model {card.name}: its card says otherwise by now. Making it anew.")
+        return None
+    return info
+
+
+def _as_its_card_says(card: ModelCard, info: CheckpointInfo) -> bool:
+    """Whether a model here is the one that its card means: cards of a user's own are corrected."""
+    from echogen.checkpoints.convert import card_options
+
+    if card.kind == "echogen":
+        return card.sha256 in ("", info.sha256)
+    made = info.training.get("imported")
+    if not isinstance(made, Mapping):
+        return True
+    options = made.get("probe") or made.get("options") == asdict(card_options(card))
+    return bool(options) and card.sha256 in ("", made.get("sha256"))
 
 
 def _foreign(

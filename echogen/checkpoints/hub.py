@@ -67,7 +67,7 @@ def fetch(
         raise CheckpointError(
             f"model {card.name}: neither its card nor the hub gives a SHA-256 of {file} of "
             f"{card.repo}, so it cannot be verified; fetch it yourself, and import it with: "
-            f"echogen checkpoint import {file}"
+            f"echogen checkpoint import {file} --out FOLDER --probe DATASET"
         )
     if found != expected:
         size = path.stat().st_size
