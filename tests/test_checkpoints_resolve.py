@@ -240,3 +240,31 @@ def test_listing_loads_nothing_heavy_and_tells_what_is_here(checkpoint: Path) ->
     assert "gillesvdv/CAMUS_diffusion_model" in shown
     assert " no " not in shown
     assert (checkpoints_home() / NAME / INFO_FILE).is_file()
+
+
+def test_what_is_no_card_no_text_and_no_home_is_one_line(own_places: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected \[\[model\]\] tables and nothing else"):
+        parse_cards('model = ["a"]', "own")
+    shutil.copy(TINY, own_places / "tiny.pt")
+    (own_places / "tiny.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"tiny\.toml: cannot be read"):
+        resolve_checkpoint("tiny.pt")
+    with pytest.raises(CheckpointError, match="no such user's home"):
+        resolve_checkpoint("~nobody-of-this-name/model")
+
+
+def test_two_runs_may_convert_the_same_file_at_once(
+    own_places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import echogen.checkpoints.convert as converting
+
+    shutil.copy(TINY, own_places / "tiny.pt")
+    (own_places / "tiny.toml").write_text(CARD)
+    convert_file = converting.convert_file
+
+    def overtaken(*arguments: object) -> object:
+        convert_file(*arguments)  # type: ignore[arg-type]  # handed through
+        return convert_file(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(converting, "convert_file", overtaken)
+    assert read_info(resolve_checkpoint("tiny.pt")).name == "tiny"

@@ -150,7 +150,8 @@ def parse_cards(text: str, source: str) -> tuple[ModelCard, ...]:
     except tomllib.TOMLDecodeError as error:
         raise CheckpointError(f"{source}: not valid TOML: {error}") from error
     tables = raw.get("model", [])
-    if set(raw) - {"model"} or not isinstance(tables, list):
+    listed = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
+    if set(raw) - {"model"} or not listed:
         raise CheckpointError(f"{source}: expected [[model]] tables and nothing else")
     return tuple(_parse_card(table, source) for table in tables)
 

@@ -46,7 +46,10 @@ def resolve_checkpoint(
         CheckpointError: nothing is meant by it, or two things, or the model is not here; the
             message has the command or the name that helps. Nothing is ever downloaded.
     """
-    path = Path(name_or_path).expanduser()
+    try:
+        path = Path(name_or_path).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{name_or_path}: there is no such user's home folder.") from error
     card = None if is_path(name_or_path) else find_card(name_or_path)
     if card is not None:
         if _is_checkpoint(path):
@@ -122,7 +125,11 @@ def _of_file(file: Path, tell: Callable[[str], None]) -> Path:
     from echogen.checkpoints.convert import convert_file
 
     tell(f"{file}: converting once, as the card of {card.name} says, into {folder}")
-    convert_file(file, card, folder)
+    try:
+        convert_file(file, card, folder)
+    except CheckpointError:
+        if not (folder / INFO_FILE).is_file():  # else another process was faster
+            raise
     return folder
 
 
@@ -130,7 +137,10 @@ def _card_of_file(file: Path, sha256: str) -> ModelCard | None:
     """The card beside a file (`model.toml` beside `model.pt`), or the known model that it is."""
     beside = file.with_suffix(".toml")
     if beside.is_file():
-        cards = parse_cards(beside.read_text(encoding="utf-8"), str(beside))
+        try:
+            cards = parse_cards(beside.read_text(encoding="utf-8"), str(beside))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{beside}: cannot be read ({error})") from error
         if len(cards) != 1 or cards[0].kind != "guided":
             raise CheckpointError(f"{beside}: expected one [[model]] of kind guided")
         if cards[0].sha256 not in ("", sha256):
