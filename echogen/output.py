@@ -152,7 +152,8 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
     from echogen.engine.devices import resolve_devices
 
     device, asked = resolve_devices(config.engine.device)[0], config.engine.precision
-    begun = working_store_path(config.output)
+    working = working_store_path(config.output)
+    begun = working if working.exists() else config.output
     if asked == "auto" and begun.exists() and not overwrite:
         with open_store(begun) as store:
             asked = store.attrs["sampler"].get("precision", asked)

@@ -239,6 +239,8 @@ def _check_sheet(sheet: Path, columns: int) -> None:
     """Refuse, before any work, a sheet that could not be written after it."""
     if sheet.suffix != ".png":
         raise UsageError(f"--sheet {sheet}: expected a .png file; name it so.")
+    if sheet.is_dir():
+        raise UsageError(f"--sheet {sheet}: is a folder; expected a .png file to write.")
     if not sheet.parent.is_dir():
         raise UsageError(f"--sheet {sheet}: no such folder as {sheet.parent}; make it first.")
     if columns < 1:

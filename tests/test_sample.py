@@ -412,3 +412,23 @@ def test_a_users_mistake_ends_in_one_line_and_its_exit_code(
     assert "Traceback" not in told
     assert not Path(str(given["output"])).exists()
     assert not Path("x.png").exists()
+
+
+def test_a_folder_in_the_sheets_place_is_refused_before_any_work(
+    given: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "sheet.png").mkdir()
+    with pytest.raises(UsageError, match=r"sheet\.png: is a folder"):
+        sample(config(given), sheet=tmp_path / "sheet.png")
+    assert not Path(str(given["output"])).exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # one of them is what auto means here
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_finished_store_is_finished_on_a_machine_of_another_precision_too(
+    given: dict[str, object], tmp_path: Path, suffix: str, precision: str
+) -> None:
+    given["output"] = str(tmp_path / f"out{suffix}")
+    run(given, n=1, engine={"device": "cpu", "precision": precision})
+    again = run(given, n=1, engine={"device": "cpu", "precision": "auto"})
+    assert (again.painted, again.images) == (0, 1)

@@ -634,10 +634,11 @@ def test_an_expanded_store_says_so_and_stays_in_the_first_format(tmp_path: Path)
     with open_store(tmp_path / "s.zarr") as store:
         assert store.kind == "expanded"
         assert store.masks.shape == store.images.shape
-    root["kind"] = "imagined"
-    file.write_text(json.dumps(found))
-    with pytest.raises(StoreError, match="'kind' must be one of expanded, generated"):
-        open_store(tmp_path / "s.zarr")
+    for kind in ("imagined", ["expanded"]):
+        root["kind"] = kind
+        file.write_text(json.dumps(found))
+        with pytest.raises(StoreError, match="'kind' must be one of expanded, generated"):
+            open_store(tmp_path / "s.zarr")
 
 
 def test_a_shard_of_the_other_kind_is_refused(tmp_path: Path) -> None:

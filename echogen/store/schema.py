@@ -148,7 +148,7 @@ def layout_of(path: Path, attrs: Mapping[str, Any]) -> Layout:
         StoreError: no such kind.
     """
     kind = attrs.get("kind", EXPANDED.kind)
-    if kind not in LAYOUTS:
+    if not isinstance(kind, str) or kind not in LAYOUTS:
         raise StoreError(
             f"{path}: damaged metadata: 'kind' must be one of {', '.join(LAYOUTS)}, got {kind!r}. "
             "Restore the store from a copy, or make it again with --overwrite."
