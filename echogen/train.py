@@ -30,6 +30,7 @@ from echogen.frames import Grid, PreparedFrames, await_frames, prepare_frames, r
 from echogen.interrupt import catch_signals
 from echogen.report import Quiet, Reporter
 from echogen.store.lock import store_lock
+from echogen.training.data import RECORD_FILE
 from echogen.types import FrameKey, Problem
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT, FRAMES = "checkpoint", "frames"
 STATE = "state.safetensors"
-OURS = (STATE, "log.jsonl", "pictures", "tensorboard", CHECKPOINT)
+OURS = (STATE, "log.jsonl", f"{CHECKPOINT}/{INFO_FILE}", f"{FRAMES}/{RECORD_FILE}")
+"""Any of them tells a run's folder, of which `pictures`, say, may be another's."""
 UNSTATED = "not stated; the terms of the training data apply"
 REPORT_FORMAT = 1
 QUIET = Quiet()
@@ -162,7 +164,7 @@ def train(
     run.options.check()
     dataset, keys = _list(run, reporter)
     with catch_signals(reporter.tell, "step") as stop, _alone(run.output):
-        _check_output(run)
+        _check_output(run, dataset.provenance.format)
         grid = _grid(run.recipe)
         cache = run.output / FRAMES
         if first_process():
@@ -215,10 +217,13 @@ def measure(
     Raises:
         EchogenError: there is no such run, or its frames are gone; as `train`.
     """
-    from echogen.training import evaluate
+    from echogen.training import evaluate, export
 
-    info = read_info(_checkpoint(run.output))
+    if not run.output.is_dir():
+        _checkpoint(run.output)  # raises, before a lock's file is made
     with catch_signals(reporter.tell), _alone(run.output):
+        export.recover(run.output)
+        info = read_info(_checkpoint(run.output))
         prepared = read_prepared(run.output / FRAMES)
         facts = _known_facts(info, run.terms)
         evaluate.measure(run.output, prepared.packed, run.options, facts, training)
@@ -238,15 +243,23 @@ def _list(run: TrainingRun, reporter: Reporter) -> tuple[Dataset, list[FrameKey]
     return dataset, list(select(dataset.keys(), run.dataset))
 
 
-def _check_output(run: TrainingRun) -> None:
-    """Refuse, before any work, a folder of something else, and a run that cannot be resumed."""
+def _check_output(run: TrainingRun, listed: str) -> None:
+    """Refuse, before any work, a folder of something else, one among the images that are read, and
+    a run that cannot be resumed.
+    """
     out = run.output
+    if listed == "images" and run.input and out.resolve().is_relative_to(run.input.resolve()):
+        raise UsageError(
+            f"--out {out}: lies in --in {run.input}, where every image is read, so the run would "
+            "train on pictures of its own; give a folder elsewhere."
+        )
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; give a folder.")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if there and not there & {*OURS, FRAMES, f".{FRAMES}.partial"}:
+    others = sorted(there - {FRAMES, f".{FRAMES}.partial"})
+    if others and not any((out / name).is_file() for name in OURS):
         raise UsageError(
-            f"--out {out}: holds other files, such as {sorted(there)[0]}, and no training run; "
+            f"--out {out}: holds other files, such as {others[0]}, and no training run; "
             "give a new or an empty folder."
         )
     if run.resume and STATE not in there:
@@ -346,5 +359,8 @@ def _alone(out: Path) -> Iterator[None]:
     if not first_process():
         yield
         return
-    with store_lock(out):
+    place = out.resolve()  # "." has no name to put the lock beside
+    if not place.name:
+        raise UsageError(f"--out {out}: is the root of the disk; give a folder.")
+    with store_lock(place):
         yield

@@ -134,6 +134,8 @@ def test_bad_frames_are_skipped_with_their_file_or_end_it(
     with pytest.raises(DatasetError, match=r"patient0001_4CH_ES.*--on-error fail"):
         prepare(own_dataset, tmp_path / "other", on_error="fail")
     assert not list(tmp_path.glob("*other*"))
+    with pytest.raises(DatasetError, match=r"patient0001_4CH_ES.*--on-error fail"):
+        prepare(own_dataset, tmp_path / "frames", on_error="fail")
 
 
 def test_no_usable_frame_is_an_error(own_dataset: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.diffusion.checkpoint import verify_checkpoint
+from echogen.diffusion.checkpoint import read_info, verify_checkpoint
 from echogen.phantom import write_dataset
 from echogen.store import open_store
 from echogen.train import STATE
@@ -70,6 +71,17 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(RECIPE)
     return file
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures in a plain folder. Do not change."""
+    root = tmp_path_factory.mktemp("pictures") / "images"
+    root.mkdir()
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+    return root
 
 
 def run(*arguments: object) -> Result:
@@ -278,6 +290,66 @@ def test_folders_are_not_guessed(recipe: Path, hearts: Path, tmp_path: Path) -> 
     assert (tmp_path / "letters" / "dear.txt").exists()
 
 
+@pytest.mark.parametrize("name", ["frames", "pictures", "checkpoint"])
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_folder_of_ones_own_is_never_taken_for_the_runs(
+    recipe: Path, images: Path, tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    own = tmp_path / "study" / name
+    shutil.copytree(images, own)
+    result = run(
+        "--in", own, "--out", tmp_path / "study", "--config", recipe, "--steps", 1, *RUN, *more
+    )
+    assert re.search(r"holds other files", line(result))
+    assert sorted(p.name for p in own.iterdir()) == sorted(p.name for p in images.iterdir())
+
+
+def test_a_run_among_the_images_that_it_reads_is_refused(
+    images: Path, recipe: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(images, tmp_path / "data")
+    fixed = ("--config", recipe, "--steps", 1, *RUN)
+    refused = line(run("--in", data, "--out", data / "model", *fixed))
+    assert "would train on pictures of its own" in refused
+    assert not (data / "model").exists()
+
+
+def test_the_folder_at_hand_can_be_the_runs(
+    hearts: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fixed = ("--in", hearts, "--config", recipe, "--steps", 1, *RUN)
+    result = run(*fixed, "--out", ".")
+    assert result.exit_code == 0, result.output
+    assert read_info(tmp_path / "here" / "checkpoint").name == "here"
+    assert "--out /: is the root" in line(run(*fixed, "--out", "/"))
+
+
+def test_values_that_fit_only_together_can_be_set(train: Train) -> None:
+    values = ("image_size=18", "patch=3", "network.sample_size=6")
+    channels = ("network.in_channels=9", "network.out_channels=9")
+    result = train(*(word for value in values + channels for word in ("--set", value)))
+    assert result.exit_code == 0, result.output
+
+
+def test_report_puts_a_half_replaced_checkpoint_back(own_run: Path) -> None:
+    (own_run / ".checkpoint.old").mkdir()
+    (own_run / "checkpoint").rename(own_run / ".checkpoint.old" / "checkpoint")
+    result = run("--out", own_run, "--report", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    verify_checkpoint(own_run / "checkpoint")
+
+
+def test_a_recipes_place_is_not_on_the_card(train: Train, hearts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE)
+    out = tmp_path / "model"
+    result = run("--in", hearts, "--out", out, "--preset", file, "--steps", 1, *RUN)
+    assert result.exit_code == 0, result.output
+    assert "--preset mine.toml" in read_info(out / "checkpoint").training["command"]
+
+
 def test_a_damaged_frame_can_stop_it(train: Train, hearts: Path, tmp_path: Path) -> None:
     shutil.copytree(hearts, tmp_path / "hurt")
     bad = next((tmp_path / "hurt").rglob("*_4CH_ED.nii.gz"))
@@ -309,7 +381,7 @@ def test_names_that_are_written_twice_agree() -> None:
     root = importlib.import_module("echogen.train")
     state = importlib.import_module("echogen.training.state")
     export = importlib.import_module("echogen.training.export")
-    evaluate = importlib.import_module("echogen.training.evaluate")
     assert root.STATE == state.STATE_FILE
     assert root.CHECKPOINT == export.CHECKPOINT
-    assert evaluate.PICTURES in root.OURS
+    assert f"{export.CHECKPOINT}/{export.INFO_FILE}" in root.OURS
+    assert importlib.import_module("echogen.training.run").LOG_FILE in root.OURS

@@ -241,10 +241,9 @@ def _recipe(given: dict[str, Any]) -> "TrainConfig":
     if given["batch_size"] is not None:
         values = {"optimiser.batch_size": given["batch_size"]}
         recipe = with_values(recipe, values, "--batch-size")
-    for assignment in given["set_"] or ():
-        key, value = _assignment(assignment)
-        recipe = with_values(recipe, {key: value}, f"--set {assignment}")
-    return recipe
+    assignments = given["set_"] or ()
+    changes = dict(map(_assignment, assignments))  # at once: one alone may not fit the others
+    return with_values(recipe, changes, " ".join(f"--set {text}" for text in assignments))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -278,7 +277,8 @@ def _command(ctx: typer.Context) -> str:
             words.append(flag)
             continue
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            words += [flag, one.resolve().name if isinstance(one, Path) else str(one)]
+            path = Path(one).resolve() if option.name == "preset" else one
+            words += [flag, path.name if isinstance(path, Path) else str(path)]
     return shlex.join(words)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.base import counted
+from echogen.errors import DatasetError
 from echogen.frames.folder import read_prepared, reusable, write_folder
 from echogen.frames.making import Grid, Made, PreparedFrames
 from echogen.report import Quiet, Reporter
@@ -59,7 +60,7 @@ def prepare_frames(
     Raises:
         DatasetError: a frame cannot be used and `on_error` is "fail", or no frame can; or `cache`
             is another dataset's and `keep_old` is set.
-        StoreError: `cache` cannot be written.
+        StoreError: `cache` cannot be written, or holds other files.
     """
     if cache is None:
         made = Made(dataset, keys, grid, on_error)
@@ -67,6 +68,8 @@ def prepare_frames(
         return made.prepared(made.packed(np.stack(images)))
     found = reusable(dataset, keys, grid, cache, keep_old)
     if found is not None:
+        if found.problems and on_error == "fail":
+            raise DatasetError(f"{found.problems[0].reason} (--on-error fail)")
         reporter.tell(f"{cache}: {counted(len(found.packed.frame_ids), 'frame')} already prepared")
         return found
     write_folder(Made(dataset, keys, grid, on_error), workers, cache, reporter)

@@ -25,7 +25,12 @@ from echogen.types import FrameKey, Problem
 
 
 def write_folder(made: Made, workers: int, cache: Path, reporter: Reporter) -> None:
-    """Make the folder beside `cache` and rename it; a kill leaves the old folder or none."""
+    """Make the folder beside `cache` and rename it; a kill leaves the old folder or none.
+
+    Raises:
+        StoreError: it cannot be written, or `cache` holds files of somebody else.
+    """
+    _check_ours(cache)
     staging = cache.with_name(f".{cache.name}.partial")
     try:
         shutil.rmtree(staging, ignore_errors=True)
@@ -44,6 +49,16 @@ def write_folder(made: Made, workers: int, cache: Path, reporter: Reporter) -> N
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_ours(cache: Path) -> None:
+    there = sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
+    others = [name for name in there if name not in (PIXELS_FILE, RECORD_FILE)]
+    if others:
+        raise StoreError(
+            f"{cache}: holds other files than prepared frames, such as {others[0]}, and would be "
+            "replaced; give another --out."
+        )
 
 
 def _write_pixels(made: Made, workers: int, file: Path, reporter: Reporter) -> None:
