@@ -72,6 +72,7 @@ def test_unknown_keys_and_presets_are_refused_with_a_hint():
         ("optimiser", 3, r"expected a table \[optimiser\], found 3"),
         ("optimizer.batch_size", 4, "no table 'optimizer'; known: .*optimiser"),
         ("seed.x", 4, "seed is a value, not a table"),
+        ("seed", 2**63, "seed 9223372036854775808: expected 0 to"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(key, value, match):
@@ -92,11 +93,18 @@ def test_values_replace_those_of_the_recipe():
         ({"out_channels": 8}, "out_channels 8: expected 4"),
         ({"block_out_channels": [8, 7]}, "describes no UNet2DModel"),
         ({"wings": 2}, "describes no UNet2DModel"),
+        ({"sample_size": 16}, "sample_size 16: expected 8, image_size / patch"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(network, match):
     with pytest.raises(UsageError, match=match):
         make_unet(recipe(network={**NETWORK, **network}))
+
+
+def test_a_side_that_cannot_be_halved_is_refused():
+    network = {**NETWORK, "sample_size": 9}
+    with pytest.raises(UsageError, match=r"halves 9 x 9 .* 1 times, .* a multiple of 4"):
+        make_unet(recipe(image_size=18, network=network))
 
 
 def test_a_learned_variance_wants_twice_the_channels():
@@ -108,6 +116,12 @@ def test_a_learned_variance_wants_twice_the_channels():
 def test_a_schedule_that_cannot_be_is_refused():
     schedule = {**SCHEDULE, "beta_schedule": "wavy"}
     with pytest.raises(UsageError, match=r"\[schedule\]: beta_schedule"):
+        make_objective(recipe(schedule=schedule), torch.device("cpu"))
+
+
+def test_a_key_that_no_schedule_has_is_refused():
+    schedule = {**SCHEDULE, "beta_shedule": "linear"}
+    with pytest.raises(UsageError, match=r"unknown key 'beta_shedule'; known: .*beta_schedule"):
         make_objective(recipe(schedule=schedule), torch.device("cpu"))
 
 

@@ -176,7 +176,7 @@ def _check(config: TrainConfig, source: str) -> None:
         (config.image_size >= 1, "image_size", config.image_size, "1 or more"),
         (config.channels in (1, 3), "channels", config.channels, "1 or 3"),
         (config.resize in ("stretch", "letterbox"), "resize", config.resize, "stretch, letterbox"),
-        (config.seed >= 0, "seed", config.seed, "0 or more"),
+        (0 <= config.seed < 2**63, "seed", config.seed, "0 to 2^63 - 1"),
         (prediction in PREDICTIONS, "[schedule] prediction_type", prediction, _or(PREDICTIONS)),
         (optimiser.batch_size >= 1, "batch_size", optimiser.batch_size, "1 or more"),
         (optimiser.learning_rate > 0, "learning_rate", optimiser.learning_rate, "more than 0"),

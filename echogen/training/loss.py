@@ -6,6 +6,7 @@ hybrid L_simple + lambda L_vlb of Nichol and Dhariwal (2021, 2102.09672, eq. 16)
 moves the variance only.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,16 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     """The recipe's objective.
 
     Raises:
-        UsageError: the schedule cannot be used.
+        UsageError: the schedule cannot be used, or has a key that diffusers would drop.
     """
+    from diffusers import DDPMScheduler
+
+    known = inspect.signature(DDPMScheduler.__init__).parameters
+    unknown = sorted(key for key in config.schedule if key not in known)
+    if unknown:
+        raise UsageError(
+            f"[schedule]: unknown key {unknown[0]!r}; known: {', '.join(list(known)[1:])}."
+        )
     try:
         schedule = schedule_from_config(config.schedule)
     except CheckpointError as error:

@@ -60,12 +60,24 @@ def make_unet(config: TrainConfig, **more: Any) -> nn.Module:
                 f"[network] {key} {config.network.get(key)}: expected {expected}, "
                 f"{why if key == 'out_channels' else 'channels x patch^2'}."
             )
+    side = config.image_size // config.patch
+    sample = config.network.get("sample_size")
+    if sample not in (None, side, [side, side], (side, side)):
+        raise UsageError(
+            f"[network] sample_size {sample}: expected {side}, image_size / patch; set it."
+        )
     network_class: Any = UNet2DModel
     try:
         network: nn.Module = network_class(**{**config.network, **more})
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"[network]: describes no UNet2DModel: {reason}") from error
+    halvings = len(config.network.get("block_out_channels", ())) - 1
+    if side % 2 ** max(halvings, 0):
+        raise UsageError(
+            f"[network]: halves {side} x {side} (image_size / patch) {halvings} times, which does "
+            f"not come out even; make image_size a multiple of {config.patch * 2**halvings}."
+        )
     return network
 
 
