@@ -266,6 +266,28 @@ def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, 
     assert (tmp_path / "checkpoint/README.md").stat().st_mtime_ns == made
 
 
+def test_a_run_made_shorter_than_its_first_measurement_is_measured(tmp_path, packed):
+    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, stop_after=0.0))
+    assert not (tmp_path / "checkpoint").exists()
+    shorter = dataclasses.replace(QUICK, steps=1)
+    assert train(recipe(), packed, tmp_path, shorter).step == 1
+    assert read_info(tmp_path / "checkpoint").training["step"] == 1
+    assert read_state(tmp_path).progress.best < float("inf")
+
+
+def test_starting_anew_removes_no_pictures_of_others(tmp_path, packed):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "mine.png").touch()
+    with pytest.raises(CheckpointError, match="holds a folder pictures, but no training run"):
+        train(recipe(), packed, tmp_path, QUICK, overwrite=True)
+    assert (tmp_path / "pictures" / "mine.png").exists()
+
+
+def test_a_report_of_no_samples_is_refused(finished, packed):
+    with pytest.raises(UsageError, match="--compared 0: expected 1 or more"):
+        measure(finished, packed, QUICK, ModelFacts("x"))
+
+
 def test_another_run_is_refused_with_what_differs(tmp_path, packed):
     with pytest.raises(CheckpointError, match="no state to resume from"):
         train(recipe(), packed, tmp_path, QUICK, resume=True)
@@ -342,7 +364,10 @@ def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
     train(recipe(), packed, tmp_path, options, reporter=told)
     assert any("no case is held out" in line for line in told.lines)
     assert any("training loss" in line for line in told.lines)
-    assert "No case was held out" in (tmp_path / "checkpoint/README.md").read_text()
+    card = (tmp_path / "checkpoint/README.md").read_text()
+    assert "No case was held out" in card
+    assert "not chosen by how near" in card
+    assert "any held-out frame is" not in card
     assert read_info(tmp_path / "checkpoint").training["held_out_loss"] == {}
 
 
@@ -436,7 +461,8 @@ def test_the_report_compares_samples_with_training_frames(tmp_path, packed):
     assert found["training"]["count"] == 8
     assert info.training["run"]["images"] == 24
     card = (tmp_path / "checkpoint/README.md").read_text()
-    for said in ("phantoms", "CC0-1.0", "the command", "memorisation.png", "format camus"):
+    for said in ("phantoms", "CC0-1.0", "the command", "memorisation.png", "format camus",
+                 "any held-out frame is"):  # fmt: skip
         assert said in card
     assert (tmp_path / "checkpoint/memorisation.png").is_file()
     assert (tmp_path / "pictures/nearest.png").is_file()
@@ -513,7 +539,9 @@ def test_the_command_trains_and_reports(tmp_path, packed, capsys):
     assert json.loads(capsys.readouterr().out)["samples"]["count"] == 2
     kept = read_info(tmp_path / "run/checkpoint")
     assert (kept.licence, kept.name) == ("CC0-1.0", "run")
+    assert "--frames frames.npz --out run --preset tiny.toml" in kept.training["command"]
     assert "--licence CC0-1.0" in kept.training["command"]
+    assert str(tmp_path) not in kept.training["command"]
     assert main(["--frames", "absent.npz", "--out", str(tmp_path / "x"), "--steps", "1"]) == 3
     assert "absent.npz" in capsys.readouterr().err
     assert main(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2

@@ -77,10 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; prints a JSON summary and returns the exit code."""
     flags = build_parser().parse_args(arguments)
-    words = shlex.join(sys.argv[1:] if arguments is None else arguments)
     try:
         with catch_signals(_tell_stopping) as stop:
-            return _run(flags, f"python -m echogen.training {words}", stop)
+            return _run(flags, _command(flags), stop)
     except EchogenError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -88,10 +87,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted(interrupted.signum)
 
 
+def _command(flags: argparse.Namespace) -> str:
+    """The command for the card; of a path only its name, for a card is passed on."""
+    parser, words = build_parser(), ["python", "-m", "echogen.training"]
+    for name, value in vars(flags).items():
+        if value == parser.get_default(name) or name in ("resume", "overwrite", "report"):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            path = name in ("frames", "out", "preset")
+            words.append(Path(value).resolve().name if path else str(value))
+    return shlex.join(words)
+
+
 def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
     from echogen.store.lock import store_lock
     from echogen.training.data import load_packed, open_frames
     from echogen.training.evaluate import measure
+    from echogen.training.export import recover
     from echogen.training.loop import train
     from echogen.training.tell import Console
 
@@ -116,21 +129,23 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
         compared=flags.compared,
         tensorboard=flags.tensorboard,
     )
-    facts = _facts(flags, command)
     folder = flags.frames.is_dir()
     packed = open_frames(flags.frames) if folder else load_packed(flags.frames, config.image_size)
     first = int(os.environ.get("RANK", "0")) == 0
-    with store_lock(flags.out) if first else nullcontext():
+    with store_lock(flags.out.resolve()) if first else nullcontext():
+        if flags.report:
+            recover(flags.out)
+        facts = _facts(flags, command)
         if flags.report:
             found = measure(flags.out, packed, options, facts, Console())
             print(json.dumps(found.as_dict()))
             return 0
         progress = train(config, packed, flags.out, options, facts=facts, resume=flags.resume,
                          overwrite=flags.overwrite, reporter=Console(), stop=stop)  # fmt: skip
+    done = options.done(progress)
     if first:
-        done = options.done(progress)
         print(json.dumps({"out": str(flags.out), "done": done, **asdict(progress)}))
-    return _interrupted(stop.signum) if stop.signum else 0
+    return _interrupted(stop.signum) if stop.signum and done < 1 else 0
 
 
 def _facts(flags: argparse.Namespace, command: str) -> "ModelFacts":

@@ -20,8 +20,7 @@ def model_card(name: str, info: CheckpointInfo) -> str:
         "to paint with (`echogen expand --checkpoint`).",
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
         "![Generated images](samples.png)",
-        "Generated images. Once samples were compared with training frames (below), none of those "
-        "shown is nearer to one than any held-out frame is, unless all are.",
+        _shown(record),
         _what(info),
         _how(record),
         _loss(record),
@@ -38,6 +37,16 @@ any decision about a person, and do not pass its images off as recordings. Paint
 clinical information: measure only on pixels that come from a recording. Views, scanners and
 patients unlike its training data are outside what it knows. Results on cases that it was trained on
 are results on images that it has seen. The terms of the training data hold for the weights, too."""
+
+
+def _shown(record: Mapping[str, Any]) -> str:
+    found = record.get("memorisation") or {}
+    if "held_out" not in found:
+        return "Generated images. They were not chosen by how near they lie to training frames."
+    return (
+        "Generated images. Of the samples that were compared with training frames (below), none of "
+        "those shown is nearer to one than any held-out frame is, unless all are."
+    )
 
 
 def _what(info: CheckpointInfo) -> str:

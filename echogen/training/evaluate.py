@@ -9,7 +9,7 @@ import torch
 
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.denoiser import Denoiser, resolve_device
-from echogen.errors import CheckpointError
+from echogen.errors import CheckpointError, UsageError
 from echogen.training import memorisation
 from echogen.training.config import parse_config
 from echogen.training.data import PackedFrames
@@ -144,10 +144,13 @@ def measure(
         reporter: told what is done.
 
     Raises:
+        UsageError: no sample is to be compared.
         CheckpointError: there is no checkpoint, or it was trained on other frames.
     """
     from echogen.diffusion.checkpoint import load_checkpoint
 
+    if options.compared < 1:
+        raise UsageError(f"--compared {options.compared}: expected 1 or more to compare.")
     info = read_info(out / CHECKPOINT)
     record: dict[str, Any] = dict(info.training)
     if record.get("data_fingerprint") != packed.fingerprint:

@@ -17,7 +17,7 @@ from echogen.training.evaluate import Measured, evaluate, measure
 from echogen.training.export import CHECKPOINT, ModelFacts, export
 from echogen.training.job import PICTURES, Job
 from echogen.training.learn import gradients, learning_rate, seed_dropout, update
-from echogen.training.machine import open_machine, precision_of
+from echogen.training.machine import agreed, open_machine, precision_of
 from echogen.training.meter import Meter
 from echogen.training.network import follow
 from echogen.training.options import RunOptions
@@ -90,6 +90,9 @@ def train(
                     progress = _evaluate(run, progress)
                 if meter.save_due(progress, stop) or due:
                     meter.save(progress)
+            if options.done(progress) >= 1 and _unmeasured(run):
+                progress = _evaluate(run, progress)
+                meter.save(progress)
         stop.finishing = False
         if options.done(progress) >= 1 and machine.is_main_process:
             _finish(run, new=progress.step > run.progress.step)
@@ -131,6 +134,11 @@ def _log_evaluation(run: Run, progress: Progress, measured: Measured, better: bo
         f"{run.job.options.done(progress):4.0%}  step {progress.step}, {progress.images} images: "
         f"{kind} loss {measured.score:.5f}{', the best so far' if better else ''}"
     )
+
+
+def _unmeasured(run: Run) -> bool:
+    """Whether there is no model yet: the run was made shorter before it was first measured."""
+    return bool(agreed(run.machine, float(not (run.job.out / CHECKPOINT).exists())))
 
 
 def _finish(run: Run, new: bool) -> None:

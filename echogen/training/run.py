@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from echogen.diffusion.checkpoint import INFO_FILE
 from echogen.errors import CheckpointError, UsageError
 from echogen.training.batches import Batch, FrameSource, batches, frame_source
 from echogen.training.data import hold_out
@@ -184,10 +185,17 @@ def _identity(job: Job, split: Split) -> dict[str, Any]:
 def _tidy(out: Path, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
+        folders = [name for name in (PICTURES, BOARD, CHECKPOINT) if (out / name).exists()]
+        ours = (STATE_FILE, LOG_FILE, f"{CHECKPOINT}/{INFO_FILE}")
+        if folders and not any((out / name).is_file() for name in ours):
+            raise CheckpointError(
+                f"{out}: holds a folder {folders[0]}, but no training run; train into another "
+                "folder."
+            )
         (out / STATE_FILE).unlink(missing_ok=True)
-        (out / LOG_FILE).unlink(missing_ok=True)
-        for folder in (PICTURES, BOARD, CHECKPOINT):
-            shutil.rmtree(out / folder, ignore_errors=True)
+        for name in folders:
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / LOG_FILE).unlink(missing_ok=True)  # last: it tells what the others are
     recover(out)
 
 
