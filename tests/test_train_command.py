@@ -364,6 +364,9 @@ def test_ctrl_c_finishes_the_step_and_saves(train: Train, tmp_path: Path) -> Non
     def interrupt() -> None:
         while not state.is_file():
             time.sleep(0.05)
+        before_the_first_step = state.stat().st_mtime_ns
+        while state.stat().st_mtime_ns == before_the_first_step:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=interrupt, daemon=True)
