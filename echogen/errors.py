@@ -59,3 +59,15 @@ EXIT_DONE = 0
 EXIT_DONE_WITH_FAILURES = 1
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
+
+
+def exit_code_of(interrupted: int, failures: bool) -> int:
+    """How a run's command ends.
+
+    Args:
+        interrupted: the signal's number, or 0.
+        failures: whether something was skipped or failed.
+    """
+    if interrupted:
+        return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[interrupted]
+    return EXIT_DONE_WITH_FAILURES if failures else EXIT_DONE

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.types import Problem
 
 REPORT_FORMAT = 1
@@ -94,9 +94,7 @@ class RunReport:
     @property
     def exit_code(self) -> int:
         """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
-        if self.interrupted:
-            return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[self.interrupted]
-        return EXIT_DONE_WITH_FAILURES if self.skipped or self.counts.failed else EXIT_DONE
+        return exit_code_of(self.interrupted, bool(self.skipped or self.counts.failed))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""

@@ -19,11 +19,8 @@ from echogen.checkpoints.resolve import resolve_checkpoint
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.errors import (
-    EXIT_DONE,
-    EXIT_DONE_WITH_FAILURES,
-    EXIT_SIGINT,
-    EXIT_SIGTERM,
     UsageError,
+    exit_code_of,
 )
 from echogen.geometry.aspect import fit_fan
 from echogen.geometry.transforms import IDENTITY
@@ -101,9 +98,7 @@ class SampleReport:
     @property
     def exit_code(self) -> int:
         """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
-        if self.interrupted:
-            return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[self.interrupted]
-        return EXIT_DONE_WITH_FAILURES if self.failed else EXIT_DONE
+        return exit_code_of(self.interrupted, bool(self.failed))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""

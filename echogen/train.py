@@ -18,13 +18,10 @@ from echogen.datasets import Dataset, open_dataset, select
 from echogen.datasets.base import counted
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import (
-    EXIT_DONE,
-    EXIT_DONE_WITH_FAILURES,
-    EXIT_SIGINT,
-    EXIT_SIGTERM,
     CheckpointError,
     DatasetError,
     UsageError,
+    exit_code_of,
 )
 from echogen.frames import Grid, PreparedFrames, await_frames, prepare_frames, read_prepared
 from echogen.interrupt import catch_signals
@@ -135,9 +132,7 @@ class TrainReport:
     @property
     def exit_code(self) -> int:
         """0 done, 1 done with frames skipped, 130 or 143 interrupted and resumable."""
-        if self.interrupted:
-            return {2: EXIT_SIGINT, 15: EXIT_SIGTERM}[self.interrupted]
-        return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
+        return exit_code_of(self.interrupted, bool(self.skipped))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""
