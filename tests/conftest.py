@@ -79,7 +79,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import UNet2DModel
 
-    from echogen.diffusion.checkpoint import CheckpointInfo, save_checkpoint
+    from echogen.diffusion.checkpoint import CheckpointInfo
+    from echogen.diffusion.saving import save_checkpoint
 
     torch.manual_seed(0)
     network = UNet2DModel(

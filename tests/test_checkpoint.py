@@ -19,10 +19,10 @@ from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     load_checkpoint,
     read_info,
-    save_checkpoint,
     verify_checkpoint,
 )
 from echogen.diffusion.denoiser import resolve_device, resolve_precision
+from echogen.diffusion.saving import save_checkpoint
 from echogen.errors import CheckpointError, EngineError, UsageError
 
 UNET = {

@@ -5,7 +5,6 @@ Their file is a state dict and nothing else: `read_guided` reads it without runn
 where it came from and what was not certain.
 """
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -21,7 +20,8 @@ from echogen.checkpoints.guided_unet import (
     listed,
     read_architecture,
 )
-from echogen.diffusion.checkpoint import CheckpointInfo, Resize, save_checkpoint
+from echogen.diffusion.checkpoint import CheckpointInfo, Resize, file_sha256
+from echogen.diffusion.saving import save_checkpoint
 from echogen.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -136,13 +136,11 @@ def import_guided(
     size = image_size_of(architecture, facts.image_size)
     if precision == "fp16":
         moved = {name: value.to(torch.float16) for name, value in moved.items()}
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     record = {
         "imported": {
             "from": "guided-diffusion",
             "file": file.name,
-            "sha256": digest,
+            "sha256": file_sha256(file),
             "source": facts.source,
             "options": asdict(options),
             "precision": precision,

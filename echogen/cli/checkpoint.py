@@ -143,11 +143,13 @@ def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
 
 def show_card(card: "ModelCard", as_json: bool) -> None:
     """What is known of a model that is not here."""
+    from echogen.cli.console import show_table
+
     row = _listed(card, False)
     if as_json:
         typer.echo(json.dumps({"format": LIST_FORMAT, **row}))
         return
-    _rows(
+    show_table(
         [
             ("name", card.name),
             ("what for", card.what_for),
@@ -164,12 +166,14 @@ def show_card(card: "ModelCard", as_json: bool) -> None:
 
 def show_description(found: "Description", as_json: bool) -> None:
     """The end of `echogen checkpoint info`."""
+    from echogen.cli.console import show_table
+
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return
     grid = f"{found.image_size} x {found.image_size}, {found.resize}"
     space = f", {found.patch} x {found.patch} space-to-depth" if found.patch > 1 else ""
-    _rows(
+    show_table(
         [
             ("name", found.name),
             ("folder", found.folder),
@@ -191,10 +195,12 @@ def show_description(found: "Description", as_json: bool) -> None:
 
 def show_verification(found: "Verification", as_json: bool) -> None:
     """The end of `echogen checkpoint verify`."""
+    from echogen.cli.console import show_table
+
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return
-    _rows([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
+    show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
 
@@ -242,17 +248,6 @@ def _trained(found: "Description") -> list[tuple[str, str]]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.3g} MB"
-
-
-def _rows(rows: list[tuple[str, str]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    _print(table)
 
 
 def _print(table: Any) -> None:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from echogen.cli.flags import RUN, AsJson, Debug, Flag, Quiet
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe
     from echogen.diffusion.checkpoint import CheckpointInfo
 
-Flag = typer.Option
-UNTOLD, FACTS, RUN = "What shapes do not tell", "What the card says", "Run"
+UNTOLD, FACTS = "What shapes do not tell", "What the card says"
 IMPORT_FORMAT = 1
 
 
@@ -79,11 +79,9 @@ def import_(
     overwrite: Annotated[
         bool, Flag("--overwrite", help="Replace a checkpoint at --out.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[
-        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
-    ] = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
-    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Bring in a model of guided diffusion: its .pt file becomes a checkpoint's folder.
 
@@ -96,7 +94,7 @@ def import_(
     from echogen.checkpoints.guided import UNKNOWN, ImportFacts, import_guided
     from echogen.checkpoints.probe import probe_file
     from echogen.cli.console import ConsoleReporter
-    from echogen.diffusion.checkpoint import check_free
+    from echogen.diffusion.saving import check_free
 
     if noise_schedule not in (None, "linear", "cosine"):
         raise UsageError(f"--noise-schedule {noise_schedule}: expected linear or cosine.")

@@ -104,10 +104,10 @@ def show_run(report: "RunReport", as_json: bool) -> None:
     ]
     if counts.pending:
         rows.append(("still to make", str(counts.pending)))
-    _table([*rows, *_painting(report)])
-    _list("skipped", [problem.reason for problem in report.skipped])
-    _list("failed", [problem.reason for problem in report.failed])
-    _list("note", list(report.notes))
+    show_table([*rows, *_painting(report)])
+    show_lines("skipped", [problem.reason for problem in report.skipped])
+    show_lines("failed", [problem.reason for problem in report.failed])
+    show_lines("note", list(report.notes))
     _next(report.output, counts.pending)
 
 
@@ -124,8 +124,8 @@ def show_sample(report: "SampleReport", as_json: bool) -> None:
         rows.append(("still to make", str(report.pending)))
     if report.sheet:
         rows.append(("sheet", report.sheet))
-    _table([*rows, *_painting(report)])
-    _list("failed", [problem.reason for problem in report.failed])
+    show_table([*rows, *_painting(report)])
+    show_lines("failed", [problem.reason for problem in report.failed])
     for note in report.notes:
         typer.echo(f"note: {note}")
     _next(report.output, report.pending)
@@ -158,7 +158,7 @@ def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
         return
-    _table(
+    show_table(
         [
             ("would make", report.output),
             ("from", report.dataset),
@@ -172,8 +172,8 @@ def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
             ("plan", report.plan_digest[:16]),
         ]
     )
-    _list("skipped", [problem.reason for problem in report.skipped])
-    _list("note", list(report.notes))
+    show_lines("skipped", [problem.reason for problem in report.skipped])
+    show_lines("note", list(report.notes))
 
 
 def show_bench(report: "BenchReport", as_json: bool) -> None:
@@ -210,10 +210,11 @@ def show_bench(report: "BenchReport", as_json: bool) -> None:
             ("would paint", f"{made.copies} copies of {made.frames} frames in about "
              f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
         ]  # fmt: skip
-    _table(rows)
+    show_table(rows)
 
 
-def _table(rows: list[tuple[str, str]]) -> None:
+def show_table(rows: list[tuple[str, str]]) -> None:
+    """Names and values, as two columns on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -222,7 +223,7 @@ def _table(rows: list[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _three_digits(value: float) -> str:
@@ -230,7 +231,8 @@ def _three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def _list(word: str, lines: list[str]) -> None:
+def show_lines(word: str, lines: list[str]) -> None:
+    """The first `LISTED` lines, each after a word."""
     for line in lines[:LISTED]:
         typer.echo(f"{word}: {line}")
     if len(lines) > LISTED:

@@ -5,11 +5,24 @@ from typing import Annotated, Any
 
 import typer
 
+from echogen.cli.flags import (
+    INPUT,
+    PAINT,
+    RUN,
+    AsJson,
+    BatchSize,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Precision,
+    Quiet,
+    Split,
+    Views,
+)
 from echogen.errors import UsageError
 
-INPUT, MAKE, PAINT, RUN = "Input", "What to make", "Painting", "Run"
-
-Flag = typer.Option
+MAKE = "What to make"
 
 
 def expand(
@@ -21,19 +34,10 @@ def expand(
         str | None,
         Flag(metavar="auto|camus|folder", help="Layout; auto tells.", rich_help_panel=INPUT),
     ] = None,
-    views: Annotated[
-        str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)
-    ] = None,
-    phases: Annotated[
-        str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
-    ] = None,
-    split: Annotated[
-        str | None, Flag(help="Only this split of the dataset's lists.", rich_help_panel=INPUT)
-    ] = None,
-    cases: Annotated[
-        str | None,
-        Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
-    ] = None,
+    views: Views = None,
+    phases: Phases = None,
+    split: Split = None,
+    cases: Cases = None,
     limit: Annotated[int | None, Flag(help="Only the first frames.", rich_help_panel=INPUT)] = None,
     on_error: Annotated[
         str | None,
@@ -103,14 +107,8 @@ def expand(
             rich_help_panel=PAINT,
         ),
     ] = None,
-    precision: Annotated[
-        str | None,
-        Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
-    ] = None,
+    precision: Precision = None,
+    batch_size: BatchSize = None,
     compile: Annotated[
         str | None,
         Flag(
@@ -136,11 +134,9 @@ def expand(
     overwrite: Annotated[
         bool, Flag("--overwrite", help="Replace a store at --out.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[
-        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
-    ] = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
-    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Turn a labelled dataset into a larger one: move frames, paint what the move left empty.
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-MAKE, PAINT, RUN = "What to make", "Painting", "Run"
+from echogen.cli.flags import PAINT, RUN, AsJson, BatchSize, Debug, Flag, Precision, Quiet
 
-Flag = typer.Option
+MAKE = "What to make"
 
 
 def sample(
@@ -56,14 +56,8 @@ def sample(
             rich_help_panel=PAINT,
         ),
     ] = None,
-    precision: Annotated[
-        str | None,
-        Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
-    ] = None,
+    precision: Precision = None,
+    batch_size: BatchSize = None,
     compile: Annotated[
         str | None,
         Flag(
@@ -75,11 +69,9 @@ def sample(
     overwrite: Annotated[
         bool, Flag("--overwrite", help="Replace a store at --out.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[
-        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
-    ] = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
-    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Make whole images from nothing, without labels.
 

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from echogen.cli.flags import INPUT, RUN, AsJson, Cases, Debug, Flag, Phases, Quiet, Split, Views
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
     from echogen.train import TrainingRun, TrainReport
     from echogen.training.config import TrainConfig
 
-INPUT, LEARN, CARD, RUN = "Input", "What to learn", "Model card", "Run"
-
-Flag = typer.Option
+LEARN, CARD = "What to learn", "Model card"
 
 
 def train(
@@ -34,19 +33,10 @@ def train(
             rich_help_panel=INPUT,
         ),
     ] = "auto",
-    views: Annotated[
-        str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)
-    ] = None,
-    phases: Annotated[
-        str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
-    ] = None,
-    split: Annotated[
-        str | None, Flag(help="Only this split of the dataset's lists.", rich_help_panel=INPUT)
-    ] = None,
-    cases: Annotated[
-        str | None,
-        Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
-    ] = None,
+    views: Views = None,
+    phases: Phases = None,
+    split: Split = None,
+    cases: Cases = None,
     limit: Annotated[
         int | None, Flag(min=1, help="Only the first frames.", rich_help_panel=INPUT)
     ] = None,
@@ -152,11 +142,9 @@ def train(
     tensorboard: Annotated[
         bool, Flag("--tensorboard", help="Log to OUT/tensorboard, too.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[
-        bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)
-    ] = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)] = False,
-    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Train a model of your own, from images alone; expand paints with it.
 
@@ -285,7 +273,7 @@ def _command(ctx: typer.Context) -> str:
 def _show(report: "TrainReport", as_json: bool) -> None:
     import json
 
-    from echogen.cli.console import _list, _table, duration
+    from echogen.cli.console import duration, show_lines, show_table
     from echogen.datasets.base import counted
 
     if as_json:
@@ -308,9 +296,9 @@ def _show(report: "TrainReport", as_json: bool) -> None:
     verdict = (report.record.get("memorisation") or {}).get("verdict")
     if verdict:
         rows.append(("repeats frames?", verdict))
-    _table(rows)
-    _list("skipped", [problem.reason for problem in report.skipped])
-    _list("note", list(report.notes))
+    show_table(rows)
+    show_lines("skipped", [problem.reason for problem in report.skipped])
+    show_lines("note", list(report.notes))
     if report.done is not None and report.done < 1:
         typer.echo("next: give the same command again; it goes on where it stopped.")
     elif report.checkpoint:

@@ -22,9 +22,9 @@ from echogen.diffusion.checkpoint import (
     Resize,
     read_info,
     read_json,
-    save_checkpoint,
 )
 from echogen.diffusion.denoiser import Denoiser, build_denoiser
+from echogen.diffusion.saving import save_checkpoint
 from echogen.training.card import model_card
 from echogen.training.config import TrainConfig
 from echogen.training.data import PackedFrames

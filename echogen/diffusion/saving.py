@@ -1,0 +1,146 @@
+"""Writing a checkpoint's folder: all of it appears, or nothing; see `echogen.diffusion.checkpoint`.
+
+Nothing but a checkpoint is ever overwritten.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from echogen.diffusion.checkpoint import (
+    FORMAT,
+    HASHED_FILES,
+    INFO_FILE,
+    SCHEDULER_CONFIG,
+    UNET_CONFIG,
+    WEIGHTS,
+    CheckpointInfo,
+    file_sha256,
+    parse_info,
+    read_json,
+)
+from echogen.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def save_checkpoint(
+    folder: Path,
+    state: Mapping[str, "torch.Tensor"],
+    unet_config: Mapping[str, Any],
+    scheduler_config: Mapping[str, Any],
+    info: CheckpointInfo,
+    *,
+    readme: str,
+    extra_files: Mapping[str, bytes] = MappingProxyType({}),
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Writes a checkpoint's folder in one step: all of it appears, or nothing.
+
+    Args:
+        folder: where; its parent is created.
+        state: the network's state dict; tensors are written in the type they have (fp16 is fine).
+        unet_config, scheduler_config: of diffusers' `UNet2DModel` and `DDPMScheduler`.
+        info: its `files` are ignored and computed.
+        readme: the model card, Markdown.
+        extra_files: {name: content} of files beside the card, such as the pictures it shows.
+        overwrite: whether an existing checkpoint is replaced; see `check_free`.
+
+    Returns:
+        `info` with the hashes of what was written.
+
+    Raises:
+        CheckpointError: `folder` is not free, or it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    check_free(folder, overwrite)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            staging.chmod(0o755)  # mkdtemp's 0o700 would hide a shared model from its other users
+            (staging / "unet").mkdir()
+            (staging / "scheduler").mkdir()
+            _write_json(staging / UNET_CONFIG, {"_class_name": "UNet2DModel", **unet_config})
+            _write_json(
+                staging / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config}
+            )
+            tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
+            (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
+            hashes = {name: file_sha256(staging / name) for name in HASHED_FILES}
+            written = dataclasses.replace(info, files=hashes)
+            _write_json(staging / INFO_FILE, _info_as_json(written))
+            (staging / "README.md").write_text(readme, encoding="utf-8")
+            for name, content in extra_files.items():
+                (staging / name).write_bytes(content)
+            parse_info(read_json(staging / INFO_FILE), staging / INFO_FILE)
+            _put_in_place(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # a full disk is one or the other
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{folder}: cannot be written ({why})") from error
+    return written
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a place that a checkpoint may not take.
+
+    Args:
+        folder: where one is to be saved.
+        overwrite: whether a checkpoint that is there, whole or damaged, may be replaced. Anything
+            else but an empty folder may never be.
+
+    Raises:
+        CheckpointError: something is there that stays.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{folder}: exists already; choose another name or overwrite it.")
+    ours = folder.is_dir() and (
+        any((folder / name).is_file() for name in (INFO_FILE, *HASHED_FILES))
+        or not any(folder.iterdir())
+    )
+    if not ours:
+        raise CheckpointError(
+            f"{folder}: is left as it is: it is not a checkpoint, and only a checkpoint is "
+            "overwritten; choose another name."
+        )
+
+
+def _info_as_json(info: CheckpointInfo) -> dict[str, Any]:
+    record = {"format": FORMAT, **dataclasses.asdict(info), "sha256": info.sha256}
+    record["labels"] = {str(key): name for key, name in info.labels.items()}
+    return record
+
+
+def _write_json(file: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        staging.rename(folder)
+    except BaseException:
+        (old / folder.name).rename(folder)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
