@@ -7,7 +7,7 @@ Every measure of `echogen.realism` becomes one figure over all frames. The refer
 twice, with other noise: what the two runs differ by is the null, and a sampler is worse only where
 it differs by more (a permutation test over draws, frame by frame). DIR keeps finished paintings,
 which show patients; the reference takes 2,410 evaluations an image, hours on two cores.
-Writes results/realism.json and docs/images/realism.png (needs `pip install '.[bench]'`).
+Writes results/realism.json and docs/images/realism.png.
 """
 
 import argparse

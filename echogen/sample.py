@@ -37,7 +37,7 @@ from echogen.output import (
 )
 from echogen.pipeline import Outcome, Painted, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
-from echogen.preview import image_sheet, save_png
+from echogen.sheets import image_sheet, save_png
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
 from echogen.store import (
     Status,

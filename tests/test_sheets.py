@@ -6,7 +6,7 @@ from conftest import make_config
 
 from echogen.errors import StoreError
 from echogen.generate import expand
-from echogen.preview import (
+from echogen.sheets import (
     GAP,
     MISSING,
     SHEET_GREY,

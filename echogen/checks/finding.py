@@ -1,0 +1,29 @@
+"""What a check found: one record, the same for datasets and stores."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How bad: `ERROR` cannot be used as it is, `WARNING` should be looked at, `NOTE` is known."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        severity: how bad it is.
+        check: short name of the check, such as `label-ids` or `sha256`; one name a kind of finding.
+        where: the file, frame or sample, such as `patient0001_4CH_ED`; empty for the whole.
+        message: one sentence: what was expected, what was found, what to do.
+    """
+
+    severity: Severity
+    check: str
+    where: str
+    message: str
