@@ -16,8 +16,8 @@ import numpy as np
 from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.generate import open_engine
-from echogen.sheets import MISSING, Rgb, grey, join, outlined, save_png
 from echogen.report import Quiet
+from echogen.sheets import MISSING, Rgb, grey, join, outlined, save_png
 from echogen.source import Source, open_source
 from echogen.types import Job, Result
 

@@ -37,8 +37,8 @@ from echogen.output import (
 )
 from echogen.pipeline import Outcome, Painted, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
-from echogen.sheets import image_sheet, save_png
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.sheets import image_sheet, save_png
 from echogen.store import (
     Status,
     StoreReader,

@@ -27,8 +27,8 @@ from echogen.errors import StoreError, UsageError
 from echogen.generate import expand
 from echogen.geometry.aspect import fit_fan
 from echogen.plan import sample_seed
-from echogen.sheets import GAP, SHEET_GREY
 from echogen.sample import SampleReport, generated_rows, sample, write_sheet
+from echogen.sheets import GAP, SHEET_GREY
 from echogen.store import Status, damaged_samples, open_store, working_store_path
 
 SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
