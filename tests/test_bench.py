@@ -1,4 +1,3 @@
-import json
 import math
 import subprocess
 import sys
@@ -6,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shapes import printed
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -175,7 +175,7 @@ def test_the_command_shows_a_table_or_json(
     words = " ".join(shown.stdout.split())
     for part in ("tiny, CC0-1.0", "6 network evaluations", "images/s", "8 copies of 4 frames"):
         assert part in words
-    report = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)
+    report = printed("bench", CliRunner().invoke(app, [*given, "--json"]).stdout)
     assert report["estimate"] is None
     assert report["sampler"] == {"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import COMMIT, Hub, serve
+from shapes import printed
 from typer.testing import CliRunner
 
 from echogen.checkpoints.download import download
@@ -306,7 +307,7 @@ def test_the_command_tells_terms_where_it_is_and_what_to_do_next(hub: Hub) -> No
     assert f"{NAME}: {checkpoints_home() / NAME}" in done.stdout
     assert f"next: echogen expand --checkpoint {NAME}" in done.stdout
     done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--json"])
-    assert json.loads(done.stdout)["fresh"] is False
+    assert printed("checkpoint-download", done.stdout)["fresh"] is False
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from shapes import printed
 from typer.testing import CliRunner
 
 from echogen.checkpoints.describe import describe, read_header
@@ -72,7 +73,7 @@ def test_the_builtin_model_passes_every_check_and_says_what_was_measured() -> No
 def test_a_network_that_does_not_denoise_fails_with_exit_code_4(checkpoint: Path) -> None:
     done = CliRunner().invoke(app, ["checkpoint", "verify", str(checkpoint), "--json"])
     assert done.exit_code == 4
-    report = json.loads(done.stdout)
+    report = printed("checkpoint-verify", done.stdout)
     assert (report["format"], report["exit_code"], report["ok"]) == (1, 4, False)
     assert [check["ok"] for check in report["checks"]] == [True, True, True, False]
     assert "it does not denoise" in report["checks"][-1]["detail"]
@@ -120,7 +121,7 @@ def test_a_description_says_what_the_folder_holds(builtin: Path) -> None:
     assert found.size == sum(file.stat().st_size for file in builtin.rglob("*") if file.is_file())
     assert found.sha256 == read_info("builtin").sha256
     done = CliRunner().invoke(app, ["checkpoint", "info", "builtin", "--json"])
-    assert json.loads(done.stdout) == json.loads(json.dumps(found.to_dict()))
+    assert printed("checkpoint-info", done.stdout) == json.loads(json.dumps(found.to_dict()))
     shown = CliRunner().invoke(app, ["checkpoint", "info", "camus-256-small"]).stdout
     for words in ("parameters", "360 trained on, 40 held out", "CC BY-NC-SA 4.0", found.sha256):
         assert words in " ".join(shown.split())
@@ -134,7 +135,7 @@ def test_a_model_that_is_not_here_is_described_by_its_card(
     assert done.exit_code == 0
     assert "next: echogen checkpoint download echogains-camus" in done.stdout
     done = CliRunner().invoke(app, ["checkpoint", "info", "echogains-camus", "--json"])
-    assert json.loads(done.stdout)["here"] is False
+    assert printed("checkpoint-info-not-here", done.stdout)["here"] is False
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from shapes import printed
 from typer.testing import CliRunner
 
 from echogen.cli import app
@@ -101,7 +102,7 @@ def test_a_run_shows_a_summary_and_puts_progress_on_stderr(
 
 def test_json_is_one_object_on_stdout(settings: dict[str, object], tmp_path: Path) -> None:
     done = echogen(*arguments(settings, tmp_path), "--json")
-    report = json.loads(done.stdout)
+    report = printed("expand", done.stdout)
     assert report["counts"]["copies"] == 12
     assert report["exit_code"] == done.returncode == 0
 
@@ -166,7 +167,7 @@ def test_dry_run_writes_the_plan_and_no_store(settings: dict[str, object], tmp_p
     plan = tmp_path / "plan.json"
     done = echogen(*arguments(settings, tmp_path), "--dry-run", "--plan", str(plan), "--json")
     assert done.returncode == 0, done.stderr
-    estimate = json.loads(done.stdout)
+    estimate = printed("expand-dry-run", done.stdout)
     assert (estimate["originals"], estimate["copies"]) == (4, 12)
     assert len(json.loads(plan.read_text())["rows"]) == 16
     assert not Path(str(settings["output"])).exists()

@@ -8,6 +8,7 @@ import guided_network
 import numpy as np
 import pytest
 import torch
+from shapes import printed
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -418,7 +419,7 @@ def test_the_command_imports_and_says_what_it_made(tmp_path) -> None:
     assert (info.name, info.licence, info.citation, info.training_data) == (
         "mine", "MIT", "me", "phantoms",
     )  # fmt: skip
-    made = json.loads(stdout)
+    made = printed("checkpoint-import", stdout)
     assert (made["checkpoint"], made["sha256"]) == (str(out), info.sha256)
     assert made["options"] == dataclasses.asdict(GuidedOptions("cosine", 4000, 32, None, True))
     for more in (flags, ["--probe", str(tmp_path / "looked at only later")]):

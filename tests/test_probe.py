@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from planted_network import PLANTED, SIDE, load_planted, small_fans
+from shapes import printed
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -178,7 +179,7 @@ def test_the_command_makes_nothing_where_the_probe_does_not_decide(
     done = CliRunner().invoke(app, [*arguments, "--num-heads", "4"])
     assert isinstance(done.exception, EchogenError)
     assert done.exception.exit_code == 4
-    shown = json.loads(done.stdout)
+    shown = printed("checkpoint-import", done.stdout)
     assert shown["checkpoint"] is None
     assert not shown["probe"]["decided"]
     assert not out.exists()

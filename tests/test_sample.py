@@ -13,6 +13,7 @@ import pytest
 import torch
 import zarr
 from conftest import fan_frame, make_config
+from shapes import printed
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -378,7 +379,7 @@ def test_the_command_makes_images_and_tells_whose_terms_they_carry(
     assert "\x1b" not in done.stdout + done.stderr
     assert (tmp_path / "sheet.png").exists()
     again = CliRunner().invoke(app, ["sample", *flags(given), "--json", "--quiet"])
-    assert json.loads(again.stdout)["images"] == 5
+    assert printed("sample", again.stdout)["images"] == 5
     assert json.loads(again.stdout)["painted"] == 0
     assert again.stderr == ""
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from shapes import printed
 from typer.testing import CliRunner
 
 from echogen.cli import app
@@ -115,7 +116,7 @@ def trained(hearts: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory
     fixed = ("--in", hearts, "--out", out, "--config", recipe, "--steps", 4, *RUN)
     result = run(*fixed, "--name", "mine", "--licence", "CC0-1.0", "--json", "--quiet")
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = printed("train", result.stdout)
     assert (report["step"], report["images"], report["done"]) == (4, 16, 1.0)
     assert (report["frames"], report["cases"], report["held_out_cases"]) == (12, 3, 1)
     assert report["checkpoint"] == str(out / "checkpoint")
@@ -164,7 +165,7 @@ def test_expand_paints_with_it_and_warns_of_its_held_out_case(
     fast = ("--preset", "fast", "--device", "cpu", "--precision", "fp32", "--workers", 1)
     result = CliRunner().invoke(app, ["expand", *map(str, (*flags, *fast)), "--json"])
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = printed("expand", result.stdout)
     assert report["checkpoint"] == "mine"
     assert report["painted"] > 0
     held_out = verify_checkpoint(trained / "checkpoint").training["held_out_cases"][0]
@@ -192,7 +193,7 @@ def test_a_finished_run_is_left_as_it_is(own_run: Path, train: Train) -> None:
 def test_a_longer_run_goes_on(own_run: Path, train: Train) -> None:
     result = train("--json", steps=6)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["step"] == 6
+    assert printed("train", result.stdout)["step"] == 6
 
 
 def test_other_settings_or_frames_are_refused_until_overwritten(
@@ -206,7 +207,7 @@ def test_other_settings_or_frames_are_refused_until_overwritten(
     assert "4 frames missing" in line(train(data=other))
     result = train("--overwrite", "--json", steps=2, data=other)
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = printed("train", result.stdout)
     assert (report["step"], report["frames"]) == (2, 8)
 
 

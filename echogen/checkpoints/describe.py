@@ -17,7 +17,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
-from echogen.errors import CheckpointError
+from echogen.errors import EXIT_DONE, CheckpointError
 from echogen.report import REPORT_FORMAT
 
 CARD_FILE = "README.md"
@@ -69,7 +69,12 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "here": True, **asdict(self)}
+        return {
+            "format": REPORT_FORMAT,
+            "exit_code": EXIT_DONE,
+            "here": True,
+            **asdict(self),
+        }
 
 
 def describe(path_or_name: str | Path) -> Description:

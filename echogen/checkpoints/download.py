@@ -24,7 +24,7 @@ from echogen.diffusion.checkpoint import (
     read_json,
     verify_checkpoint,
 )
-from echogen.errors import CheckpointError
+from echogen.errors import EXIT_DONE, CheckpointError
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
 
 if TYPE_CHECKING:
@@ -52,18 +52,15 @@ class Downloaded:
     fresh: bool
     checkpoint_sha256: str
     licence: str
-    probe: "Probe | None" = None
+    probe: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""
         return {
             "format": REPORT_FORMAT,
-            "name": self.name,
+            "exit_code": EXIT_DONE,
+            **asdict(self),
             "folder": None if self.folder is None else str(self.folder),
-            "fresh": self.fresh,
-            "checkpoint_sha256": self.checkpoint_sha256,
-            "licence": self.licence,
-            "probe": None if self.probe is None else self.probe.to_dict(),
         }
 
 
@@ -105,7 +102,8 @@ def download(
         info, probed = _foreign(card, folder, probe, reporter, show_probe)
     else:
         info, probed = _ours(card, folder), None
-    return Downloaded(card.name, folder, True, info.sha256, info.licence, probed)
+    measured = None if probed is None else probed.to_dict()
+    return Downloaded(card.name, folder, True, info.sha256, info.licence, measured)
 
 
 def record_file(card: ModelCard) -> Path:

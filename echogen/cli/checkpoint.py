@@ -1,6 +1,5 @@
 """`echogen checkpoint ...`: models that are known, here, brought in and looked at."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echogen.cli.checkpoint_import import import_, show_probe
+from echogen.cli.console import show_json
 
 if TYPE_CHECKING:
     from echogen.checkpoints.describe import Description
-    from echogen.checkpoints.registry import ModelCard
+    from echogen.checkpoints.listing import ListedModel, ModelList
     from echogen.checkpoints.verify import Verification
 
 Flag = typer.Option
-LIST_FORMAT = 1
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.")]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.")]
 Model = Annotated[
@@ -34,9 +33,9 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
 
     Example: echogen checkpoint list
     """
-    from echogen.checkpoints.registry import read_cards
+    from echogen.checkpoints.listing import list_models
 
-    show_list(read_cards(), as_json)
+    show_list(list_models(), as_json)
 
 
 @checkpoint.command("download", no_args_is_help=True)
@@ -70,7 +69,7 @@ def download(
     finally:
         reporter.close()
     if as_json:
-        typer.echo(json.dumps(done.to_dict()))
+        show_json(done)
         return
     if done.folder is not None:
         typer.echo(f"{done.name}: {done.folder}")
@@ -87,12 +86,13 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     Example: echogen checkpoint info builtin
     """
     from echogen.checkpoints.describe import describe
+    from echogen.checkpoints.listing import listed
     from echogen.checkpoints.registry import find_card, local_folder
     from echogen.checkpoints.resolve import is_path, resolve_checkpoint
 
     card = None if is_path(model) or Path(model).exists() else find_card(model)
     if card is not None and card.kind != "package" and local_folder(card) is None:
-        show_card(card, as_json)
+        show_card(listed(card), card.page, as_json)
         return
     show_description(describe(resolve_checkpoint(model)), as_json)
 
@@ -114,13 +114,10 @@ def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     raise typer.Exit(found.exit_code)
 
 
-def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
+def show_list(found: "ModelList", as_json: bool) -> None:
     """The end of `echogen checkpoint list`."""
-    from echogen.checkpoints.registry import local_folder
-
-    rows = [_listed(card, number == 0) for number, card in enumerate(cards)]
     if as_json:
-        typer.echo(json.dumps({"format": LIST_FORMAT, "models": rows}))
+        show_json(found)
         return
     from rich.table import Table
 
@@ -128,26 +125,25 @@ def show_list(cards: "tuple[ModelCard, ...]", as_json: bool) -> None:
     for column in ("name", "size", "here"):
         table.add_column(column, no_wrap=True)
     table.add_column("what for, architecture, licence, where", overflow="fold")
-    for row in rows:
+    for model in found.models:
         table.add_row(
-            row["name"] + ("\n(the default)" if row["default"] else ""),
-            "?" if row["size"] is None else _megabytes(row["size"]),
-            "yes" if row["here"] else "no",
-            "\n".join(row[part] for part in ("what_for", "architecture", "licence", "where")),
+            model.name + ("\n(the default)" if model.default else ""),
+            "?" if model.size is None else _megabytes(model.size),
+            "yes" if model.here else "no",
+            "\n".join((model.what_for, model.architecture, model.licence, model.where)),
         )
     _print(table)
-    absent = [card.name for card in cards if card.kind != "package" and local_folder(card) is None]
+    absent = [model.name for model in found.models if not model.here]
     if absent:
         typer.echo(f"next: echogen checkpoint download {absent[0]}")
 
 
-def show_card(card: "ModelCard", as_json: bool) -> None:
+def show_card(card: "ListedModel", page: str, as_json: bool) -> None:
     """What is known of a model that is not here."""
     from echogen.cli.console import show_table
 
-    row = _listed(card, False)
     if as_json:
-        typer.echo(json.dumps({"format": LIST_FORMAT, **row}))
+        show_json(card)
         return
     show_table(
         [
@@ -157,7 +153,7 @@ def show_card(card: "ModelCard", as_json: bool) -> None:
             ("trained on", card.training_data),
             ("licence", card.licence),
             ("cite", card.citation),
-            ("where", card.page),
+            ("where", page),
             ("here", "no"),
         ]
     )
@@ -169,7 +165,7 @@ def show_description(found: "Description", as_json: bool) -> None:
     from echogen.cli.console import show_table
 
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        show_json(found)
         return
     grid = f"{found.image_size} x {found.image_size}, {found.resize}"
     space = f", {found.patch} x {found.patch} space-to-depth" if found.patch > 1 else ""
@@ -198,33 +194,11 @@ def show_verification(found: "Verification", as_json: bool) -> None:
     from echogen.cli.console import show_table
 
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        show_json(found)
         return
     show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
-
-
-def _listed(card: "ModelCard", default: bool) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from echogen.checkpoints.registry import local_folder
-    from echogen.diffusion.checkpoint import checkpoint_folder
-
-    folder = local_folder(card)
-    here = folder is not None or card.kind == "package"
-    size = card.size
-    if here:
-        with checkpoint_folder(folder or "builtin") as found:
-            size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
-    return {
-        **asdict(card),
-        "where": card.where,
-        "size": size,
-        "here": here,
-        "folder": None if folder is None else str(folder),
-        "default": default,
-    }
 
 
 def _trained(found: "Description") -> list[tuple[str, str]]:

@@ -1,20 +1,18 @@
 """`echogen checkpoint import`: a model of guided diffusion as a checkpoint's folder."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from echogen.cli.console import show_json
 from echogen.cli.flags import RUN, AsJson, Debug, Flag, Quiet
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe
-    from echogen.diffusion.checkpoint import CheckpointInfo
 
 UNTOLD, FACTS = "What shapes do not tell", "What the card says"
-IMPORT_FORMAT = 1
 
 
 def import_(
@@ -92,6 +90,7 @@ def import_(
     """
     from echogen.checkpoints.candidates import Known, settled
     from echogen.checkpoints.guided import UNKNOWN, ImportFacts, import_guided
+    from echogen.checkpoints.imported import imported
     from echogen.checkpoints.probe import probe_file
     from echogen.cli.console import ConsoleReporter
     from echogen.diffusion.saving import check_free
@@ -118,7 +117,7 @@ def import_(
         if not as_json:
             show_probe(probed)
         elif not probed.decided:
-            typer.echo(json.dumps(_as_json(out, None, probed)))
+            show_json(imported(out, None, probed))
     facts = ImportFacts(
         name=name or file.stem,
         licence=licence or UNKNOWN,
@@ -136,7 +135,7 @@ def import_(
         overwrite=overwrite,
     )
     if as_json:
-        typer.echo(json.dumps(_as_json(out, info, probed)))
+        show_json(imported(out, info, probed))
         return
     typer.echo(
         f"{out}: {info.name}, {info.image_size} x {info.image_size}, {info.channels} channels; "
@@ -174,14 +173,3 @@ def show_probe(probed: "Probe") -> None:
     )
     if probed.decided:
         console.print(f"fits: {probed.verdict}", soft_wrap=True)
-
-
-def _as_json(out: Path, info: "CheckpointInfo | None", probed: "Probe | None") -> dict[str, Any]:
-    return {
-        "format": IMPORT_FORMAT,
-        "checkpoint": None if info is None else str(out),
-        "name": None if info is None else info.name,
-        "sha256": None if info is None else info.sha256,
-        "options": None if info is None else info.training["imported"]["options"],
-        "probe": None if probed is None else probed.to_dict(),
-    }

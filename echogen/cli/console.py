@@ -1,10 +1,9 @@
 """What a run shows: progress on stderr, as bars on a terminal and as plain lines elsewhere."""
 
-import json
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -17,6 +16,14 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 30.0
 LISTED = 20
+
+
+class Report(Protocol):
+    """What `--json` can show."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number."""
+        ...
 
 
 class ConsoleReporter:
@@ -88,7 +95,7 @@ def duration(seconds: float) -> str:
 def show_run(report: "RunReport", as_json: bool) -> None:
     """The end of `echogen expand`."""
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        show_json(report)
         return
     counts = report.counts
     rows = [
@@ -114,7 +121,7 @@ def show_run(report: "RunReport", as_json: bool) -> None:
 def show_sample(report: "SampleReport", as_json: bool) -> None:
     """The end of `echogen sample`."""
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        show_json(report)
         return
     rows = [("store", report.output), ("images", f"{report.images} done, without labels")]
     if report.without_fan:
@@ -156,7 +163,7 @@ def _next(output: str, pending: int) -> None:
 def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
     """The end of `echogen expand --dry-run`."""
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        show_json(report)
         return
     show_table(
         [
@@ -179,7 +186,7 @@ def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
 def show_bench(report: "BenchReport", as_json: bool) -> None:
     """The end of `echogen bench`."""
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        show_json(report)
         return
     settings = ", ".join(f"{k} {v}" for k, v in report.sampler.items() if k != "name")
     compiled = "" if report.compile == "off" else f", compile {report.compile}"
@@ -211,6 +218,13 @@ def show_bench(report: "BenchReport", as_json: bool) -> None:
              f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
         ]  # fmt: skip
     show_table(rows)
+
+
+def show_json(report: Report) -> None:
+    """A report as one JSON object on one line of stdout; its shape is in docs/schemas."""
+    from pydantic_core import to_json
+
+    typer.echo(to_json(report.to_dict(), inf_nan_mode="null").decode())
 
 
 def show_table(rows: list[tuple[str, str]]) -> None:

@@ -271,13 +271,11 @@ def _command(ctx: typer.Context) -> str:
 
 
 def _show(report: "TrainReport", as_json: bool) -> None:
-    import json
-
-    from echogen.cli.console import duration, show_lines, show_table
+    from echogen.cli.console import duration, show_json, show_lines, show_table
     from echogen.datasets.base import counted
 
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        show_json(report)
         return
     share = "" if report.done is None else f" ({report.done:.0%} of the run)"
     rows = [

@@ -7,13 +7,14 @@ same bytes. What the pictures are for: trying the program, and tests where the t
 
 from echogen.phantom.anatomy import PHASES, VIEWS, Phase, View
 from echogen.phantom.case import PhantomCase, PhantomFrame, make_case, make_frame
-from echogen.phantom.dataset import write_dataset
+from echogen.phantom.dataset import PhantomReport, write_dataset
 
 __all__ = [
     "PHASES",
     "VIEWS",
     "PhantomCase",
     "PhantomFrame",
+    "PhantomReport",
     "Phase",
     "View",
     "make_case",

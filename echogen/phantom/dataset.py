@@ -7,18 +7,42 @@ carry: two dimensions, uint8, axes turned half round (x and y negative), as ITK 
 
 import struct
 import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from echogen.errors import UsageError
+from echogen.errors import EXIT_DONE, UsageError
 from echogen.phantom.anatomy import PHASES, VIEWS, View
 from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
+from echogen.report import REPORT_FORMAT
 from echogen.types import UInt8HW
 
 METAIMAGE_FROM = 7
 _HEADER_BYTES = 348
 _DATA_OFFSET = 352
+
+
+@dataclass(frozen=True)
+class PhantomReport:
+    """The dataset that was written.
+
+    Attributes:
+        output: its folder.
+        cases: how many.
+        seed: of all of them.
+        frames: ids of the frames, in order.
+    """
+
+    output: str
+    cases: int
+    seed: int
+    frames: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": EXIT_DONE, **asdict(self)}
 
 
 def nifti_bytes(pixels: UInt8HW, spacing_mm: tuple[float, float]) -> bytes:

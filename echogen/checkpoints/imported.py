@@ -1,0 +1,52 @@
+"""What `echogen checkpoint import` ended with, for people's scripts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echogen.errors import EXIT_DONE, CheckpointError
+from echogen.report import REPORT_FORMAT
+
+if TYPE_CHECKING:
+    from echogen.checkpoints.probe import Probe
+    from echogen.diffusion.checkpoint import CheckpointInfo
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model that was brought in, or what was measured where that did not decide.
+
+    Attributes:
+        checkpoint: the folder that was made; null where none was.
+        name: of the model.
+        sha256: of the checkpoint.
+        options: with which the file was converted: what its shapes do not tell.
+        probe: what was measured to find them; null where they were given.
+    """
+
+    checkpoint: str | None
+    name: str | None
+    sha256: str | None
+    options: Mapping[str, Any] | None
+    probe: Mapping[str, Any] | None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of a model that cannot be used as it is."""
+        return EXIT_DONE if self.checkpoint else CheckpointError.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
+
+
+def imported(out: Path, info: "CheckpointInfo | None", probed: "Probe | None") -> Imported:
+    """The record of an import into `out`; `info` is None where no checkpoint was made."""
+    return Imported(
+        checkpoint=None if info is None else str(out),
+        name=None if info is None else info.name,
+        sha256=None if info is None else info.sha256,
+        options=None if info is None else info.training["imported"]["options"],
+        probe=None if probed is None else probed.to_dict(),
+    )
