@@ -90,6 +90,7 @@ def attributes(
         **_run_attributes(config, info, nfe, precision),
         "kind": EXPANDED.kind,
         "plan_digest": plan.digest,
+        "grid": {name: plan.settings[name] for name in ("image_size", "resize")},
         "config": _recorded_config(config),
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],

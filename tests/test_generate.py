@@ -331,6 +331,7 @@ def test_dry_run_counts_what_a_run_makes_and_paints_nothing(settings: dict[str, 
     assert estimate.nfe == report.nfe
     with open_store(Path(report.output)) as store:
         assert store.attrs["plan_digest"] == plan.digest == estimate.plan_digest
+        assert store.attrs["grid"] == {"image_size": 32, "resize": "stretch"}
 
 
 def test_dry_run_of_a_plan_without_a_sample_to_paint(settings: dict[str, object]) -> None:
