@@ -12,6 +12,7 @@ from echogen import __version__
 from echogen.cli.bench import bench
 from echogen.cli.checkpoint import checkpoint
 from echogen.cli.expand import expand
+from echogen.cli.export import export
 from echogen.cli.phantom import phantom
 from echogen.cli.sample import sample
 from echogen.cli.train import train
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("expand", no_args_is_help=True)(expand)
 app.command("bench")(bench)
+app.command("export", no_args_is_help=True)(export)
 app.command("phantom", no_args_is_help=True)(phantom)
 app.command("sample", no_args_is_help=True)(sample)
 app.command("train", no_args_is_help=True)(train)

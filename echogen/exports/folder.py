@@ -1,0 +1,41 @@
+"""`--to folder`: `images/X.png` with `labels/X.png`, labels as raw class ids.
+
+echogen's own reader `folder` and EchoGAINS read it back. PNG files carry no spacing: it is in
+`samples.csv`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from echogen.exports.naming import sample_names
+from echogen.exports.selection import Chosen
+from echogen.exports.writing import FilePlan, Item
+
+LAYOUT = (
+    "`images/X.png` are grey levels, `labels/X.png` class ids as they are in the store (255: to be "
+    "ignored). PNG files carry no millimetres: see the columns `spacing_mm_row` and "
+    "`spacing_mm_col` of the table."
+)
+IMAGES_ONLY = "`images/X.png` are generated images; they have no labels."
+
+
+def plan_folder(chosen: Chosen) -> FilePlan:
+    """Which file holds which sample; generated images come without labels."""
+    labelled = chosen.kind != "generated"
+    items = tuple(
+        Item(
+            row=int(row),
+            name=name,
+            image=f"images/{name}.png",
+            label=f"labels/{name}.png" if labelled else "",
+            sha256=str(digest),
+            spacing_mm=(1.0, 1.0),
+        )
+        for row, name, digest in zip(
+            chosen.rows, sample_names(chosen.columns), chosen.columns["sha256"], strict=True
+        )
+    )
+    return FilePlan(items, "png", _no_tables, layout=LAYOUT if labelled else IMAGES_ONLY)
+
+
+def _no_tables(there: Sequence[bool]) -> Mapping[str, str]:
+    return {}

@@ -1,0 +1,94 @@
+"""`--to nifti`: CAMUS' names and folders, `database_nifti/CASE/CASE_VIEW_PHASE[_gt].nii.gz`.
+
+A copy is a case of its own, `patient0001c02`, so that readers of CAMUS accept it; the lists in
+`database_split/` keep it in its case's split. echogen's reader `camus` reads it back.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from echogen.datasets.base import FRAME_NAME, counted
+from echogen.datasets.camus import CITATION, LICENCE, REFERENCE, SPLIT_PREFIX, SPLITS
+from echogen.errors import UsageError
+from echogen.exports.naming import case_folders, sample_names, unique_names
+from echogen.exports.selection import Chosen
+from echogen.exports.spacing import spacings
+from echogen.exports.tables import case_facts
+from echogen.exports.writing import FilePlan, Item
+
+ROOT = "database_nifti"
+LAYOUT = (
+    f"`{ROOT}/CASE/CASE_VIEW_PHASE.nii.gz` are grey levels, `..._gt.nii.gz` class ids (255: to be "
+    "ignored), as CAMUS names them, each with its own millimetres. Copy 2 of `patient0001` is the "
+    "case `patient0001c02`: split by the column `case_id` of the table, or by the lists in "
+    f"`{SPLITS}/`, never by folder."
+)
+
+
+def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
+    """Which file holds which sample.
+
+    Args:
+        chosen: the samples.
+        cases: what the store knows of its cases, each with its `id`.
+
+    Raises:
+        UsageError: the store's images have no labels.
+    """
+    if chosen.kind == "generated":
+        raise UsageError(
+            f"--to nifti: {chosen.store} holds generated images without labels, and CAMUS' layout "
+            "has pairs. Use --to folder, zarr or h5."
+        )
+    columns = chosen.columns
+    folders, names = case_folders(columns), sample_names(columns)
+    spacing, notes = spacings(chosen)
+    items = tuple(
+        Item(
+            row=int(row),
+            name=name,
+            image=f"{ROOT}/{folder}/{name}.nii.gz",
+            label=f"{ROOT}/{folder}/{name}_gt.nii.gz",
+            sha256=str(digest),
+            spacing_mm=mm,
+        )
+        for row, name, folder, digest, mm in zip(
+            chosen.rows, names, folders, columns["sha256"], spacing, strict=True
+        )
+    )
+    other = sum(FRAME_NAME.fullmatch(name) is None for name in names)
+    if other:
+        notes.append(
+            f"{counted(other, 'sample')} without CAMUS' view and phase, or too many of one: their "
+            "files have their sample's id, and readers of CAMUS pass over them."
+        )
+    tables = partial(_tables, chosen, cases, folders)
+    return FilePlan(items, "nifti", tables, layout=LAYOUT, notes=tuple(notes))
+
+
+def _tables(
+    chosen: Chosen,
+    cases: Sequence[Mapping[str, Any]],
+    folders: Sequence[str],
+    there: Sequence[bool],
+) -> dict[str, str]:
+    """Lists of splits, what is known of each case, and CAMUS' terms where it is CAMUS."""
+    columns = chosen.columns
+    known = {str(case["id"]): case for case in cases}
+    found: dict[str, str] = {}
+    members: dict[str, dict[str, None]] = {}
+    for i, folder in enumerate(folders):
+        if not there[i]:
+            continue
+        view, split = str(columns["view"][i]), str(columns["split"][i])
+        if split:
+            members.setdefault(split, {})[folder] = None
+        facts = case_facts(known.get(str(columns["case_id"][i]), {}), view)
+        if facts and view.isalnum() and view.isascii():
+            found[f"{ROOT}/{folder}/Info_{view}.cfg"] = facts
+    for name, folders_there in zip(unique_names(list(members)), members.values(), strict=True):
+        found[f"{SPLITS}/{SPLIT_PREFIX}{name}.txt"] = "".join(f"{f}\n" for f in folders_there)
+    if chosen.attrs.get("dataset", {}).get("licence") == LICENCE:
+        found[f"{ROOT}/{CITATION}"] = f"# CAMUS\n\nPlease cite: {REFERENCE}.\n\n{LICENCE}.\n"
+    return found

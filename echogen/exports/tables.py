@@ -1,0 +1,141 @@
+"""What lies beside the samples: where each one comes from, and on what terms."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from echogen import __version__
+from echogen.checkpoints.registry import find_card
+from echogen.datasets.base import counted
+from echogen.datasets.camus import LICENCE, REFERENCE
+from echogen.errors import CheckpointError
+from echogen.exports.selection import Chosen
+from echogen.exports.writing import FilePlan
+from echogen.store import COLUMNS
+
+SAMPLES_FILE, README_FILE = "samples.csv", "README.md"
+METHOD = (
+    'G. Van De Vyver et al., "Generative augmentations for improved cardiac ultrasound '
+    'segmentation using diffusion models", arXiv:2502.20100, 2025'
+)
+_PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}
+_LEFT_OUT = ("status", "reason")
+
+
+def samples_csv(chosen: Chosen, plan: FilePlan, there: Sequence[bool]) -> str:
+    """One line a sample that was written: its files, then every column of the store.
+
+    Numbers read back as the store's own; unknown ones are empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [column.name for column in COLUMNS if column.name not in _LEFT_OUT]
+    heads = [
+        f"{name}_{part}" if part else name for name in names for part in _PARTS.get(name, ("",))
+    ]
+    writer.writerow(["name", "image", "label", *plan.columns, *heads])
+    for i, item in enumerate(plan.items):
+        if not there[i]:
+            continue
+        values = [value for name in names for value in np.atleast_1d(chosen.columns[name][i])]
+        extra = [column[i] for column in plan.columns.values()]
+        writer.writerow([item.name, item.image, item.label, *extra, *map(_cell, values)])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, np.floating):
+        return "" if np.isnan(value) else str(value)
+    return str(value)
+
+
+def readme(title: str, layout: str, chosen: Chosen, notes: Sequence[str], written: int) -> str:
+    """What this folder is, what its names mean, and the terms that it comes under.
+
+    Args:
+        title: of the page.
+        layout: which file holds what, one paragraph.
+        chosen: the samples.
+        notes: what else a reader should know.
+        written: samples that are here.
+    """
+    told = "".join(f"- {_line(note)}\n" for note in notes)
+    plan = _line(chosen.attrs.get("plan_digest", ""))[:16]
+    return (
+        f"# {_line(title)}\n\n"
+        f"{counted(written, 'sample')}, exported by echogen {__version__} from the store "
+        f"`{_line(chosen.store.name)}` (plan {plan}).\n\n"
+        f"{layout}\n\n"
+        f"`{SAMPLES_FILE}` has a line a sample: its files, the frame and case that it was made of, "
+        "its copy (0 is the original), its millimetres a pixel, its move, and the SHA-256 of its "
+        "pixels in the store. Images of one case belong into one split; copies do not belong into "
+        "validation.\n\n"
+        "In copies, part of the picture is painted by a model: plausible, not true. Do not measure "
+        "on it, and do not use it for diagnosis.\n"
+        + (f"\n## Notes\n\n{told}" if told else "")
+        + f"\n## Terms\n\n{terms(chosen)}"
+    )
+
+
+def terms(chosen: Chosen) -> str:
+    """The dataset's and the model's terms, and what to cite, as a list."""
+    dataset, model = chosen.attrs.get("dataset", {}), chosen.attrs.get("checkpoint", {})
+    lines, cited = [], {}
+    if chosen.kind != "generated":
+        named = _line(dataset.get("root_name") or "not named")
+        known = _line(dataset.get("licence") or "")
+        own = known or "the store records no terms; whatever your dataset came under still holds"
+        lines.append(f"- Images and labels, dataset `{named}`: {own}.")
+        if known == LICENCE:
+            cited[REFERENCE] = "the dataset"
+    name = _line(model.get("name") or "not named")
+    lines.append(f"- What is painted, model `{name}`: {_line(model.get('licence') or 'unknown')}.")
+    citation = _citation(name)
+    if citation:
+        cited.setdefault(citation, f"the model `{name}`")
+    else:
+        lines.append("- What the model asks you to cite is in its model card.")
+    cited[METHOD] = "the method"
+    listed = "".join(f"- {what}: {reference}.\n" for reference, what in cited.items())
+    return "\n".join(lines) + f"\n\nCite:\n\n{listed}"
+
+
+def _citation(model: str) -> str:
+    with suppress(CheckpointError):  # a user's own list of models is damaged: not this command's
+        card = find_card(model)
+        return card.citation if card else ""
+    return ""
+
+
+def _line(text: Any) -> str:
+    """On one line, whatever a store says."""
+    return " ".join(str(text).split())
+
+
+def case_facts(info: Mapping[str, Any], view: str) -> str:
+    """What is known of a case, as CAMUS' `Info_VIEW.cfg`; empty where nothing is."""
+    found = []
+    for key, name in _CFG.items():
+        value = info.get(f"{key}_{view.lower()}", info.get(key))
+        if value is not None:
+            number = isinstance(value, float | int)
+            found.append(f"{name}: {value:g}\n" if number else f"{name}: {_line(value)}\n")
+    return "".join(found)
+
+
+_CFG = {
+    "ed_frame": "ED",
+    "es_frame": "ES",
+    "frames": "NbFrame",
+    "sex": "Sex",
+    "age": "Age",
+    "image_quality": "ImageQuality",
+    "ef": "EF",
+    "lv_edv_ml": "LVedv",
+    "lv_esv_ml": "LVesv",
+    "frame_rate": "FrameRate",
+}

@@ -1,0 +1,195 @@
+"""The folder that an export fills: begun, continued, finished, replaced; never another one.
+
+A hidden file says which export it is and which files belong to it. It is written first, and marked
+complete last, so a killed export is continued by the same command; a file that is there is whole.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from echogen.errors import StoreError
+from echogen.store.disk import disk_errors, to_disk
+
+MANIFEST = ".echogen-export.json"
+MANIFEST_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """One export's folder.
+
+    Attributes:
+        root: the folder.
+        identity: what decides its files, JSON-able: format, store, selection, settings.
+        files: paths of the samples' files, relative to `root`.
+    """
+
+    root: Path
+    identity: Mapping[str, Any]
+    files: tuple[str, ...]
+
+    def begin(self, overwrite: bool) -> bool:
+        """Makes the folder ready; call it under a lock.
+
+        Args:
+            overwrite: replace an export that is there.
+
+        Returns:
+            Whether everything is there already.
+
+        Raises:
+            StoreError: something else is there, another export is, or the disk refuses.
+        """
+        for path in self.files:
+            inside(self.root, path)
+        found = read_manifest(self.root)
+        difference = None if found is None else _difference(found["identity"], self.identity)
+        if found is not None and overwrite and (difference or found["complete"]):
+            remove_export(self.root)
+            found = difference = None
+        if difference:
+            raise StoreError(
+                f"{self.root}: holds another export: {difference}. Use the same settings to "
+                "continue it, another --out, or --overwrite to replace it."
+            )
+        if found is None:
+            self._mark(self.files, complete=False)
+            return False
+        self._clear_partial()
+        return bool(found["complete"]) and all((self.root / path).is_file() for path in self.files)
+
+    def finish(self, tables: Mapping[str, str], complete: bool) -> None:
+        """Writes what goes beside the samples, then marks the export as far as it came.
+
+        Args:
+            tables: {path: text}.
+            complete: whether every sample was written.
+        """
+        self._mark((*self.files, *tables), complete=False)
+        for path, text in tables.items():
+            write_file(inside(self.root, path), text.encode("utf-8", "backslashreplace"))
+        self._mark((*self.files, *tables), complete)
+
+    def _mark(self, files: Sequence[str], complete: bool) -> None:
+        known = {
+            "format": MANIFEST_FORMAT,
+            "identity": self.identity,
+            "complete": complete,
+            "files": list(dict.fromkeys(files)),
+        }
+        write_file(self.root / MANIFEST, json.dumps(known, indent=1).encode())
+
+    def _clear_partial(self) -> None:
+        for path in self.files:
+            _partial(self.root / path).unlink(missing_ok=True)
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """What the folder says it is; None where there is none, or an empty one.
+
+    Raises:
+        StoreError: it is a file, or holds files that no export made.
+    """
+    if not root.exists() and not root.is_symlink():
+        return None
+    if not root.is_dir():
+        raise StoreError(f"{root}: must be a folder, found a file. Choose another --out.")
+    file = root / MANIFEST
+    if not file.is_file():
+        if next(root.iterdir(), None) is None:
+            return None
+        raise StoreError(
+            f"{root}: must be a new or empty folder, found one that no export made. "
+            "Nothing in it is touched; choose another --out."
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        whole = (
+            found["format"] == MANIFEST_FORMAT
+            and isinstance(found["identity"], dict)
+            and isinstance(found["complete"], bool)
+            and all(isinstance(path, str) for path in found["files"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise StoreError(
+            f"{file}: is damaged, or of a newer echogen, so what this folder holds cannot be told. "
+            "Choose another --out; if you do not need the folder, delete it yourself."
+        )
+    return dict(found)
+
+
+def remove_export(root: Path) -> None:
+    """Removes the files that an export made, and folders that this leaves empty; nothing else.
+
+    Raises:
+        StoreError: no export is there, or the disk refuses.
+    """
+    found = read_manifest(root)
+    if found is None:
+        return
+    with disk_errors(root, 0):
+        write_file(root / MANIFEST, json.dumps({**found, "complete": False}, indent=1).encode())
+        parents: set[Path] = set()
+        for path in found["files"]:
+            place = inside(root, path)
+            place.unlink(missing_ok=True)
+            _partial(place).unlink(missing_ok=True)
+            parents.update(above for above in place.parents if above.is_relative_to(root))
+        (root / MANIFEST).unlink()
+        for folder in sorted(parents - {root}, key=lambda place: -len(place.parts)):
+            if folder.is_dir() and next(folder.iterdir(), None) is None:
+                folder.rmdir()
+
+
+def inside(root: Path, path: str) -> Path:
+    """`root / path`, which must lie in `root`.
+
+    Raises:
+        StoreError: it does not, or would by way of a link.
+    """
+    parts = PurePosixPath(path).parts
+    place = root / path
+    leaves = not parts or path.startswith("/") or ".." in parts or "\0" in path
+    if leaves or any(folder.is_symlink() for folder in _below(root, place)):
+        raise StoreError(f"{root}: a path would leave this folder: {path!r}. Choose another --out.")
+    return place
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, and onto the disk; its folder is made where it lacks.
+
+    Raises:
+        StoreError: the disk is full or refuses.
+    """
+    partial = _partial(path)
+    with disk_errors(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        to_disk(partial)
+        partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _below(root: Path, place: Path) -> Iterator[Path]:
+    return (folder for folder in place.parents if folder != root and folder.is_relative_to(root))
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> str:
+    """The first setting that differs, in words; empty where none does."""
+    for name in sorted({*found, *wanted}):
+        there, here = found.get(name), wanted.get(name)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            below = _difference(there, here, f"{above}{name}.")
+            if below:
+                return below
+        elif there != here:
+            return f"it was made with {above}{name} = {there!r}, this one has {here!r}"
+    return ""
