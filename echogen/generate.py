@@ -24,7 +24,7 @@ from echogen.output import (
     open_engine,
     terms,
 )
-from echogen.pipeline import Painted, Work, write_shard
+from echogen.pipeline import Painted, Work, labelled_shard
 from echogen.plan import Plan
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
 from echogen.source import list_source, open_source, plan_source
@@ -67,7 +67,7 @@ def expand(
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
             image_size=plan.settings["image_size"],
-            work=Work(plan.rows, source.jobs, write_shard),
+            work=Work(plan.rows, source.jobs, labelled_shard),
         )
         painted = fill_store(run, overwrite, reporter, stop)
         return _report(config, info, plan, painted, time.monotonic() - started, stop)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from echogen.ahead import Behind, ahead
 from echogen.engine import Engine
@@ -32,6 +34,8 @@ Outcome = Result | Problem | None
 """What became of a row; None where it was rejected by the plan."""
 Rendered = Job | Problem | None
 """What a row gives to paint."""
+Shard = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.ArrayLike]]
+"""Pixels and facts of some rows, as a `StoreWriter` takes them."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Work:
     Attributes:
         rows: of the whole store, in its order.
         jobs: one item a row, in order, of consecutive rows.
-        write: a shard with its rows and what became of them.
+        shard: arrays and facts of rows and what became of them, as `StoreWriter.write_shard` takes
+            them; called with the (h, w) of an image.
     """
 
     rows: Sequence[Row]
     jobs: Callable[[Sequence[Row]], Iterable[Rendered]]
-    write: Callable[[StoreWriter, int, Sequence[Row], Sequence[Outcome]], None]
+    shard: Callable[[tuple[int, int], Sequence[Row], Sequence[Outcome]], Shard]
 
 
 @dataclass
@@ -62,23 +67,25 @@ class Painted:
 def paint_pending(
     writer: StoreWriter, work: Work, engine: Engine, reporter: Reporter, stop: Stop
 ) -> Painted:
-    """Render, paint and write every pending shard, or those begun when a stop is asked for.
+    """Render, paint and write the pending rows, shard by shard, or those of the shards that were
+    begun when a stop is asked for.
 
     Raises:
         EngineError, StoreError: shards that were finished before are written.
         Interrupted: by a second signal; only the shard being written is finished.
     """
-    shards = writer.pending_shards()
-    if not shards:
+    pending = writer.pending_rows()
+    if not pending:
         return Painted()
-    rows = {shard: [work.rows[i] for i in writer.shard_rows(shard)] for shard in shards}
+    shards = list(pending)
+    rows = {shard: [work.rows[i] for i in of_shard] for shard, of_shard in pending.items()}
     total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
     painted = Painted(device=engine.device, precision=engine.precision)
     reporter.progress("painting", 0, total)
     stop.finishing = True
     began = time.monotonic()
     with (
-        Behind(partial(work.write, writer)) as writing,
+        Behind(partial(_write, writer, work)) as writing,
         closing(_rendered(work, [row for s in shards for row in rows[s]], engine)) as rendered,
     ):
         stream = _Stream(rows, rendered, stop, writing)
@@ -91,7 +98,7 @@ def paint_pending(
                     reporter.progress("painting", painted.images, total)
                 if len(made) < len(rows[shard]):
                     break
-                writing.put(shard, rows[shard], made)
+                writing.put(shard, pending[shard], rows[shard], made)
     stop.finishing = False
     painted.seconds = time.monotonic() - began
     return painted
@@ -173,11 +180,23 @@ def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
             yield of_frame[start : start + RENDERED_TOGETHER]
 
 
-def write_shard(
-    writer: StoreWriter, shard: int, rows: Sequence[Row], outcomes: Sequence[Outcome]
+def _write(
+    writer: StoreWriter,
+    work: Work,
+    shard: int,
+    where: Sequence[int],
+    rows: Sequence[Row],
+    outcomes: Sequence[Outcome],
 ) -> None:
-    """One shard: what failed or was rejected is zeros, with its status and reason."""
-    shape = (len(rows), *writer.image_shape)
+    pixels, facts = work.shard(writer.image_shape, rows, outcomes)
+    writer.write_shard(shard, pixels, facts, where)
+
+
+def labelled_shard(
+    image_shape: tuple[int, int], rows: Sequence[Row], outcomes: Sequence[Outcome]
+) -> Shard:
+    """Rows of a shard; what failed or was rejected is zeros, with its status and reason."""
+    shape = (len(rows), *image_shape)
     images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     keep = np.zeros(shape, np.bool_)
     on_paint = np.full(len(rows), np.nan, np.float32)
@@ -189,16 +208,12 @@ def write_shard(
             on_paint[i] = outcome.label_on_paint
         hashes.append("" if reason else sample_sha256(images[i], masks[i]))
         reasons.append(reason)
-    writer.write_shard(
-        shard,
-        {"images": images, "masks": masks, "keep": keep},
-        {
-            "label_on_paint": on_paint,
-            "sha256": np.array(hashes, dtype=str),
-            "reason": np.array(reasons, dtype=str),
-            "status": statuses(outcomes, reasons),
-        },
-    )
+    return {"images": images, "masks": masks, "keep": keep}, {
+        "label_on_paint": on_paint,
+        "sha256": np.array(hashes, dtype=str),
+        "reason": np.array(reasons, dtype=str),
+        "status": statuses(outcomes, reasons),
+    }
 
 
 def statuses(outcomes: Sequence[Outcome], reasons: Sequence[str]) -> list[Status]:

@@ -35,14 +35,13 @@ from echogen.output import (
     licence,
     terms,
 )
-from echogen.pipeline import Outcome, Painted, Work, statuses, why_not
+from echogen.pipeline import Outcome, Painted, Shard, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
 from echogen.sheets import image_sheet, save_png
 from echogen.store import (
     Status,
     StoreReader,
-    StoreWriter,
     open_store,
     sample_sha256,
     store_lock,
@@ -173,7 +172,7 @@ def _run(config: SampleConfig, info: CheckpointInfo, precision: str) -> Run:
         work=Work(
             rows,
             partial(_jobs, info.image_size),
-            partial(_write_shard, config.background == "black", aspect),
+            partial(_shard, config.background == "black", aspect),
         ),
     )
 
@@ -186,24 +185,22 @@ def _jobs(side: int, rows: Sequence[Row]) -> Iterator[Job]:
         yield Job(row.sample_id, row.seed, nothing, unkept, unlabelled, float("nan"))
 
 
-def _write_shard(
+def _shard(
     black: bool,
     aspect: float | None,
-    writer: StoreWriter,
-    shard: int,
+    image_shape: tuple[int, int],
     rows: Sequence[Row],
     outcomes: Sequence[Outcome],
-) -> None:
-    """One shard, each image's fan fitted and its outside blackened where that is wanted.
+) -> Shard:
+    """Rows of a shard, each image's fan fitted and its outside blackened where that is wanted.
 
     Args:
         black: set what lies outside of a fan to 0.
         aspect: of the model's pixels, where it is known.
-        writer: of the store.
-        shard: its number.
+        image_shape: (h, w).
         rows, outcomes: of the shard.
     """
-    images = np.zeros((len(rows), *writer.image_shape), np.uint8)
+    images = np.zeros((len(rows), *image_shape), np.uint8)
     sectors = np.full((len(rows), 6), np.nan, np.float32)
     aspects = np.full(len(rows), np.nan if aspect is None else aspect, np.float32)
     reasons = [why_not(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
@@ -215,19 +212,15 @@ def _write_shard(
         if fan is not None:
             sectors[i], aspects[i] = fan.on_grid(), fan.aspect
             if black:
-                images[i][~fan.mask(writer.image_shape)] = 0
+                images[i][~fan.mask(image_shape)] = 0
     hashes = ["" if reason else sample_sha256(images[i]) for i, reason in enumerate(reasons)]
-    writer.write_shard(
-        shard,
-        {"images": images},
-        {
-            "sector": sectors,
-            "aspect": aspects,
-            "sha256": np.array(hashes, dtype=str),
-            "reason": np.array(reasons, dtype=str),
-            "status": statuses(outcomes, reasons),
-        },
-    )
+    return {"images": images}, {
+        "sector": sectors,
+        "aspect": aspects,
+        "sha256": np.array(hashes, dtype=str),
+        "reason": np.array(reasons, dtype=str),
+        "status": statuses(outcomes, reasons),
+    }
 
 
 def _check_sheet(sheet: Path, columns: int) -> None:

@@ -25,7 +25,7 @@ from echogen.manifest import grid_of
 from echogen.plan import Row
 from echogen.planner import build_plan
 from echogen.report import RunReport
-from echogen.store import Status, StoreReader, open_store, working_store_path
+from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Job, Problem
 
 PIXELS = ("images", "masks", "keep")
@@ -383,23 +383,21 @@ def test_the_precision_is_recorded_compared_and_continued(settings: dict[str, ob
 def test_an_interrupted_overwrite_is_continued_by_the_same_call(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import generate
-
     run(settings, copies=1)
-    real = generate.write_shard
+    real = StoreWriter.write_shard
     written: list[int] = []
 
-    def killed(writer: object, shard: int, *rest: object) -> None:
+    def killed(writer: StoreWriter, shard: int, *rest: object) -> None:
         if shard == 2:
             raise KeyboardInterrupt
         written.append(shard)
         real(writer, shard, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(generate, "write_shard", killed)
+    monkeypatch.setattr(StoreWriter, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings, overwrite=True)
     assert written == [0, 1]
-    monkeypatch.setattr(generate, "write_shard", real)
+    monkeypatch.setattr(StoreWriter, "write_shard", real)
     report = run(settings, overwrite=True)
     assert report.counts.copies == 12
     assert 0 < report.painted < 12
@@ -576,8 +574,6 @@ def test_no_more_is_rendered_than_the_next_rounds_need(
 def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen import generate
-
     failed, sizes = threading.Event(), []
 
     def fail(*_: object) -> None:
@@ -589,7 +585,7 @@ def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
         if len(sizes) == 4:
             assert failed.wait(10)
 
-    monkeypatch.setattr(generate, "write_shard", fail)
+    monkeypatch.setattr(StoreWriter, "write_shard", fail)
     spy(monkeypatch, wait_for_it)
     with pytest.raises(StoreError, match="the disk is full"):
         run(settings, engine={"batch_size": 1})
@@ -646,3 +642,30 @@ def test_the_builtin_models_terms_are_told() -> None:
     assert "CC BY-NC-SA 4.0 (non-commercial research only)" in line
     assert "Leclerc" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_damaged_rows_alone_are_painted_again(
+    settings: dict[str, object], tmp_path: Path, suffix: str
+) -> None:
+    from echogen.store import damaged_rows, mark_pending
+
+    output = tmp_path / f"out{suffix}"
+    run(settings, output=str(output))
+    before = everything(output)
+    if suffix == ".zarr":
+        shard = output / "images/c/1/0/0"
+        bad = bytearray(shard.read_bytes())
+        bad[3] ^= 1
+        shard.write_bytes(bad)
+    else:
+        with h5py.File(output, "r+") as file:
+            file["images"][5] = 0
+    with open_store(output) as store:
+        rows = damaged_rows(store)
+    assert list(rows) == [5]
+    mark_pending(output, rows)
+    report = run(settings, output=str(output))
+    assert (report.painted, report.counts.copies, report.counts.pending) == (1, 12, 0)
+    after = everything(output)
+    assert_same(before, after)

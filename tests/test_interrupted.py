@@ -105,9 +105,9 @@ def test_a_full_disk_ends_in_one_line_and_a_store_that_resumes(
     import errno
 
     from echogen.errors import StoreError
-    from echogen.store import zarr_store
+    from echogen.store import writer
 
-    real = zarr_store.to_disk
+    real = writer.to_disk
     calls = []
 
     def full(file: Path) -> None:
@@ -116,11 +116,11 @@ def test_a_full_disk_ends_in_one_line_and_a_store_that_resumes(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         real(file)
 
-    monkeypatch.setattr(zarr_store, "to_disk", full)
+    monkeypatch.setattr(writer, "to_disk", full)
     with pytest.raises(StoreError, match="full") as caught:
         expand(make_config(settings))
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(zarr_store, "to_disk", real)
+    monkeypatch.setattr(writer, "to_disk", real)
     report = expand(make_config(settings))
     assert report.exit_code == 0
     assert 0 < report.painted < 12

@@ -30,7 +30,7 @@ from echogen.geometry.aspect import fit_fan
 from echogen.plan import sample_seed
 from echogen.sample import SampleReport, generated_rows, sample, write_sheet
 from echogen.sheets import GAP, SHEET_GREY
-from echogen.store import Status, damaged_samples, open_store, working_store_path
+from echogen.store import Status, damaged_rows, open_store, working_store_path
 
 SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
 SETTINGS = DpmConfig().model_dump()
@@ -182,7 +182,7 @@ def test_the_recorded_fan_is_the_one_that_was_cut_out(
         np.testing.assert_array_equal(black.images[0][inside], as_is.images[0][inside])
         assert (black.images[0][~inside] == 0).all()
         assert (as_is.images[0][~inside] > 0).all()
-        assert not list(damaged_samples(black))
+        assert not damaged_rows(black)
 
 
 def test_a_run_makes_images_alone(given: dict[str, object]) -> None:
@@ -200,7 +200,7 @@ def test_a_run_makes_images_alone(given: dict[str, object]) -> None:
         assert (store.columns["copy"] == 1).all()
         assert [case["id"] for case in store.cases] == names
         assert store.columns["seed"][2] == sample_seed(0, names[2], 1)
-        assert not list(damaged_samples(store))
+        assert not damaged_rows(store)
         assert len({image.tobytes() for image in store.images}) == 7
         with pytest.raises(StoreError, match="have no masks"):
             _ = store.masks

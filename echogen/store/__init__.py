@@ -19,8 +19,10 @@ from pathlib import Path
 
 from echogen.errors import StoreError
 from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
+from echogen.store.integrity import damaged_rows, units, unreadable_columns
 from echogen.store.lock import lock_path, store_lock
-from echogen.store.reader import StoreReader, damaged_samples
+from echogen.store.reader import StoreReader
+from echogen.store.repair import mark_pending
 from echogen.store.schema import (
     COLUMNS,
     EXPANDED,
@@ -32,8 +34,8 @@ from echogen.store.schema import (
     Status,
     sample_sha256,
 )
+from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import (
-    StoreWriter,
     check_zarr,
     create_store,
     open_zarr,
@@ -55,13 +57,16 @@ __all__ = [
     "check_replaceable",
     "convert_to_h5",
     "create_store",
-    "damaged_samples",
+    "damaged_rows",
     "lock_path",
+    "mark_pending",
     "open_store",
     "remove_store",
     "resume_store",
     "sample_sha256",
     "store_lock",
+    "units",
+    "unreadable_columns",
     "working_store_path",
 ]
 

@@ -28,7 +28,9 @@ from echogen.store.schema import (
 from echogen.store.zarr_store import open_zarr
 
 GZIP_LEVEL = 4
+FILE_FORMAT = ("v110", "v110")  # the first whose own structures carry checksums
 _ROWS_AT_ONCE = 64
+_COLUMN_CHUNK = 65536
 
 
 def working_store_path(output: Path) -> Path:
@@ -57,7 +59,7 @@ def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
             try:
                 h5_path.parent.mkdir(parents=True, exist_ok=True)
                 with _Output(building, "w+") as output:
-                    with h5py.File(output, "w") as file:
+                    with h5py.File(output, "w", libver=FILE_FORMAT) as file:
                         _copy(store, file, output)
                     output.check()
                     os.fsync(output.fileno())
@@ -122,6 +124,7 @@ def _copy(store: StoreReader, file: Any, output: _Output) -> None:
             chunks=(1, h, w),
             compression="gzip",
             compression_opts=GZIP_LEVEL,
+            fletcher32=True,
         )
         source = store.pixels(name)
         for start in range(0, n, _ROWS_AT_ONCE):
@@ -140,7 +143,17 @@ def _copy(store: StoreReader, file: Any, output: _Output) -> None:
 def _write(file: Any, name: str, values: npt.NDArray[Any]) -> None:
     import h5py
 
+    # text of a fixed length lies in the chunks, which carry checksums, and not in HDF5's heap
     if values.dtype.kind == "U":
-        file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype("utf-8"))
-    else:
-        file.create_dataset(name, data=values)
+        encoded = np.char.encode(values, "utf-8")
+        values = encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize)))
+    rows = min(max(1, len(values)), _COLUMN_CHUNK)
+    file.create_dataset(
+        name,
+        data=values,
+        chunks=(rows, *values.shape[1:]),
+        maxshape=(None, *values.shape[1:]) if not len(values) else None,
+        compression="gzip",
+        compression_opts=GZIP_LEVEL,
+        fletcher32=True,
+    )

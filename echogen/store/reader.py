@@ -19,11 +19,11 @@ from echogen.store.schema import (
     COLUMNS,
     PROBLEMS,
     SAMPLES,
+    SHARD_SIZE,
     TEXT,
     Status,
     as_text,
     layout_of,
-    sample_sha256,
 )
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
@@ -56,6 +56,8 @@ class Pixels:
         self._path, self._name, self._array = path, name, array
         self.shape: tuple[int, int, int] = tuple(int(size) for size in array.shape)  # type: ignore[assignment]  # three axes, checked when the store is opened
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        shards = getattr(array, "shards", None)
+        self.rows_at_once = int(shards[0]) if shards else SHARD_SIZE
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -93,6 +95,14 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
             self._read[name] = _column(self._path, self._array_of, f"{SAMPLES}/{name}")
         return self._read[name]
 
+    def part(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [start, stop) of a column, read now: damage elsewhere in it does not matter.
+
+        Raises:
+            StoreError: these rows' chunk is damaged.
+        """
+        return _column(self._path, self._array_of, f"{SAMPLES}/{name}", slice(start, stop))
+
     def __iter__(self) -> Iterator[str]:
         return (column.name for column in COLUMNS)
 
@@ -100,12 +110,15 @@ class Columns(Mapping[str, npt.NDArray[Any]]):
         return len(COLUMNS)
 
 
-def _column(path: Path, array_of: Callable[[str], Any], name: str) -> npt.NDArray[Any]:
-    with reading(path, name):
+def _column(
+    path: Path, array_of: Callable[[str], Any], name: str, rows: slice = slice(None)
+) -> npt.NDArray[Any]:
+    part = "" if rows == slice(None) else f"[{rows.start}:{rows.stop}]"
+    with reading(path, f"{name}{part}"):
         array = array_of(name)
         is_text = np.dtype(array.dtype).kind in "OSUT"
         # h5py hands out bytes unless it is told that they are text
-        values = array.asstr()[:] if is_text and hasattr(array, "asstr") else array[:]
+        values = array.asstr()[rows] if is_text and hasattr(array, "asstr") else array[rows]
         return as_text(values) if is_text else np.asarray(values)
 
 
@@ -227,6 +240,11 @@ class StoreReader:
         return self.images.shape[1:]
 
     @property
+    def rows_at_once(self) -> int:
+        """Rows that lie together on the disk, and cost least when they are read together."""
+        return self.images.rows_at_once
+
+    @property
     def case_columns(self) -> dict[str, npt.NDArray[Any]]:
         """The table of cases by column: `id` first; float64 with NaN, or text, where unknown."""
         return {n: _column(self.path, self._array_of, f"{CASES}/{n}") for n in self._case_names}
@@ -262,15 +280,3 @@ def failed_samples(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[str, s
     """(sample id, reason) of every row whose status is FAILED, in the order of rows."""
     rows = np.flatnonzero(columns["status"] == Status.FAILED)
     return [(str(columns["sample_id"][row]), str(columns["reason"][row])) for row in rows]
-
-
-def damaged_samples(store: StoreReader) -> Iterator[str]:
-    """Ids of the done samples whose pixels no longer have their recorded SHA-256, one by one."""
-    for row in np.flatnonzero(store.columns["status"] == Status.DONE).tolist():
-        try:
-            mask = store.masks[row] if "masks" in store.layout.pixels else None
-            found = sample_sha256(store.images[row], mask)
-        except StoreError:
-            found = ""
-        if found != store.columns["sha256"][row]:
-            yield str(store.columns["sample_id"][row])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from echogen.errors import StoreError
 
 FORMAT = 2
+SHARD_SIZE = 32  # samples, where a store does not say
 """The newest format that is read; `Layout.format` is what is written."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"

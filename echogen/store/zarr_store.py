@@ -1,8 +1,7 @@
-"""The Zarr v3 store: created whole or not at all, written shard by shard, resumable at any instant.
+"""The Zarr v3 store: created whole or not at all, opened, continued, removed.
 
-Every file is replaced atomically (zarr's LocalStore writes beside and renames), pixels reach the
-disk before the rows that call them done, and columns written with a shard are chunked like it, so
-a kill loses at most the shard at hand.
+Every file is replaced atomically (zarr's LocalStore writes beside and renames), and every chunk
+ends with its CRC-32C, so that no changed byte of it goes unnoticed.
 """
 
 import json
@@ -16,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
-from echogen.store.disk import disk_errors, to_disk
-from echogen.store.reader import StoreReader, failed_samples, reading
+from echogen.store.disk import disk_errors
+from echogen.store.reader import StoreReader, reading
 from echogen.store.schema import (
     CASES,
     PROBLEMS,
@@ -26,134 +25,16 @@ from echogen.store.schema import (
     TEXT,
     Column,
     Layout,
-    Status,
     case_table,
     check_root_attributes,
     layout_of,
-    outcome_columns,
     planned_columns,
     root_attributes,
 )
+from echogen.store.writer import StoreWriter
 
 ZSTD_LEVEL = 3
 _TABLE_CHUNK = 65536
-
-
-class StoreWriter:
-    """Writes the shards of one store; see `create_store` and `resume_store`.
-
-    Hold `store_lock` around it: two writers of one store are not detected here.
-
-    Attributes:
-        path: the `.zarr` folder.
-        attrs: the root attribute, as JSON holds it.
-        layout: what the store's kind holds.
-        n_samples, image_shape, shard_size: of the store.
-    """
-
-    def __init__(self, path: Path, attrs: Mapping[str, Any], group: Any) -> None:
-        images = group["images"]
-        self.path = path
-        self.attrs = dict(attrs)
-        self.layout = layout_of(path, self.attrs)
-        self.n_samples: int = int(images.shape[0])
-        self.image_shape: tuple[int, int] = (int(images.shape[1]), int(images.shape[2]))
-        self.shard_size: int = int(images.shards[0])
-        self._group = group
-        self._pixels = {name: group[name] for name in self.layout.pixels}
-        self._outcomes = {c.name: group[f"{SAMPLES}/{c.name}"] for c in self.layout.outcomes}
-
-    @property
-    def n_shards(self) -> int:
-        """Units of work in the store, done or not."""
-        return -(-self.n_samples // self.shard_size)
-
-    def shard_rows(self, shard: int) -> range:
-        """The rows of a shard; the last one may be short.
-
-        Raises:
-            StoreError: no such shard.
-        """
-        if not 0 <= shard < self.n_shards:
-            raise StoreError(f"{self.path} has shards 0 to {self.n_shards - 1}, got {shard}.")
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.n_samples))
-
-    def pending_shards(self) -> list[int]:
-        """Shards with a row that has no outcome yet, in order."""
-        with reading(self.path, f"{SAMPLES}/status"):
-            status = np.asarray(self._outcomes["status"][:])
-        shards = np.unique(np.flatnonzero(status == Status.PENDING) // self.shard_size)
-        return [int(shard) for shard in shards]
-
-    def write_shard(
-        self,
-        shard: int,
-        pixels: Mapping[str, npt.NDArray[Any]],
-        facts: Mapping[str, npt.ArrayLike],
-    ) -> None:
-        """Writes one shard whole: pixels, to the disk; then its facts; then its status.
-
-        Args:
-            shard: its number.
-            pixels: {array: (n, h, w)} of every array of the layout, n the length of
-                `shard_rows(shard)`; zeros in rows that were rejected or failed.
-            facts: {column: (n,) or (n, k)} of the layout's outcome columns: `status`, none of them
-                PENDING, and `sha256`, from `sample_sha256`, empty where the row has no pixels; what
-                is left out of the others is filled.
-
-        Raises:
-            StoreError: names, shapes or values do not fit; the disk is full or refuses.
-        """
-        rows = self.shard_rows(shard)
-        where, n = slice(rows.start, rows.stop), len(rows)
-        if set(pixels) != set(self.layout.pixels):
-            raise StoreError(
-                f"{self.path}: a shard holds {', '.join(self.layout.pixels)}, "
-                f"got {', '.join(pixels)}."
-            )
-        for name, dtype in self.layout.pixels.items():
-            expected, values = (n, *self.image_shape), pixels[name]
-            if values.shape != expected or values.dtype != np.dtype(dtype):
-                raise StoreError(
-                    f"{self.path}: {name} of shard {shard} must be {expected} "
-                    f"{dtype}, got {values.shape} {values.dtype}."
-                )
-        columns = outcome_columns(self.path, self.layout, facts, n)
-        with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
-            for name in self.layout.pixels:
-                self._pixels[name][where] = pixels[name]
-                # zarr leaves out a shard that holds the fill value alone
-                to_disk(self.path / name / "c" / str(shard) / "0" / "0")
-            for name, column in columns.items():  # status last: it declares the shard done
-                self._outcomes[name][where] = column
-
-    def set_complete(self) -> None:
-        """Adds the failed samples to `problems`, then marks the store complete.
-
-        May be repeated, and killed anywhere: the table is written anew from the rows each time.
-
-        Raises:
-            StoreError: rows are still pending; the disk is full or refuses.
-        """
-        pending = self.pending_shards()
-        if pending:
-            raise StoreError(
-                f"{self.path} has {len(pending)} unfinished shards of {self.n_shards}; "
-                "it cannot be marked complete."
-            )
-        reader = _reader(self.path, self.attrs, self._group)
-        failed = failed_samples(reader.columns)
-        skipped = int(self.attrs.get("problems_at_planning", 0))
-        with disk_errors(self.path, 1024 * (len(failed) + 1)):
-            for part, name in enumerate(("id", "reason")):
-                array = self._group[f"{PROBLEMS}/{name}"]
-                array.resize((skipped + len(failed),))
-                if failed:
-                    array[skipped:] = _text([row[part] for row in failed])
-            self.attrs["complete"] = True
-            self._group.attrs[ROOT_ATTRIBUTE] = self.attrs
-            to_disk(self.path / "zarr.json")
 
 
 def create_store(
@@ -329,9 +210,9 @@ def _write_table(group: Any, name: str, table: Mapping[str, npt.NDArray[Any]]) -
 
 
 def _compressor() -> Any:
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    return ZstdCodec(level=ZSTD_LEVEL)
+    return (ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec())
 
 
 def _text(lines: Sequence[str]) -> npt.NDArray[np.str_]:
