@@ -31,7 +31,7 @@ def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
 
     Args:
         chosen: the samples.
-        cases: what the store knows of its cases, each with its `id`.
+        cases: what the store knows of its cases, each with its `id`, unless that is empty.
 
     Raises:
         UsageError: the store's images have no labels.
@@ -75,7 +75,7 @@ def _tables(
 ) -> dict[str, str]:
     """Lists of splits, what is known of each case, and CAMUS' terms where it is CAMUS."""
     columns = chosen.columns
-    known = {str(case["id"]): case for case in cases}
+    known = {str(case.get("id", "")): case for case in cases}
     found: dict[str, str] = {}
     members: dict[str, dict[str, None]] = {}
     for i, folder in enumerate(folders):
