@@ -155,10 +155,10 @@ def test_what_is_selected_is_what_is_exported(
     tmp_path: Path, selection: Selection, expected: int
 ) -> None:
     made = cohort(4, views=("2CH", "4CH"), splits=("training", "validation"))
-    report = run(made.put(tmp_path / "a.zarr"), "folder", tmp_path / "out", selection=selection)
+    report = run(made.put(tmp_path / "a.h5"), "folder", tmp_path / "out", selection=selection)
     keys = list_folder(tmp_path / "out").keys()
     assert len(keys) == report.samples == report.written == expected
-    with open_store(tmp_path / "a.zarr") as store:
+    with open_store(tmp_path / "a.h5") as store:
         columns = dict(store.columns)
     chosen = {key.frame_id for key in keys}
     for row, name in enumerate(sample_names(columns)):
@@ -192,14 +192,14 @@ def test_what_is_selected_is_what_is_exported(
 def test_nothing_selected_says_what_is_there(
     tmp_path: Path, selection: Selection, message: str
 ) -> None:
-    store = MIXED.put(tmp_path / "a.zarr")
+    store = MIXED.put(tmp_path / "a.h5")
     with pytest.raises(UsageError, match=message):
         run(store, "zarr", tmp_path / "b.zarr", selection=selection)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.zarr"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.h5"}
 
 
 def test_files_are_made_of_done_rows_and_the_others_are_told(tmp_path: Path) -> None:
-    store = MIXED.put(tmp_path / "a.zarr")
+    store = MIXED.put(tmp_path / "a.h5")
     report = run(store, "folder", tmp_path / "out")
     assert report.samples == 16
     assert report.exit_code == 0
@@ -222,7 +222,7 @@ def test_an_unfinished_store_is_exported_only_when_asked(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("to", FILES)
 def test_a_deleted_file_is_made_again_and_a_changed_one_is_left(tmp_path: Path, to: str) -> None:
-    store = cohort(2).put(tmp_path / "a.zarr")
+    store = cohort(2).put(tmp_path / "a.h5")
     root = Path(run(store, to, tmp_path / "out").output)
     before = tree(root)
     assert run(store, to, tmp_path / "out").written == 0
@@ -236,7 +236,7 @@ def test_a_deleted_file_is_made_again_and_a_changed_one_is_left(tmp_path: Path, 
 
 
 def test_other_settings_or_another_store_are_refused_by_name(tmp_path: Path) -> None:
-    store = cohort(3).put(tmp_path / "a.zarr")
+    store = cohort(3).put(tmp_path / "a.h5")
     out = tmp_path / "out"
     run(store, "folder", out, selection=Selection(phases=("ED",)))
     before = tree(out)
@@ -251,7 +251,7 @@ def test_other_settings_or_another_store_are_refused_by_name(tmp_path: Path) -> 
 
 
 def test_overwrite_replaces_what_echogen_made_and_leaves_the_rest(tmp_path: Path) -> None:
-    store = cohort(3).put(tmp_path / "a.zarr")
+    store = cohort(3).put(tmp_path / "a.h5")
     out = tmp_path / "out"
     run(store, "nifti", out)
     mine = out / "database_nifti" / "patient0001" / "notes.txt"
@@ -265,7 +265,7 @@ def test_overwrite_replaces_what_echogen_made_and_leaves_the_rest(tmp_path: Path
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_no_export_made_is_never_touched(tmp_path: Path, overwrite: bool) -> None:
-    store = cohort(1).put(tmp_path / "a.zarr")
+    store = cohort(1).put(tmp_path / "a.h5")
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
@@ -283,7 +283,7 @@ def test_a_folder_that_no_export_made_is_never_touched(tmp_path: Path, overwrite
 @pytest.mark.parametrize("path", ["../precious", "/{tmp}/precious", "a/../../precious",
                                   "link/precious"])  # fmt: skip
 def test_a_manifest_cannot_reach_outside(tmp_path: Path, path: str) -> None:
-    store = cohort(1).put(tmp_path / "a.zarr")
+    store = cohort(1).put(tmp_path / "a.h5")
     (tmp_path / "precious").write_text("mine")
     out = tmp_path / "out"
     run(store, "folder", out)
@@ -308,7 +308,7 @@ def test_an_output_in_the_store_or_around_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_exports_into_one_folder_exclude_each_other(tmp_path: Path) -> None:
-    store = cohort(1).put(tmp_path / "a.zarr")
+    store = cohort(1).put(tmp_path / "a.h5")
     with store_lock(tmp_path / "out"), pytest.raises(StoreError, match="in use by"):
         run(store, "folder", tmp_path / "out")
 
@@ -385,7 +385,7 @@ def test_a_killed_export_goes_on_to_the_same_files(tmp_path: Path) -> None:
 
 
 def test_a_finished_export_says_so_and_json_is_one_object(tmp_path: Path) -> None:
-    store = cohort(2).put(tmp_path / "a.zarr")
+    store = cohort(2).put(tmp_path / "a.h5")
     command = ["export", str(store), "--to", "nnunet", "--out", str(tmp_path / "out"), "--json"]
     first = CliRunner().invoke(app, command)
     report = json.loads(first.stdout)
@@ -397,7 +397,7 @@ def test_a_finished_export_says_so_and_json_is_one_object(tmp_path: Path) -> Non
 
 
 def test_the_command_takes_every_choice_and_shows_what_comes_next(tmp_path: Path) -> None:
-    store = cohort(6, copies=2, views=("2CH", "4CH"), splits=("training",)).put(tmp_path / "a.zarr")
+    store = cohort(6, copies=2, views=("2CH", "4CH"), splits=("training",)).put(tmp_path / "a.h5")
     done = CliRunner().invoke(
         app,
         ["export", str(store), "--to", "nnunet", "--out", str(tmp_path / "out"), "--views", "4CH",
@@ -418,7 +418,7 @@ def test_the_command_takes_every_choice_and_shows_what_comes_next(tmp_path: Path
     ],
 )
 def test_a_wrong_flag_ends_in_a_usage_error(tmp_path: Path, flags: list[str], message: str) -> None:
-    store = cohort(1).put(tmp_path / "a.zarr")
+    store = cohort(1).put(tmp_path / "a.h5")
     done = CliRunner().invoke(app, ["export", str(store), "--out", str(tmp_path / "out"), *flags])
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)

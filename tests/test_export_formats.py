@@ -25,7 +25,7 @@ GENERATED = Made(
 
 
 def handed_on(made: Made, folder: Path, to: str, **settings: Any) -> tuple[ExportReport, Path]:
-    store = made.put(folder / "store.zarr")
+    store = made.put(folder / "store.h5")
     report = export(ExportSettings(store, to, folder / "out", **settings))  # type: ignore[arg-type]
     return report, Path(report.output)
 
@@ -44,7 +44,7 @@ def test_the_folder_reader_reads_back_what_was_written(tmp_path: Path) -> None:
     keys = listing.keys()
     assert len(keys) == 12
     assert {(key.view, key.phase) for key in keys} == {("4CH", "ED"), ("4CH", "ES")}
-    with open_store(tmp_path / "store.zarr") as store:
+    with open_store(tmp_path / "store.h5") as store:
         for row, line in enumerate(table(root)):
             key = next(key for key in keys if key.frame_id == line["name"])
             frame = listing.read(key)
@@ -60,7 +60,7 @@ def test_generated_images_make_a_folder_of_images_and_nothing_that_needs_labels(
     assert not (root / "labels").exists()
     for to in ("nnunet", "nifti"):
         with pytest.raises(UsageError, match="without labels"):
-            export(ExportSettings(tmp_path / "store.zarr", to, tmp_path / to))  # type: ignore[arg-type]
+            export(ExportSettings(tmp_path / "store.h5", to, tmp_path / to))  # type: ignore[arg-type]
         assert not (tmp_path / to).exists()
 
 
@@ -74,7 +74,7 @@ def test_the_camus_reader_reads_back_what_was_written(tmp_path: Path) -> None:
     keys = dataset.keys()
     lines = {line["name"]: (row, line) for row, line in enumerate(table(root))}
     assert sorted(lines) == [key.frame_id for key in keys]
-    with open_store(tmp_path / "store.zarr") as store:
+    with open_store(tmp_path / "store.h5") as store:
         for key in keys:
             row, line = lines[key.frame_id]
             frame = dataset.read(key)
@@ -99,7 +99,7 @@ def test_frames_without_camus_names_are_written_and_told(tmp_path: Path) -> None
 def test_the_table_says_where_each_sample_comes_from(tmp_path: Path) -> None:
     made = cohort(1, splits=("training",))
     _, root = handed_on(made, tmp_path, "folder")
-    with open_store(tmp_path / "store.zarr") as store:
+    with open_store(tmp_path / "store.h5") as store:
         for row, line in enumerate(table(root)):
             for name in ("sample_id", "frame_id", "case_id", "split", "sha256"):
                 assert line[name] == store.columns[name][row]
@@ -157,7 +157,7 @@ def test_folds_keep_cases_apart_and_validate_on_originals(tmp_path: Path) -> Non
 
 
 def test_folds_follow_the_seed_and_the_number_asked_for(tmp_path: Path) -> None:
-    store = cohort(6).put(tmp_path / "store.zarr")
+    store = cohort(6).put(tmp_path / "store.h5")
     found = []
     for seed in (0, 0, 1):
         out = tmp_path / f"out{len(found)}"
@@ -240,7 +240,7 @@ def test_class_ids_have_no_gaps_and_ignore_is_the_highest(tmp_path: Path) -> Non
     }
     import SimpleITK
 
-    with open_store(tmp_path / "store.zarr") as store:
+    with open_store(tmp_path / "store.h5") as store:
         for row, line in enumerate(table(root)):
             here = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(root / line["label"])))
             expected = np.select([store.masks[row] == id for id in (2, 7, 255)], [1, 2, 3], 0)
@@ -266,7 +266,7 @@ def test_a_number_that_another_dataset_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "Dataset501_Hearts").mkdir(parents=True)
     with pytest.raises(UsageError, match="Dataset501_Hearts has it already"):
         handed_on(cohort(2), tmp_path, "nnunet")
-    store = tmp_path / "store.zarr"
+    store = tmp_path / "store.h5"
     other = NnunetSettings(dataset_id=7, name="New")
     report = export(ExportSettings(store, "nnunet", tmp_path / "out", nnunet=other))
     assert names(tmp_path / "out") == {"Dataset501_Hearts", "Dataset007_New"}

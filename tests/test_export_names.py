@@ -66,7 +66,7 @@ def test_a_case_named_like_a_copy_is_told_from_it() -> None:
 
 
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes of disk
     suppress_health_check=[HealthCheck.function_scoped_fixture],
