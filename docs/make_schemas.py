@@ -21,6 +21,8 @@ REPORTS = {
     "expand": "echogen.report:RunReport",
     "expand --dry-run": "echogen.report:DryRunReport",
     "sample": "echogen.sample:SampleReport",
+    "validate": "echogen.validate:ValidationReport",
+    "export": "echogen.export:ExportReport",
     "train": "echogen.train:TrainReport",
     "bench": "echogen.bench:BenchReport",
     "phantom": "echogen.phantom:PhantomReport",

@@ -16,6 +16,7 @@ from echogen.cli.export import export
 from echogen.cli.phantom import phantom
 from echogen.cli.sample import sample
 from echogen.cli.train import train
+from echogen.cli.validate import validate
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
 from echogen.interrupt import Interrupted
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("expand", no_args_is_help=True)(expand)
+app.command("validate", no_args_is_help=True)(validate)
 app.command("bench")(bench)
 app.command("export", no_args_is_help=True)(export)
 app.command("phantom", no_args_is_help=True)(phantom)

@@ -1,0 +1,322 @@
+"""A dataset before hours are spent on it: what the readers found, and what only all frames show."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from echogen.checks.finding import Finding, Severity
+from echogen.checks.frames import FrameFacts, check_recording
+from echogen.config import DatasetConfig
+from echogen.datasets import Dataset
+from echogen.measures.classes import Classes, classes_of
+from echogen.planner import recordings
+from echogen.report import Reporter
+from echogen.types import Case, FrameKey
+from echogen.workers import in_workers
+
+SERIAL_BELOW = 48
+USUAL_SHARE = 0.8
+FAR_AREA = 6.0  # robust standard deviations of the logarithm
+LEAST_SPREAD = 0.15
+ENOUGH = 12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity over the frames: the middle, and where all but a tenth of them lie.
+
+    Attributes:
+        low: 5th percentile.
+        median: the middle.
+        high: 95th percentile.
+    """
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """Areas of one class.
+
+    Attributes:
+        label: its id.
+        name: as the dataset calls it.
+        frames: with the class in them.
+        unit: mm2, or pixels where the spacing is unknown.
+        area: over those frames.
+    """
+
+    label: int
+    name: str
+    frames: int
+    unit: str
+    area: Spread
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What a dataset holds.
+
+    Attributes:
+        layout: in which it was read.
+        licence: of the data, as far as it is known.
+        frames: found, with a label.
+        usable: of these, those that can be expanded.
+        cases: patients or recordings.
+        views, phases, splits: {name: frames}.
+        sizes: {"rows x columns": frames}, the most frequent ones.
+        spacing_known: frames with millimetres.
+        depth: of the fan, mm, or pixels where no spacing is known; null without a fan.
+        angle_deg: of the fan, degrees; null without a fan.
+        areas: of each class.
+    """
+
+    layout: str
+    licence: str
+    frames: int
+    usable: int
+    cases: int
+    views: Mapping[str, int]
+    phases: Mapping[str, int]
+    splits: Mapping[str, int]
+    sizes: Mapping[str, int]
+    spacing_known: int
+    depth: Spread | None
+    angle_deg: Spread | None
+    areas: tuple[ClassArea, ...]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values for a table."""
+        rows = [("frames", f"{self.usable} of {self.frames} usable, of {self.cases} cases")]
+        for name in ("views", "phases", "splits"):
+            counts = getattr(self, name)
+            if counts:
+                rows.append((name, ", ".join(f"{key} {count}" for key, count in counts.items())))
+        if self.sizes:
+            rows.append(("sizes", ", ".join(f"{k} ({n})" for k, n in self.sizes.items())))
+        if self.depth is not None:
+            rows.append(("fan depth", _words(self.depth, "mm" if self.spacing_known else "pixels")))
+        if self.angle_deg is not None:
+            rows.append(("fan angle", _words(self.angle_deg, "degrees")))
+        for one in self.areas:
+            rows += [(one.name, f"{_words(one.area, one.unit)}, in {one.frames} frames")]
+        return rows
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """Findings in the order of the checks, and what was found on the way."""
+
+    findings: tuple[Finding, ...]
+    summary: DatasetSummary
+
+
+def check_dataset(
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    config: DatasetConfig,
+    workers: int,
+    reporter: Reporter,
+) -> DatasetCheck:
+    """Reads every selected frame once; memory does not grow with their pixels.
+
+    Args:
+        dataset: opened.
+        keys: the frames to look at.
+        config: the selection, for what listing found unusable.
+        workers: processes; 0 takes one a core.
+        reporter: where progress goes.
+    """
+    unlisted = dataset.problems(config)
+    findings = [Finding(Severity.ERROR, "unreadable", one.frame_id, one.reason) for one in unlisted]
+    findings += [Finding(Severity.NOTE, "dataset", "", note) for note in dataset.notes()]
+    parts = classes_of(dataset.provenance.labels)
+    facts: list[FrameFacts] = []
+    done = 0
+    reporter.progress("checking", 0, len(keys))
+    processes = 1 if len(keys) < SERIAL_BELOW else workers
+    items = recordings(keys)
+    checked = in_workers(check_recording, items, (dataset, parts), processes)
+    for item, found in zip(items, checked, strict=True):
+        facts += found.frames
+        findings += found.findings
+        done += len(item)
+        reporter.progress("checking", done, len(keys))
+    known = {case.case_id: case for case in dataset.cases()}
+    findings += _across(facts, parts, known, dataset.provenance.labels)
+    summary = _summary(dataset, facts, len(keys) + len(unlisted))
+    return DatasetCheck(tuple(findings), summary)
+
+
+def _across(
+    facts: Sequence[FrameFacts],
+    parts: Classes,
+    cases: Mapping[str, Case],
+    labels: Mapping[int, str],
+) -> Iterator[Finding]:
+    yield from _same_pixels(facts)
+    yield from _phases(facts, parts)
+    yield from _in_time(cases, {one.case_id for one in facts})
+    yield from _incomplete(facts)
+    yield from _classes(facts, labels)
+    unknown = [one for one in facts if one.spacing_mm is None]
+    if unknown:
+        yield Finding(
+            Severity.NOTE,
+            "spacing",
+            "",
+            f"{len(unknown)} of {len(facts)} frames have no spacing: their stores say NaN, and "
+            "--labels-on-paint ignore is not to be had.",
+        )
+    beyond = [one for one in facts if one.outside > 0.005]
+    if beyond:
+        worst = max(beyond, key=lambda one: one.outside)
+        yield Finding(
+            Severity.NOTE,
+            "labels-outside",
+            "",
+            f"in {len(beyond)} of {len(facts)} frames labels run past the edge of the fan, most in "
+            f"{worst.frame_id} ({worst.outside:.0%} of what is labelled): see --labels-on-paint.",
+        )
+
+
+def _same_pixels(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
+    groups: dict[str, list[FrameFacts]] = defaultdict(list)
+    for one in facts:
+        groups[one.pixels].append(one)
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        names = " and ".join(one.frame_id for one in group)
+        labels = "the same labels" if len({one.label for one in group}) == 1 else "other labels"
+        splits = sorted({one.split for one in group if one.split})
+        severity, more = Severity.WARNING, ""
+        if len(splits) > 1:
+            severity, more = Severity.ERROR, f", in the splits {' and '.join(splits)}"
+        message = f"{names} hold the same pixels, with {labels}{more}."
+        yield Finding(severity, "same-pixels", group[0].frame_id, message)
+
+
+def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
+    """Where the cavity is smaller at end-diastole than at end-systole."""
+    if parts.cavity is None:
+        return
+    by_recording: dict[str, dict[str, FrameFacts]] = defaultdict(dict)
+    for one in facts:
+        by_recording[one.recording][one.phase] = one
+    for phases in by_recording.values():
+        if not {"ED", "ES"} <= set(phases):
+            continue
+        ed, es = (phases[name].areas.get(parts.cavity, 0.0) for name in ("ED", "ES"))
+        if ed < es:
+            yield Finding(
+                Severity.WARNING,
+                "phases",
+                phases["ED"].frame_id,
+                f"the LV cavity is smaller at ED than at ES ({ed:.0f} and {es:.0f} "
+                f"{phases['ED'].unit}): are the phases exchanged?",
+            )
+
+
+def _in_time(cases: Mapping[str, Case], used: set[str]) -> Iterator[Finding]:
+    """Where the cfg files put end-systole before end-diastole; half sequences run from ED to ES."""
+    for case_id in sorted(used & set(cases)):
+        info = cases[case_id].info
+        for key in sorted(info):
+            view = key.removeprefix("ed_frame_")
+            ed, es = info[key], info.get(f"es_frame_{view}")
+            if view == key or not isinstance(ed, float) or not isinstance(es, float) or ed <= es:
+                continue
+            yield Finding(
+                Severity.NOTE,
+                "phases-in-time",
+                f"{case_id} {view.upper()}",
+                f"its cfg file puts ED at frame {ed:g} and ES at frame {es:g}: the sequence runs "
+                "backwards; areas decide whether ED and ES themselves are right.",
+            )
+
+
+def _incomplete(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
+    """Cases that lack a view and phase that most others have."""
+    by_case: dict[str, set[str]] = defaultdict(set)
+    for one in facts:
+        by_case[one.case_id].add(" ".join(part for part in (one.view, one.phase) if part))
+    count = Counter(kind for kinds in by_case.values() for kind in kinds)
+    usual = {kind for kind, n in count.items() if kind and n >= USUAL_SHARE * len(by_case)}
+    for case_id, kinds in sorted(by_case.items()):
+        if missing := sorted(usual - kinds):
+            yield Finding(Severity.NOTE, "incomplete", case_id, f"has no {', '.join(missing)}.")
+
+
+def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator[Finding]:
+    """Frames without a class that most have, and areas far from the others'."""
+    for label, name in sorted(labels.items()):
+        having = [one for one in facts if one.areas.get(label)]
+        if label == 0 or not having:
+            continue
+        if len(having) >= USUAL_SHARE * len(facts):
+            for one in facts:
+                if not one.areas.get(label):
+                    yield Finding(Severity.WARNING, "labels", one.frame_id, f"has no {name}.")
+        for unit in ("mm2", "pixels"):
+            same = [one for one in having if one.unit == unit]
+            if len(same) < ENOUGH:
+                continue
+            areas = np.log([one.areas[label] for one in same])
+            middle = np.median(areas)
+            spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(areas - middle))))
+            for one, area in zip(same, areas, strict=True):
+                if abs(area - middle) > FAR_AREA * spread:
+                    yield Finding(
+                        Severity.WARNING,
+                        "areas",
+                        one.frame_id,
+                        f"its {name} covers {one.areas[label]:.0f} {unit}; half of all frames have "
+                        f"more than {np.exp(middle):.0f}.",
+                    )
+
+
+def _summary(dataset: Dataset, facts: Sequence[FrameFacts], frames: int) -> DatasetSummary:
+    usable = [one for one in facts if one.depth is not None]
+    known = [one for one in usable if one.spacing_mm is not None]
+    of_depth = known or usable
+    areas = []
+    for label, name in sorted(dataset.provenance.labels.items()):
+        having = [one for one in facts if label and one.areas.get(label)]
+        in_mm = [one for one in having if one.unit == "mm2"]
+        chosen, unit = (in_mm, "mm2") if in_mm else (having, "pixels")
+        if chosen:
+            spread = _spread([one.areas[label] for one in chosen])
+            areas.append(ClassArea(label, name, len(having), unit, spread))
+    return DatasetSummary(
+        layout=dataset.provenance.format,
+        licence=dataset.provenance.licence,
+        frames=frames,
+        usable=len(usable),
+        cases=len({one.case_id for one in facts}),
+        views=_counts([one.view for one in facts]),
+        phases=_counts([one.phase for one in facts]),
+        splits=_counts([one.split for one in facts]),
+        sizes=dict(Counter(f"{one.shape[0]} x {one.shape[1]}" for one in facts).most_common(6)),
+        spacing_known=sum(one.spacing_mm is not None for one in facts),
+        depth=_spread([one.depth for one in of_depth if one.depth]) if of_depth else None,
+        angle_deg=_spread([one.angle_deg for one in usable if one.angle_deg]) if usable else None,
+        areas=tuple(areas),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    low, median, high = (round(float(v), 2) for v in np.percentile(values, [5, 50, 95]))
+    return Spread(low, median, high)
+
+
+def _counts(values: Sequence[str]) -> dict[str, int]:
+    return dict(sorted(Counter(value for value in values if value).items()))
+
+
+def _words(spread: Spread, unit: str) -> str:
+    return f"{spread.low:.0f} to {spread.high:.0f} {unit}, half below {spread.median:.0f}"

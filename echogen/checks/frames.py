@@ -1,0 +1,218 @@
+"""One recording of a dataset: read, fan fitted, labels measured. Runs in worker processes."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from echogen.checks.finding import Finding, Severity
+from echogen.datasets import Dataset, image_digest
+from echogen.errors import DatasetError
+from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.geometry.render import frame_grid
+from echogen.geometry.sector import Sector
+from echogen.measures.classes import Classes
+from echogen.planner import ROUND_AGREEMENT
+from echogen.types import BACKGROUND, Frame, FrameKey
+
+PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
+PLAUSIBLE_CAVITY_MM2 = (200.0, 12000.0)
+MOST_OUTSIDE = 1 / 3
+IN_ONE_PIECE = 0.9
+LEAST_CONTRAST = 30  # grey levels between the 5th and the 95th percentile in the fan
+MOST_SATURATED = 0.1
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """What was measured of one frame.
+
+    Attributes:
+        frame_id, case_id, view, phase, split, recording: as in its key.
+        shape: (rows, cols).
+        spacing_mm: (row, col), or None.
+        pixels, label: digests of the image and of the label.
+        unit: of areas: mm2 or pixels.
+        areas: {class id: area}.
+        depth: of the fan, mm or pixels; None where there is none.
+        angle_deg: of the fan.
+        outside: share of the labelled pixels that lie outside of the fan.
+    """
+
+    frame_id: str
+    case_id: str
+    view: str
+    phase: str
+    split: str
+    recording: str
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+    pixels: str
+    label: str
+    unit: str
+    areas: Mapping[int, float]
+    depth: float | None
+    angle_deg: float | None
+    outside: float
+
+
+@dataclass(frozen=True)
+class RecordingCheck:
+    """A recording's frames that can be read, and what is wrong with them."""
+
+    frames: tuple[FrameFacts, ...]
+    findings: tuple[Finding, ...]
+
+
+def check_recording(keys: list[FrameKey], dataset: Dataset, parts: Classes) -> RecordingCheck:
+    """Read the frames of a recording, fit their fan, look at their labels."""
+    findings, readable = [], []
+    for key in keys:
+        try:
+            readable.append(dataset.read(key))
+        except DatasetError as error:
+            findings.append(Finding(Severity.ERROR, "unreadable", key.frame_id, str(error)))
+    facts = []
+    for fitted in fit_recording(readable):
+        facts.append(_facts(fitted))
+        name = fitted.frame.key.frame_id
+        findings += [
+            Finding(severity, check, name, message)
+            for severity, check, message in _problems(fitted, facts[-1], parts)
+        ]
+    return RecordingCheck(tuple(facts), tuple(findings))
+
+
+def _facts(fitted: FittedFrame) -> FrameFacts:
+    frame, sector = fitted.frame, fitted.sector
+    key, label = frame.key, frame.label
+    known = frame.spacing_mm is not None
+    pixel = math.prod(frame.unit_spacing)
+    counts = np.bincount(label.ravel(), minlength=1)
+    outside = 0.0
+    if sector is not None and (label != BACKGROUND).any():
+        labelled = label != BACKGROUND
+        outside = float((labelled & ~_mask(frame, sector)).sum()) / int(labelled.sum())
+    return FrameFacts(
+        frame_id=key.frame_id,
+        case_id=key.case_id,
+        view=key.view,
+        phase=key.phase,
+        split=key.split,
+        recording=key.recording_id,
+        shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
+        spacing_mm=frame.spacing_mm,
+        pixels=image_digest(frame.image),
+        label=hashlib.sha256(label.tobytes()).hexdigest(),
+        unit="mm2" if known else "pixels",
+        areas={k: float(n) * pixel for k, n in enumerate(counts.tolist()) if n and k},
+        depth=None if sector is None else sector.radius_far - sector.radius_near,
+        angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
+        outside=outside,
+    )
+
+
+def _problems(
+    fitted: FittedFrame, facts: FrameFacts, parts: Classes
+) -> Iterator[tuple[Severity, str, str]]:
+    frame, sector = fitted.frame, fitted.sector
+    file = frame.key.paths[0].name
+    if sector is None or facts.depth is None:
+        yield Severity.ERROR, "sector", f"{file}: {fitted.reason}"
+        return
+    if fitted.agreement < ROUND_AGREEMENT:
+        yield (
+            Severity.WARNING,
+            "sector",
+            f"{file}: its fan is not round in the millimetres given ({fitted.agreement:.1%} in "
+            "common with the fitted one): the spacing, or the fan, is in doubt.",
+        )
+    low, high = PLAUSIBLE_DEPTH_MM
+    if frame.spacing_mm is not None and not low <= facts.depth <= high:
+        yield (
+            Severity.WARNING,
+            "spacing",
+            f"{file}: by its spacing of {frame.spacing_mm[0]:g} x {frame.spacing_mm[1]:g} mm its "
+            f"fan is {facts.depth:.0f} mm deep; expected {low:g} to {high:g} mm.",
+        )
+    yield from _grey_levels(frame, sector)
+    yield from _labels(frame, sector, facts, parts)
+
+
+def _grey_levels(frame: Frame, sector: Sector) -> Iterator[tuple[Severity, str, str]]:
+    levels = frame.image[_mask(frame, sector)]
+    if not levels.size:
+        return
+    low, high = np.percentile(levels, [5, 95])
+    name = frame.key.paths[0].name
+    if high - low < LEAST_CONTRAST:
+        yield (
+            Severity.WARNING,
+            "grey-levels",
+            f"{name}: hardly any contrast: nine tenths of the fan lie within {high - low:.0f} grey "
+            "levels.",
+        )
+    saturated = float((levels == 255).mean())
+    if saturated > MOST_SATURATED:
+        yield Severity.WARNING, "grey-levels", f"{name}: {saturated:.0%} of the fan is saturated."
+
+
+def _labels(
+    frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes
+) -> Iterator[tuple[Severity, str, str]]:
+    name = frame.key.paths[-1].name
+    if not facts.areas:
+        yield Severity.WARNING, "labels", f"{name}: nothing is labelled."
+        return
+    if facts.outside > MOST_OUTSIDE:
+        yield (
+            Severity.WARNING,
+            "labels-outside",
+            f"{name}: {facts.outside:.0%} of its labelled pixels lie outside of the fan.",
+        )
+    for label in facts.areas:
+        pieces, count = ndimage.label(frame.label == label)
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())[1:]
+            if sizes.max() < IN_ONE_PIECE * sizes.sum():
+                yield (
+                    Severity.WARNING,
+                    "labels",
+                    f"{name}: class {label} is in {count} pieces, the largest "
+                    f"{sizes.max() / sizes.sum():.0%} of it.",
+                )
+    low, high = PLAUSIBLE_CAVITY_MM2
+    cavity = facts.areas.get(parts.cavity or 0)
+    if cavity is not None and facts.unit == "mm2" and not low <= cavity <= high:
+        yield (
+            Severity.WARNING,
+            "spacing",
+            f"{name}: the LV cavity covers {cavity:.0f} mm2; expected {low:g} to {high:g}: is the "
+            "spacing right?",
+        )
+    middles = [_radius(frame, sector, part) for part in (parts.cavity, parts.atrium)]
+    if None not in middles and middles[0] > middles[1]:  # type: ignore[operator]  # both are numbers
+        yield (
+            Severity.WARNING,
+            "orientation",
+            f"{name}: the atrium lies nearer to the probe than the LV cavity; apical views have it "
+            "the other way round.",
+        )
+
+
+def _radius(frame: Frame, sector: Sector, label: int | None) -> float | None:
+    """Distance of a class' centroid from the fan's apex."""
+    index = np.argwhere(frame.label == label) if label is not None else np.zeros((0, 2))
+    if not len(index):
+        return None
+    row, col = (index.mean(axis=0) + 0.5) * frame.unit_spacing
+    return math.hypot(row - sector.apex_row, col - sector.apex_col)
+
+
+def _mask(frame: Frame, sector: Sector) -> npt.NDArray[np.bool_]:
+    grid = frame_grid(frame)
+    return sector.mask(grid.shape, grid.spacing_mm, grid.origin_mm)

@@ -1,0 +1,215 @@
+"""The pixels of a store, a shard at a time: digests, labels, the fan, and what the rest is made of.
+
+Runs in worker processes; what comes back is small, so that memory does not grow with the store.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from echogen.checks.fan import fan_mask
+from echogen.checks.finding import Finding, Severity
+from echogen.checks.scores import MEASURES, Floats, measure_rows, original_rows
+from echogen.checks.twins import Fingerprint, fingerprint
+from echogen.errors import StoreError
+from echogen.store import Status, StoreReader, damaged_rows, open_store
+from echogen.types import BACKGROUND, IGNORE
+
+RIM = 1  # pixels in which the fan's edge may be rounded otherwise
+LEAST_OF_A_LABEL = 0.5
+SLACK = 0.05  # of a share, between the plan's points and pixels on the model's grid
+ON_PAINT_SLACK = 1e-4
+
+Found = tuple[Severity, str, str]
+
+_stores: dict[Path, tuple[StoreReader, dict[str, int]]] = {}
+
+
+@dataclass(frozen=True)
+class UnitCheck:
+    """What was found in some rows.
+
+    Attributes:
+        rows: how many were looked at.
+        megabytes: read and decompressed.
+        findings: of them.
+        damaged: {row: reason}.
+        measured: rows whose texture was measured.
+        made, real: (k, 3) of those, see `scores.measure_rows`.
+        prints: of the same rows, to look for near copies.
+    """
+
+    rows: int
+    megabytes: float
+    findings: tuple[Finding, ...]
+    damaged: dict[int, str]
+    measured: tuple[int, ...]
+    made: Floats
+    real: Floats
+    prints: tuple[Fingerprint, ...]
+
+
+def check_unit(
+    unit: tuple[int, int], path: Path, texture: frozenset[int], generated: bool
+) -> UnitCheck:
+    """Checks the rows [start, stop) of the store at `path`.
+
+    Args:
+        unit: (start, stop).
+        path: of the store.
+        texture: rows whose texture is measured, too.
+        generated: whether the store is of generated images, which have no labels.
+    """
+    if path not in _stores:
+        opened = open_store(path)
+        _stores[path] = opened, {} if generated else original_rows(opened)
+    store, originals = _stores[path]
+    start, stop = unit
+    damaged = damaged_rows(store, start, stop)
+    findings = [Finding(Severity.ERROR, "damage", _name(store, row), reason)
+                for row, reason in damaged.items()]  # fmt: skip
+    try:
+        status = store.columns.part("status", start, stop)
+    except StoreError:
+        status = np.full(stop - start, Status.PENDING, np.uint8)
+    done = [
+        row
+        for row in range(start, stop)
+        if status[row - start] == Status.DONE and row not in damaged
+    ]
+    whole = _whole(store, start, stop)
+    for row in range(start, stop):
+        if row not in damaged and status[row - start] in (Status.REJECTED, Status.FAILED):
+            findings += _empty(store, row)
+    chosen = [row for row in done if row in texture]
+    prints = []
+    for row in done:
+        pixels = {
+            name: whole[name][row - start] if whole else store.pixels(name)[row]
+            for name in store.layout.pixels
+        }
+        fan = fan_mask(
+            store.columns["sector"][row], store.columns["aspect"][row], store.image_shape
+        )
+        if not generated:
+            findings += check_sample(store, row, pixels, fan)
+        if row in texture:
+            hidden = fan if generated else fan & ~pixels["keep"]
+            prints.append(fingerprint(pixels["images"], hidden))
+    made = real = np.zeros((0, len(MEASURES)))
+    if not generated:
+        made, real = measure_rows(store, chosen, originals)
+    arrays = [store.pixels(name) for name in store.layout.pixels]
+    size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+    return UnitCheck(
+        stop - start, (stop - start) * size / 1e6, tuple(findings), damaged, tuple(chosen),
+        made, real, tuple(prints),
+    )  # fmt: skip
+
+
+def _whole(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
+    """Rows of every array, read at once; nothing where one of them is damaged."""
+    try:
+        return {name: store.pixels(name)[start:stop] for name in store.layout.pixels}
+    except StoreError:
+        return {}
+
+
+def check_sample(
+    store: StoreReader,
+    row: int,
+    pixels: dict[str, npt.NDArray[Any]],
+    fan: npt.NDArray[np.bool_],
+) -> list[Finding]:
+    """One labelled sample: what its pixels and its columns promise each other."""
+    name = _name(store, row)
+    found = [
+        *_label_ids(store, pixels["masks"]),
+        *_painting(store, row, pixels, fan),
+        *_labels(store, row, pixels, fan),
+    ]
+    return [Finding(severity, check, name, message) for severity, check, message in found]
+
+
+def _label_ids(store: StoreReader, mask: npt.NDArray[np.uint8]) -> Iterator[Found]:
+    present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+    allowed = {int(label) for label in store.attrs.get("labels", {})} | {BACKGROUND}
+    if _transforms(store).get("labels_on_paint") == "ignore":
+        allowed.add(IGNORE)
+    if unknown := sorted(set(present) - allowed):
+        message = f"holds the class ids {unknown}; those of the store are {sorted(allowed)}."
+        yield Severity.ERROR, "label-ids", message
+
+
+def _painting(
+    store: StoreReader, row: int, pixels: dict[str, npt.NDArray[Any]], fan: npt.NDArray[np.bool_]
+) -> Iterator[Found]:
+    painted, image = ~pixels["keep"], pixels["images"]
+    if store.columns["copy"][row] == 0:
+        if painted.any():
+            message = f"an original, yet {painted.sum()} pixels are marked as painted."
+            yield Severity.ERROR, "keep", message
+        return
+    if not painted.any():
+        yield Severity.WARNING, "keep", "nothing in it is painted."
+    if _transforms(store).get("outside", "background") != "background" or not fan.any():
+        return
+    outside = ~ndimage.binary_dilation(fan, np.ones((3, 3), np.bool_), RIM)
+    if count := int((painted & outside).sum()):
+        yield Severity.ERROR, "outside", f"{count} pixels outside of the fan are painted."
+    if count := int((image[outside] > 0).sum()):
+        yield Severity.ERROR, "outside", f"{count} pixels outside of the fan are not black."
+
+
+def _labels(
+    store: StoreReader, row: int, pixels: dict[str, npt.NDArray[Any]], fan: npt.NDArray[np.bool_]
+) -> Iterator[Found]:
+    mask = pixels["masks"]
+    labelled = (mask != BACKGROUND) & (mask != IGNORE)
+    count = int(labelled.sum())
+    if not count:
+        yield Severity.WARNING, "labels", "holds no labelled pixel."
+        return
+    on_paint = float((labelled & ~pixels["keep"]).sum()) / count
+    recorded = float(store.columns["label_on_paint"][row])
+    if not abs(on_paint - recorded) <= ON_PAINT_SLACK:
+        yield (
+            Severity.ERROR,
+            "label-on-paint",
+            f"{on_paint:.4f} of its labelled pixels lie on paint, recorded are {recorded:.4f}.",
+        )
+    if store.columns["copy"][row] == 0 or not fan.any():
+        return
+    share = float((labelled & fan).sum()) / count
+    least = float(_transforms(store).get("min_label_inside", LEAST_OF_A_LABEL))
+    if share < least - SLACK:
+        yield (
+            Severity.ERROR,
+            "labels-inside",
+            f"{share:.0%} of its labelled pixels lie in the fan; the plan asks for {least:.0%}.",
+        )
+    for label in np.unique(mask[labelled]).tolist():
+        inside = float((fan & (mask == label)).sum()) / int((mask == label).sum())
+        if inside < LEAST_OF_A_LABEL:
+            title = store.attrs.get("labels", {}).get(str(label), f"class {label}")
+            yield Severity.WARNING, "labels-inside", f"{inside:.0%} of {title} lies in the fan."
+
+
+def _transforms(store: StoreReader) -> dict[str, Any]:
+    return dict(store.attrs.get("config", {}).get("transforms", {}))
+
+
+def _empty(store: StoreReader, row: int) -> list[Finding]:
+    if any(store.pixels(name)[row].any() for name in store.layout.pixels):
+        message = "has no outcome with pixels, yet holds some."
+        return [Finding(Severity.ERROR, "status", _name(store, row), message)]
+    return []
+
+
+def _name(store: StoreReader, row: int) -> str:
+    return str(store.columns["sample_id"][row])

@@ -1,0 +1,176 @@
+"""How well a sample's painted part goes with its real part: seam, grain, and one score of both.
+
+Each measure compares the painted with the kept pixels beside them, so that it does not depend on
+how bright an image is, and is the logarithm of a ratio: 0 is alike. What is usual is read off real
+frames, cut along the same borders.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from echogen.checks.fan import fan_mask
+from echogen.realism import grain, seam_gradient
+from echogen.store import Status, StoreReader
+
+MEASURES = ("seam", "grain", "brightness")
+BESIDE = 12  # pixels from the border that are compared
+LEAST_PIXELS = 60
+LEAST_REAL = 12
+LEAST_SPREAD = 0.1
+_LEAST_LEVEL = 0.25
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What real frames show: the middle of each measure and its spread.
+
+    Attributes:
+        middle: (3,) median.
+        spread: (3,) the larger of LEAST_SPREAD and 1.4826 median absolute deviations.
+        frames: how many it was read off.
+    """
+
+    middle: Floats
+    spread: Floats
+    frames: int
+
+    def deviation(self, measured: Floats) -> Floats:
+        """(n, 3) spreads away from the middle, signed; nan where a measure is."""
+        away: Floats = (measured - self.middle) / self.spread
+        return away
+
+
+def measure(
+    image: npt.NDArray[np.uint8], keep: npt.NDArray[np.bool_], fan: npt.NDArray[np.bool_]
+) -> Floats:
+    """Painted over kept, within BESIDE pixels of the border between them.
+
+    Args:
+        image: (h, w) grey levels.
+        keep: (h, w) bool, False where painted.
+        fan: (h, w) bool; nothing outside is looked at.
+
+    Returns:
+        (3,) natural logarithms of ratios: of the steps from pixel to pixel across the border to
+        those beside it, of the power of the grain, of the mean brightness; nan where there is too
+        little to compare.
+    """
+    painted, kept = ~keep & fan, keep & fan
+    near = ndimage.binary_dilation(painted, iterations=BESIDE) & ndimage.binary_dilation(
+        kept, iterations=BESIDE
+    )
+    painted, kept = painted & near, kept & near
+    if min(painted.sum(), kept.sum()) < LEAST_PIXELS:
+        return np.full(len(MEASURES), np.nan)
+    inside = near & fan
+    across = seam_gradient(image, painted, inside)
+    beside = np.mean([_steps(image, painted), _steps(image, kept)])
+    return np.array(
+        [
+            _log_ratio(across, float(beside)),
+            _log_ratio(grain(image, painted), grain(image, kept)),
+            _log_ratio(float(image[painted].mean()), float(image[kept].mean())),
+        ]
+    )
+
+
+def usual(real: Floats, fallback: Floats) -> Usual:
+    """What is usual, from real frames, or from the samples themselves where there are too few.
+
+    Args:
+        real: (n, 3) of `measure` on real frames.
+        fallback: (m, 3) of `measure` on the samples.
+    """
+    known = real[np.isfinite(real).all(axis=1)]
+    source = known if len(known) >= LEAST_REAL else fallback[np.isfinite(fallback).all(axis=1)]
+    if not len(source):
+        return Usual(np.zeros(len(MEASURES)), np.full(len(MEASURES), np.inf), 0)
+    middle = np.median(source, axis=0)
+    spread = 1.4826 * np.median(np.abs(source - middle), axis=0)
+    return Usual(middle, np.maximum(spread, LEAST_SPREAD), len(known))
+
+
+def score(deviation: Floats) -> Floats:
+    """(n,) the largest deviation of each sample, in spreads; 0 where nothing could be measured."""
+    largest: Floats = np.nan_to_num(np.abs(deviation), nan=0.0).max(axis=1, initial=0.0)
+    return largest
+
+
+def measure_rows(
+    store: StoreReader, rows: Iterable[int], originals: Mapping[str, int]
+) -> tuple[Floats, Floats]:
+    """Copies of a store, and the real frames they were made of, cut along the same borders.
+
+    Args:
+        store: of expanded images.
+        rows: copies that are done.
+        originals: {frame id: row of its original}, where the store has it.
+
+    Returns:
+        (n, 3) of the copies and (n, 3) of the originals, nan where there is none.
+    """
+    frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
+    shape = store.image_shape
+    made, real = [], []
+    for row in rows:
+        fan, keep = fan_mask(sectors[row], aspects[row], shape), store.keep[row]
+        made.append(measure(store.images[row], keep, fan))
+        original = originals.get(str(frame_ids[row]))
+        real.append(
+            np.full(len(MEASURES), np.nan)
+            if original is None
+            else measure(store.images[original], keep, fan)
+        )
+    empty = np.zeros((0, len(MEASURES)))
+    return (np.array(made), np.array(real)) if made else (empty, empty)
+
+
+def original_rows(store: StoreReader) -> dict[str, int]:
+    """{frame id: row} of the originals that are done."""
+    columns = store.columns
+    rows = np.flatnonzero((columns["copy"] == 0) & (columns["status"] == Status.DONE))
+    return {str(columns["frame_id"][row]): int(row) for row in rows}
+
+
+def sample_scores(store: StoreReader, rows: npt.ArrayLike) -> Floats:
+    """How far each sample's painted part is from what real frames show; more is worse.
+
+    Args:
+        store: of expanded images.
+        rows: (n,) rows; originals and rows without pixels score 0.
+
+    Returns:
+        (n,) spreads, see `Usual`.
+
+    Raises:
+        StoreError: pixels are damaged.
+    """
+    wanted = np.asarray(rows, dtype=np.int64)
+    columns = store.columns
+    painted = (columns["copy"] > 0) & (columns["status"] == Status.DONE)
+    chosen = [int(row) for row in wanted if painted[row]]
+    made, real = measure_rows(store, chosen, original_rows(store))
+    scores = np.zeros(len(wanted))
+    scores[painted[wanted]] = score(usual(real, made).deviation(made))
+    return scores
+
+
+def _steps(image: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_]) -> float:
+    """Mean absolute difference of neighbours that both lie in a region."""
+    levels = image.astype(np.float64)
+    found = [
+        np.abs(np.diff(levels, axis=axis))[np.delete(region, -1, axis) & np.delete(region, 0, axis)]
+        for axis in (0, 1)
+    ]
+    steps = np.concatenate(found)
+    return float(steps.mean()) if steps.size else float("nan")
+
+
+def _log_ratio(a: float, b: float) -> float:
+    return float(np.log(max(a, _LEAST_LEVEL) / max(b, _LEAST_LEVEL)))

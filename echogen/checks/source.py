@@ -1,0 +1,164 @@
+"""A store against the dataset it was made of: planned again, every kept pixel compared."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from echogen.checks.finding import Finding, Severity
+from echogen.config import ExpandConfig
+from echogen.datasets import open_dataset, select
+from echogen.errors import StoreError
+from echogen.manifest import columns as planned_columns
+from echogen.plan import Plan
+from echogen.planner import build_plan
+from echogen.report import Reporter
+from echogen.source import Source
+from echogen.store import Status, StoreReader, open_store
+from echogen.types import Job, Problem, to_uint8
+from echogen.workers import in_workers
+
+_stores: dict[Path, StoreReader] = {}
+
+
+def check_source(
+    store: StoreReader, dataset: Path, format: str, workers: int, reporter: Reporter
+) -> list[Finding]:
+    """Recomputes what is real in every sample that is done.
+
+    Args:
+        store: of expanded images.
+        dataset: the folder that it was made of.
+        format: of the folder.
+        workers: processes; 0 takes one a core.
+        reporter: where progress goes.
+
+    Raises:
+        DatasetError: the folder cannot be read, or no frame of it can be used.
+        StoreError: the store does not say how it was made.
+    """
+    source = _source(store, dataset, format, reporter)
+    found = list(_plan_differs(store, source.plan))
+    rows = _comparable(store, source.plan)
+    groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for in_store, in_plan in rows:
+        groups[source.plan.rows[in_plan].frame_id].append((in_store, in_plan))
+    done = 0
+    reporter.progress("comparing with the source", 0, len(rows))
+    compared = in_workers(_compare, list(groups.values()), (source, store.path), workers)
+    for findings, count in compared:
+        found += findings
+        done += count
+        reporter.progress("comparing with the source", done, len(rows))
+    return found
+
+
+def _source(store: StoreReader, path: Path, format: str, reporter: Reporter) -> Source:
+    recorded = store.attrs.get("config", {})
+    if not recorded or store.kind != "expanded":
+        raise StoreError(
+            f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
+        )
+    config = ExpandConfig(**{**recorded, "input": path, "output": Path("unused.zarr")})
+    dataset = open_dataset(path, format=format, labels=config.dataset.labels)
+    keys = list(select(dataset.keys(), config.dataset))
+    chosen: Source | None = None
+    for grid in _grids(store):
+        plan = build_plan(
+            dataset, keys, config, grid, lambda done, n: reporter.progress("planning", done, n)
+        )
+        source = Source(dataset, {key.frame_id: key for key in keys}, plan, config)
+        if chosen is None or plan.digest == store.attrs.get("plan_digest"):
+            chosen = source
+        if plan.digest == store.attrs.get("plan_digest"):
+            break
+    assert chosen is not None
+    return chosen
+
+
+def _grids(store: StoreReader) -> list[tuple[int, Literal["stretch", "letterbox"]]]:
+    """The recorded grid; both that it can be where an older store does not say."""
+    recorded = store.attrs.get("grid")
+    if isinstance(recorded, dict):
+        return [(int(recorded["image_size"]), recorded["resize"])]
+    return [(store.image_shape[0], "stretch"), (store.image_shape[0], "letterbox")]
+
+
+def _plan_differs(store: StoreReader, plan: Plan) -> Iterator[Finding]:
+    if plan.digest == store.attrs.get("plan_digest"):
+        return
+    there = store.attrs.get("dataset", {}).get("fingerprint")
+    why = (
+        "the frames are the same, so the settings or libraries differ"
+        if there == plan.dataset["fingerprint"]
+        else "its files are not those that the store was made of, or more or fewer of them"
+    )
+    yield Finding(Severity.ERROR, "source", "", f"the plan made again is another one: {why}.")
+    planned, columns = planned_columns(plan), store.columns
+    by_id = {name: i for i, name in enumerate(planned["sample_id"].tolist())}
+    for row, name in enumerate(columns["sample_id"].tolist()):
+        at = by_id.get(name)
+        if at is None:
+            yield Finding(Severity.ERROR, "source", name, "the source gives no such sample.")
+            continue
+        for column in store.layout.planned:
+            ours, theirs = columns[column.name][row], planned[column.name][at]
+            if not _same(ours, theirs):
+                message = f"{column.name} is {_brief(ours)}, the source gives {_brief(theirs)}."
+                yield Finding(Severity.ERROR, "source", name, message)
+                break
+
+
+def _comparable(store: StoreReader, plan: Plan) -> list[tuple[int, int]]:
+    """(row of the store, row of the plan) of the samples that are done and planned."""
+    by_id = {row.sample_id: i for i, row in enumerate(plan.rows)}
+    done = np.flatnonzero(store.columns["status"] == Status.DONE).tolist()
+    names = store.columns["sample_id"]
+    return [(row, by_id[str(names[row])]) for row in done if str(names[row]) in by_id]
+
+
+def _compare(pairs: list[tuple[int, int]], source: Source, path: Path) -> tuple[list[Finding], int]:
+    if path not in _stores:
+        _stores[path] = open_store(path)
+    store = _stores[path]
+    found: list[Finding] = []
+    jobs = source.jobs([source.plan.rows[in_plan] for _, in_plan in pairs])
+    for (row, in_plan), job in zip(pairs, jobs, strict=True):
+        name = source.plan.rows[in_plan].sample_id
+        if isinstance(job, Job):
+            found += _differences(store, row, name, job)
+        elif isinstance(job, Problem):
+            found.append(Finding(Severity.ERROR, "source", name, job.reason))
+        else:
+            found.append(Finding(Severity.ERROR, "source", name, "the plan rejects this sample."))
+    return found, len(pairs)
+
+
+def _differences(store: StoreReader, row: int, name: str, job: Job) -> Iterator[Finding]:
+    try:
+        image, mask, keep = store.images[row], store.masks[row], store.keep[row]
+    except StoreError:
+        return  # reported as damage
+    image_there = to_uint8(job.image)
+    differing = {
+        "kept pixels": int((image != image_there)[job.keep].sum()),
+        "labels": int((mask != job.label).sum()),
+        "pixels of keep": int((keep != job.keep).sum()),
+    }
+    for what, count in differing.items():
+        if count:
+            message = f"{count} {what} are not what the source gives."
+            yield Finding(Severity.ERROR, "source", name, message)
+
+
+def _same(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype.kind in "fc":
+        return bool(np.array_equal(a, b.astype(a.dtype), equal_nan=True))
+    return bool((a == b).all())
+
+
+def _brief(value: Any) -> str:
+    return str(np.asarray(value).tolist())

@@ -1,0 +1,206 @@
+"""All checks of a store, in order: its tables, its pixels, what was painted, where it came from."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echogen.checks.finding import Finding, Severity
+from echogen.checks.samples import UnitCheck, check_unit
+from echogen.checks.scores import MEASURES, Floats, score, usual
+from echogen.checks.table import check_table
+from echogen.checks.twins import TWIN, Fingerprint, find_twins
+from echogen.errors import StoreError
+from echogen.report import Reporter
+from echogen.store import Status, StoreReader, units
+from echogen.workers import in_workers
+
+TEXTURE_AT_MOST = 1000
+THOROUGH_AT_MOST = 20000
+FAR = 6.0  # spreads
+SERIAL_BELOW = 4  # shards: starting processes would take longer
+_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Texture:
+    """How the painted parts compare with real frames; logarithms of ratios, see `checks.scores`.
+
+    Attributes:
+        samples: copies that were measured.
+        frames: real frames that say what is usual.
+        seam: median of the copies, 0 where no seam is to be seen.
+        seam_real: of the real frames.
+        grain: median of the copies.
+        grain_real: of the real frames.
+        far: samples more than 6 spreads away from what is usual.
+    """
+
+    samples: int
+    frames: int
+    seam: float | None
+    seam_real: float | None
+    grain: float | None
+    grain_real: float | None
+    far: int
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """What all checks of a store found.
+
+    Attributes:
+        findings: in the order of the checks.
+        damaged: rows that are to be made again.
+        texture: of the painted parts.
+        megabytes: read and decompressed.
+    """
+
+    findings: tuple[Finding, ...]
+    damaged: tuple[int, ...]
+    texture: Texture
+    megabytes: float
+
+
+@dataclass
+class _Gathered:
+    findings: list[Finding] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    measured: list[int] = field(default_factory=list)
+    made: list[Floats] = field(default_factory=list)
+    real: list[Floats] = field(default_factory=list)
+    prints: list[Fingerprint] = field(default_factory=list)
+    megabytes: float = 0.0
+
+    def add(self, unit: UnitCheck) -> None:
+        self.findings += unit.findings
+        self.damaged += unit.damaged
+        self.measured += unit.measured
+        self.made.append(unit.made)
+        self.real.append(unit.real)
+        self.prints += unit.prints
+        self.megabytes += unit.megabytes
+
+
+def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Reporter) -> StoreCheck:
+    """Everything that can be checked without the dataset.
+
+    Args:
+        store: opened.
+        workers: processes; 0 takes one a core.
+        thorough: measure the texture of every sample, not of a random thousand.
+        reporter: where progress goes.
+
+    Raises:
+        StoreError: the store was taken away meanwhile.
+    """
+    gathered = _Gathered(check_table(store))
+    if any(one.check == "column" for one in gathered.findings):
+        return StoreCheck(tuple(gathered.findings), (), _texture([], [])[0], 0.0)
+    generated = store.kind != "expanded"
+    chosen = _chosen(store, THOROUGH_AT_MOST if thorough else TEXTURE_AT_MOST, generated)
+    parts = list(units(store))
+    processes = 1 if len(parts) < SERIAL_BELOW else workers
+    reporter.progress("checking", 0, len(store))
+    done = 0
+    for unit in in_workers(check_unit, parts, (store.path, chosen, generated), processes):
+        gathered.add(unit)
+        done += unit.rows
+        reporter.progress("checking", done, len(store))
+    names = store.columns["sample_id"].tolist()
+    gathered.findings += _same_pixels(store)
+    gathered.findings += _near_copies(
+        names, sorted(chosen - set(gathered.damaged)), gathered.prints
+    )
+    texture, far = _texture(gathered.made, gathered.real)
+    gathered.findings += [
+        Finding(Severity.WARNING, "texture", str(names[gathered.measured[i]]), message)
+        for i, message in far
+    ]
+    return StoreCheck(
+        tuple(gathered.findings), tuple(sorted(gathered.damaged)), texture, gathered.megabytes
+    )
+
+
+def _chosen(store: StoreReader, most: int, generated: bool) -> frozenset[int]:
+    """Rows whose texture is measured: copies that are done, at random but always the same ones."""
+    try:
+        done = store.columns["status"] == Status.DONE
+    except StoreError:
+        return frozenset()
+    rows = np.flatnonzero(done & ((store.columns["copy"] > 0) | generated)).tolist()
+    return frozenset(rows if len(rows) <= most else random.Random(0).sample(rows, most))
+
+
+def _same_pixels(store: StoreReader) -> list[Finding]:
+    """Samples with the same SHA-256: image and mask are one."""
+    try:
+        digests = store.columns["sha256"]
+    except StoreError:
+        return []
+    names, seen, found = store.columns["sample_id"], dict[str, str](), []
+    for row, digest in enumerate(digests.tolist()):
+        if digest and digest in seen:
+            severity = Severity.NOTE if store.columns["copy"][row] == 0 else Severity.WARNING
+            message = f"the very pixels and labels of {seen[digest]}."
+            found.append(Finding(severity, "same-pixels", str(names[row]), message))
+        seen.setdefault(digest, str(names[row]))
+    return found
+
+
+def _near_copies(
+    names: Sequence[str], rows: Sequence[int], prints: Sequence[Fingerprint]
+) -> list[Finding]:
+    twins = sorted(find_twins(prints), key=lambda pair: -pair.correlation)
+    found = [
+        Finding(
+            Severity.WARNING,
+            "near-copies",
+            str(names[rows[pair.first]]),
+            f"what is painted in it is nearly that of {names[rows[pair.second]]} (correlation "
+            f"{pair.correlation:.2f}): the model may have collapsed.",
+        )
+        for pair in twins[:_LISTED]
+    ]
+    if len(twins) > _LISTED:
+        message = f"{len(twins)} pairs of samples are nearly one (correlation {TWIN} or more)."
+        found.append(Finding(Severity.WARNING, "near-copies", "", message))
+    return found
+
+
+def _texture(
+    made: Sequence[Floats], real: Sequence[Floats]
+) -> tuple[Texture, list[tuple[int, str]]]:
+    """The summary, and (place, message) of what is far from usual, the worst first."""
+    empty = np.zeros((0, len(MEASURES)))
+    copies, frames = np.concatenate([empty, *made]), np.concatenate([empty, *real])
+    norm = usual(frames, copies)
+    deviation = norm.deviation(copies)
+    scores = score(deviation)
+    far = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > FAR]
+    middles = [_median(values, k) for values in (copies, frames) for k in (0, 1)]
+    summary = Texture(
+        int(np.isfinite(copies).all(axis=1).sum()), norm.frames,
+        middles[0], middles[2], middles[1], middles[3], len(far),
+    )  # fmt: skip
+    return summary, [(i, _words(deviation[i], float(scores[i]))) for i in far]
+
+
+def _words(deviation: Floats, worst: float) -> str:
+    which = int(np.nanargmax(np.abs(deviation)))
+    more = deviation[which] > 0
+    words = {
+        "seam": "a harder border than tissue has" if more else "a softer border than tissue has",
+        "grain": "coarser or stronger grain" if more else "smoother",
+        "brightness": "brighter" if more else "darker",
+    }[MEASURES[which]]
+    return (
+        f"the painted part beside the real one: {words}, {worst:.1f} spreads from what real frames "
+        "show. Look at it: echogen preview --samples."
+    )
+
+
+def _median(values: Floats, k: int) -> float | None:
+    known = values[:, k][np.isfinite(values[:, k])]
+    return round(float(np.median(known)), 4) if len(known) else None

@@ -1,0 +1,150 @@
+"""The columns of a store against its own settings: what can be judged without a pixel."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.checks.finding import Finding, Severity
+from echogen.config import TransformConfig
+from echogen.errors import StoreError
+from echogen.plan import sample_seed
+from echogen.store import Status, StoreReader, unreadable_columns
+
+MOVES = ("depth", "tilt_deg", "width")
+SLACK = 1e-5  # columns are float32
+WANTED = ("version", "created", "plan_digest", "config", "seed", "checkpoint", "labels", "sampler")
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+def check_table(store: StoreReader) -> list[Finding]:
+    """Attributes, tables and planned columns.
+
+    Returns:
+        What is wrong; where columns cannot be read, nothing else is looked at.
+    """
+    found = [
+        Finding(
+            Severity.ERROR,
+            "column",
+            name,
+            f"{reason}. It was planned, and cannot be repaired: restore the store from a copy, or "
+            "make it again with --overwrite.",
+        )
+        for name, reason in unreadable_columns(store).items()
+    ]
+    found += _attributes(store)
+    if any(one.check == "column" for one in found):
+        return found
+    try:
+        columns = {name: store.columns[name] for name in store.columns}
+    except StoreError:
+        return found  # of outcomes: the rows are reported
+    found += _rows(store, columns)
+    found += _outcomes(store, columns)
+    if store.kind == "expanded":
+        found += _moves(store, columns)
+    return found
+
+
+def _attributes(store: StoreReader) -> Iterator[Finding]:
+    missing = [name for name in WANTED if name not in store.attrs]
+    if missing:
+        yield Finding(
+            Severity.ERROR,
+            "attributes",
+            "",
+            f"the attribute `echogen` lacks {', '.join(missing)}; provenance is incomplete.",
+        )
+
+
+def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
+    ids = columns["sample_id"].tolist()
+    names, counts = np.unique(columns["sample_id"], return_counts=True)
+    for name in names[counts > 1].tolist():
+        yield _error("rows", name, "the sample id occurs more than once.")
+    order = sorted(range(len(ids)), key=_position(columns))
+    if order != list(range(len(ids))):
+        yield _error("rows", "", "rows are not in the order of (frame id, copy).")
+    cases = {case["id"] for case in store.cases}
+    for case in sorted(set(columns["case_id"].tolist()) - cases):
+        yield _error("rows", str(case), "the case is not in the table of cases.")
+    root = store.attrs.get("seed")
+    if isinstance(root, int) and _seeded_by_frame(store):
+        for row, seed in enumerate(columns["seed"].tolist()):
+            wanted = sample_seed(root, str(columns["frame_id"][row]), int(columns["copy"][row]))
+            if seed != wanted:
+                yield _error("seed", ids[row], f"its seed is {seed}, the plan's is {wanted}.")
+
+
+def _seeded_by_frame(store: StoreReader) -> bool:
+    """Frames that move together share the seed of their recording."""
+    config = store.attrs.get("config", {})
+    return bool(config.get("dataset", {}).get("frames", "key") == "key")
+
+
+def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
+    status, ids = columns["status"], columns["sample_id"]
+    pending = int((status == Status.PENDING).sum())
+    if pending and store.complete:
+        yield _error("complete", "", f"it is marked complete, but {pending} rows are pending.")
+    elif not store.complete:
+        yield Finding(
+            Severity.WARNING,
+            "complete",
+            "",
+            f"the run is unfinished, {pending} of {len(store)} rows are pending: give the same "
+            "`echogen` command again.",
+        )
+    for row in np.flatnonzero(status == Status.FAILED).tolist():
+        yield Finding(
+            Severity.WARNING,
+            "failed",
+            str(ids[row]),
+            f"{columns['reason'][row]} (--repair has it tried again.)",
+        )
+    pixels = columns["sha256"] != ""
+    for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():
+        if status[row] != Status.PENDING:
+            name = Status(int(status[row])).name.lower()
+            yield _error("status", str(ids[row]), f"its status is {name}, its SHA-256 says else.")
+
+
+def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
+    transforms = TransformConfig(**store.attrs.get("config", {}).get("transforms", {}))
+    ids, copy = columns["sample_id"], columns["copy"]
+    last = int(store.attrs.get("config", {}).get("copies", 0))
+    for row in np.flatnonzero(copy > last).tolist():
+        yield _error("copies", str(ids[row]), f"copy {copy[row]}, where {last} were asked for.")
+    identity = {"depth": 1.0, "tilt_deg": 0.0, "width": 1.0}
+    for name in MOVES:
+        low, high = getattr(transforms, name)
+        values = columns[name].astype(np.float64)
+        slack = SLACK * max(1.0, abs(low), abs(high))
+        inside = (values >= low - slack) & (values <= high + slack) & (copy > 0)
+        for row in np.flatnonzero(~(inside | (values == identity[name]))).tolist():
+            yield _error(
+                "moves",
+                str(ids[row]),
+                f"{name} is {values[row]:g}, outside of [{low:g}, {high:g}].",
+            )
+    radius = np.hypot(columns["shift_x"].astype(float), columns["shift_y"].astype(float))
+    low, high = transforms.shift
+    inside = (radius >= low - SLACK) & (radius <= high + SLACK) & (copy > 0)
+    for row in np.flatnonzero(~(inside | (radius == 0))).tolist():
+        yield _error(
+            "moves", str(ids[row]), f"its shift is {radius[row]:g}, outside of [{low:g}, {high:g}]."
+        )
+    for row in np.flatnonzero(columns["tries"] > transforms.max_tries).tolist():
+        yield _error("moves", str(ids[row]), f"{columns['tries'][row]} tries, more than allowed.")
+
+
+def _position(columns: Columns) -> Any:
+    frame_ids, copies = columns["frame_id"].tolist(), columns["copy"].tolist()
+    return lambda row: (frame_ids[row], copies[row])
+
+
+def _error(check: str, where: str, message: str) -> Finding:
+    return Finding(Severity.ERROR, check, where, message)

@@ -1,0 +1,179 @@
+"""`echogen validate`: can a dataset or a store be trusted?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echogen.cli.flags import (
+    INPUT,
+    RUN,
+    AsJson,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Quiet,
+    Split,
+    Views,
+)
+
+if TYPE_CHECKING:
+    from echogen.checks.finding import Finding
+    from echogen.validate import ValidationReport
+
+CHECK = "What to check"
+LISTED = 10
+
+
+def validate(
+    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    source: Annotated[
+        Path | None,
+        Flag(
+            metavar="DATASET",
+            help="What a store was made of: compare every kept pixel and label with it.",
+            rich_help_panel=CHECK,
+        ),
+    ] = None,
+    thorough: Annotated[
+        bool,
+        Flag("--thorough", help="Measure the texture of every sample.", rich_help_panel=CHECK),
+    ] = False,
+    repair: Annotated[
+        bool,
+        Flag(
+            "--repair",
+            help="Mark damaged and failed samples of a store: the same expand remakes them alone.",
+            rich_help_panel=CHECK,
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, Flag("--strict", help="Warnings end in exit code 1, too.", rich_help_panel=CHECK)
+    ] = False,
+    format: Annotated[
+        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
+    ] = "auto",
+    views: Views = None,
+    phases: Phases = None,
+    split: Split = None,
+    cases: Cases = None,
+    workers: Annotated[
+        int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
+    ] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Check a dataset before hours are spent on it, or a store after it was made.
+
+    Exit code 0: all right. 1: usable, but some frames or samples are not, or
+    --repair gave some back. 3: a dataset, 5: a store that should not be used.
+
+    Example: echogen validate camus_aug.zarr --source camus/
+    """
+    from echogen.cli.console import ConsoleReporter, show_json
+    from echogen.config import load_config
+    from echogen.validate import Options
+    from echogen.validate import validate as check
+
+    chosen: dict[str, Any] = {
+        "format": format,
+        "views": _listed(views),
+        "phases": _listed(phases),
+        "split": split or "",
+        "cases": _listed(cases),
+    }
+    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
+    reporter = ConsoleReporter(quiet)
+    try:
+        report = check(
+            path,
+            Options(strict, source, repair, thorough, workers, config.dataset),
+            reporter,
+        )
+    finally:
+        reporter.close()
+    if as_json:
+        show_json(report)
+    else:
+        show_validation(report)
+    raise typer.Exit(report.exit_code)
+
+
+def show_validation(report: "ValidationReport") -> None:
+    """The end of `echogen validate`: what was found, by check, the worst first; then the sum."""
+    from echogen.checks.finding import Severity
+    from echogen.cli.console import show_table
+
+    for severity in Severity:
+        by_check: dict[str, list[Finding]] = {}
+        for one in report.findings:
+            if one.severity is severity:
+                by_check.setdefault(one.check, []).append(one)
+        for check, found in by_check.items():
+            typer.echo(f"{severity.value}: {check} ({len(found)})")
+            for one in found[:LISTED]:
+                typer.echo(f"  {one.where}: {one.message}" if one.where else f"  {one.message}")
+            if len(found) > LISTED:
+                typer.echo(f"  ... and {len(found) - LISTED} more; --json has all")
+    if report.findings:
+        typer.echo("")
+    show_table([*_about(report), *_found(report)])
+    _conclusion(report)
+
+
+def _about(report: "ValidationReport") -> list[tuple[str, str]]:
+    from echogen.cli.console import duration
+
+    rows = [("checked", f"{report.path} in {duration(report.seconds)}")]
+    if (samples := report.samples) is not None:
+        rows.append(
+            ("samples", f"{samples.originals} originals and {samples.copies} copies done, "
+             f"{samples.rejected} rejected, {samples.failed} failed, {samples.pending} to make")
+        )  # fmt: skip
+        rows.append(("read", f"{report.megabytes:.0f} MB of pixels, "
+                     f"{report.megabytes / max(report.seconds, 1e-3):.0f} MB/s"))  # fmt: skip
+    if report.source:
+        rows.append(("source", f"kept pixels and labels compared with {report.source}"))
+    if (texture := report.texture) is not None and texture.samples:
+        rows.append(("texture", f"{texture.samples} copies measured against {texture.frames} real "
+                     f"frames: steps across the border x {_ratio(texture.seam)} (real "
+                     f"{_ratio(texture.seam_real)}), grain x {_ratio(texture.grain)} (real "
+                     f"{_ratio(texture.grain_real)}), {texture.far} copies far off"))  # fmt: skip
+    if (dataset := report.dataset) is not None:
+        rows += dataset.rows()
+    return rows
+
+
+def _found(report: "ValidationReport") -> list[tuple[str, str]]:
+    from echogen.checks.finding import Severity
+
+    counts = [f"{report.count(one)} {one.value}s" for one in Severity]
+    return [("found", ", ".join(counts))]
+
+
+def _conclusion(report: "ValidationReport") -> None:
+    if report.repaired:
+        typer.echo(f"{report.repaired} samples are to be made again: give the `echogen` command "
+                   "that made the store.")  # fmt: skip
+    elif not report.usable:
+        what = "no frame can be used" if report.kind == "dataset" else "do not train on it as it is"
+        hint = "; --repair marks what is damaged" if _damaged(report) else ""
+        typer.echo(f"not usable: {what}{hint}")
+    else:
+        typer.echo("usable")
+
+
+def _damaged(report: "ValidationReport") -> bool:
+    return any(one.check == "damage" for one in report.findings)
+
+
+def _ratio(logarithm: float | None) -> str:
+    import math
+
+    return "?" if logarithm is None else f"{math.exp(logarithm):.2f}"
+
+
+def _listed(text: str | None) -> list[str]:
+    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]

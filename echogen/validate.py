@@ -1,0 +1,248 @@
+"""Can it be trusted? A dataset before it is used, a store after it was made."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from echogen.checks.dataset import DatasetSummary, check_dataset
+from echogen.checks.finding import Finding, Severity
+from echogen.checks.source import check_source
+from echogen.checks.store import Texture, check_store
+from echogen.config import DatasetConfig
+from echogen.datasets import open_dataset, select
+from echogen.errors import (
+    EXIT_DONE,
+    EXIT_DONE_WITH_FAILURES,
+    DatasetError,
+    StoreError,
+    UsageError,
+)
+from echogen.report import REPORT_FORMAT, Counts, Quiet, Reporter
+from echogen.store import Status, StoreReader, mark_pending, open_store, working_store_path
+
+QUIET = Quiet()
+Kind = Literal["dataset", "expanded", "generated"]
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What was checked, and what was found.
+
+    Attributes:
+        path: what was checked.
+        kind: a dataset, or a store of expanded or of generated images.
+        usable: whether it can be used: a dataset with a usable frame, a store without damage.
+        strict: whether warnings count as failures.
+        findings: each problem, with what it is about.
+        dataset: what a dataset holds; null for a store.
+        samples: a store's samples by outcome; null for a dataset.
+        texture: how a store's painted parts compare with real frames; null for a dataset.
+        source: the dataset that a store was compared with, pixel for pixel; empty if with none.
+        repaired: rows of a store that were marked to be made again.
+        seconds: it took.
+        megabytes: of pixels that were read and decompressed; 0 for a dataset.
+    """
+
+    path: str
+    kind: Kind
+    usable: bool
+    strict: bool
+    findings: tuple[Finding, ...]
+    dataset: DatasetSummary | None
+    samples: Counts | None
+    texture: Texture | None
+    source: str
+    repaired: int
+    seconds: float
+    megabytes: float
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one severity."""
+        return sum(one.severity is severity for one in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all right; 1 usable with faults, or given back; 3 dataset and 5 store not usable."""
+        if not self.usable:
+            return DatasetError.exit_code if self.kind == "dataset" else StoreError.exit_code
+        faulty = self.count(Severity.ERROR) or (self.samples and self.samples.failed)
+        if faulty or self.repaired or (self.strict and self.count(Severity.WARNING)):
+            return EXIT_DONE_WITH_FAILURES
+        return EXIT_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to check.
+
+    Attributes:
+        strict: warnings count as failures.
+        source: dataset to compare a store with.
+        repair: mark a store's damaged and failed rows, so that they are made again.
+        thorough: measure the texture of every sample, not of a thousand.
+        workers: processes; 0 takes one a core.
+        dataset: which frames of a dataset, and in which layout it, or a store's source, is.
+    """
+
+    strict: bool = False
+    source: Path | None = None
+    repair: bool = False
+    thorough: bool = False
+    workers: int = 0
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+
+
+def validate(
+    path: Path, options: Options | None = None, reporter: Reporter = QUIET
+) -> ValidationReport:
+    """Check a dataset's folder or a store, told apart by what it is.
+
+    Args:
+        path: of it.
+        options: how.
+        reporter: where progress goes.
+
+    Raises:
+        DatasetError: the dataset that is to be a store's source cannot be used.
+        StoreError: another process writes a store that is to be repaired.
+        UsageError: an option that does not apply.
+    """
+    options = options or Options()
+    if not is_store(path):
+        if options.source is not None or options.repair or options.thorough:
+            raise UsageError(
+                f"{path}: --source, --repair and --thorough are for stores, and this is none."
+            )
+        return _dataset(path, options, reporter)
+    return _store(path, options, reporter)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store or is called one, rather than a dataset's folder."""
+    if path.suffix in (".zarr", ".h5") or path.is_file():
+        return True
+    return (path / "zarr.json").is_file()
+
+
+def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationReport:
+    began = time.monotonic()
+    chosen = options.dataset
+    findings: tuple[Finding, ...]
+    try:
+        dataset = open_dataset(path, format=chosen.format, labels=chosen.labels)
+        reporter.tell(dataset.describe())
+        keys = list(select(dataset.keys(), chosen))
+        found = check_dataset(dataset, keys, chosen, options.workers, reporter)
+        findings, summary = found.findings, found.summary
+    except DatasetError as error:
+        findings, summary = (Finding(Severity.ERROR, "dataset", "", str(error)),), None
+    return ValidationReport(
+        path=str(path),
+        kind="dataset",
+        usable=summary is not None and summary.usable > 0,
+        strict=options.strict,
+        findings=findings,
+        dataset=summary,
+        samples=None,
+        texture=None,
+        source="",
+        repaired=0,
+        seconds=time.monotonic() - began,
+        megabytes=0.0,
+    )
+
+
+def _store(path: Path, options: Options, reporter: Reporter) -> ValidationReport:
+    began = time.monotonic()
+    working = working_store_path(path)
+    if not path.exists() and working.exists():
+        path = working
+    try:
+        store = open_store(path)
+    except StoreError as error:
+        return _unopened(path, str(error), options, time.monotonic() - began)
+    with store:
+        found = check_store(store, options.workers, options.thorough, reporter)
+        findings = list(found.findings)
+        if options.source is not None and not any(one.check == "column" for one in findings):
+            findings += check_source(
+                store, options.source, options.dataset.format, options.workers, reporter
+            )
+        megabytes = found.megabytes
+        seconds = time.monotonic() - began
+        counts = _counts(store, found.damaged)
+        rows = {*found.damaged, *_failed(store, found.damaged)} if options.repair else set()
+        kind: Kind = "expanded" if store.kind == "expanded" else "generated"
+    if rows:
+        mark_pending(_output(path), rows)
+    errors = [one for one in findings if one.severity is Severity.ERROR]
+    given_back = options.repair and all(one.check == "damage" for one in errors)
+    return ValidationReport(
+        path=str(path),
+        kind=kind,
+        usable=not errors or given_back,
+        strict=options.strict,
+        findings=tuple(findings),
+        dataset=None,
+        samples=counts,
+        texture=found.texture,
+        source="" if options.source is None else str(options.source),
+        repaired=len(rows),
+        seconds=seconds,
+        megabytes=megabytes,
+    )
+
+
+def _unopened(path: Path, reason: str, options: Options, seconds: float) -> ValidationReport:
+    return ValidationReport(
+        path=str(path),
+        kind="expanded",
+        usable=False,
+        strict=options.strict,
+        findings=(Finding(Severity.ERROR, "store", "", reason),),
+        dataset=None,
+        samples=None,
+        texture=None,
+        source="",
+        repaired=0,
+        seconds=seconds,
+        megabytes=0.0,
+    )
+
+
+def _output(path: Path) -> Path:
+    """What the run calls a working store: x.h5 for x.h5.partial.zarr."""
+    output = path.with_name(path.name.removesuffix(".partial.zarr"))
+    return output if working_store_path(output) == path else path
+
+
+def _failed(store: StoreReader, damaged: tuple[int, ...]) -> list[int]:
+    """Rows that failed; where their status cannot be read they are damaged anyway."""
+    try:
+        status = store.columns["status"]
+    except StoreError:
+        return []
+    failed = (status == Status.FAILED).nonzero()[0].tolist()
+    return [row for row in failed if row not in damaged]
+
+
+def _counts(store: StoreReader, damaged: tuple[int, ...]) -> Counts | None:
+    """Samples by outcome, without the damaged ones; None where that cannot be read."""
+    try:
+        status, copies = store.columns["status"].copy(), store.columns["copy"]
+    except StoreError:
+        return None
+    status[list(damaged)] = Status.PENDING
+    done = status == Status.DONE
+    return Counts(
+        originals=int((done & (copies == 0)).sum()),
+        copies=int((done & (copies > 0)).sum()),
+        rejected=int((status == Status.REJECTED).sum()),
+        failed=int((status == Status.FAILED).sum()),
+        pending=int((status == Status.PENDING).sum()),
+    )
