@@ -149,6 +149,7 @@ def test_a_store_that_was_half_copied_is_continued(tmp_path: Path) -> None:
         (Selection(copies="originals"), 16),
         (Selection(copies="copies"), 16),
         (Selection(copies="0,1", cases=("*3",)), 8),
+        (Selection(copies="1", cases=("*3",)), 4),
     ],
 )
 def test_what_is_selected_is_what_is_exported(
@@ -166,7 +167,7 @@ def test_what_is_selected_is_what_is_exported(
             (not selection.views or columns["view"][row].lower() in map(str.lower, selection.views))
             and (not selection.phases or columns["phase"][row] in selection.phases)
             and columns["split"][row] in (selection.split or columns["split"][row])
-            and {"originals": [0], "copies": [1]}.get(selection.copies, [0, 1]).count(
+            and {"originals": [0], "copies": [1], "1": [1]}.get(selection.copies, [0, 1]).count(
                 columns["copy"][row]
             )
             and (
@@ -229,7 +230,7 @@ def test_a_deleted_file_is_made_again_and_a_changed_one_is_left(tmp_path: Path, 
     lost, changed = [name for name in sorted(before) if name.endswith((".gz", ".png"))][:2]
     (root / lost).unlink()
     (root / changed).write_bytes(b"corrected by hand")
-    half = root / lost
+    half = root / changed  # its sample would not be written again
     half.with_name(f".{half.name}.partial").write_bytes(b"half")
     assert run(store, to, tmp_path / "out").written == 1
     assert tree(root) == {**before, changed: b"corrected by hand"}
@@ -342,6 +343,7 @@ def test_a_damaged_sample_is_left_out_named_and_made_once_it_is_mended(
         assert json.loads((root / "dataset.json").read_text())["numTraining"] == 7
         folds = json.loads((root / "splits_final.json").read_text())
         assert all("patient0001_4CH_ED" not in fold["train"] + fold["val"] for fold in folds)
+    assert json.loads((root / MANIFEST).read_text())["complete"] is False
     damage(store)  # a second time puts it right
     mended = run(store, to, tmp_path / "out")
     assert (mended.written, mended.samples, mended.exit_code) == (1, 8, 0)

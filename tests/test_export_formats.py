@@ -1,6 +1,8 @@
 import csv
+import gzip
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +131,8 @@ def test_unknown_spacing_is_one_millimetre_and_told(tmp_path: Path) -> None:
     keys = dataset.keys()
     frame = dataset.read(next(key for key in keys if key.case_id == "p1"))
     assert frame.spacing_mm == (1.0, 1.0)
+    header = gzip.decompress((root / table(root)[0]["image"]).read_bytes())
+    assert struct.unpack_from("<2f", header, 80) == (1.0, 1.0)  # ITK would read NaN as 1, too
     assert table(root)[0]["spacing_mm_row"] == ""
 
 

@@ -12,6 +12,7 @@ from echogen import __version__
 from echogen.checkpoints.registry import find_card
 from echogen.datasets.base import counted
 from echogen.datasets.camus import LICENCE, REFERENCE
+from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
 from echogen.exports.selection import Chosen
 from echogen.exports.writing import FilePlan
@@ -120,7 +121,8 @@ def case_facts(info: Mapping[str, Any], view: str) -> str:
     """What is known of a case, as CAMUS' `Info_VIEW.cfg`; empty where nothing is."""
     found = []
     for key, name in _CFG.items():
-        value = info.get(f"{key}_{view.lower()}", info.get(key))
+        of_view = info.get(f"{key}_{view.lower()}")
+        value = of_view if key in PER_VIEW or of_view is not None else info.get(key)
         if value is not None:
             number = isinstance(value, float | int)
             found.append(f"{name}: {value:g}\n" if number else f"{name}: {_line(value)}\n")
