@@ -15,6 +15,7 @@ from echogen.cli.expand import expand
 from echogen.cli.export import export
 from echogen.cli.phantom import phantom
 from echogen.cli.sample import sample
+from echogen.cli.stats import stats
 from echogen.cli.train import train
 from echogen.cli.validate import validate
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("expand", no_args_is_help=True)(expand)
 app.command("validate", no_args_is_help=True)(validate)
+app.command("stats", no_args_is_help=True)(stats)
 app.command("bench")(bench)
 app.command("export", no_args_is_help=True)(export)
 app.command("phantom", no_args_is_help=True)(phantom)

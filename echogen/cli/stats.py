@@ -1,0 +1,244 @@
+"""`echogen stats`: what a dataset or a store is like."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echogen.cli.flags import (
+    INPUT,
+    RUN,
+    AsJson,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Quiet,
+    Split,
+    Views,
+)
+
+if TYPE_CHECKING:
+    from echogen.statistics.records import Distribution
+    from echogen.stats import StatsReport
+
+SHOW = "What to show"
+
+
+def stats(
+    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    against: Annotated[
+        Path | None,
+        Flag(
+            metavar="OTHER",
+            help="Another dataset or store: how much of its geometry is covered?",
+            rich_help_panel=SHOW,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        Flag(metavar="X.html", help="A report with plots and pictures.", rich_help_panel=SHOW),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        Flag(metavar="X.csv", help="Every measure of every sample.", rich_help_panel=SHOW),
+    ] = None,
+    seed: Annotated[
+        int, Flag(min=0, help="Of the pictures that the report shows.", rich_help_panel=SHOW)
+    ] = 0,
+    format: Annotated[
+        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
+    ] = "auto",
+    views: Views = None,
+    phases: Phases = None,
+    split: Split = None,
+    cases: Cases = None,
+    most: Annotated[
+        int,
+        Flag(
+            min=0,
+            help="Measure so many recordings or shards, at random; 0 takes all.",
+            rich_help_panel=RUN,
+        ),
+    ] = 0,
+    workers: Annotated[
+        int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
+    ] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure hearts, fans and painting: areas, volumes, ejection fraction, diversity.
+
+    Example: echogen stats camus_aug.zarr --against other_hospital/ --html report.html
+    """
+    from echogen.cli.console import ConsoleReporter, show_json
+    from echogen.config import load_config
+    from echogen.stats import Options, write_csv
+    from echogen.stats import stats as measure
+
+    if html is not None:
+        check_report_path(html)
+    chosen: dict[str, Any] = {
+        "format": format,
+        "views": _listed(views),
+        "phases": _listed(phases),
+        "split": split or "",
+        "cases": _listed(cases),
+    }
+    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
+    reporter = ConsoleReporter(quiet)
+    try:
+        report, measured = measure(path, against, Options(config.dataset, workers, most), reporter)
+        if csv is not None:
+            write_csv(measured, csv)
+        if html is not None:
+            from echogen.html import write_report
+
+            write_report(report, measured, html, config.dataset, seed)
+            reporter.tell(f"report: {html}")
+    finally:
+        reporter.close()
+    if as_json:
+        show_json(report)
+    else:
+        show_stats(report)
+
+
+def check_report_path(path: Path) -> None:
+    """Refuse, before any work, a report that could not be written after it.
+
+    Raises:
+        UsageError: no .html file, or its folder is missing.
+    """
+    from echogen.errors import UsageError
+
+    if path.suffix not in (".html", ".htm"):
+        raise UsageError(f"--html {path}: expected a .html file; name it so.")
+    if not path.parent.is_dir():
+        raise UsageError(f"--html {path}: no such folder as {path.parent}; make it first.")
+
+
+def show_stats(report: "StatsReport") -> None:
+    """The end of `echogen stats`: one table a question."""
+    from echogen.cli.console import duration, show_table
+
+    samples = ", ".join(f"{count} {name}" for name, count in report.samples.items())
+    rows = [("measured", f"{report.path} in {duration(report.seconds)}"), ("samples", samples)]
+    for name, counts in report.counts.items():
+        rows.append((name, ", ".join(f"{value} {count}" for value, count in counts.items())))
+    if report.problems:
+        rows.append(("left out", f"{len(report.problems)} frames; --json has the reasons"))
+    show_table(rows)
+    _features(report)
+    _volumes(report)
+    _diversity(report)
+    _coverage(report)
+    _realism(report)
+
+
+def _features(report: "StatsReport") -> None:
+    from echogen.statistics.features import BY_NAME
+
+    groups = [g for g in ("originals", "copies") if any(g in f.groups for f in report.features)]
+    rows = []
+    for one in report.features:
+        decimals = BY_NAME[one.feature].decimals
+        cells = [_spread(one.groups.get(group), decimals) for group in groups]
+        rows.append([one.words, *cells, one.unit])
+    _table("Median (5th to 95th percentile)", ["", *groups, ""], rows)
+
+
+def _volumes(report: "StatsReport") -> None:
+    if not report.volumes:
+        return
+    import statistics
+
+    rows = []
+    for name, unit in (("edv_ml", "ml"), ("esv_ml", "ml"), ("ef", "%")):
+        values = [getattr(one, name) for one in report.volumes]
+        against = next((one for one in report.agreement if one.quantity == name), None)
+        told = ""
+        if against is not None:
+            told = f"{against.bias:+.1f} +- {against.limits:.1f} in {against.cases} cases"
+            if against.correlation is not None:
+                told += f", r {against.correlation:.3f}"
+        rows.append([name.removesuffix("_ml").upper(), f"{statistics.median(values):.1f} {unit}",
+                     f"{min(values):.1f} to {max(values):.1f}", told])  # fmt: skip
+    biplane = sum(one.method == "biplane" for one in report.volumes)
+    _table(
+        f"LV volumes of {len(report.volumes)} cases, method of discs ({biplane} biplane)",
+        ["", "median", "range", "minus what the files say (95% limits)"],
+        rows,
+    )
+
+
+def _diversity(report: "StatsReport") -> None:
+    if not report.diversity:
+        return
+    rows = [
+        [one.words, f"x {one.span:.2f}", f"{one.outside:.0%}", f"{one.distance:.2f}"]
+        for one in report.diversity
+    ]
+    columns = ["", "span", "outside", "distance"]
+    _table("Diversity: what copies add to the originals", columns, rows)
+    typer.echo(
+        "span: 5th to 95th percentile with copies over without. outside: copies beyond it. "
+        "distance: Wasserstein-1 in the originals' standard deviations."
+    )
+
+
+def _coverage(report: "StatsReport") -> None:
+    if not report.coverage:
+        return
+    rows = [
+        [one.words, _share(one.originals), _share(one.everything),
+         _number(one.distance_originals), _number(one.distance_everything)]
+        for one in report.coverage
+    ]  # fmt: skip
+    columns = ["", "by originals", "by all", "distance", "of all"]
+    _table(f"Coverage of {report.against}", columns, rows)
+
+
+def _realism(report: "StatsReport") -> None:
+    if not report.realism:
+        return
+    rows = [
+        [one.measure, *(f"x {spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})"
+                        if spread else "?" for spread in (one.copies, one.real))]
+        for one in report.realism
+    ]  # fmt: skip
+    columns = ["", "in copies", "in real frames, cut alike"]
+    _table("Realism: the painted part over the kept one beside it", columns, rows)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if not number else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    typer.echo("")
+    Console(highlight=False, markup=False).print(table)
+
+
+def _spread(found: "Distribution | None", decimals: int) -> str:
+    if found is None:
+        return ""
+    low, median, high = (f"{v:.{decimals}f}" for v in (found.low, found.median, found.high))
+    return f"{median} ({low} to {high})"
+
+
+def _share(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _listed(text: str | None) -> list[str]:
+    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,1 @@
+"""Figures of datasets and stores: collected frame by frame, compared set by set."""

@@ -1,0 +1,225 @@
+"""Every sample of a dataset or a store measured once, by worker processes, into columns."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.config import DatasetConfig
+from echogen.datasets import Dataset, open_dataset, select
+from echogen.errors import DatasetError
+from echogen.geometry.recording import fit_recording
+from echogen.geometry.render import frame_grid
+from echogen.geometry.transforms import sector_on_grid
+from echogen.measures.classes import Classes, classes_of
+from echogen.planner import recordings
+from echogen.report import Reporter
+from echogen.statistics.features import BY_NAME, Measured, Seen, measure
+from echogen.store import Status, StoreReader, open_store, units
+from echogen.types import Case, FrameKey, Problem
+from echogen.workers import in_workers
+
+SERIAL_BELOW = 48
+_NAMES = ("sample_id", "frame_id", "case_id", "view", "phase", "split")
+
+T = TypeVar("T")
+
+_stores: dict[Path, StoreReader] = {}
+
+
+@dataclass(frozen=True)
+class Who:
+    """A sample's names.
+
+    Attributes:
+        sample_id, frame_id, case_id, view, phase, split: as in a store; a dataset's frames are
+            their own samples.
+        copy: 0 for an original.
+    """
+
+    sample_id: str
+    frame_id: str
+    case_id: str
+    view: str
+    phase: str
+    split: str
+    copy: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A set of samples, measured.
+
+    Attributes:
+        who: their names, in order.
+        values: {feature: (n,) float64}, nan where there is none.
+        discs: {sample id: (length, diameters)} of the LVs that have a long axis.
+        cases: of the samples.
+        problems: frames that could not be read or have no fan.
+    """
+
+    who: tuple[Who, ...]
+    values: dict[str, npt.NDArray[np.float64]]
+    discs: dict[str, tuple[float, tuple[float, ...]]]
+    cases: tuple[Case, ...]
+    problems: tuple[Problem, ...]
+
+    def part(self, chosen: Sequence[bool]) -> "Collected":
+        """The chosen samples."""
+        mask = np.array(chosen, dtype=np.bool_)
+        who = tuple(one for one, wanted in zip(self.who, chosen, strict=True) if wanted)
+        values = {name: column[mask] for name, column in self.values.items()}
+        return Collected(who, values, self.discs, self.cases, self.problems)
+
+
+Item = tuple[Who, Measured]
+
+
+def collect_dataset(
+    path: Path, config: DatasetConfig, workers: int, most: int, reporter: Reporter
+) -> tuple[Collected, Dataset]:
+    """Frames of a dataset at their native resolution.
+
+    Args:
+        path: its folder.
+        config: which frames, in which layout.
+        workers: processes; 0 takes one a core.
+        most: recordings that are measured, at random but always the same ones; 0 takes all.
+        reporter: where progress goes.
+
+    Raises:
+        DatasetError, UsageError: it cannot be read, or nothing is selected.
+    """
+    dataset = open_dataset(path, format=config.format, labels=config.labels)
+    keys = list(select(dataset.keys(), config))
+    items = _some(recordings(keys), most)
+    parts = classes_of(dataset.provenance.labels)
+    total = sum(len(item) for item in items)
+    processes = 1 if total < SERIAL_BELOW else workers
+    found: list[Item] = []
+    problems = list(dataset.problems(config))
+    done = 0
+    reporter.progress("measuring", 0, total)
+    for item, (measured, failed) in zip(
+        items, in_workers(_of_recording, items, (dataset, parts), processes), strict=True
+    ):
+        found += measured
+        problems += failed
+        done += len(item)
+        reporter.progress("measuring", done, total)
+    found.sort(key=lambda pair: pair[0].sample_id)
+    used = {who.case_id for who, _ in found}
+    cases = tuple(case for case in dataset.cases() if case.case_id in used)
+    return _collected(found, cases, problems), dataset
+
+
+def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporter) -> Collected:
+    """Samples of a store that are done, on its grid.
+
+    Args:
+        store: opened.
+        workers, reporter: as in `collect_dataset`.
+        most: shards that are measured; 0 takes all.
+
+    Raises:
+        StoreError: pixels or columns are damaged.
+    """
+    items = _some(list(units(store)), most)
+    parts = classes_of({int(k): name for k, name in store.attrs.get("labels", {}).items()})
+    total = sum(stop - start for start, stop in items)
+    processes = 1 if total < SERIAL_BELOW else workers
+    found: list[Item] = []
+    done = 0
+    reporter.progress("measuring", 0, total)
+    for (start, stop), measured in zip(
+        items, in_workers(_of_unit, items, (store.path, parts), processes), strict=True
+    ):
+        found += measured
+        done += stop - start
+        reporter.progress("measuring", done, total)
+    cases = tuple(
+        Case(str(one["id"]), {k: v for k, v in one.items() if k != "id"}) for one in store.cases
+    )
+    return _collected(found, cases, [Problem(*one) for one in store.problems])
+
+
+def _of_recording(
+    keys: list[FrameKey], dataset: Dataset, parts: Classes
+) -> tuple[list[Item], list[Problem]]:
+    frames, problems = [], []
+    for key in keys:
+        try:
+            frames.append(dataset.read(key))
+        except DatasetError as error:
+            problems.append(Problem(key.frame_id, str(error)))
+    found = []
+    for fitted in fit_recording(frames):
+        key = fitted.frame.key
+        if fitted.sector is None:
+            problems.append(Problem(key.frame_id, fitted.reason))
+            continue
+        sector, aspect = sector_on_grid(fitted.sector, frame_grid(fitted.frame))
+        frame = fitted.frame
+        seen = Seen(frame.image, frame.label, sector, aspect, frame.spacing_mm)
+        who = Who(key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, 0)
+        found.append((who, measure(seen, parts)))
+    return found, problems
+
+
+def _of_unit(unit: tuple[int, int], path: Path, parts: Classes) -> list[Item]:
+    if path not in _stores:
+        _stores[path] = open_store(path)
+    store = _stores[path]
+    start, stop = unit
+    columns, labelled = store.columns, store.kind == "expanded"
+    images = store.images[start:stop]
+    masks = store.masks[start:stop] if labelled else None
+    found = []
+    for row in range(start, stop):
+        if columns["status"][row] != Status.DONE:
+            continue
+        row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
+        seen = Seen(
+            images[row - start],
+            None if masks is None else masks[row - start],
+            columns["sector"][row],
+            float(columns["aspect"][row]),
+            (row_mm, col_mm) if np.isfinite([row_mm, col_mm]).all() else None,
+        )
+        found.append((_who(columns, row), measure(seen, parts)))
+    return found
+
+
+def _who(columns: Mapping[str, npt.NDArray[Any]], row: int) -> Who:
+    sample, frame, case, view, phase, split = (str(columns[name][row]) for name in _NAMES)
+    return Who(sample, frame, case, view, phase, split, int(columns["copy"][row]))
+
+
+def _collected(
+    found: Sequence[Item], cases: tuple[Case, ...], problems: Sequence[Problem]
+) -> Collected:
+    values = {
+        name: np.array([one.values[name] for _, one in found], dtype=np.float64) for name in BY_NAME
+    }
+    discs = {who.sample_id: (one.length, one.diameters) for who, one in found if one.diameters}
+    return Collected(tuple(who for who, _ in found), values, discs, cases, tuple(problems))
+
+
+def _some(items: list[T], most: int) -> list[T]:
+    if not most or len(items) <= most:
+        return items
+    return [items[i] for i in sorted(random.Random(0).sample(range(len(items)), most))]
+
+
+def rows_of(collected: Collected) -> Iterator[list[object]]:
+    """A header and one row a sample, for a CSV file: names, then features; empty where unknown."""
+    names = ("sample_id", "frame_id", "case_id", "view", "phase", "split", "copy")
+    yield [*names, *(f"{f.name}_{f.unit}" if f.unit else f.name for f in BY_NAME.values())]
+    for index, who in enumerate(collected.who):
+        values = (collected.values[name][index] for name in BY_NAME)
+        shown = ("" if np.isnan(value) else f"{value:.6g}" for value in values)
+        yield [*(getattr(who, name) for name in names), *shown]

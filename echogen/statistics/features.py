@@ -1,0 +1,160 @@
+"""What is measured of each sample: names, units and words, and the measuring itself."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.measures.classes import Classes
+from echogen.measures.shape import Fan, shape_of
+from echogen.measures.tissue import gcnr, speckle_snr
+from echogen.measures.volume import long_axis, touches_border, volume_ml
+
+PARTS = ("cavity", "myocardium", "atrium")
+DIVERSITY = (
+    "cavity_radius",
+    "cavity_angle",
+    "cavity_axis",
+    "cavity_share",
+    "depth",
+    "cavity_width",
+)
+"""Position (two), orientation, apparent size, shown depth, width: what a move can widen."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One measure of a sample.
+
+    Attributes:
+        name: short, for machines.
+        unit: "" for ratios.
+        words: for people.
+        decimals: worth showing.
+    """
+
+    name: str
+    unit: str
+    words: str
+    decimals: int = 1
+
+
+def _of_part(part: str, words: str) -> tuple[Feature, ...]:
+    return (
+        Feature(f"{part}_area", "mm2", f"{words}: area", 0),
+        Feature(f"{part}_share", "", f"{words}: share of the fan", 3),
+        Feature(f"{part}_radius", "", f"{words}: depth in the fan (0 to 1)", 2),
+        Feature(f"{part}_angle", "deg", f"{words}: angle from the fan's axis"),
+        Feature(f"{part}_axis", "deg", f"{words}: principal axis"),
+        Feature(f"{part}_distance", "mm", f"{words}: centroid from the fan's apex"),
+        Feature(f"{part}_width", "", f"{words}: width over height", 2),
+    )
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("depth", "mm", "fan: depth shown"),
+    Feature("fan_angle", "deg", "fan: angle"),
+    *_of_part("cavity", "LV cavity"),
+    *_of_part("myocardium", "myocardium"),
+    *_of_part("atrium", "left atrium"),
+    Feature("lv_length", "mm", "LV: length from base to apex"),
+    Feature("lv_volume", "ml", "LV: volume, single-plane discs"),
+    Feature("gcnr", "", "contrast of cavity and myocardium (gCNR)", 2),
+    Feature("speckle_snr", "", "speckle SNR of the myocardium", 2),
+)
+BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
+IN_MM = frozenset(feature.name for feature in FEATURES if feature.unit in ("mm", "mm2", "ml"))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One sample, as a dataset or a store gives it.
+
+    Attributes:
+        image: (h, w) uint8.
+        mask: (h, w) uint8 class ids; None without labels.
+        sector: (6,) the fan in the image's pixels, nan where it is not known.
+        aspect: displayed width of a pixel over its height.
+        spacing: (row, col) mm of heart a pixel; None where unknown.
+    """
+
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8] | None
+    sector: npt.NDArray[Any]
+    aspect: float
+    spacing: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sample's features, and what its volume is made of.
+
+    Attributes:
+        values: {feature: value}; nan where there is nothing to measure or no unit.
+        length: of the LV's long axis, mm; nan.
+        diameters: (20,) mm; empty where there is no axis.
+    """
+
+    values: dict[str, float]
+    length: float
+    diameters: tuple[float, ...]
+
+
+def measure(seen: Seen, parts: Classes) -> Measured:
+    """All features of one sample.
+
+    A volume needs the whole cavity: where it reaches the edge of the image there is none.
+    """
+    values = dict.fromkeys(BY_NAME, math.nan)
+    length, diameters = math.nan, ()
+    if not np.isfinite(seen.sector).all():
+        return Measured(values, length, diameters)
+    fan = Fan.of(seen.sector, seen.aspect)
+    spacing = seen.spacing or (1.0, seen.aspect)
+    values["depth"] = (fan.far - fan.near) * spacing[0]
+    values["fan_angle"] = math.degrees(fan.right - fan.left)
+    if seen.mask is not None:
+        values.update(_labelled(seen, seen.mask, fan, spacing, parts))
+        cavity = seen.mask == parts.cavity
+        wall = None if parts.myocardium is None else seen.mask == parts.myocardium
+        if parts.cavity is not None and not touches_border(cavity):
+            probe = ((fan.row + 0.5) * spacing[0], (fan.col + 0.5) * spacing[1])
+            axis = long_axis(cavity, spacing, wall, probe)
+            if axis is not None:
+                length, diameters = axis.length, tuple(axis.diameters.tolist())
+                values["lv_length"], values["lv_volume"] = axis.length, volume_ml(axis)
+    if seen.spacing is None:
+        values.update(dict.fromkeys(IN_MM, math.nan))
+        length, diameters = math.nan, ()
+    return Measured(values, length, diameters)
+
+
+def _labelled(
+    seen: Seen,
+    mask: npt.NDArray[np.uint8],
+    fan: Fan,
+    spacing: tuple[float, float],
+    parts: Classes,
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in PARTS:
+        label = getattr(parts, name)
+        shape = None if label is None else shape_of(mask == label, fan, spacing)
+        if shape is not None:
+            found |= {
+                f"{name}_area": shape.area,
+                f"{name}_share": shape.share,
+                f"{name}_radius": shape.radius,
+                f"{name}_angle": shape.angle_deg,
+                f"{name}_axis": shape.axis_deg,
+                f"{name}_distance": shape.distance,
+                f"{name}_width": shape.width,
+            }
+    if parts.cavity is not None and parts.myocardium is not None:
+        wall = mask == parts.myocardium
+        found["gcnr"] = gcnr(seen.image, mask == parts.cavity, wall)
+        found["speckle_snr"] = speckle_snr(seen.image, wall)
+    return found
