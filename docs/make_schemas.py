@@ -22,6 +22,8 @@ REPORTS = {
     "expand --dry-run": "echogen.report:DryRunReport",
     "sample": "echogen.sample:SampleReport",
     "validate": "echogen.validate:ValidationReport",
+    "stats": "echogen.stats:StatsReport",
+    "preview": "echogen.preview:PreviewReport",
     "export": "echogen.export:ExportReport",
     "train": "echogen.train:TrainReport",
     "bench": "echogen.bench:BenchReport",

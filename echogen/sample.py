@@ -39,6 +39,7 @@ from echogen.pipeline import Outcome, Painted, Shard, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
 from echogen.report import REPORT_FORMAT, Quiet, Reporter
 from echogen.sheets import image_sheet, save_png
+from echogen.sheets.files import check_picture_path
 from echogen.store import (
     Status,
     StoreReader,
@@ -225,12 +226,7 @@ def _shard(
 
 def _check_sheet(sheet: Path, columns: int) -> None:
     """Refuse, before any work, a sheet that could not be written after it."""
-    if sheet.suffix != ".png":
-        raise UsageError(f"--sheet {sheet}: expected a .png file; name it so.")
-    if sheet.is_dir():
-        raise UsageError(f"--sheet {sheet}: is a folder; expected a .png file to write.")
-    if not sheet.parent.is_dir():
-        raise UsageError(f"--sheet {sheet}: no such folder as {sheet.parent}; make it first.")
+    check_picture_path("--sheet", sheet, ".png")
     if columns < 1:
         raise UsageError(f"--columns: expected 1 or more, got {columns}.")
 

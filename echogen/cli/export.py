@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echogen.cli.flags import INPUT, RUN, AsJson, Cases, Debug, Flag, Phases, Quiet, Split, Views
+from echogen.cli.flags import (
+    INPUT,
+    RUN,
+    AsJson,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Quiet,
+    Split,
+    Views,
+    listed,
+)
 
 if TYPE_CHECKING:
     from echogen.export import ExportReport
@@ -86,7 +98,12 @@ def export(
         to=to,  # type: ignore[arg-type]  # checked there
         output=output,
         selection=Selection(
-            _listed(views), _listed(phases), split or "", _listed(cases), copies, _listed(status)
+            tuple(listed(views)),
+            tuple(listed(phases)),
+            split or "",
+            tuple(listed(cases)),
+            copies,
+            tuple(listed(status)),
         ),
         nnunet=_nnunet(ctx, to),
         allow_unfinished=allow_unfinished,
@@ -136,7 +153,3 @@ def _nnunet(ctx: typer.Context, to: str) -> "NnunetSettings":
     if given and to != "nnunet":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')}: goes with --to nnunet.")
     return NnunetSettings(**given)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

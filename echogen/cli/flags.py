@@ -30,3 +30,8 @@ BatchSize = Annotated[
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)]
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of a flag that takes several, separated by commas."""
+    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]

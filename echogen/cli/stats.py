@@ -16,6 +16,7 @@ from echogen.cli.flags import (
     Quiet,
     Split,
     Views,
+    listed,
 )
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def stats(
         check_report_path(html)
     chosen: dict[str, Any] = {
         "format": format,
-        "views": _listed(views),
-        "phases": _listed(phases),
+        "views": listed(views),
+        "phases": listed(phases),
         "split": split or "",
-        "cases": _listed(cases),
+        "cases": listed(cases),
     }
     config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
     reporter = ConsoleReporter(quiet)
@@ -238,7 +239,3 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _listed(text: str | None) -> list[str]:
-    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]

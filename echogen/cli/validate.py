@@ -16,6 +16,7 @@ from echogen.cli.flags import (
     Quiet,
     Split,
     Views,
+    listed,
 )
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def validate(
 
     chosen: dict[str, Any] = {
         "format": format,
-        "views": _listed(views),
-        "phases": _listed(phases),
+        "views": listed(views),
+        "phases": listed(phases),
         "split": split or "",
-        "cases": _listed(cases),
+        "cases": listed(cases),
     }
     config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
     reporter = ConsoleReporter(quiet)
@@ -173,7 +174,3 @@ def _ratio(logarithm: float | None) -> str:
     import math
 
     return "?" if logarithm is None else f"{math.exp(logarithm):.2f}"
-
-
-def _listed(text: str | None) -> list[str]:
-    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,143 @@
+"""`echogen preview`: contact sheets to look at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echogen.cli.flags import (
+    INPUT,
+    RUN,
+    AsJson,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Quiet,
+    Split,
+    Views,
+    listed,
+)
+
+if TYPE_CHECKING:
+    from echogen.preview import PreviewReport
+
+SHOW = "What to show"
+
+
+def preview(
+    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    out: Annotated[
+        Path | None, Flag("--out", metavar="X.png", help="The sheet.", rich_help_panel=SHOW)
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        Flag(
+            metavar="X.json",
+            help="Show a plan of this dataset: moved, not yet painted.",
+            rich_help_panel=SHOW,
+        ),
+    ] = None,
+    n: Annotated[int, Flag(help="Samples.", rich_help_panel=SHOW)] = 8,
+    seed: Annotated[int, Flag(min=0, help="One seed, one choice.", rich_help_panel=SHOW)] = 0,
+    worst: Annotated[
+        bool,
+        Flag("--worst", help="A store's worst seams and textures first.", rich_help_panel=SHOW),
+    ] = False,
+    by: Annotated[
+        str | None,
+        Flag(
+            metavar="depth|tilt|width|shift",
+            help="From the least to the most of one move.",
+            rich_help_panel=SHOW,
+        ),
+    ] = None,
+    samples: Annotated[
+        str | None,
+        Flag(metavar="GLOB,..", help="Only samples like '*_copy1'.", rich_help_panel=SHOW),
+    ] = None,
+    columns: Annotated[
+        int, Flag(min=0, max=16, help="Samples side by side; 0 decides.", rich_help_panel=SHOW)
+    ] = 0,
+    height: Annotated[
+        int, Flag(min=64, max=1024, help="Of an image, in pixels.", rich_help_panel=SHOW)
+    ] = 256,
+    gif: Annotated[
+        Path | None,
+        Flag(
+            metavar="X.gif",
+            help="Paint the first of them once more, and show its way.",
+            rich_help_panel=SHOW,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        Flag(help="Model for --gif (default: the store's own, or builtin).", rich_help_panel=SHOW),
+    ] = None,
+    device: Annotated[
+        str, Flag(metavar="auto|cpu|cuda", help="Where --gif paints.", rich_help_panel=SHOW)
+    ] = "auto",
+    format: Annotated[
+        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
+    ] = "auto",
+    views: Views = None,
+    phases: Phases = None,
+    split: Split = None,
+    cases: Cases = None,
+    workers: Annotated[
+        int, Flag(min=0, help="Processes for --worst; 0 takes all cores.", rich_help_panel=RUN)
+    ] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Draw contact sheets: original, moved with the missing part marked, painted, labels.
+
+    Example: echogen preview camus_aug.zarr --out sheet.png --worst
+    """
+    from echogen.cli.console import ConsoleReporter, show_json
+    from echogen.config import EngineConfig, load_config
+    from echogen.errors import UsageError
+    from echogen.gallery.choice import Choice, known_by
+    from echogen.preview import Options
+    from echogen.preview import preview as draw
+    from echogen.sheets.files import check_picture_path
+
+    if out is None and gif is None:
+        raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")
+    for flag, picture, suffix in (("--out", out, ".png"), ("--gif", gif, ".gif")):
+        if picture is not None:
+            check_picture_path(flag, picture, suffix)
+    chosen = {
+        "format": format,
+        "views": listed(views),
+        "phases": listed(phases),
+        "split": split or "",
+        "cases": listed(cases),
+    }
+    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
+    choice = Choice(n, seed, worst, known_by(by), tuple(listed(samples)), config.dataset, workers)
+    engine = EngineConfig(device=device)
+    options = Options(choice, plan, columns, height, gif, checkpoint or "", engine)
+    reporter = ConsoleReporter(quiet)
+    try:
+        report = draw(path, out, options, reporter)
+    finally:
+        reporter.close()
+    if as_json:
+        show_json(report)
+    else:
+        show_preview(report)
+
+
+def show_preview(report: "PreviewReport") -> None:
+    """The end of `echogen preview`."""
+    from echogen.cli.console import duration, show_lines, show_table
+
+    rows = [("shown", f"{len(report.shown)} of {report.of} samples of {report.path}")]
+    if report.sheet:
+        rows.append(("sheet", f"{report.sheet}, {report.width} x {report.height} pixels"))
+    if report.gif:
+        rows.append(("animation", report.gif))
+    show_table([*rows, ("took", duration(report.seconds))])
+    show_lines("left out", [problem.reason for problem in report.problems])

@@ -1,0 +1,1 @@
+"""Which samples are shown to people, and what is shown of each."""

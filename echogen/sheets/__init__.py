@@ -1,0 +1,32 @@
+"""Pictures for people: grids of images, tiles with contours, pages of tiles with captions."""
+
+from echogen.sheets.files import save_gif, save_png
+from echogen.sheets.grids import (
+    COLOURS,
+    GAP,
+    MISSING,
+    OTHER,
+    SHEET_GREY,
+    Colour,
+    Rgb,
+    grey,
+    image_sheet,
+    join,
+    outlined,
+)
+
+__all__ = [
+    "COLOURS",
+    "GAP",
+    "MISSING",
+    "OTHER",
+    "SHEET_GREY",
+    "Colour",
+    "Rgb",
+    "grey",
+    "image_sheet",
+    "join",
+    "outlined",
+    "save_gif",
+    "save_png",
+]
