@@ -7,6 +7,7 @@ from typing import Protocol
 
 from echogen.datasets.base import Dataset, Listing
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
+from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import READERS as SUFFIXES
@@ -28,8 +29,9 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "camus": (is_camus_layout, list_camus),
     "folder": (is_folder_layout, list_folder),
     "nnunet": (is_nnunet_layout, list_nnunet),
+    "echonet": (is_echonet_layout, list_echonet),
 }
-INDEXED = ("nnunet",)
+INDEXED = ("nnunet", "echonet")
 """Layouts that a file of their own tells; CAMUS' names may occur in them, too."""
 MAX_SUBFOLDERS = 50
 
@@ -122,6 +124,7 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         f"or {LAYOUTS[1]}/",
         "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
         "nnunet": "dataset.json with imagesTr/X_0000.nii.gz and labelsTr/X.nii.gz",
+        "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi",
     }
     wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(SUFFIXES)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))
