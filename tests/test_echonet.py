@@ -172,10 +172,14 @@ def test_the_larger_cavity_is_the_end_of_diastole_whatever_the_order(
     one: Callable[..., Path],
 ) -> None:
     root = one(outlines=lambda rows: rows[LINES:] + rows[:LINES])
-    case = open_dataset(root).cases()[0]
-    assert case.info == {
-        "ef": 55.5, "lv_edv_ml": 90.5, "lv_esv_ml": 40.25, "frame_rate": 50.0,
-        "frames_4ch": 7.0, "ed_frame_4ch": AT["ED"] + 1, "es_frame_4ch": AT["ES"] + 1,
+    traces = {key.phase: tracing_of(key.detail) for key in keys_of(open_dataset(root))}
+    assert {phase: trace.frame for phase, trace in traces.items()} == AT
+    assert traces["ED"].area > traces["ES"].area
+
+
+def test_what_the_list_knows_of_a_video_is_known_of_its_case(made: Path) -> None:
+    assert open_dataset(made).cases()[0].info == {
+        "ef": 55.5, "lv_edv_ml": 90.5, "lv_esv_ml": 40.25, "frame_rate": 50.0, "frames_4ch": 7.0,
     }  # fmt: skip
 
 
@@ -391,5 +395,5 @@ def test_the_commands_take_it(made: Path, tmp_path: Path) -> None:
     done = run.invoke(app, ["validate", str(made), "--json"])
     assert done.exit_code == 0, done.output
     report = printed("validate", done.stdout)
-    print(report.keys(), report)
+    assert (report["dataset"]["layout"], report["dataset"]["usable"]) == ("echonet", 4)
     assert not [found for found in report["findings"] if found["severity"] == "error"]

@@ -54,7 +54,7 @@ MANY = 10
 class _Video:
     """A line of `FileList.csv`: {key of a case's info: number}, and the split."""
 
-    info: Mapping[str, float]
+    info: Mapping[str, float | str]
     split: str
 
 
@@ -108,7 +108,9 @@ def list_echonet(
         ),
         title="echonet layout (AVI)",
         frames=tuple(sorted(frames, key=lambda key: key.frame_id)),
-        known_cases=_cases(listed, tracings),
+        known_cases=tuple(
+            Case(name[: -len(".avi")], video.info) for name, video in sorted(listed.items())
+        ),
         unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
         remarks=tuple(remarks),
         read_frame=read_traced if need_labels else read_picture,
@@ -154,7 +156,7 @@ def _frames(
 ) -> Iterator[tuple[FrameKey, str]]:
     """Both frames of a video, each with what is wrong with it."""
     case, path = name[: -len(".avi")], root / VIDEOS / name
-    count = video.info.get(NUMBERS["NumberOfFrames"], math.inf) if video else math.inf
+    count = float(video.info.get(NUMBERS["NumberOfFrames"], math.inf)) if video else math.inf
     for phase, tracing in (("ED", traced.diastole), ("ES", traced.systole)):
         lost = reason
         if not reason and tracing is not None and tracing.frame >= count:
@@ -183,7 +185,7 @@ def _read_files(root: Path) -> tuple[dict[str, _Video], list[str]]:
     odd: list[str] = []
     for number, values in read_table(root, FILES, ("FileName", "Split", *NUMBERS)):
         name, split, *texts = values
-        info = {}
+        info: dict[str, float | str] = {}
         for column, text in zip(NUMBERS, texts, strict=True):
             value = as_number(text)
             if value is None:
@@ -213,16 +215,3 @@ def _about(
             "their videos; left out."
         )
     return remarks
-
-
-def _cases(listed: Mapping[str, _Video], tracings: Mapping[str, Traced]) -> tuple[Case, ...]:
-    """What `FileList.csv` knows, and which frames are ED and ES, counted from 1 as in CAMUS."""
-    cases = []
-    for name, video in sorted(listed.items()):
-        traced = tracings.get(name, Traced())
-        info: dict[str, float | str] = dict(video.info)
-        for phase, tracing in (("ed", traced.diastole), ("es", traced.systole)):
-            if tracing is not None:
-                info[f"{phase}_frame_{VIEW.lower()}"] = float(tracing.frame + 1)
-        cases.append(Case(name[: -len(".avi")], dict(sorted(info.items()))))
-    return tuple(cases)
