@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from export_stores import cohort
 from shapes import printed
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from echogen.datasets.echonet import LICENCE, list_echonet
 from echogen.datasets.polygon import fill_polygon, polygon_area
 from echogen.datasets.tracings import LINES, Tracing, tracing_of
 from echogen.errors import DatasetError, UsageError
+from echogen.export import ExportSettings, export
 from echogen.geometry.recording import fit_recording
 from echogen.phantom import PHASES, make_frame
 from echogen.types import FrameKey
@@ -362,6 +364,13 @@ def test_without_labels_the_same_frames_are_images(made: Path) -> None:
     key = keys_of(bare)[0]
     assert not bare.read(key).label.any()
     np.testing.assert_array_equal(bare.read(key).image, labelled.read(key).image)
+
+
+def test_its_citation_goes_with_an_export(tmp_path: Path) -> None:
+    store = cohort(1, attrs={"dataset": {"licence": LICENCE}}).put(tmp_path / "store.h5")
+    export(ExportSettings(store, "folder", tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "the dataset: D. Ouyang" in text
 
 
 def test_a_tracing_survives_its_text() -> None:
