@@ -29,7 +29,7 @@ class DatasetConfig(_Strict):
     `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
     """
 
-    format: Literal["auto", "camus", "folder"] = "auto"
+    format: Literal["auto", "camus", "folder", "nnunet", "echonet"] = "auto"
     views: tuple[str, ...] = ()
     phases: tuple[str, ...] = ()
     split: str = ""

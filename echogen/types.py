@@ -39,6 +39,8 @@ class FrameKey:
         phase: such as `ED` or `ES`; empty where the dataset does not say.
         split: as the dataset's own lists say; empty where it has none.
         paths: every file the frame is read from, in a fixed order.
+        detail: what else the frame is made of, in its reader's own words, such as its number in a
+            video; empty where the files say it all.
     """
 
     frame_id: str
@@ -47,6 +49,7 @@ class FrameKey:
     phase: str
     split: str
     paths: tuple[Path, ...]
+    detail: str = ""
 
     @property
     def recording_id(self) -> str:

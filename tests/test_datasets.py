@@ -202,7 +202,9 @@ def test_a_dataset_without_one_pair_is_refused_with_the_first_reason(tmp_path: P
 def test_the_wrong_format_names_the_right_one(tmp_path: Path) -> None:
     camus_case(tmp_path)
     assert "it is in the camus layout, use --format camus." in refusal(tmp_path, format="folder")
-    with pytest.raises(UsageError, match="--format dicom: expected auto, camus, folder"):
+    with pytest.raises(
+        UsageError, match="--format dicom: expected auto, camus, folder, nnunet, echonet"
+    ):
         open_dataset(tmp_path, format="dicom")
 
 

@@ -266,7 +266,10 @@ def test_the_recipe_can_be_changed_by_flags(train: Train, tmp_path: Path) -> Non
         (("--set", "seed"), "--set seed: expected KEY=VALUE"),
         (("--resume",), "--resume: .* holds no run to go on with"),
         (("--resume", "--overwrite"), "--resume and --overwrite"),
-        (("--format", "dicom"), "--format dicom: expected auto, camus, folder, images"),
+        (
+            ("--format", "dicom"),
+            "--format dicom: expected auto, camus, folder, nnunet, echonet, images",
+        ),
         (("--views", "PLAX"), "--views PLAX: not in this dataset; it has 2CH, 4CH"),
         (("--on-error", "ask"), "--on-error ask: expected skip or fail"),
         (("--hold-out", "3"), "--hold-out 3"),

@@ -32,7 +32,11 @@ def expand(
     ] = None,
     format: Annotated[
         str | None,
-        Flag(metavar="auto|camus|folder", help="Layout; auto tells.", rich_help_panel=INPUT),
+        Flag(
+            metavar="auto|camus|folder|nnunet|echonet",
+            help="Layout; auto tells.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     views: Views = None,
     phases: Phases = None,

@@ -28,7 +28,7 @@ def train(
     format: Annotated[
         str,
         Flag(
-            metavar="auto|camus|folder|images",
+            metavar="auto|camus|folder|nnunet|echonet|images",
             help="Layout; auto tells. images is any folder of images.",
             rich_help_panel=INPUT,
         ),

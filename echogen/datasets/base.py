@@ -49,7 +49,7 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of the frame's files, hexadecimal."""
+        """SHA-256 of all that the frame is made of, hexadecimal."""
         ...
 
     def describe(self) -> str:
@@ -111,8 +111,11 @@ class Listing:
         return self.remarks
 
     def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of the frame's files; see `fingerprint_files`."""
-        return fingerprint_files(self.root, key.paths)
+        """SHA-256 of the frame's files, and of the key's detail where it has one."""
+        files = fingerprint_files(self.root, key.paths)
+        if not key.detail:
+            return files
+        return hashlib.sha256(f"{files}\n{key.detail}".encode()).hexdigest()
 
     def describe(self) -> str:
         """What was found, in one line."""

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from echogen.datasets.base import Dataset, Listing
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
+from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import READERS as SUFFIXES
+from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.errors import DatasetError, UsageError
 
 
@@ -26,7 +28,11 @@ class Reader(Protocol):
 READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "camus": (is_camus_layout, list_camus),
     "folder": (is_folder_layout, list_folder),
+    "nnunet": (is_nnunet_layout, list_nnunet),
+    "echonet": (is_echonet_layout, list_echonet),
 }
+INDEXED = ("nnunet", "echonet")
+"""Layouts that a file of their own tells; CAMUS' names may occur in them, too."""
 MAX_SUBFOLDERS = 50
 
 
@@ -47,7 +53,7 @@ def open_dataset(
 
     Args:
         path: a folder in one of the known layouts.
-        format: `camus`, `folder`, or `auto` to look for the layout that fits; without labels also
+        format: one of `READERS`, or `auto` to look for the layout that fits; without labels also
             `images`, any folder of images.
         labels: the class ids that may occur, {id: name}; None takes the reader's own.
         need_labels: False takes every image, and reads no labels: a frame's is all background.
@@ -87,7 +93,8 @@ def open_dataset(
 
 
 def _fitting(root: Path) -> list[str]:
-    return [name for name, (fits, _) in READERS.items() if fits(root)]
+    indexed = [name for name in INDEXED if READERS[name][0](root)]
+    return indexed or [name for name, (fits, _) in READERS.items() if fits(root)]
 
 
 def _require_folder(root: Path) -> None:
@@ -116,6 +123,8 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
         f"or {LAYOUTS[1]}/",
         "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
+        "nnunet": "dataset.json with imagesTr/X_0000.nii.gz and labelsTr/X.nii.gz",
+        "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi",
     }
     wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(SUFFIXES)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))

@@ -10,8 +10,8 @@ import numpy as np
 
 from echogen import __version__
 from echogen.checkpoints.registry import find_card
+from echogen.datasets import camus, echonet
 from echogen.datasets.base import counted
-from echogen.datasets.camus import LICENCE, REFERENCE
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
 from echogen.exports.selection import Chosen
@@ -23,6 +23,7 @@ METHOD = (
     'G. Van De Vyver et al., "Generative augmentations for improved cardiac ultrasound '
     'segmentation using diffusion models", arXiv:2502.20100, 2025'
 )
+_REFERENCES = {camus.LICENCE: camus.REFERENCE, echonet.LICENCE: echonet.REFERENCE}
 _PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}
 _LEFT_OUT = ("status", "reason")
 
@@ -91,8 +92,8 @@ def terms(chosen: Chosen) -> str:
         known = _line(dataset.get("licence") or "")
         own = known or "the store records no terms; whatever your dataset came under still holds"
         lines.append(f"- Images and labels, dataset `{named}`: {own}.")
-        if known == LICENCE:
-            cited[REFERENCE] = "the dataset"
+        if known in _REFERENCES:
+            cited[_REFERENCES[known]] = "the dataset"
     name = _line(model.get("name") or "not named")
     lines.append(f"- What is painted, model `{name}`: {_line(model.get('licence') or 'unknown')}.")
     citation = _citation(name)

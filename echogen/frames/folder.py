@@ -153,7 +153,8 @@ def _listing(dataset: Dataset, keys: Sequence[FrameKey]) -> str:
     root = getattr(dataset, "root", Path())
     digest = hashlib.sha256()
     for key in sorted(keys, key=lambda key: key.frame_id):
-        digest.update(f"{key.frame_id}\t{key.case_id}\t{key.split}\n".encode())
+        detail = f"\t{key.detail}" if key.detail else ""
+        digest.update(f"{key.frame_id}\t{key.case_id}\t{key.split}{detail}\n".encode())
         for path in key.paths:
             try:
                 stat = path.stat()

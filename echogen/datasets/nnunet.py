@@ -1,0 +1,220 @@
+"""nnU-Net's raw dataset (version 2): `imagesTr/X_0000.nii.gz` with `labelsTr/X.nii.gz`.
+
+`dataset.json` says what the class ids mean and how files end; only `imagesTr` is read. Fold 0 of
+`splits_final.json` gives the split. In what `echogen export --to nnunet` wrote, copies are frames
+of their own of the case that they were made of.
+
+Source: https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md.
+"""
+
+import csv
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from echogen.datasets.base import FRAME_NAME, Listing, counted, relative
+from echogen.datasets.integrity import FORMATS, READERS
+from echogen.datasets.nnunet_json import DESCRIPTION, Description, describe
+from echogen.datasets.pixels import read_frame, read_image
+from echogen.errors import DatasetError
+from echogen.types import Case, Frame, FrameKey, Provenance
+
+SPLITS, SAMPLES = "splits_final.json", "samples.csv"
+IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"
+NO_SPACING = "spacing unknown"
+_COPY = re.compile(r"(?P<case>.+)c\d{2,}")
+
+
+def is_nnunet_layout(root: Path) -> bool:
+    """Whether `dataset.json` lies beside a folder `imagesTr/`."""
+    return (root / DESCRIPTION).is_file() and (root / IMAGES).is_dir()
+
+
+def list_nnunet(
+    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+) -> Listing:
+    """The training pairs under `root`; without `need_labels`, the training images alone.
+
+    Args:
+        root: a folder such as `Dataset501_Hearts`.
+        labels: {class id: name}; None takes those of `dataset.json`.
+        need_labels: whether an image needs a label to be a frame.
+
+    Raises:
+        DatasetError: `dataset.json` cannot be read, or asks for what is not supported: several
+            channels, regions instead of classes, files that end otherwise; there is no image; or
+            a frame is in both halves of fold 0.
+        UsageError: `labels` declares an impossible class id.
+    """
+    told = describe(root, labels)
+    images = _files(root / IMAGES, CHANNEL + told.ending)
+    if not images:
+        raise DatasetError(f"{root}: expected {IMAGES}/X{CHANNEL}{told.ending}, found none.")
+    splits, remarks = _read_splits(root)
+    samples = _samples(root) if told.made_here else {}
+    targets = _files(root / LABELS, told.ending) if need_labels else {}
+    frames, unusable = [], []
+    for stem in sorted(images.keys() | targets.keys()):
+        image, target = images.get(stem), targets.get(stem)
+        paths = tuple(path for path in (image, target) if path is not None)
+        key = _key(stem, told.made_here, samples.get(stem), splits.get(stem, ""), paths)
+        if image is not None and (target is not None or not need_labels):
+            frames.append(key)
+        elif image is not None:
+            unusable.append((key, _lacks(root, image, "label", f"{LABELS}/{stem}{told.ending}")))
+        elif target is not None:
+            wanted = f"{IMAGES}/{stem}{CHANNEL}{told.ending}"
+            unusable.append((key, _lacks(root, target, "image", wanted)))
+    remarks += _about(root, told, images, frames, splits)
+    without = told.ending == ".png" or all(key.detail for key in frames)
+    read = partial(read_labelled, ignore=told.ignore) if need_labels else read_image
+    kind = FORMATS[READERS[told.ending]]
+    return Listing(
+        root=root,
+        provenance=Provenance(
+            format="nnunet",
+            root_name=root.resolve().name,
+            licence=told.licence,
+            labels=told.labels,
+            extra={
+                "spacing": "unknown" if without else "known",
+                "files": [kind],
+                "citation": told.citation,
+            },
+        ),
+        title=f"nnunet layout ({kind})",
+        frames=tuple(frames),
+        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
+        unusable=tuple(unusable),
+        remarks=tuple(remarks),
+        read_frame=read,
+    )
+
+
+def read_labelled(
+    root: Path, key: FrameKey, labels: Mapping[int, str], *, ignore: int | None = None
+) -> Frame:
+    """`pixels.read_frame`, without pixels to be ignored, and without a spacing that is made up.
+
+    Args:
+        root, key, labels: see `pixels.read_frame`.
+        ignore: the class id that means "not labelled"; None where there is none.
+
+    Raises:
+        DatasetError: as `pixels.read_frame`, or some pixels are to be ignored.
+    """
+    allowed = labels if ignore is None else {**labels, ignore: "ignore"}
+    frame = read_frame(root, key, allowed)
+    ignored = int((frame.label == ignore).sum()) if ignore is not None else 0
+    if ignored:
+        raise DatasetError(
+            f"{relative(root, key.paths[-1])}: {counted(ignored, 'pixel')} to be ignored (class id "
+            f"{ignore}); expected every pixel to have a class, label them or leave the frame out."
+        )
+    return replace(frame, spacing_mm=None) if key.detail == NO_SPACING else frame
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """{file name without `ending`: its path}."""
+    if not folder.is_dir():
+        return {}
+    return {
+        path.name[: -len(ending)]: path
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(ending) and not path.name.startswith(".") and path.name != ending
+    }
+
+
+def _key(
+    stem: str,
+    made_here: bool,
+    sample: Mapping[str, str] | None,
+    split: str,
+    paths: tuple[Path, ...],
+) -> FrameKey:
+    if sample is not None:
+        detail = "" if sample["spacing_mm_row"] else NO_SPACING
+        case, view, phase = sample["case_id"], sample["view"], sample["phase"]
+        return FrameKey(stem, case, view, phase, split, paths, detail)
+    named = FRAME_NAME.fullmatch(stem)
+    if named is None or named["label"]:
+        return FrameKey(stem, stem, "", "", split, paths)
+    copy = _COPY.fullmatch(named["case"]) if made_here else None
+    case = copy["case"] if copy else named["case"]
+    return FrameKey(stem, case, named["view"], named["phase"], split, paths)
+
+
+def _samples(root: Path) -> dict[str, dict[str, str]]:
+    """{file name: its line} of the table that `echogen export` writes; empty without a whole one.
+
+    It has the case ids that file names cannot hold, and says which spacing is made up.
+    """
+    wanted = ("name", "case_id", "view", "phase", "spacing_mm_row")
+    try:
+        with (root / SAMPLES).open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return {}
+    whole = all(isinstance(line.get(name), str) for line in lines for name in wanted)
+    return {line["name"]: line for line in lines} if whole else {}
+
+
+def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
+    """{frame id: `train` or `val`} of fold 0, and remarks."""
+    path = root / SPLITS
+    if not path.is_file():
+        return {}, []
+    try:
+        fold = json.loads(path.read_text(encoding="utf-8-sig"))[0]
+        halves = {half: [str(name) for name in fold[half]] for half in ("train", "val")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = f"expected [{{train: [...], val: [...]}}, ...] ({type(error).__name__})"
+        return {}, [f"{SPLITS}: {reason}; no split from it."]
+    both = sorted(set(halves["train"]) & set(halves["val"]))
+    if both:
+        raise DatasetError(
+            f"{SPLITS}: {both[0]} is in both halves of fold 0; remove it from one of them."
+        )
+    return {name: half for half, names in halves.items() for name in names}, []
+
+
+def _about(
+    root: Path,
+    told: Description,
+    images: Mapping[str, Path],
+    frames: list[FrameKey],
+    splits: Mapping[str, str],
+) -> list[str]:
+    """What a user should know, one line each."""
+    remarks = []
+    if told.training is not None and told.training != len(frames):
+        remarks.append(
+            f"{DESCRIPTION}: numTraining is {told.training}, {counted(len(frames), 'frame')} here."
+        )
+    there = {path for path in (root / IMAGES).iterdir() if not path.name.startswith(".")}
+    other = len(there - set(images.values()))
+    if other:
+        remarks.append(f"{IMAGES}/: {counted(other, 'other file')}; left out.")
+    absent = sorted(splits.keys() - images.keys())
+    if absent:
+        remarks.append(
+            f"{SPLITS}: {counted(len(absent), 'frame')} listed but not here, such as {absent[0]}."
+        )
+    halves = defaultdict(set)
+    for key in frames:
+        halves[key.case_id].add(key.split)
+    torn = sorted(case for case, found in halves.items() if {"train", "val"} <= found)
+    if torn:
+        remarks.append(
+            f"{SPLITS}: frames of {counted(len(torn), 'case')}, such as {torn[0]}, are in both "
+            "halves of fold 0: what is measured on the second half comes out too good."
+        )
+    return remarks
+
+
+def _lacks(root: Path, there: Path, what: str, wanted: str) -> str:
+    return f"{relative(root, there)}: no {what}, expected {wanted}."
