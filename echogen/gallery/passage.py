@@ -18,7 +18,7 @@ from echogen.sheets.page import PAPER, written
 from echogen.sheets.tiles import displayed_size, hatched, tile
 from echogen.types import to_uint8
 
-MOST_FRAMES = 60
+MOST_FRAMES = 40
 SHOWN_MS, FIRST_MS, LAST_MS = 90, 900, 2500
 GAP = 6
 Levels = npt.NDArray[np.uint8]

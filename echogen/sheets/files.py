@@ -49,7 +49,7 @@ def save_gif(frames: "Sequence[Image]", path: Path, milliseconds: Sequence[int])
     Raises:
         StoreError: the file cannot be written.
     """
-    first, *others = [frame.quantize(64) for frame in frames]
+    first, *others = [frame.quantize(48) for frame in frames]
     _write(
         path,
         lambda beside: first.save(
