@@ -31,8 +31,8 @@ NAMES = ["sample_id", "frame_id", "case_id", "view", "phase", "split", "copy"]
 
 
 def table(rng: np.random.Generator, n: int, shift: float = 0.0) -> dict[str, np.ndarray]:
-    """Normal features, `shift` standard deviations away."""
-    return {name: rng.normal(shift, 1, n) for name in DIVERSITY}
+    """Normal features of standard deviation 3, `shift` of these away."""
+    return {name: 3 * rng.normal(shift, 1, n) for name in DIVERSITY}
 
 
 def test_a_distribution_leaves_out_what_is_not_there() -> None:
@@ -57,7 +57,7 @@ def test_a_wider_set_has_a_wider_span_and_lies_outside() -> None:
         assert found.span == pytest.approx(2.34, abs=0.1)
         assert found.outside == pytest.approx(0.58, abs=0.03)  # beyond 0.55 sd
         assert found.distance == pytest.approx(2 * np.sqrt(2 / np.pi), abs=0.1)
-    moved = {name: 5 + values for name, values in one.items()}
+    moved = {name: 15 + values for name, values in one.items()}
     assert all(found.distance == pytest.approx(5, abs=0.15) for found in diversity(one, moved))
 
 
