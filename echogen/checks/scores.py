@@ -6,6 +6,7 @@ frames, cut along the same borders.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.checks.fan import fan_mask
+from echogen.errors import StoreError
 from echogen.realism import grain, seam_gradient
 from echogen.store import Status, StoreReader
 
@@ -142,7 +144,10 @@ def measure_rows(
         there: {row: its pixels by array} of rows that need not be read again.
 
     Returns:
-        (n, 3) of the copies and (n, 3) of the originals, nan where there is none.
+        (n, 3) of the copies and (n, 3) of the originals, nan where there is none that can be read.
+
+    Raises:
+        StoreError: a copy's pixels are damaged.
     """
     frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
     shape = store.image_shape
@@ -156,10 +161,10 @@ def measure_rows(
         border = _border(pixels("keep", row), fan_mask(sectors[row], aspects[row], shape))
         original = originals.get(str(frame_ids[row]))
         made.append(_NOT_MEASURED if border is None else _beside(pixels("images", row), border))
-        if border is None or original is None:
-            real.append(_NOT_MEASURED)
-        else:
-            real.append(_beside(pixels("images", original), border))
+        real.append(_NOT_MEASURED)
+        if border is not None and original is not None:
+            with suppress(StoreError):  # the original's own row says that it is damaged
+                real[-1] = _beside(pixels("images", original), border)
     empty = np.zeros((0, len(MEASURES)))
     return (np.array(made), np.array(real)) if made else (empty, empty)
 
