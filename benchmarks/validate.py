@@ -47,7 +47,7 @@ COUNTS = (1000, 10000)
 SECTOR = np.array([4.0, 127.5, -0.66, 0.66, 6.0, 246.0], np.float32)
 LABELS = {0: "background", 1: "LV cavity", 2: "myocardium", 3: "left atrium"}
 POLL_S = 0.1
-REPEATS = 2
+REPEATS = 1
 
 Pixels = dict[str, npt.NDArray[Any]]
 
