@@ -103,6 +103,21 @@ def test_damage_is_named_and_repaired_and_only_that_is_made_again(
     assert validate(store, Options(source=dataset)).exit_code == 0
 
 
+def test_a_damaged_original_is_named_and_its_copies_are_still_checked(store: Path) -> None:
+    whole = validate(store)
+    file = store / "images/c/0/0/0"
+    bad = bytearray(file.read_bytes())
+    bad[4] ^= 1
+    file.write_bytes(bad)
+    found = validate(store)
+    assert checks(found) == {"damage": ["patient0001_4CH_ED_copy0"]}
+    assert whole.texture is not None
+    assert found.texture is not None
+    assert found.texture.samples == whole.texture.samples > 0
+    assert found.texture.frames < whole.texture.frames
+    assert validate(store, Options(repair=True)).repaired == 1
+
+
 @pytest.mark.parametrize(
     ("row", "pixels", "check"),
     [

@@ -1,5 +1,7 @@
 """The fan of a stored sample as a mask, from the columns `sector` and `aspect`."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,10 +20,19 @@ def fan_mask(
         shape: (h, w).
 
     Returns:
-        (h, w) bool.
+        (h, w) bool, read-only: copies of a frame share it.
     """
-    if not (np.isfinite(sector).all() and np.isfinite(aspect)):
-        return np.zeros(shape, np.bool_)
-    row, col, left, right, near, far = (float(value) for value in sector)
-    fan = Sector(row + 0.5, (col + 0.5) * float(aspect), left, right, near, far)
-    return fan.mask(shape, (1.0, float(aspect)))
+    return _fan_mask(tuple(float(value) for value in sector), float(aspect), shape)
+
+
+@lru_cache(maxsize=8)
+def _fan_mask(
+    sector: tuple[float, ...], aspect: float, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(shape, np.bool_)
+    if np.isfinite([*sector, aspect]).all():
+        row, col, left, right, near, far = sector
+        fan = Sector(row + 0.5, (col + 0.5) * aspect, left, right, near, far)
+        mask = fan.mask(shape, (1.0, aspect))
+    mask.flags.writeable = False
+    return mask

@@ -17,7 +17,7 @@ from echogen.checks.finding import Finding, Severity
 from echogen.checks.scores import MEASURES, Floats, measure_rows, original_rows
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
-from echogen.store import Status, StoreReader, damaged_rows, open_store
+from echogen.store import Status, StoreReader, checked_rows, open_store
 from echogen.types import BACKGROUND, IGNORE
 
 RIM = 1  # pixels in which the fan's edge may be rounded otherwise
@@ -70,7 +70,7 @@ def check_unit(
         _stores[path] = opened, {} if generated else original_rows(opened)
     store, originals = _stores[path]
     start, stop = unit
-    damaged = damaged_rows(store, start, stop)
+    damaged, whole = checked_rows(store, start, stop)
     findings = [Finding(Severity.ERROR, "damage", _name(store, row), reason)
                 for row, reason in damaged.items()]  # fmt: skip
     try:
@@ -82,42 +82,30 @@ def check_unit(
         for row in range(start, stop)
         if status[row - start] == Status.DONE and row not in damaged
     ]
-    whole = _whole(store, start, stop)
+    pixels = {row: {name: whole[name][row - start] for name in whole} for row in done}
     for row in range(start, stop):
         if row not in damaged and status[row - start] in (Status.REJECTED, Status.FAILED):
             findings += _empty(store, row)
     chosen = [row for row in done if row in texture]
     prints = []
     for row in done:
-        pixels = {
-            name: whole[name][row - start] if whole else store.pixels(name)[row]
-            for name in store.layout.pixels
-        }
         fan = fan_mask(
             store.columns["sector"][row], store.columns["aspect"][row], store.image_shape
         )
         if not generated:
-            findings += check_sample(store, row, pixels, fan)
+            findings += check_sample(store, row, pixels[row], fan)
         if row in texture:
-            hidden = fan if generated else fan & ~pixels["keep"]
-            prints.append(fingerprint(pixels["images"], hidden))
+            hidden = fan if generated else fan & ~pixels[row]["keep"]
+            prints.append(fingerprint(pixels[row]["images"], hidden))
     made = real = np.zeros((0, len(MEASURES)))
     if not generated:
-        made, real = measure_rows(store, chosen, originals)
+        made, real = measure_rows(store, chosen, originals, pixels)
     arrays = [store.pixels(name) for name in store.layout.pixels]
     size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
     return UnitCheck(
         stop - start, (stop - start) * size / 1e6, tuple(findings), damaged, tuple(chosen),
         made, real, tuple(prints),
     )  # fmt: skip
-
-
-def _whole(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
-    """Rows of every array, read at once; nothing where one of them is damaged."""
-    try:
-        return {name: store.pixels(name)[start:stop] for name in store.layout.pixels}
-    except StoreError:
-        return {}
 
 
 def check_sample(

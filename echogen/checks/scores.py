@@ -6,13 +6,16 @@ frames, cut along the same borders.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.checks.fan import fan_mask
+from echogen.errors import StoreError
 from echogen.realism import grain, seam_gradient
 from echogen.store import Status, StoreReader
 
@@ -24,6 +27,7 @@ LEAST_SPREAD = 0.1
 _LEAST_LEVEL = 0.25
 
 Floats = npt.NDArray[np.float64]
+_NOT_MEASURED: Floats = np.full(len(MEASURES), np.nan)
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,38 @@ def measure(
         those beside it, of the power of the grain, of the mean brightness; nan where there is too
         little to compare.
     """
+    border = _border(keep, fan)
+    return _NOT_MEASURED.copy() if border is None else _beside(image, border)
+
+
+@dataclass(frozen=True)
+class _Border:
+    """Pixels beside the border of paint: `window` holds them all, the masks are cut to it."""
+
+    window: tuple[slice, slice]
+    painted: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_]
+
+
+def _border(keep: npt.NDArray[np.bool_], fan: npt.NDArray[np.bool_]) -> _Border | None:
+    """None where there is too little to compare."""
     painted, kept = ~keep & fan, keep & fan
     near = ndimage.binary_dilation(painted, iterations=BESIDE) & ndimage.binary_dilation(
         kept, iterations=BESIDE
     )
     painted, kept = painted & near, kept & near
     if min(painted.sum(), kept.sum()) < LEAST_PIXELS:
-        return np.full(len(MEASURES), np.nan)
+        return None
     inside = near & fan
-    across = seam_gradient(image, painted, inside)
+    (window,) = ndimage.find_objects(inside.astype(np.int8))
+    return _Border(window, painted[window], kept[window], inside[window])
+
+
+def _beside(image: npt.NDArray[np.uint8], border: _Border) -> Floats:
+    """(3,) of `measure`."""
+    image, painted, kept = image[border.window], border.painted, border.kept
+    across = seam_gradient(image, painted, border.inside)
     beside = np.mean([_steps(image, painted), _steps(image, kept)])
     return np.array(
         [
@@ -103,7 +130,10 @@ def score(deviation: Floats) -> Floats:
 
 
 def measure_rows(
-    store: StoreReader, rows: Iterable[int], originals: Mapping[str, int]
+    store: StoreReader,
+    rows: Iterable[int],
+    originals: Mapping[str, int],
+    there: Mapping[int, Mapping[str, npt.NDArray[Any]]] | None = None,
 ) -> tuple[Floats, Floats]:
     """Copies of a store, and the real frames they were made of, cut along the same borders.
 
@@ -111,22 +141,30 @@ def measure_rows(
         store: of expanded images.
         rows: copies that are done.
         originals: {frame id: row of its original}, where the store has it.
+        there: {row: its pixels by array} of rows that need not be read again.
 
     Returns:
-        (n, 3) of the copies and (n, 3) of the originals, nan where there is none.
+        (n, 3) of the copies and (n, 3) of the originals, nan where there is none that can be read.
+
+    Raises:
+        StoreError: a copy's pixels are damaged.
     """
     frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
     shape = store.image_shape
+    there = there or {}
+
+    def pixels(name: str, row: int) -> npt.NDArray[Any]:
+        return there[row][name] if row in there else store.pixels(name)[row]
+
     made, real = [], []
     for row in rows:
-        fan, keep = fan_mask(sectors[row], aspects[row], shape), store.keep[row]
-        made.append(measure(store.images[row], keep, fan))
+        border = _border(pixels("keep", row), fan_mask(sectors[row], aspects[row], shape))
         original = originals.get(str(frame_ids[row]))
-        real.append(
-            np.full(len(MEASURES), np.nan)
-            if original is None
-            else measure(store.images[original], keep, fan)
-        )
+        made.append(_NOT_MEASURED if border is None else _beside(pixels("images", row), border))
+        real.append(_NOT_MEASURED)
+        if border is not None and original is not None:
+            with suppress(StoreError):  # the original's own row says that it is damaged
+                real[-1] = _beside(pixels("images", original), border)
     empty = np.zeros((0, len(MEASURES)))
     return (np.array(made), np.array(real)) if made else (empty, empty)
 

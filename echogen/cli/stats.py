@@ -80,6 +80,8 @@ def stats(
 
     if html is not None:
         check_report_path(html)
+    if csv is not None:
+        check_table_path(csv)
     chosen: dict[str, Any] = {
         "format": format,
         "views": listed(views),
@@ -118,6 +120,18 @@ def check_report_path(path: Path) -> None:
         raise UsageError(f"--html {path}: expected a .html file; name it so.")
     if not path.parent.is_dir():
         raise UsageError(f"--html {path}: no such folder as {path.parent}; make it first.")
+
+
+def check_table_path(path: Path) -> None:
+    """Refuse, before any work, a table that could not be written after it.
+
+    Raises:
+        UsageError: its folder is missing.
+    """
+    from echogen.errors import UsageError
+
+    if not path.parent.is_dir():
+        raise UsageError(f"--csv {path}: no such folder as {path.parent}; make it first.")
 
 
 def show_stats(report: "StatsReport") -> None:

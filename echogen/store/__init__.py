@@ -19,7 +19,7 @@ from pathlib import Path
 
 from echogen.errors import StoreError
 from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
-from echogen.store.integrity import damaged_rows, units, unreadable_columns
+from echogen.store.integrity import checked_rows, damaged_rows, units, unreadable_columns
 from echogen.store.lock import lock_path, store_lock
 from echogen.store.reader import StoreReader
 from echogen.store.repair import mark_pending
@@ -55,6 +55,7 @@ __all__ = [
     "StoreReader",
     "StoreWriter",
     "check_replaceable",
+    "checked_rows",
     "convert_to_h5",
     "create_store",
     "damaged_rows",

@@ -5,6 +5,7 @@ no more rows than it holds.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from echogen.store.reader import StoreReader
 from echogen.store.schema import SAMPLES, Status, sample_sha256
 
 Reasons = dict[int, str]
+Rows = dict[str, npt.NDArray[Any]]
 
 
 def units(store: StoreReader) -> Iterator[tuple[int, int]]:
@@ -34,7 +36,21 @@ def damaged_rows(store: StoreReader, start: int = 0, stop: int | None = None) ->
         start: first row.
         stop: one after the last; the store's end where None.
     """
-    stop = len(store) if stop is None else stop
+    return checked_rows(store, start, len(store) if stop is None else stop)[0]
+
+
+def checked_rows(store: StoreReader, start: int, stop: int) -> tuple[Reasons, Rows]:
+    """`damaged_rows`, and the pixels that were read for it.
+
+    Args:
+        store: opened for reading.
+        start: first row.
+        stop: one after the last.
+
+    Returns:
+        {row: reason}, and {array: (stop - start, h, w)}, which is empty where outcomes cannot be
+        read; rows that are damaged or not done mean nothing in it.
+    """
     try:
         status = store.columns.part("status", start, stop)
         recorded = store.columns.part("sha256", start, stop)
@@ -42,7 +58,7 @@ def damaged_rows(store: StoreReader, start: int = 0, stop: int | None = None) ->
             name = column.name
             store.columns.part(name, start, stop)
     except StoreError as error:
-        return dict.fromkeys(range(start, stop), _short(error))
+        return dict.fromkeys(range(start, stop), _short(error)), {}
     found: Reasons = {
         start + int(i): f"its status is {status[i]}, which means nothing"
         for i in np.flatnonzero(~np.isin(status, [int(one) for one in Status]))
@@ -58,7 +74,7 @@ def damaged_rows(store: StoreReader, start: int = 0, stop: int | None = None) ->
             found[row] = "its pixels do not have the recorded SHA-256"
         elif "keep" in pixels and not pixels["keep"][row - start].any():
             found[row] = "keep is False everywhere: its chunk is missing"
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items())), pixels
 
 
 def unreadable_columns(store: StoreReader) -> dict[str, str]:
@@ -82,7 +98,7 @@ def unreadable_columns(store: StoreReader) -> dict[str, str]:
 
 def _rows(
     store: StoreReader, name: str, start: int, stop: int, wanted: list[int], found: Reasons
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """An array's rows of [start, stop); where one cannot be read, `found` says so."""
     array = store.pixels(name)
     try:
