@@ -21,6 +21,7 @@ from echogen.statistics.records import Distribution, Realism, Volume
 
 INK, FAINT = "#7b8494", "#7b849455"
 GROUPS = {"originals": "#3b82f6", "copies": "#f2803b", "other": "#14a37f"}
+NAMES = {"other": "the other"}
 NARROW, WIDE = 3.6, 6.4
 BINS = 28
 MOST_POINTS = 2000
@@ -201,8 +202,9 @@ def _plain(axes: Axes) -> None:
 def _legend(figure: Figure, groups: Any, names: Mapping[str, str] | None = None) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=GROUPS[group], label=(names or {}).get(group, group))
-               for group in groups]  # fmt: skip
+    handles = [
+        Patch(color=GROUPS[group], label=(names or NAMES).get(group, group)) for group in groups
+    ]  # fmt: skip
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles),
                       frameon=False, labelcolor=INK)  # fmt: skip
@@ -233,4 +235,5 @@ def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _and(groups: Mapping[str, Any]) -> str:
-    return " and ".join(groups)
+    names = ["the other" if group == "other" else group for group in groups]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
