@@ -78,7 +78,9 @@ def list_source(config: ExpandConfig, reporter: Reporter) -> tuple[Dataset, list
         DatasetError, UsageError: there is nothing to read.
     """
     chosen = config.dataset
-    dataset = open_dataset(config.input, format=chosen.format, labels=chosen.labels)
+    dataset = open_dataset(
+        config.input, format=chosen.format, labels=chosen.labels, frames=chosen.frames
+    )
     reporter.tell(dataset.describe())
     return dataset, list(select(dataset.keys(), chosen))
 

@@ -39,6 +39,9 @@ class FrameKey:
         phase: such as `ED` or `ES`; empty where the dataset does not say.
         split: as the dataset's own lists say; empty where it has none.
         paths: every file the frame is read from, in a fixed order.
+        sequence: of frames that are moved and painted alike, such as `patient0001_4CH`; empty where
+            the frame stands alone.
+        index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
     """
 
     frame_id: str
@@ -47,11 +50,18 @@ class FrameKey:
     phase: str
     split: str
     paths: tuple[Path, ...]
+    sequence: str = ""
+    index: int | None = None
 
     @property
     def recording_id(self) -> str:
         """Frames with the same recording id share one sector (one case, one view)."""
         return f"{self.case_id}/{self.view}" if self.view else self.frame_id
+
+    @property
+    def clip_id(self) -> str:
+        """Frames with the same clip id share moves and noise: a sequence, or one frame alone."""
+        return self.sequence or self.frame_id
 
 
 @dataclass(frozen=True)

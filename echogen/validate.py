@@ -134,7 +134,9 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
     chosen = options.dataset
     findings: tuple[Finding, ...]
     try:
-        dataset = open_dataset(path, format=chosen.format, labels=chosen.labels)
+        dataset = open_dataset(
+            path, format=chosen.format, labels=chosen.labels, frames=chosen.frames
+        )
         reporter.tell(dataset.describe())
         keys = list(select(dataset.keys(), chosen))
         found = check_dataset(dataset, keys, chosen, options.workers, reporter)

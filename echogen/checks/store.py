@@ -111,7 +111,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     names = store.columns["sample_id"].tolist()
     gathered.findings += _same_pixels(store)
     gathered.findings += _near_copies(
-        names, sorted(chosen - set(gathered.damaged)), gathered.prints
+        store, sorted(chosen - set(gathered.damaged)), gathered.prints
     )
     texture, far = _texture(gathered.made, gathered.real)
     gathered.findings += [
@@ -150,9 +150,12 @@ def _same_pixels(store: StoreReader) -> list[Finding]:
 
 
 def _near_copies(
-    names: Sequence[str], rows: Sequence[int], prints: Sequence[Fingerprint]
+    store: StoreReader, rows: Sequence[int], prints: Sequence[Fingerprint]
 ) -> list[Finding]:
-    twins = sorted(find_twins(prints), key=lambda pair: -pair.correlation)
+    """Pairs painted alike from different noise; frames of one sequence share it on purpose."""
+    names, seeds = store.columns["sample_id"], store.columns["seed"]
+    pairs = (one for one in find_twins(prints) if seeds[rows[one.first]] != seeds[rows[one.second]])
+    twins = sorted(pairs, key=lambda pair: -pair.correlation)
     found = [
         Finding(
             Severity.WARNING,

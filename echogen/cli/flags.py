@@ -19,6 +19,14 @@ Cases = Annotated[
     str | None,
     Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
 ]
+Frames = Annotated[
+    str | None,
+    Flag(
+        metavar="key|all",
+        help="ED and ES (default), or every frame of CAMUS' half sequences, moved alike.",
+        rich_help_panel=INPUT,
+    ),
+]
 Precision = Annotated[
     str | None,
     Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),

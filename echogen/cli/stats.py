@@ -12,6 +12,7 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Quiet,
     Split,
@@ -53,6 +54,7 @@ def stats(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     most: Annotated[
         int,
         Flag(
@@ -85,6 +87,7 @@ def stats(
         "phases": _listed(phases),
         "split": split or "",
         "cases": _listed(cases),
+        "frames": frames or "key",
     }
     config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
     reporter = ConsoleReporter(quiet)

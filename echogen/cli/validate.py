@@ -12,6 +12,7 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Quiet,
     Split,
@@ -58,6 +59,7 @@ def validate(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
     ] = 0,
@@ -83,6 +85,7 @@ def validate(
         "phases": _listed(phases),
         "split": split or "",
         "cases": _listed(cases),
+        "frames": frames or "key",
     }
     config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
     reporter = ConsoleReporter(quiet)

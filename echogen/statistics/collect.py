@@ -94,7 +94,7 @@ def collect_dataset(
     Raises:
         DatasetError, UsageError: it cannot be read, or nothing is selected.
     """
-    dataset = open_dataset(path, format=config.format, labels=config.labels)
+    dataset = open_dataset(path, format=config.format, labels=config.labels, frames=config.frames)
     keys = list(select(dataset.keys(), config))
     items = _some(recordings(keys), most)
     parts = classes_of(dataset.provenance.labels)
