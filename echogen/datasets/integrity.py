@@ -108,11 +108,9 @@ def sizes_of(path: Path, name: str) -> tuple[int, ...]:
     try:
         if READERS[suffix_of(path.name)] == "NiftiImageIO":
             return _nifti_header(_first_bytes(path, name), name).sizes
-        return tuple(int(value) for value in _meta_fields(path)["DimSize"].split())
+        return _meta_sizes(path, name)
     except OSError as error:
         raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
-    except (KeyError, ValueError) as error:
-        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
 
 
 def _first_bytes(path: Path, name: str) -> bytes:
@@ -180,6 +178,13 @@ def _meta_fields(header: Path) -> dict[str, str]:
     lines = header.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line)
     return {field.strip(): value.strip() for field, _, value in pairs}
+
+
+def _meta_sizes(header: Path, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in _meta_fields(header)["DimSize"].split())
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
 
 
 def _check_meta(header: Path, name: str) -> None:
