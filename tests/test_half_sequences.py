@@ -367,6 +367,18 @@ def test_fingerprints_are_of_the_files_and_follow_them(hearts: Path) -> None:
         dataset.read(keys[4])
 
 
+def test_a_dataset_of_half_sequences_alone_needs_the_flag(hearts: Path) -> None:
+    for name in KEY_FRAMES:
+        for tail in ("", "_gt"):
+            (hearts / name[:11] / f"{name}{tail}.nii.gz").unlink()
+    dataset = all_frames(hearts)
+    assert len(ids(dataset)) == COUNT
+    assert [case.case_id for case in dataset.cases()] == ["patient0001"]
+    assert not dataset.notes()
+    with pytest.raises(DatasetError, match="half sequences alone; --frames all reads them"):
+        open_dataset(hearts)
+
+
 def test_layouts_without_sequences_say_so(tmp_path: Path) -> None:
     for part, plane in zip(("images", "labels"), fan_frame(0), strict=True):
         (tmp_path / part).mkdir()

@@ -50,7 +50,7 @@ class _Folder:
 
 def is_camus_layout(root: Path) -> bool:
     """Whether frames named as CAMUS names them lie where `list_camus` looks."""
-    return any(folder.pairs for folder in _folders(root))
+    return any(folder.pairs or folder.sequences for folder in _folders(root))
 
 
 def list_camus(
@@ -70,12 +70,15 @@ def list_camus(
         UsageError: `labels` declares an impossible class id.
     """
     declared = resolve_labels(labels)
-    folders = [folder if sequences else replace(folder, sequences={}) for folder in _folders(root)]
+    found = list(_folders(root))
+    folders = found if sequences else [replace(folder, sequences={}) for folder in found]
     folders = [folder for folder in folders if folder.pairs or folder.sequences or folder.citation]
     if not any(folder.pairs or folder.sequences for folder in folders):
+        others = any(folder.sequences for folder in found)
         raise DatasetError(
             f"{root}: expected files named CASE_VIEW_PHASE (such as patient0001_4CH_ED.nii.gz) in "
-            f"case folders here or in {'/, '.join(LAYOUTS)}/, found none."
+            f"case folders here or in {'/, '.join(LAYOUTS)}/, found "
+            + ("half sequences alone; --frames all reads them." if others else "none.")
         )
     splits, remarks = _read_splits(root)
     if need_labels:
