@@ -27,6 +27,7 @@ class DatasetConfig(_Strict):
     """Which frames to read.
 
     `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
+    `frames` "all" takes every frame of CAMUS' half sequences, "key" the files of ED and ES alone.
     """
 
     format: Literal["auto", "camus", "folder", "nnunet", "echonet"] = "auto"
@@ -36,6 +37,14 @@ class DatasetConfig(_Strict):
     cases: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int, str] | None = None
+    frames: Literal["key", "all"] = "key"
+
+    @property
+    def unrecorded(self) -> dict[str, bool]:
+        """Fields that a run leaves out of what it records: the layout's name, and `frames` where
+        it is "key", so that a run is the one it was before there was a choice.
+        """
+        return {"format": True} | ({"frames": True} if self.frames == "key" else {})
 
 
 class TransformConfig(_Strict):

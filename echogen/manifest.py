@@ -145,10 +145,11 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     if kind != wanted["kind"]:
         _refuse(path, f"its images are {kind}, this run's are {wanted['kind']}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
-        difference = _first_difference(name, found.get(name), wanted.get(name))
+        there, here = (_with_frames(name, attrs.get(name)) for attrs in (found, wanted))
+        difference = _first_difference(name, there, here)
         if difference is not None:
-            key, there, here = difference
-            _refuse(path, f"it was made with {key} = {there!r}, this run has {here!r}")
+            key, old, new = difference
+            _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
     if _fingerprint(found) != _fingerprint(wanted):
         _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
     if found.get("plan_digest") != wanted["plan_digest"]:
@@ -177,10 +178,20 @@ def _recorded_config(config: ExpandConfig) -> dict[str, Any]:
         exclude={
             **dict.fromkeys(("input", "output", "engine", "sampler", "checkpoint"), True),
             "on_error": True,
-            "dataset": {"format"},
+            "dataset": config.dataset.unrecorded,
         },
     )
     return recorded
+
+
+def _with_frames(name: str, attribute: Any) -> Any:
+    """The attribute `config` with the default of `dataset.frames`, which is not recorded."""
+    if name != "config" or not isinstance(attribute, Mapping):
+        return attribute
+    dataset = attribute.get("dataset")
+    if not isinstance(dataset, Mapping):
+        return attribute
+    return {**attribute, "dataset": {"frames": "key", **dataset}}
 
 
 def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:

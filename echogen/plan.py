@@ -1,8 +1,9 @@
 """The plan: every sample that will be made, with its move and seed, before any pixel is painted.
 
-A row's seed is the first 8 bytes of SHA-256 over (root seed, frame id, copy); its parameters are
-drawn from that seed alone. So a plan depends on the files' content and on the settings, never on
-workers, order or time, and its digest names the whole run.
+A row's seed is the first 8 bytes of SHA-256 over (root seed, frame id, copy), or over the id of the
+sequence that its frame belongs to; its parameters are drawn from that seed alone. So a plan depends
+on the files' content and on the settings, never on workers, order or time, and its digest names the
+whole run.
 """
 
 import hashlib
@@ -35,6 +36,7 @@ class PlannedFrame:
         cut: bit k set where class k touches the sector's edge.
         digest: the first 12 hexadecimal digits of `datasets.image_digest`; empty in plans that
             were made before it was recorded.
+        sequence: as in `FrameKey`.
     """
 
     frame_id: str
@@ -49,6 +51,7 @@ class PlannedFrame:
     agreement: float
     cut: int
     digest: str = ""
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,14 @@ class Plan:
         """SHA-256 over the canonical JSON of what decides the samples.
 
         Notes do not enter: they tell of the model, too. Neither do the frames' pixel digests, which
-        follow from their fingerprints.
+        follow from their fingerprints, and a frame that stands alone names no sequence.
         """
         deciding = self.to_dict()
         del deciding["notes"]
         for frame in deciding["frames"]:
             del frame["digest"]
+            if not frame["sequence"]:
+                del frame["sequence"]
         return hashlib.sha256(_canonical(deciding).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,9 +179,9 @@ def load_plan(path: Path) -> Plan:
     return Plan.from_dict(data)
 
 
-def sample_seed(root_seed: int, frame_id: str, copy: int) -> int:
-    """The first 8 bytes, big-endian, of SHA-256 over "root seed/frame id/copy"."""
-    name = f"{root_seed}/{frame_id}/{copy}".encode()
+def sample_seed(root_seed: int, clip_id: str, copy: int) -> int:
+    """The first 8 bytes, big-endian, of SHA-256 over "root seed/clip id/copy"."""
+    name = f"{root_seed}/{clip_id}/{copy}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
 
 

@@ -1,7 +1,8 @@
 """Making a plan: read every frame once, fit its sector, draw its moves.
 
-Frames of one recording share one fitted sector. Reading and fitting run in worker processes; only
-small records come back, so memory does not grow with the dataset's pixels.
+Frames of one recording share one fitted sector, and frames of one sequence moves and seeds too.
+Reading and fitting run in worker processes; only small records come back, so memory does not grow
+with the dataset's pixels.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from echogen.errors import DatasetError, PlanError
 from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
-from echogen.geometry.transforms import IDENTITY, TransformParams, assess, draw
+from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
 from echogen.plan import DIGEST_LENGTH, Plan, PlannedFrame, Row, sample_seed
 from echogen.types import Case, Frame, FrameKey, Problem
 from echogen.workers import in_workers
@@ -129,6 +130,7 @@ def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig
             readable.append(dataset.read(key))
         except DatasetError as error:
             outcome.problems.append(Problem(key.frame_id, str(error)))
+    clips: dict[str, list[_Placed]] = defaultdict(list)
     for fitted in fit_recording(readable):
         frame, sector = fitted.frame, fitted.sector
         if sector is None:
@@ -149,40 +151,50 @@ def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig
             agreement=fitted.agreement,
             cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
             digest=pixels[:DIGEST_LENGTH],
+            sequence=frame.key.sequence,
         )
         outcome.frames.append(planned)
         outcome.pixels.append(pixels)
-        outcome.rows.extend(_draw_rows(frame, sector, config))
+        placed = _Placed(frame.key.frame_id, sector, frame_grid(frame), _label_points(frame))
+        clips[frame.key.clip_id].append(placed)
+    for clip_id, clip in clips.items():
+        outcome.rows.extend(_draw_rows(clip_id, clip, config))
     return outcome
 
 
-def _draw_rows(frame: Frame, sector: Sector, config: ExpandConfig) -> Iterator[Row]:
-    frame_id = frame.key.frame_id
-    points = _label_points(frame)
+@dataclass(frozen=True)
+class _Placed:
+    """What a draw is judged by: a frame's fan, its grid, and (K, 2) mm of labelled pixels."""
+
+    frame_id: str
+    sector: Sector
+    grid: Grid
+    points: npt.NDArray[np.float64]
+
+
+def _draw_rows(clip_id: str, clip: Sequence[_Placed], config: ExpandConfig) -> Iterator[Row]:
+    """Rows of the frames that move together; one frame is a clip of its own."""
     first = 0 if config.originals else 1
     for copy in range(first, config.copies + 1):
-        seed = sample_seed(config.seed, frame_id, copy)
-        sample_id = f"{frame_id}_copy{copy}"
-        if copy == 0:
-            yield Row(sample_id, frame_id, 0, seed, False, 0, IDENTITY)
-            continue
-        params, tries = _draw_valid(frame, sector, points, seed, config.transforms)
-        yield Row(sample_id, frame_id, copy, seed, params is None, tries, params or IDENTITY)
+        seed = sample_seed(config.seed, clip_id, copy)
+        params, tries = (IDENTITY, 0) if copy == 0 else _draw_valid(clip, seed, config.transforms)
+        for frame_id in (placed.frame_id for placed in clip):
+            name, move = f"{frame_id}_copy{copy}", params or IDENTITY
+            yield Row(name, frame_id, copy, seed, params is None, tries, move)
 
 
 def _draw_valid(
-    frame: Frame,
-    sector: Sector,
-    points: npt.NDArray[np.float64],
-    seed: int,
-    config: TransformConfig,
+    clip: Sequence[_Placed], seed: int, config: TransformConfig
 ) -> tuple[TransformParams | None, int]:
+    """The first draw that every frame of the clip accepts."""
     # A stream of its own: the sampler's noise comes from PCG64(seed).
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    grid = frame_grid(frame)
     for tries in range(1, config.max_tries + 1):
         params = draw(rng, config)
-        if assess(params, sector, grid, points, config).accepted(config):
+        if all(
+            assess(params, one.sector, one.grid, one.points, config).accepted(config)
+            for one in clip
+        ):
             return params, tries
     return None, config.max_tries
 
@@ -207,7 +219,7 @@ def _settings(config: ExpandConfig, grid: tuple[int, str]) -> dict[str, Any]:
     chosen = config.model_dump(
         mode="json",
         include={"copies", "seed", "originals", "dataset", "transforms"},
-        exclude={"dataset": {"format"}},
+        exclude={"dataset": config.dataset.unrecorded},
     )
     return {**chosen, "image_size": grid[0], "resize": grid[1]}
 

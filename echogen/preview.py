@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echogen.config import EngineConfig
-from echogen.datasets import Dataset, open_dataset, select
+from echogen.datasets import Dataset, open_chosen, select
 from echogen.errors import EXIT_DONE, UsageError
 from echogen.gallery.choice import (
     Choice,
@@ -195,7 +195,7 @@ def _find(path: Path, options: Options, reporter: Reporter) -> _Found:
     if options.plan is not None:
         return _of_plan(path, options.plan, options.choice)
     chosen = options.choice.dataset
-    dataset = open_dataset(path, format=chosen.format, labels=chosen.labels)
+    dataset = open_chosen(path, chosen)
     return _of_dataset(dataset, options.choice)
 
 

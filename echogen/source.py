@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from echogen.config import ExpandConfig
-from echogen.datasets import Dataset, open_dataset, select
+from echogen.datasets import Dataset, open_chosen, select
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import DatasetError
 from echogen.geometry.render import render, render_original
@@ -78,7 +78,7 @@ def list_source(config: ExpandConfig, reporter: Reporter) -> tuple[Dataset, list
         DatasetError, UsageError: there is nothing to read.
     """
     chosen = config.dataset
-    dataset = open_dataset(config.input, format=chosen.format, labels=chosen.labels)
+    dataset = open_chosen(config.input, chosen)
     reporter.tell(dataset.describe())
     return dataset, list(select(dataset.keys(), chosen))
 

@@ -278,7 +278,7 @@ def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "Mod
         f"{source.root_name} ({source.format} layout), "
         f"{held_out_count(run.options.held_out, cases)} of the cases held out"
     )
-    selection = run.dataset.model_dump(mode="json", exclude={"format", "labels"})
+    selection = run.dataset.model_dump(mode="json", exclude={"format", "labels", "frames"})
     return ModelFacts(
         name=terms.name or run.output.resolve().name,
         training_data=f"{terms.data}; {counts}" if terms.data else counts,

@@ -41,6 +41,9 @@ class FrameKey:
         paths: every file the frame is read from, in a fixed order.
         detail: what else the frame is made of, in its reader's own words, such as its number in a
             video; empty where the files say it all.
+        sequence: of frames that are moved and painted alike, such as `patient0001_4CH`; empty where
+            the frame stands alone.
+        index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
     """
 
     frame_id: str
@@ -50,11 +53,18 @@ class FrameKey:
     split: str
     paths: tuple[Path, ...]
     detail: str = ""
+    sequence: str = ""
+    index: int | None = None
 
     @property
     def recording_id(self) -> str:
         """Frames with the same recording id share one sector (one case, one view)."""
         return f"{self.case_id}/{self.view}" if self.view else self.frame_id
+
+    @property
+    def clip_id(self) -> str:
+        """Frames with the same clip id share moves and noise: a sequence, or one frame alone."""
+        return self.sequence or self.frame_id
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
 from echogen.config import DatasetConfig
-from echogen.datasets import open_dataset, select
+from echogen.datasets import open_chosen, select
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
@@ -134,7 +134,7 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
     chosen = options.dataset
     findings: tuple[Finding, ...]
     try:
-        dataset = open_dataset(path, format=chosen.format, labels=chosen.labels)
+        dataset = open_chosen(path, chosen)
         reporter.tell(dataset.describe())
         keys = list(select(dataset.keys(), chosen))
         found = check_dataset(dataset, keys, chosen, options.workers, reporter)

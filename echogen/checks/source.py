@@ -9,7 +9,7 @@ import numpy as np
 
 from echogen.checks.finding import Finding, Severity
 from echogen.config import ExpandConfig
-from echogen.datasets import open_dataset, select
+from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
 from echogen.manifest import columns as planned_columns
 from echogen.plan import Plan
@@ -62,20 +62,21 @@ def _source(store: StoreReader, path: Path, format: str, reporter: Reporter) -> 
             f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
         )
     config = ExpandConfig(**{**recorded, "input": path, "output": Path("unused.zarr")})
-    dataset = open_dataset(path, format=format, labels=config.dataset.labels)
-    keys = list(select(dataset.keys(), config.dataset))
-    chosen: Source | None = None
+    chosen = config.dataset.model_copy(update={"format": format})
+    dataset = open_chosen(path, chosen)
+    keys = list(select(dataset.keys(), chosen))
+    planned: Source | None = None
     for grid in _grids(store):
         plan = build_plan(
             dataset, keys, config, grid, lambda done, n: reporter.progress("planning", done, n)
         )
         source = Source(dataset, {key.frame_id: key for key in keys}, plan, config)
-        if chosen is None or plan.digest == store.attrs.get("plan_digest"):
-            chosen = source
+        if planned is None or plan.digest == store.attrs.get("plan_digest"):
+            planned = source
         if plan.digest == store.attrs.get("plan_digest"):
             break
-    assert chosen is not None
-    return chosen
+    assert planned is not None
+    return planned
 
 
 def _grids(store: StoreReader) -> list[tuple[int, Literal["stretch", "letterbox"]]]:

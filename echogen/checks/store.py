@@ -111,7 +111,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     names = store.columns["sample_id"].tolist()
     gathered.findings += _same_pixels(store)
     gathered.findings += _near_copies(
-        names, sorted(chosen - set(gathered.damaged)), gathered.prints
+        store, sorted(chosen - set(gathered.damaged)), gathered.prints
     )
     texture, far = _texture(gathered.made, gathered.real)
     gathered.findings += [
@@ -134,25 +134,30 @@ def _chosen(store: StoreReader, most: int, generated: bool) -> frozenset[int]:
 
 
 def _same_pixels(store: StoreReader) -> list[Finding]:
-    """Samples with the same SHA-256: image and mask are one."""
+    """Samples with the same SHA-256: image and mask are one, as in a sequence that stands still."""
     try:
         digests = store.columns["sha256"]
     except StoreError:
         return []
-    names, seen, found = store.columns["sample_id"], dict[str, str](), []
+    names, seen, found = store.columns["sample_id"], dict[str, int](), []
+    copies, seeds = store.columns["copy"], store.columns["seed"]
     for row, digest in enumerate(digests.tolist()):
-        if digest and digest in seen:
-            severity = Severity.NOTE if store.columns["copy"][row] == 0 else Severity.WARNING
-            message = f"the very pixels and labels of {seen[digest]}."
+        first = seen.setdefault(digest, row)
+        if digest and first != row:
+            expected = copies[row] == 0 or seeds[row] == seeds[first]
+            severity = Severity.NOTE if expected else Severity.WARNING
+            message = f"the very pixels and labels of {names[first]}."
             found.append(Finding(severity, "same-pixels", str(names[row]), message))
-        seen.setdefault(digest, str(names[row]))
     return found
 
 
 def _near_copies(
-    names: Sequence[str], rows: Sequence[int], prints: Sequence[Fingerprint]
+    store: StoreReader, rows: Sequence[int], prints: Sequence[Fingerprint]
 ) -> list[Finding]:
-    twins = sorted(find_twins(prints), key=lambda pair: -pair.correlation)
+    """Pairs painted alike from different noise; frames of one sequence share it on purpose."""
+    names, seeds = store.columns["sample_id"], store.columns["seed"]
+    pairs = (one for one in find_twins(prints) if seeds[rows[one.first]] != seeds[rows[one.second]])
+    twins = sorted(pairs, key=lambda pair: -pair.correlation)
     found = [
         Finding(
             Severity.WARNING,

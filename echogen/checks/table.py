@@ -1,5 +1,6 @@
 """The columns of a store against its own settings: what can be judged without a pixel."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def check_table(store: StoreReader) -> list[Finding]:
     found += _outcomes(store, columns)
     if store.kind == "expanded":
         found += _moves(store, columns)
+        found += _moved_alike(columns)
     return found
 
 
@@ -72,17 +74,38 @@ def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     for case in sorted(set(columns["case_id"].tolist()) - cases):
         yield _error("rows", str(case), "the case is not in the table of cases.")
     root = store.attrs.get("seed")
-    if isinstance(root, int) and _seeded_by_frame(store):
+    if isinstance(root, int):
+        clips = _clips(store, columns)
         for row, seed in enumerate(columns["seed"].tolist()):
-            wanted = sample_seed(root, str(columns["frame_id"][row]), int(columns["copy"][row]))
+            wanted = sample_seed(root, clips[row], int(columns["copy"][row]))
             if seed != wanted:
                 yield _error("seed", ids[row], f"its seed is {seed}, the plan's is {wanted}.")
 
 
-def _seeded_by_frame(store: StoreReader) -> bool:
-    """Frames that move together share the seed of their recording."""
+def _clips(store: StoreReader, columns: Columns) -> list[str]:
+    """What seeds are made of: each row's frame, or the sequence that it moves with."""
+    frames = [str(name) for name in columns["frame_id"]]
     config = store.attrs.get("config", {})
-    return bool(config.get("dataset", {}).get("frames", "key") == "key")
+    if store.kind != "expanded" or config.get("dataset", {}).get("frames", "key") == "key":
+        return frames
+    recordings = zip(columns["case_id"], columns["view"], strict=True)
+    sequences = [f"{case}_{view}" for case, view in recordings]
+    return [
+        sequence if re.fullmatch(re.escape(sequence) + r"_f\d{3,}", frame) else frame
+        for frame, sequence in zip(frames, sequences, strict=True)
+    ]
+
+
+def _moved_alike(columns: Columns) -> Iterator[Finding]:
+    """Frames of a sequence: all rows of one seed have one move and one outcome of the plan."""
+    names = (*MOVES, "shift_x", "shift_y", "tries")
+    first: dict[int, int] = {}
+    for row, seed in enumerate(columns["seed"].tolist()):
+        leader = first.setdefault(seed, row)
+        if any(columns[name][row] != columns[name][leader] for name in names):
+            there = columns["sample_id"][leader]
+            message = f"its move is not that of {there}, with which it shares its seed."
+            yield _error("moves", str(columns["sample_id"][row]), message)
 
 
 def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Precision,
     Quiet,
@@ -42,6 +43,7 @@ def expand(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     limit: Annotated[int | None, Flag(help="Only the first frames.", rich_help_panel=INPUT)] = None,
     on_error: Annotated[
         str | None,
@@ -177,7 +179,7 @@ def expand(
 
 _TOP = ("input", "output", "copies", "seed", "originals", "on_error", "checkpoint")
 _TABLES = {
-    "dataset": ("format", "views", "phases", "split", "cases", "limit"),
+    "dataset": ("format", "views", "phases", "split", "cases", "frames", "limit"),
     "transforms": ("labels_on_paint",),
     "engine": ("device", "precision", "batch_size", "compile", "workers"),
 }

@@ -1,8 +1,11 @@
 """Flags that several commands have: one declaration, one help text."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from echogen.config import DatasetConfig
 
 INPUT, PAINT, RUN = "Input", "Painting", "Run"
 
@@ -18,6 +21,14 @@ Split = Annotated[
 Cases = Annotated[
     str | None,
     Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
+]
+Frames = Annotated[
+    str | None,
+    Flag(
+        metavar="key|all",
+        help="ED and ES (default), or every frame of CAMUS' half sequences, moved alike.",
+        rich_help_panel=INPUT,
+    ),
 ]
 Precision = Annotated[
     str | None,
@@ -35,3 +46,32 @@ Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel
 def listed(text: str | None) -> list[str]:
     """The parts of a flag that takes several, separated by commas."""
     return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def chosen_frames(
+    format: str,
+    views: str | None,
+    phases: str | None,
+    split: str | None,
+    cases: str | None,
+    frames: str | None,
+) -> "DatasetConfig":
+    """What the flags of a selection ask for.
+
+    Raises:
+        UsageError: no such format.
+    """
+    from pathlib import Path
+
+    from echogen.config import load_config
+
+    chosen = {
+        "format": format,
+        "views": listed(views),
+        "phases": listed(phases),
+        "split": split or "",
+        "cases": listed(cases),
+        "frames": frames or "key",
+    }
+    settings = {"input": Path(), "output": "none.zarr", "dataset": chosen}
+    return load_config(None, {}, settings).dataset

@@ -12,10 +12,12 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Quiet,
     Split,
     Views,
+    chosen_frames,
     listed,
 )
 
@@ -84,6 +86,7 @@ def preview(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes for --worst; 0 takes all cores.", rich_help_panel=RUN)
     ] = 0,
@@ -96,7 +99,7 @@ def preview(
     Example: echogen preview camus_aug.zarr --out sheet.png --worst
     """
     from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.config import EngineConfig, load_config
+    from echogen.config import EngineConfig
     from echogen.errors import UsageError
     from echogen.gallery.choice import Choice, known_by
     from echogen.preview import Options
@@ -108,15 +111,8 @@ def preview(
     for flag, picture, suffix in (("--out", out, ".png"), ("--gif", gif, ".gif")):
         if picture is not None:
             check_picture_path(flag, picture, suffix)
-    chosen = {
-        "format": format,
-        "views": listed(views),
-        "phases": listed(phases),
-        "split": split or "",
-        "cases": listed(cases),
-    }
-    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
-    choice = Choice(n, seed, worst, known_by(by), tuple(listed(samples)), config.dataset, workers)
+    dataset = chosen_frames(format, views, phases, split, cases, frames)
+    choice = Choice(n, seed, worst, known_by(by), tuple(listed(samples)), dataset, workers)
     engine = EngineConfig(device=device)
     options = Options(choice, plan, columns, height, gif, checkpoint or "", engine)
     reporter = ConsoleReporter(quiet)

@@ -1,7 +1,7 @@
 """`echogen stats`: what a dataset or a store is like."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +12,12 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Quiet,
     Split,
     Views,
-    listed,
+    chosen_frames,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def stats(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     most: Annotated[
         int,
         Flag(
@@ -74,7 +76,6 @@ def stats(
     Example: echogen stats camus_aug.zarr --against other_hospital/ --html report.html
     """
     from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.config import load_config
     from echogen.stats import Options, write_csv
     from echogen.stats import stats as measure
 
@@ -82,23 +83,16 @@ def stats(
         check_report_path(html)
     if csv is not None:
         check_table_path(csv)
-    chosen: dict[str, Any] = {
-        "format": format,
-        "views": listed(views),
-        "phases": listed(phases),
-        "split": split or "",
-        "cases": listed(cases),
-    }
-    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
+    dataset = chosen_frames(format, views, phases, split, cases, frames)
     reporter = ConsoleReporter(quiet)
     try:
-        report, measured = measure(path, against, Options(config.dataset, workers, most), reporter)
+        report, measured = measure(path, against, Options(dataset, workers, most), reporter)
         if csv is not None:
             write_csv(measured, csv)
         if html is not None:
             from echogen.html import write_report
 
-            write_report(report, measured, html, config.dataset, seed)
+            write_report(report, measured, html, dataset, seed)
             reporter.tell(f"report: {html}")
     finally:
         reporter.close()

@@ -1,7 +1,7 @@
 """`echogen validate`: can a dataset or a store be trusted?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +12,12 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Frames,
     Phases,
     Quiet,
     Split,
     Views,
-    listed,
+    chosen_frames,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def validate(
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
+    frames: Frames = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
     ] = 0,
@@ -74,23 +76,15 @@ def validate(
     Example: echogen validate camus_aug.zarr --source camus/
     """
     from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.config import load_config
     from echogen.validate import Options
     from echogen.validate import validate as check
 
-    chosen: dict[str, Any] = {
-        "format": format,
-        "views": listed(views),
-        "phases": listed(phases),
-        "split": split or "",
-        "cases": listed(cases),
-    }
-    config = load_config(None, {}, {"input": path, "output": "none.zarr", "dataset": chosen})
+    dataset = chosen_frames(format, views, phases, split, cases, frames)
     reporter = ConsoleReporter(quiet)
     try:
         report = check(
             path,
-            Options(strict, source, repair, thorough, workers, config.dataset),
+            Options(strict, source, repair, thorough, workers, dataset),
             reporter,
         )
     finally:

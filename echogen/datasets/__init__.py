@@ -5,7 +5,7 @@ one line of reason. Nothing here imports SimpleITK until a frame is read.
 """
 
 from echogen.datasets.base import Dataset, Listing, fingerprint_files, select
-from echogen.datasets.detect import open_dataset
+from echogen.datasets.detect import open_chosen, open_dataset
 from echogen.datasets.pixels import image_digest
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Listing",
     "fingerprint_files",
     "image_digest",
+    "open_chosen",
     "open_dataset",
     "select",
 ]

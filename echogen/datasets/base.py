@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -111,8 +112,12 @@ class Listing:
         return self.remarks
 
     def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of the frame's files, and of the key's detail where it has one."""
-        files = fingerprint_files(self.root, key.paths)
+        """SHA-256 of the frame's files, and of the key's detail; of a sequence, read once."""
+        files = (
+            fingerprint_files(self.root, key.paths)
+            if key.index is None
+            else _fingerprint_sequence(self.root, key.paths, tuple(map(stamp, key.paths)))
+        )
         if not key.detail:
             return files
         return hashlib.sha256(f"{files}\n{key.detail}".encode()).hexdigest()
@@ -149,6 +154,22 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does, to keep what was read of it; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=4)
+def _fingerprint_sequence(
+    root: Path, paths: tuple[Path, ...], stamps: tuple[tuple[int, ...], ...]
+) -> str:
+    return fingerprint_files(root, paths)
 
 
 def relative(root: Path, path: Path) -> str:

@@ -1,20 +1,22 @@
 """CAMUS' layouts: NIfTI in `database_nifti/`, MetaImage in `training/`, one folder a case.
 
-Leclerc et al., IEEE TMI 38(9), 2019. Files are `CASE_VIEW_PHASE[_gt]`; sequences are left alone.
-The root may be the folder above the layouts, a layout, or one case. Splits come only from the
-lists in `database_split/`. A dataset in these layouts is CAMUS only if it says so.
+Leclerc et al., IEEE TMI 38(9), 2019. Files are `CASE_VIEW_PHASE[_gt]`; half sequences are read if
+asked for, other sequences never. The root may be the folder above the layouts, a layout, or one
+case. Splits come only from the lists in `database_split/`. A dataset in these layouts is CAMUS only
+if it says so.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Listing, counted, relative, resolve_labels
 from echogen.datasets.info import case_info
 from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
 from echogen.datasets.pixels import read_frame, read_image
+from echogen.datasets.sequences import SEQUENCE_NAME, Recording, Sequences, list_frames
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
 
@@ -35,46 +37,65 @@ SUFFIXES = tuple(
 
 @dataclass(frozen=True)
 class _Folder:
-    """What one folder holds: {(case, view, phase): [image, label]}, {view: cfg}, a citation."""
+    """What one folder holds: {(case, view, phase): [image, label]}, the same of half sequences,
+    {view: cfg}, a citation.
+    """
 
     path: Path
     pairs: dict[tuple[str, str, str], list[Path | None]] = field(default_factory=dict)
+    sequences: dict[Recording, list[Path | None]] = field(default_factory=dict)
     info: dict[str, Path] = field(default_factory=dict)
     citation: Path | None = None
 
 
 def is_camus_layout(root: Path) -> bool:
     """Whether frames named as CAMUS names them lie where `list_camus` looks."""
-    return any(folder.pairs for folder in _folders(root))
+    return any(folder.pairs or folder.sequences for folder in _folders(root))
 
 
 def list_camus(
-    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+    root: Path,
+    labels: Mapping[int, str] | None = None,
+    *,
+    need_labels: bool = True,
+    sequences: bool = False,
 ) -> Listing:
     """Every frame under `root`, and what cfg files and split lists say of its case.
 
-    Without `need_labels` an image is a frame by itself, and labels are left alone.
+    Without `need_labels` an image is a frame by itself, and labels are left alone. With `sequences`
+    the frames of a half sequence take the place of its recording's ED and ES.
 
     Raises:
         DatasetError: no frame is found, or a case stands in two split lists.
         UsageError: `labels` declares an impossible class id.
     """
     declared = resolve_labels(labels)
-    folders = [folder for folder in _folders(root) if folder.pairs or folder.citation]
-    if not any(folder.pairs for folder in folders):
+    found = list(_folders(root))
+    folders = found if sequences else [replace(folder, sequences={}) for folder in found]
+    folders = [folder for folder in folders if folder.pairs or folder.sequences or folder.citation]
+    if not any(folder.pairs or folder.sequences for folder in folders):
+        others = any(folder.sequences for folder in found)
         raise DatasetError(
             f"{root}: expected files named CASE_VIEW_PHASE (such as patient0001_4CH_ED.nii.gz) in "
-            f"case folders here or in {'/, '.join(LAYOUTS)}/, found none."
+            f"case folders here or in {'/, '.join(LAYOUTS)}/, found "
+            + ("half sequences alone; --frames all reads them." if others else "none.")
         )
     splits, remarks = _read_splits(root)
     if need_labels:
         folders, unlabelled = _without_unlabelled(root, folders)
         remarks += unlabelled
-    frames: dict[str, FrameKey] = {}
-    unusable: dict[str, tuple[FrameKey, str]] = {}
+    cases, about_cases = _cases(root, folders)
+    listed = _list_sequences(root, folders, cases, splits, need_labels)
+    if sequences:
+        remarks += listed.remarks(name[:2] for folder in folders for name in folder.pairs)
+    frames = {key.frame_id: key for key in listed.frames}
+    unusable = {key.frame_id: (key, reason) for key, reason in listed.unusable}
+    replaced = listed.recordings
     repeated = 0
     for folder in folders:
         for (case, view, phase), (image, label) in folder.pairs.items():
+            if (case, view) in replaced:
+                continue
             used = label if need_labels or image is None else None
             paths = with_data_files(image, used)
             key = FrameKey(f"{case}_{view}_{phase}", case, view, phase, splits.get(case, ""), paths)
@@ -90,7 +111,6 @@ def list_camus(
         remarks.append(f"{counted(repeated, 'frame')} there twice; the first of each is read.")
     bad = [pair for name, pair in sorted(unusable.items()) if name not in frames]
     keys = tuple(frames[name] for name in sorted(frames))
-    cases, about_cases = _cases(root, folders)
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
     formats = _formats(keys)
     is_camus = any(_is_camus(folder.citation) for folder in folders)
@@ -116,6 +136,29 @@ def list_camus(
     )
 
 
+def _list_sequences(
+    root: Path,
+    folders: list[_Folder],
+    cases: tuple[Case, ...],
+    splits: Mapping[str, str],
+    need_labels: bool,
+) -> Sequences:
+    """The half sequences of all folders, the first of each recording; none without its partner."""
+    whole: dict[Recording, tuple[Path, Path | None]] = {}
+    broken: dict[Recording, tuple[FrameKey, str]] = {}
+    for folder in folders:
+        for (case, view), (image, label) in folder.sequences.items():
+            if image is not None and (label is not None or not need_labels):
+                whole.setdefault((case, view), (image, label if need_labels else None))
+                continue
+            sequence, paths = f"{case}_{view}", with_data_files(image, label)
+            key = FrameKey(sequence, case, view, "", splits.get(case, ""), paths, sequence)
+            broken.setdefault((case, view), (key, _missing(root, paths[0], image is None)))
+    listed = list_frames(root, whole, {case.case_id: case.info for case in cases}, splits)
+    listed.unusable += [broken[name] for name in sorted(broken.keys() - whole.keys())]
+    return listed
+
+
 def _folders(root: Path) -> Iterator[_Folder]:
     """The root, then each layout's and the root's own case folders, in order of name."""
     yield _scan(root)
@@ -130,23 +173,29 @@ def _folders(root: Path) -> Iterator[_Folder]:
 
 def _scan(path: Path) -> _Folder:
     pairs: dict[tuple[str, str, str], list[Path | None]] = {}
+    sequences: dict[Recording, list[Path | None]] = {}
     info: dict[str, Path] = {}
     names = sorted(entry.name for entry in path.iterdir())
     for suffix in SUFFIXES:
         for name in names:
             if suffix_of(name) != suffix or name.startswith("."):
                 continue
-            named = FRAME_NAME.fullmatch(name[: -len(suffix)])
-            if named is None:
+            stem = name[: -len(suffix)]
+            if (named := FRAME_NAME.fullmatch(stem)) is not None:
+                key = (named["case"], named["view"], named["phase"])
+                pair = pairs.setdefault(key, [None, None])
+            elif (named := SEQUENCE_NAME.fullmatch(stem)) is not None:
+                pair = sequences.setdefault((named["case"], named["view"]), [None, None])
+            else:
                 continue
-            pair = pairs.setdefault((named["case"], named["view"], named["phase"]), [None, None])
             role = 1 if named["label"] else 0
             pair[role] = pair[role] or path / name
     for name in names:
         described = INFO_FILE.fullmatch(name)
         if described is not None:
             info[described["view"].upper()] = path / name
-    return _Folder(path, pairs, info, path / CITATION if CITATION in names else None)
+    citation = path / CITATION if CITATION in names else None
+    return _Folder(path, pairs, sequences, info, citation)
 
 
 def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folder], list[str]]:
@@ -182,7 +231,7 @@ def _cases(root: Path, folders: list[_Folder]) -> tuple[tuple[Case, ...], list[s
     found: dict[str, dict[str, float | str]] = {}
     remarks: list[str] = []
     for folder in folders:
-        cases = {case for case, _, _ in folder.pairs}
+        cases = {name[0] for name in (*folder.pairs, *folder.sequences)}
         for case in cases:
             found.setdefault(case, {})
         if len(cases) == 1 and folder.info:

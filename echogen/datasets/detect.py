@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from echogen.config import DatasetConfig
 from echogen.datasets.base import Dataset, Listing
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
@@ -48,6 +50,7 @@ def open_dataset(
     labels: Mapping[int, str] | None = None,
     *,
     need_labels: bool = True,
+    frames: Literal["key", "all"] = "key",
 ) -> Dataset:
     """The dataset at `path`, listed; no pixel is read.
 
@@ -57,11 +60,13 @@ def open_dataset(
             `images`, any folder of images.
         labels: the class ids that may occur, {id: name}; None takes the reader's own.
         need_labels: False takes every image, and reads no labels: a frame's is all background.
+        frames: "all" takes every frame of half sequences in place of the recording's ED and ES.
 
     Raises:
         DatasetError: there is no such folder, no layout fits, or no image has a label; says what
             was looked for, what is there, and the nearest path that would do.
-        UsageError: an unknown format, or an impossible class id.
+        UsageError: an unknown format, an impossible class id, or all frames of a layout that has
+            no sequences.
     """
     readers = READERS if need_labels else {**READERS, **UNLABELLED}
     if format != "auto" and format not in readers:
@@ -79,7 +84,8 @@ def open_dataset(
         chosen = format if format != "auto" else "".join(fitting)
         if chosen not in fitting:
             raise DatasetError(_nothing_found(root, format, fitting, need_labels))
-        listing = readers[chosen][1](root, labels, need_labels=need_labels)
+        reader = readers[chosen][1] if frames == "key" else _with_sequences(chosen)
+        listing = reader(root, labels, need_labels=need_labels)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root}: cannot be read ({error.strerror})."
@@ -90,6 +96,23 @@ def open_dataset(
         lacking = "no image has a label" if need_labels else "no image"
         raise DatasetError(f"{root}: {lacking}; {reasons[0]}")
     return listing
+
+
+def _with_sequences(chosen: str) -> Reader:
+    if chosen != "camus":
+        raise UsageError(
+            f"--frames all: the layout {chosen} has no sequences, only camus has; leave it out."
+        )
+    return partial(list_camus, sequences=True)
+
+
+def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
+    """The labelled dataset at `path`, in the layout and with the frames that settings ask for.
+
+    Raises:
+        DatasetError, UsageError: as `open_dataset`.
+    """
+    return open_dataset(path, chosen.format, chosen.labels, frames=chosen.frames)
 
 
 def _fitting(root: Path) -> list[str]:

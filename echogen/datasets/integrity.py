@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,8 @@ META_BYTES: Mapping[str, int] = {
     "MET_DOUBLE": 8,
 }
 NIFTI_FLOATS: Mapping[int, str] = {16: "f4", 64: "f8"}
+NIFTI_HEADER = 540  # bytes of NIfTI-2's, 348 of NIfTI-1's
+GZIP_MAGIC = b"\x1f\x8b"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -93,19 +96,52 @@ def check_file(path: Path, name: str) -> None:
         _check_png(path.read_bytes(), name)
 
 
-def _check_nifti(content: bytes, name: str) -> None:
-    if content[:2] == b"\x1f\x8b":
+def sizes_of(path: Path, name: str) -> tuple[int, ...]:
+    """Sizes along x, y and what follows, from the header of a NIfTI or MetaImage file alone.
+
+    Args:
+        path, name: as in `check_file`.
+
+    Raises:
+        DatasetError: it cannot be read, or has no such header.
+    """
+    try:
+        if READERS[suffix_of(path.name)] == "NiftiImageIO":
+            return _nifti_header(_first_bytes(path, name), name).sizes
+        return _meta_sizes(path, name)
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
+
+
+def _first_bytes(path: Path, name: str) -> bytes:
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if not packed:
+            return file.read(NIFTI_HEADER)
         try:
-            content = gzip.decompress(content)
+            with gzip.open(file) as content:
+                return content.read(NIFTI_HEADER)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DatasetError(f"{name}: truncated or damaged gzip file.") from error
+
+
+class _NiftiHeader(NamedTuple):
+    sizes: tuple[int, ...]
+    order: str
+    kind: int
+    bits: int
+    offset: int
+
+
+def _nifti_header(content: bytes, name: str) -> _NiftiHeader:
     for order in "<>":
         if len(content) >= 348 and struct.unpack_from(order + "i", content)[0] == 348:
             dims: tuple[int, ...] = struct.unpack_from(order + "8h", content, 40)
             kind, bits = struct.unpack_from(order + "2h", content, 70)
             start = struct.unpack_from(order + "f", content, 108)[0]
             break
-        if len(content) >= 540 and struct.unpack_from(order + "i", content)[0] == 540:
+        if len(content) >= NIFTI_HEADER and struct.unpack_from(order + "i", content)[0] == 540:
             dims = struct.unpack_from(order + "8q", content, 16)
             kind, bits = struct.unpack_from(order + "2h", content, 12)
             start = struct.unpack_from(order + "q", content, 168)[0]
@@ -115,7 +151,17 @@ def _check_nifti(content: bytes, name: str) -> None:
     sizes = dims[1 : 1 + max(dims[0], 0)]
     if not (1 <= dims[0] <= 7 and min(sizes) >= 1 and math.isfinite(start) and start >= 0):
         raise DatasetError(f"{name}: damaged NIfTI header (dimensions {dims[0]}, {sizes}).")
-    count, offset = math.prod(sizes), int(start)
+    return _NiftiHeader(sizes, order, kind, bits, int(start))
+
+
+def _check_nifti(content: bytes, name: str) -> None:
+    if content[:2] == GZIP_MAGIC:
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DatasetError(f"{name}: truncated or damaged gzip file.") from error
+    sizes, order, kind, bits, offset = _nifti_header(content, name)
+    count = math.prod(sizes)
     expected = offset + count * bits // 8
     if len(content) < expected:
         raise DatasetError(
@@ -132,6 +178,13 @@ def _meta_fields(header: Path) -> dict[str, str]:
     lines = header.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line)
     return {field.strip(): value.strip() for field, _, value in pairs}
+
+
+def _meta_sizes(header: Path, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in _meta_fields(header)["DimSize"].split())
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
 
 
 def _check_meta(header: Path, name: str) -> None:

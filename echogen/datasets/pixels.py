@@ -1,20 +1,22 @@
 """One image and its label from NIfTI, MetaImage, PNG or JPEG files, checked, as (H, W) uint8.
 
 SimpleITK reads every format. It gives arrays as (slices, rows, columns) and spacing as (x, y, z):
-both are turned here, once.
+both are turned here, once. A frame of a sequence is a slice of a file, which is read once for all.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from echogen.datasets.base import relative
-from echogen.datasets.integrity import FORMATS, READERS, check_file, suffix_of
+from echogen.datasets.base import relative, stamp
+from echogen.datasets.integrity import FORMATS, READERS, check_file, suffix_of, with_data_files
 from echogen.errors import DatasetError
 from echogen.types import Frame, FrameKey, UInt8HW
 
@@ -29,8 +31,9 @@ Array = npt.NDArray[Any]
 def read_frame(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
     """A checked frame; of `key.paths`, the image's header file comes first, then the label's.
 
-    Whole-numbered intensities from 0 to 255 of any type become uint8 unchanged; anything else is
-    refused, since the right window cannot be guessed. The spacing is the image's.
+    With `key.index` both files hold sequences, and the frame is that slice of each. Whole-numbered
+    intensities from 0 to 255 of any type become uint8 unchanged; anything else is refused,
+    since the right window cannot be guessed. The spacing is the image's.
 
     Raises:
         DatasetError: missing, truncated or unreadable files, several slices, colours, NaN,
@@ -38,9 +41,9 @@ def read_frame(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
             `labels`, or a label that is all background.
     """
     image_path, label_path = (path for path in key.paths if suffix_of(path.name))
-    image_name, label_name = relative(root, image_path), relative(root, label_path)
-    grey, spacing = _read_grey(image_path, image_name)
-    label, _ = _read_plane(label_path, label_name)
+    label_name = _shown(root, label_path, key.index)
+    grey, spacing = _read_grey(root, image_path, key.index)
+    label, _ = _read_plane(root, label_path, key.index)
     classes = _as_uint8(label, label_name, "class ids")
     if classes.shape != grey.shape:
         raise DatasetError(
@@ -71,12 +74,12 @@ def read_image(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
         DatasetError: as `read_frame` for images, or fewer than 8 grey levels, as a label map has.
     """
     path = key.paths[0]
-    name = relative(root, path)
-    grey, spacing = _read_grey(path, name)
+    grey, spacing = _read_grey(root, path, key.index)
     levels = int(np.count_nonzero(np.bincount(grey.ravel(), minlength=256)))
     if levels < FEWEST_LEVELS:
         raise DatasetError(
-            f"{name}: only {levels} grey levels; expected an ultrasound image, is it a label map?"
+            f"{_shown(root, path, key.index)}: only {levels} grey levels; expected an ultrasound "
+            "image, is it a label map?"
         )
     return Frame(key=key, image=grey, label=np.zeros_like(grey), spacing_mm=spacing)
 
@@ -88,17 +91,66 @@ def image_digest(image: UInt8HW) -> str:
     return digest.hexdigest()
 
 
-def _read_grey(path: Path, name: str) -> tuple[UInt8HW, tuple[float, float] | None]:
+def _shown(root: Path, path: Path, index: int | None) -> str:
+    """How messages call what was read: the file, and of a sequence its frame."""
+    name = relative(root, path)
+    return name if index is None else f"{name}, frame {index}"
+
+
+def _read_grey(
+    root: Path, path: Path, index: int | None
+) -> tuple[UInt8HW, tuple[float, float] | None]:
     """An image that is not empty, and its (row, col) mm where the file tells."""
-    image, spacing = _read_plane(path, name)
+    name = _shown(root, path, index)
+    image, spacing = _read_plane(root, path, index)
     grey = _as_uint8(image, name, "intensities")
     if grey.min() == grey.max():
         raise DatasetError(f"{name}: empty image, every pixel is {grey.flat[0]}.")
     return grey, spacing
 
 
-def _read_plane(path: Path, name: str) -> tuple[Array, tuple[float, float] | None]:
+def _read_plane(
+    root: Path, path: Path, index: int | None
+) -> tuple[Array, tuple[float, float] | None]:
     """One slice as (H, W) of the file's own type, and its (row, col) mm; pictures have none."""
+    name = relative(root, path)
+    if index is not None:
+        with _one_reader:
+            stamps = tuple(stamp(one) for one in with_data_files(path))
+            array, spacing = _read_sequence(path, name, stamps)
+        if index >= len(array):
+            raise DatasetError(
+                f"{name}: holds {len(array)} frames, frame {index} is not among them; it changed "
+                "after it was listed, start again."
+            )
+        return array[index].copy(), spacing
+    array, spacing = _read_array(path, name)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise DatasetError(
+            f"{name}: holds {math.prod(array.shape[:-2])} slices of {_by(array)} pixels; "
+            "expected one, store each frame in its own file."
+        )
+    return array, spacing
+
+
+_one_reader = Lock()  # threads that need the frames of one sequence wait for one of them to read it
+
+
+@lru_cache(maxsize=4)
+def _read_sequence(
+    path: Path, name: str, stamps: tuple[tuple[int, ...], ...]
+) -> tuple[Array, tuple[float, float] | None]:
+    """A whole file as (frames, H, W), and (row, col) mm. Images and labels of two are kept: threads
+    may still work on one while others begin the next.
+    """
+    array, spacing = _read_array(path, name)
+    return array.reshape(-1, *array.shape[-2:]), spacing
+
+
+def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | None]:
+    """All slices as (..., H, W) of the file's own type, and (row, col) mm; pictures have none."""
     import SimpleITK as sitk
 
     reader = READERS[suffix_of(path.name)]
@@ -117,13 +169,6 @@ def _read_plane(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
     array: Array = sitk.GetArrayFromImage(picture)
     if picture.GetNumberOfComponentsPerPixel() > 1:
         array = _one_channel(array, name)
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 2:
-        raise DatasetError(
-            f"{name}: holds {math.prod(array.shape[:-2])} slices of {_by(array)} pixels; "
-            "expected one, store each frame in its own file."
-        )
     if reader in ("PNGImageIO", "JPEGImageIO"):
         return array, None
     spacing = picture.GetSpacing()

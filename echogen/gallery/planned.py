@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from echogen.config import DatasetConfig, ExpandConfig
-from echogen.datasets import Dataset, open_dataset
+from echogen.config import ExpandConfig
+from echogen.datasets import Dataset, open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.gallery.choice import Choice
 from echogen.plan import Row, load_plan
@@ -36,8 +36,7 @@ def planned_source(path: Path, plan_file: Path, format: str = "auto") -> Source:
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise PlanError(f"{plan_file}: damaged or incomplete; make the plan again.") from error
-    chosen: DatasetConfig = config.dataset
-    dataset = open_dataset(path, format=chosen.format, labels=chosen.labels)
+    dataset = open_chosen(path, config.dataset)
     keys = by_id(dataset)
     absent = sorted({planned.frame_id for planned in plan.frames} - keys.keys())
     if absent:

@@ -16,7 +16,7 @@ from echogen.config import (
     LangevinConfig,
     RepaintConfig,
 )
-from echogen.datasets import open_dataset
+from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.gallery.choice import Choice
@@ -91,7 +91,7 @@ def _own_model(name: str) -> str:
 
 def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> Source:
     """A plan of one copy of one frame."""
-    dataset = open_dataset(path, format=choice.dataset.format, labels=choice.dataset.labels)
+    dataset = open_chosen(path, choice.dataset)
     keys = by_id(dataset)
     settings = {"copies": 1, "originals": False, "seed": choice.seed, "dataset": choice.dataset}
     config = ExpandConfig(input=path, output=Path("none.zarr"), **settings)  # type: ignore[arg-type]  # each has its type

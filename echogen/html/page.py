@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from echogen import __version__
 from echogen.config import DatasetConfig
-from echogen.datasets import open_dataset, select
+from echogen.datasets import open_chosen, select
 from echogen.errors import UsageError
 from echogen.gallery.choice import Choice, at_random, rows_of_store, worst_rows
 from echogen.gallery.entries import Entry, of_dataset, of_store
@@ -128,7 +128,7 @@ def _plots(report: StatsReport, measured: Measurements) -> dict[str, list[Plot]]
 def _galleries(path: Path, config: DatasetConfig, seed: int) -> list[Gallery]:
     choice = Choice(n=SHOWN, seed=seed, dataset=config)
     if not is_store(path):
-        dataset = open_dataset(path, format=config.format, labels=config.labels)
+        dataset = open_chosen(path, config)
         keys = at_random(select(dataset.keys(), config), SHOWN, seed)
         entries = [one for one in of_dataset(dataset, keys) if isinstance(one, Entry)]
         return [_gallery(f"Frames {choice.words}", entries)] if entries else []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig
-from echogen.datasets import Dataset, open_dataset, select
+from echogen.datasets import Dataset, open_chosen, select
 from echogen.errors import DatasetError
 from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import frame_grid
@@ -94,7 +94,7 @@ def collect_dataset(
     Raises:
         DatasetError, UsageError: it cannot be read, or nothing is selected.
     """
-    dataset = open_dataset(path, format=config.format, labels=config.labels)
+    dataset = open_chosen(path, config)
     keys = list(select(dataset.keys(), config))
     items = _some(recordings(keys), most)
     parts = classes_of(dataset.provenance.labels)
