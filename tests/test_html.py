@@ -112,7 +112,7 @@ def test_figures_of_the_report_stand_in_the_page(
     report, text = measured[0], page.read_text(encoding="utf-8")
     area = next(one for one in report.features if one.feature == "cavity_area")
     assert f"{area.groups['originals'].median:,.0f} (" in text
-    assert f"×{report.diversity[0].span:,.2f}" in text
+    assert f"{report.volumes[0].edv_ml:,.1f}" in text
     assert "CC0-1.0" in text
     assert "The worst by seam and texture" in text
     assert report.provenance.facts["plan"] in text
@@ -206,7 +206,7 @@ def test_a_browser_shows_it_without_network_or_overflow(
     assert found["images"] == found["decoded"] == found["described"] > 20
     assert found["scripts"] == 0
     assert all(found["sections"])
-    assert len(found["sections"]) == 8 - 1  # no case has both views: biplane, but single-plane
+    assert len(found["sections"]) == 8
     assert found["title"] == "out.zarr: what is in it"
     assert found["paper"] == ("rgb(17, 19, 23)" if dark else "rgb(255, 255, 255)")
     assert set(asked) - {"/favicon.ico"} == {f"/{name}", "/report.html"}
