@@ -17,9 +17,10 @@ from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.engine import Engine
+from echogen.errors import REPORT_FORMAT
 from echogen.generate import compressed_megabytes
 from echogen.phantom.jobs import phantom_jobs
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.report import Quiet, Reporter
 from echogen.source import list_source
 from echogen.types import Job, Result
 

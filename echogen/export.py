@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from echogen.errors import StoreError, UsageError, exit_code_of
+from echogen.errors import REPORT_FORMAT, StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
@@ -24,7 +24,7 @@ from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_cs
 from echogen.exports.target import Target
 from echogen.exports.writing import FilePlan, Item, Written, close_stores, write_item
 from echogen.interrupt import catch_signals
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.report import Quiet, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.types import Problem
 from echogen.workers import in_workers

@@ -28,7 +28,7 @@ from echogen.pipeline import Painted, Work, labelled_shard
 from echogen.plan import Plan
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
 from echogen.source import list_source, open_source, plan_source
-from echogen.store import Status, StoreReader, open_store, store_lock, working_store_path
+from echogen.store import Status, StoreReader, open_store, present_store_path, store_lock
 from echogen.store.reader import failed_samples
 from echogen.types import Job, Problem, Result, UInt8Grid, to_uint8
 
@@ -121,7 +121,7 @@ def _report(
     seconds: float,
     stop: Stop,
 ) -> RunReport:
-    path = config.output if config.output.exists() else working_store_path(config.output)
+    path = present_store_path(config.output)
     with open_store(path) as store:
         counts, complete = _count(store), store.complete
         failed = [Problem(*problem) for problem in failed_samples(store.columns)]

@@ -144,6 +144,8 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     kind = found.get("kind", EXPANDED.kind)
     if kind != wanted["kind"]:
         _refuse(path, f"its images are {kind}, this run's are {wanted['kind']}")
+    if part := found.get("exported"):
+        _refuse(path, f"it holds {part['rows']} of the {part['of']} samples of {part['from']}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
         there, here = (_with_frames(name, attrs.get(name)) for attrs in (found, wanted))
         difference = _first_difference(name, there, here)

@@ -10,7 +10,7 @@ import numpy as np
 
 from echogen.config import EngineConfig
 from echogen.datasets import Dataset, open_chosen, select
-from echogen.errors import EXIT_DONE, UsageError
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
 from echogen.gallery.choice import (
     Choice,
     along,
@@ -22,9 +22,9 @@ from echogen.gallery.choice import (
 from echogen.gallery.entries import Entry, of_dataset, of_plan, of_store
 from echogen.gallery.panels import headings, marks, panels
 from echogen.gallery.planned import planned_copies, planned_source
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.report import Quiet, Reporter
 from echogen.sheets.page import Line, Page, draw
-from echogen.store import StoreReader, open_store
+from echogen.store import StoreReader, open_store, present_store_path
 from echogen.types import FrameKey, Problem
 from echogen.validate import is_store
 
@@ -190,7 +190,7 @@ def _check(path: Path, options: Options) -> None:
 
 def _find(path: Path, options: Options, reporter: Reporter) -> _Found:
     if is_store(path):
-        with open_store(path) as store:
+        with open_store(present_store_path(path)) as store:
             return _of_store(store, options.choice, reporter)
     if options.plan is not None:
         return _of_plan(path, options.plan, options.choice)

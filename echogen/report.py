@@ -3,10 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
+from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, REPORT_FORMAT, exit_code_of
 from echogen.types import Problem
-
-REPORT_FORMAT = 1
 
 
 class Reporter(Protocol):

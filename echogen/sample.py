@@ -19,6 +19,7 @@ from echogen.checkpoints.resolve import resolve_checkpoint
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.errors import (
+    REPORT_FORMAT,
     UsageError,
     exit_code_of,
 )
@@ -37,16 +38,16 @@ from echogen.output import (
 )
 from echogen.pipeline import Outcome, Painted, Shard, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.report import Quiet, Reporter
 from echogen.sheets import image_sheet, save_png
 from echogen.sheets.files import check_picture_path
 from echogen.store import (
     Status,
     StoreReader,
     open_store,
+    present_store_path,
     sample_sha256,
     store_lock,
-    working_store_path,
 )
 from echogen.store.reader import failed_samples
 from echogen.types import Job, Problem, Result
@@ -137,7 +138,7 @@ def sample(
         reporter.tell(terms(info))
         run = _run(config, info, begun_precision(config, overwrite))
         painted = fill_store(run, overwrite, reporter, stop)
-        path = config.output if config.output.exists() else working_store_path(config.output)
+        path = present_store_path(config.output)
         with open_store(path) as store:
             if sheet is not None and store.complete:
                 write_sheet(store, sheet, columns)

@@ -13,8 +13,8 @@ import numpy as np
 from echogen.checks.scores import MEASURES, measure_rows, original_rows
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
-from echogen.errors import EXIT_DONE, UsageError
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
+from echogen.report import Quiet, Reporter
 from echogen.statistics.collect import Collected, collect_dataset, collect_store, rows_of
 from echogen.statistics.compare import coverage, distribution, diversity
 from echogen.statistics.features import FEATURES
@@ -28,7 +28,7 @@ from echogen.statistics.records import (
     Volume,
 )
 from echogen.statistics.volumes import agreement, volumes
-from echogen.store import Status, StoreReader, open_store
+from echogen.store import Status, StoreReader, open_store, present_store_path
 from echogen.validate import is_store
 
 QUIET = Quiet()
@@ -189,7 +189,7 @@ def _collect(
             path, options.dataset, options.workers, options.most, reporter
         )
         return found, _of_dataset(dataset), {}, {}
-    with open_store(path) as store:
+    with open_store(present_store_path(path)) as store:
         found = collect_store(store, options.workers, options.most, reporter)
         return found, _of_store(store), _texture(store), _outcomes(store)
 

@@ -18,6 +18,7 @@ from echogen.datasets import Dataset, open_dataset, select
 from echogen.datasets.base import counted
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import (
+    REPORT_FORMAT,
     CheckpointError,
     DatasetError,
     UsageError,
@@ -41,7 +42,6 @@ STATE = "state.safetensors"
 OURS = (STATE, "log.jsonl", f"{CHECKPOINT}/{INFO_FILE}", f"{FRAMES}/{RECORD_FILE}")
 """Any of them tells a run's folder, of which `pictures`, say, may be another's."""
 UNSTATED = "not stated; the terms of the training data apply"
-REPORT_FORMAT = 1
 QUIET = Quiet()
 
 

@@ -14,12 +14,20 @@ from echogen.datasets import open_chosen, select
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
+    REPORT_FORMAT,
     DatasetError,
     StoreError,
     UsageError,
 )
-from echogen.report import REPORT_FORMAT, Counts, Quiet, Reporter
-from echogen.store import Status, StoreReader, mark_pending, open_store, working_store_path
+from echogen.report import Counts, Quiet, Reporter
+from echogen.store import (
+    Status,
+    StoreReader,
+    mark_pending,
+    open_store,
+    present_store_path,
+    working_store_path,
+)
 
 QUIET = Quiet()
 Kind = Literal["dataset", "expanded", "generated"]
@@ -159,9 +167,7 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
 
 def _store(path: Path, options: Options, reporter: Reporter) -> ValidationReport:
     began = time.monotonic()
-    working = working_store_path(path)
-    if not path.exists() and working.exists():
-        path = working
+    path = present_store_path(path)
     try:
         store = open_store(path)
     except StoreError as error:

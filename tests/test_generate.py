@@ -18,6 +18,8 @@ from echogen.datasets import open_dataset
 from echogen.diffusion.repaint import RepaintSampler
 from echogen.engine import local
 from echogen.errors import DatasetError, EngineError, StoreError
+from echogen.export import ExportSettings, export
+from echogen.exports.selection import Selection
 from echogen.generate import dry_run, expand
 from echogen.geometry.render import frame_grid, warp_image, warp_label
 from echogen.geometry.transforms import TransformParams, matrix
@@ -195,6 +197,21 @@ def test_another_checkpoint_is_refused(
     (other / "echogen.json").write_text(json.dumps(info))
     with pytest.raises(StoreError, match=r"checkpoint\.name = 'tiny', this run has 'other'"):
         run(settings, checkpoint=str(other))
+
+
+def test_an_exported_part_of_a_store_is_not_continued(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    run(settings)
+    part = tmp_path / "part.zarr"
+    chosen = Selection(cases=("patient0002",))
+    export(
+        ExportSettings(
+            store=Path(str(settings["output"])), to="zarr", output=part, selection=chosen
+        )
+    )
+    with pytest.raises(StoreError, match=r"holds 8 of the 16 samples of out\.zarr"):
+        run(settings, output=str(part))
 
 
 def test_changed_files_are_refused(settings: dict[str, object], own_dataset: Path) -> None:

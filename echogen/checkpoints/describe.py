@@ -17,8 +17,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
-from echogen.errors import EXIT_DONE, CheckpointError
-from echogen.report import REPORT_FORMAT
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
 
 CARD_FILE = "README.md"
 _LONGEST_HEADER = 100_000_000

@@ -24,8 +24,8 @@ from echogen.diffusion.checkpoint import (
     read_json,
     verify_checkpoint,
 )
-from echogen.errors import EXIT_DONE, CheckpointError
-from echogen.report import REPORT_FORMAT, Quiet, Reporter
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
+from echogen.report import Quiet, Reporter
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe

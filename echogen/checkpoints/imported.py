@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echogen.errors import EXIT_DONE, CheckpointError
-from echogen.report import REPORT_FORMAT
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe

@@ -6,8 +6,7 @@ from typing import Any
 
 from echogen.checkpoints.registry import Kind, ModelCard, local_folder, read_cards
 from echogen.diffusion.checkpoint import checkpoint_folder
-from echogen.errors import EXIT_DONE
-from echogen.report import REPORT_FORMAT
+from echogen.errors import EXIT_DONE, REPORT_FORMAT
 
 
 @dataclass(frozen=True)

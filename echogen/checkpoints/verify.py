@@ -21,8 +21,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
     verify_checkpoint,
 )
-from echogen.errors import EXIT_DONE, CheckpointError, EngineError
-from echogen.report import REPORT_FORMAT
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError, EngineError
 
 if TYPE_CHECKING:
     from echogen.diffusion.denoiser import Denoiser

@@ -26,7 +26,7 @@ from echogen.manifest import grid_of
 from echogen.planner import build_plan
 from echogen.report import Reporter
 from echogen.source import Source
-from echogen.store import StoreReader, open_store
+from echogen.store import StoreReader, open_store, present_store_path
 from echogen.types import Job, to_model_range
 
 _SAMPLERS: TypeAdapter[Any] = TypeAdapter(
@@ -67,7 +67,7 @@ def subject_of(
             else planned_source(path, plan, choice.dataset.format)
         )
         return _of_source(source, name, folder, engine)
-    with open_store(path) as store:
+    with open_store(present_store_path(path)) as store:
         recorded = store.attrs.get("checkpoint", {})
         folder = checkpoint or _own_model(str(recorded.get("name", "")))
         folder = str(resolve_checkpoint(folder, reporter.tell))

@@ -28,7 +28,7 @@ from echogen.html.plots import Plot
 from echogen.report import Quiet
 from echogen.statistics.features import BY_NAME
 from echogen.stats import Measurements, StatsReport
-from echogen.store import open_store
+from echogen.store import open_store, present_store_path
 from echogen.validate import is_store
 
 SHOWN = 6
@@ -132,7 +132,7 @@ def _galleries(path: Path, config: DatasetConfig, seed: int) -> list[Gallery]:
         keys = at_random(select(dataset.keys(), config), SHOWN, seed)
         entries = [one for one in of_dataset(dataset, keys) if isinstance(one, Entry)]
         return [_gallery(f"Frames {choice.words}", entries)] if entries else []
-    with open_store(path) as store:
+    with open_store(present_store_path(path)) as store:
         rows = rows_of_store(store, replace(choice, dataset=DatasetConfig()))
         found = [_gallery(f"Samples {choice.words}",
                           list(of_store(store, at_random(rows, SHOWN, seed), {})))]  # fmt: skip

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from echogen.errors import EXIT_DONE, UsageError
+from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
 from echogen.phantom.anatomy import PHASES, VIEWS, View
 from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
-from echogen.report import REPORT_FORMAT
 from echogen.types import UInt8HW
 
 METAIMAGE_FROM = 7

@@ -18,7 +18,12 @@ Nothing here knows of plans, engines or torch, and zarr and h5py load when they 
 from pathlib import Path
 
 from echogen.errors import StoreError
-from echogen.store.hdf5 import convert_to_h5, open_h5, working_store_path
+from echogen.store.hdf5 import (
+    convert_to_h5,
+    open_h5,
+    present_store_path,
+    working_store_path,
+)
 from echogen.store.integrity import checked_rows, damaged_rows, units, unreadable_columns
 from echogen.store.lock import lock_path, store_lock
 from echogen.store.reader import StoreReader
@@ -62,6 +67,7 @@ __all__ = [
     "lock_path",
     "mark_pending",
     "open_store",
+    "present_store_path",
     "remove_store",
     "resume_store",
     "sample_sha256",

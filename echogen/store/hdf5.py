@@ -38,6 +38,12 @@ def working_store_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial.zarr") if output.suffix == ".h5" else output
 
 
+def present_store_path(output: Path) -> Path:
+    """The store at `output`; while its run has not ended, the one that the run writes."""
+    working = working_store_path(output)
+    return working if working.exists() and not output.exists() else output
+
+
 def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
     """Writes the Zarr store as HDF5, every value equal; replaces `h5_path` in one step.
 
