@@ -202,7 +202,7 @@ def _words(deviation: Floats, worst: float) -> str:
     }[MEASURES[which]]
     return (
         f"the painted part beside the real one: {words}, {worst:.1f} spreads from what real frames "
-        "show. Look at it: echogen preview --samples."
+        "show; echogen preview --worst draws it."
     )
 
 
