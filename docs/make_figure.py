@@ -1,12 +1,13 @@
 """Draws the figures in docs/images, of simulated frames alone.
 
-    python docs/make_figure.py
+    python docs/make_figure.py [overview] [phantoms] [schedules]
 
-overview.png: original, moved, painted, with the moved mask. schedules.png: the same moved frames
-painted with RePaint schedules of growing length, the published one last (minutes on two cores).
-The built-in model's card gets phantoms.png: frames with the hole of a move hidden, and painted.
+overview.png: a sheet of original, moved, painted, with the moved mask. schedules.png: the same moved
+frames painted with RePaint schedules of growing length, the published one last (minutes on two
+cores). The built-in model's card gets phantoms.png: frames with the hole of a move hidden, and painted.
 """
 
+import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ import numpy as np
 
 from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
+from echogen.gallery.entries import Entry, Picture, facts_of
+from echogen.gallery.panels import headings, marks, panels
 from echogen.generate import open_engine
+from echogen.manifest import grid_of
 from echogen.report import Quiet
-from echogen.sheets import MISSING, Rgb, grey, join, outlined, save_png
+from echogen.sheets import MISSING, Rgb, grey, join, save_png
+from echogen.sheets.page import Line, Page, draw
 from echogen.source import Source, open_source
 from echogen.types import Job, Result
 
@@ -75,35 +80,58 @@ def card_figure(
     return join(columns, axis=1)
 
 
+def entry(before: Result, after: Result, source: Source) -> Entry:
+    row = next(row for row in source.plan.rows if row.sample_id == after.sample_id)
+    grid = grid_of(source.frames[row.frame_id], source.plan)
+    aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
+    return Entry(
+        after.sample_id,
+        facts_of(row.params, float((~after.keep).mean())).rpartition(" · ")[0],
+        Picture(before.image, before.label, aspect),
+        Picture(after.image, after.label, aspect),
+        ~after.keep,
+        painted=True,
+    )
+
+
+def overview(befores: list[Result], afters: list[Result], source: Source) -> Rgb:
+    """A sheet as `echogen preview` draws it."""
+    entries = [entry(*pair, source) for pair in zip(befores, afters, strict=True)]
+    names = headings(entries)
+    lines = tuple(Line(panels(one, names, 220), one.name, one.facts) for one in entries)
+    page = Page(
+        title="camus_aug.zarr",
+        subtitle=("simulated frames of the sample data, painted by the built-in model",),
+        headings=names,
+        lines=lines,
+        marks=marks(entries, dict(source.dataset.provenance.labels)),
+        footer=(),
+        columns=1,
+    )
+    return np.asarray(draw(page))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", default=["overview", "phantoms", "schedules"])
+    wanted = parser.parse_args().figures
     config = configuration({})
     source = open_source(config, read_info("builtin"), Quiet())
     jobs = jobs_of(source, list(SHOWN))
     originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])
     before = paint(config, originals)
     after = paint(config, jobs)
-    lines = [
-        join(
-            [
-                outlined(grey(a.image), a.label),
-                moved(b),
-                grey(b.image),
-                outlined(grey(b.image), b.label),
-            ],
-            axis=1,
-        )
-        for a, b in zip(before, after, strict=True)
-    ]
-    save_png(join(lines, axis=0), HERE / "images" / "overview.png")
-
-    card = card_figure(before, jobs, originals, config)
-    save_png(card, BUILTIN / "phantoms.png")
-
-    columns = [join([moved(result) for result in after], axis=0)]
-    for schedule in SCHEDULES:
-        results = paint(configuration(repaint(*schedule)), jobs)
-        columns.append(join([grey(result.image) for result in results], axis=0))
-    save_png(np.ascontiguousarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
+    if "overview" in wanted:
+        save_png(overview(before, after, source), HERE / "images" / "overview.png")
+    if "phantoms" in wanted:
+        save_png(card_figure(before, jobs, originals, config), BUILTIN / "phantoms.png")
+    if "schedules" in wanted:
+        columns = [join([moved(result) for result in after], axis=0)]
+        for schedule in SCHEDULES:
+            results = paint(configuration(repaint(*schedule)), jobs)
+            columns.append(join([grey(result.image) for result in results], axis=0))
+        picture = np.ascontiguousarray(join(columns, axis=1))
+        save_png(picture, HERE / "images" / "schedules.png")
 
 
 if __name__ == "__main__":

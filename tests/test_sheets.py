@@ -10,26 +10,12 @@ from echogen.sheets import (
     GAP,
     MISSING,
     SHEET_GREY,
-    grey,
     image_sheet,
-    outlined,
     save_gif,
     save_png,
 )
 from echogen.sheets.page import PAPER, Line, Mark, Page, draw, fitting
 from echogen.sheets.tiles import contoured, displayed_size, hatched, tile
-
-
-def test_outline_is_drawn_around_each_class_and_nowhere_else() -> None:
-    label = np.zeros((9, 9), np.uint8)
-    label[2:7, 2:7] = 1
-    image = grey(np.full((9, 9), 50, np.uint8))
-    drawn = outlined(image, label)
-    changed = (drawn != image).any(axis=2)
-    ring = label.astype(bool).copy()
-    ring[3:6, 3:6] = False
-    np.testing.assert_array_equal(changed, ring)
-    assert (image == 50).all()
 
 
 @pytest.mark.parametrize(("count", "columns", "grid"), [(5, 3, (2, 3)), (2, 8, (1, 2))])

@@ -22,6 +22,8 @@ from echogen.source import Source
 from echogen.store import StoreReader
 from echogen.types import FrameKey, Job, Problem, to_uint8
 
+LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
+
 Bools = npt.NDArray[np.bool_]
 Levels = npt.NDArray[np.uint8]
 
@@ -160,7 +162,7 @@ def facts_of(params: TransformParams, painted: float) -> str:
         facts.append(f"tilt {params.tilt_deg:+.0f}°")
     if not math.isclose(params.width, IDENTITY.width, abs_tol=1e-6):
         facts.append(f"width ×{params.width:.2f}")
-    if shift := math.hypot(params.shift_x, params.shift_y):
+    if (shift := math.hypot(params.shift_x, params.shift_y)) >= LEAST_SHIFT:
         facts.append(f"shift {shift:.0%} of the height")
     return " · ".join([*facts, f"{painted:.0%} of the fan empty"])
 

@@ -12,7 +12,6 @@ from echogen.sheets.grids import (
     grey,
     image_sheet,
     join,
-    outlined,
 )
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "grey",
     "image_sheet",
     "join",
-    "outlined",
     "save_gif",
     "save_png",
 ]

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from echogen.types import BACKGROUND, IGNORE
+from echogen.types import IGNORE
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -50,16 +49,6 @@ def image_sheet(images: npt.NDArray[np.uint8], columns: int = 8) -> Rgb:
 def grey(image: npt.NDArray[np.uint8]) -> Rgb:
     """(H, W) grey levels as (H, W, 3)."""
     return np.repeat(image[..., None], 3, axis=2)
-
-
-def outlined(image: Rgb, label: npt.NDArray[np.uint8]) -> Rgb:
-    """The outline of each class drawn over an (H, W, 3) image, one pixel wide."""
-    drawn = image.copy()
-    for class_id in np.unique(label):
-        if class_id != BACKGROUND:
-            region = label == class_id
-            drawn[region & ~ndimage.binary_erosion(region)] = COLOURS.get(int(class_id), OTHER)
-    return drawn
 
 
 def join(tiles: Sequence[Rgb], axis: int) -> Rgb:
