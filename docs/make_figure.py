@@ -2,9 +2,10 @@
 
     python docs/make_figure.py [overview] [phantoms] [schedules]
 
-overview.png: a sheet of original, moved, painted, with the moved mask. schedules.png: the same moved
-frames painted with RePaint schedules of growing length, the published one last (minutes on two
-cores). The built-in model's card gets phantoms.png: frames with the hole of a move hidden, and painted.
+overview.png: a sheet of original, moved, painted, with the moved mask. schedules.png: the same
+moved frames painted with RePaint schedules of growing length, the published one last (minutes on
+two cores). The built-in model's card gets phantoms.png: frames with the hole of a move hidden, and
+painted.
 """
 
 import argparse
