@@ -10,7 +10,7 @@ from echogen.sheets.page import Mark
 from echogen.sheets.tiles import contoured, displayed_size, hatched, tile
 from echogen.types import BACKGROUND, IGNORE
 
-ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved, what is missing marked", "painted", "labels"
+ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"
 
 
 def headings(entries: Sequence[Entry]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from echogen.statistics.records import Distribution, Realism, Volume
 INK, FAINT = "#7b8494", "#7b849455"
 GROUPS = {"originals": "#3b82f6", "copies": "#f2803b", "other": "#14a37f"}
 NAMES = {"other": "the other"}
-NARROW, WIDE = 3.6, 6.4
+WIDTH = 3.6
 BINS = 28
 MOST_POINTS = 2000
 
@@ -37,13 +37,11 @@ class Plot:
         svg: its bytes.
         title: above it.
         words: what is drawn, for its caption and for those who cannot see it.
-        wide: whether it needs more room than others.
     """
 
     svg: bytes
     title: str
     words: str
-    wide: bool = False
 
 
 def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
@@ -52,7 +50,7 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     every = np.concatenate(list(values.values()))
     if not every.size:
         return None
-    figure = Figure(figsize=(NARROW, 2.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
     axes = figure.subplots()
     low, high = np.percentile(every, [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, BINS).tolist()
@@ -75,7 +73,7 @@ def positions(groups: Mapping[str, Table]) -> Plot | None:
     """Where the left ventricle lies in the fan, a point a sample, in a fan of depth 1."""
     if not any(_known(table["cavity_radius"]).size for table in groups.values()):
         return None
-    figure = Figure(figsize=(NARROW, 3.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     axes = figure.subplots()
     widths = np.concatenate([_known(table["fan_angle"]) for table in groups.values()])
     half = np.radians(float(np.median(widths)) / 2)
@@ -102,7 +100,7 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
     shown = [name for name in DIVERSITY if any(_known(t[name]).size for t in groups.values())]
     if not shown:
         return None
-    figure = Figure(figsize=(WIDE, 0.6 + 0.52 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.4 + 0.68 * len(shown)), layout="constrained")
     all_axes = np.atleast_1d(figure.subplots(len(shown), 1))
     for axes, name in zip(all_axes, shown, strict=True):
         for place, (group, table) in enumerate(groups.items()):
@@ -111,13 +109,13 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
                 _range(axes, found, -place, GROUPS[group])
         feature = BY_NAME[name]
         unit = f" ({feature.unit})" if feature.unit else ""
-        axes.set_ylabel(f"{feature.words}{unit}", rotation=0, ha="right", va="center")
+        axes.set_title(f"{feature.words}{unit}", loc="left", color=INK, size="medium", pad=4)
         axes.set_ylim(-len(groups) + 0.4, 0.6)
         axes.set_yticks([])
         _plain(axes)
     _legend(figure, groups)
     words = f"5th to 95th percentile, the median as a dot, in {_and(groups)}."
-    return Plot(_svg(figure), "How far each feature reaches", words, wide=True)
+    return Plot(_svg(figure), "How far each feature reaches", words)
 
 
 def volumes(found: Sequence[Volume]) -> Plot | None:
@@ -139,7 +137,7 @@ def ejection_fractions(found: Sequence[Volume]) -> Plot | None:
         plot = _against(np.array(pairs), ("in the files (%)", "measured (%)"))
         words = f"Measured against recorded ejection fraction of {len(pairs)} cases; grey: alike."
         return Plot(plot, "Ejection fraction", words)
-    figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.hist([one.ef for one in found], BINS, histtype="stepfilled",
               color=GROUPS["originals"] + "55", edgecolor=GROUPS["originals"])  # fmt: skip
@@ -152,7 +150,7 @@ def ejection_fractions(found: Sequence[Volume]) -> Plot | None:
 
 def _against(points: npt.NDArray[Any], labels: tuple[str, str]) -> bytes:
     """A scatter of (n, 2) points with the line on which both are equal."""
-    figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
     most = float(np.nanmax(points)) * 1.05 or 1.0
     axes.plot([0, most], [0, most], color=FAINT)
@@ -168,7 +166,7 @@ def realism(found: Sequence[Realism]) -> Plot | None:
     """Painted over kept in copies, and in real frames cut alike, as ranges about 1."""
     if not found:
         return None
-    figure = Figure(figsize=(WIDE, 0.9 + 0.5 * len(found)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(found)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color=INK, linewidth=0.8)
     for place, one in enumerate(found):
@@ -184,7 +182,7 @@ def realism(found: Sequence[Realism]) -> Plot | None:
     _plain(axes)
     _legend(figure, {"copies": None, "originals": None}, {"originals": "real frames, cut alike"})
     words = "5th to 95th percentile of painted over kept, in copies and in real frames cut alike."
-    return Plot(_svg(figure), "Seams and textures", words, wide=True)
+    return Plot(_svg(figure), "Seams and textures", words)
 
 
 def _range(axes: Axes, found: Distribution, at: float, colour: str) -> None:
