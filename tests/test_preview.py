@@ -16,6 +16,7 @@ from echogen.gallery.choice import Choice, along, amount, at_random, rows_of_sto
 from echogen.gallery.entries import facts_of, of_store
 from echogen.gallery.panels import headings, panels
 from echogen.gallery.passage import Subject, walk
+from echogen.gallery.subject import subject_of
 from echogen.generate import dry_run, expand
 from echogen.geometry.transforms import TransformParams
 from echogen.plan import save_plan
@@ -232,6 +233,19 @@ def test_the_way_of_a_stored_sample_ends_in_its_own_pixels(
         width = (left.shape[1] - 6) // 2
         stored = np.asarray(Image.fromarray(opened.images[row]).resize((width, height), 3))
         assert np.abs(left[:, :width] - stored).mean() < 3
+
+
+def test_a_stored_sample_is_painted_as_it_was(store: Path, checkpoint: Path) -> None:
+    name = "patient0002_4CH_ED_copy1"
+    subject = subject_of(store, None, name, Choice(), str(checkpoint), EngineConfig(), Quiet())
+    assert subject.engine.precision == "fp32"
+    assert subject.sampler == RepaintConfig(steps=4, jump_length=2, resamplings=2)
+    with open_store(store) as opened:
+        row = opened.columns["sample_id"].tolist().index(name)
+        assert subject.seed == opened.columns["seed"][row]
+        np.testing.assert_array_equal(subject.keep, opened.keep[row])
+        known = np.rint((subject.image + 1) * 127.5)
+        np.testing.assert_array_equal(known, np.where(opened.keep[row], opened.images[row], 0))
 
 
 def test_an_original_has_no_way(store: Path, checkpoint: Path, tmp_path: Path) -> None:
