@@ -30,6 +30,7 @@ from echogen.validate import is_store
 
 QUIET = Quiet()
 MOST = 200
+PANELS, MOST_PIXELS = 6, 120_000_000
 MOVES = ("depth", "tilt_deg", "width", "shift_x", "shift_y")
 
 
@@ -146,17 +147,20 @@ def preview(
     if not found.entries:
         reason = f" The first reason: {found.problems[0].reason}" if found.problems else ""
         raise UsageError(f"{path}: none of the chosen samples can be shown.{reason}")
+    subject = None
+    if options.gif is not None:
+        from echogen.gallery.subject import subject_of
+
+        subject = subject_of(path, options.plan, found.entries[0].name, options.choice,
+                             options.checkpoint, options.engine, reporter)  # fmt: skip
     size = (0, 0)
     if out is not None:
         sheet = draw(_page(found, options))
         size = sheet.size
         save_png(np.asarray(sheet), out)
-    if options.gif is not None:
+    if subject is not None and options.gif is not None:
         from echogen.gallery.passage import animation, walk
-        from echogen.gallery.subject import subject_of
 
-        subject = subject_of(path, options.plan, found.entries[0].name, options.choice,
-                             options.checkpoint, options.engine, reporter)  # fmt: skip
         frames, milliseconds = animation(subject, *walk(subject, reporter.tell), options.height)
         save_gif(frames, options.gif, milliseconds)
     return PreviewReport(
@@ -177,6 +181,13 @@ def _check(path: Path, options: Options) -> None:
     choice = options.choice
     if not 1 <= choice.n <= MOST:
         raise UsageError(f"--n {choice.n}: expected 1 to {MOST} samples.")
+    if choice.n * options.height**2 * PANELS > MOST_PIXELS:
+        raise UsageError(
+            f"--n {choice.n} at --height {options.height}: the sheet would have more than "
+            f"{MOST_PIXELS // 10**6} million pixels; lower one of them."
+        )
+    if (options.checkpoint or options.engine.device != "auto") and options.gif is None:
+        raise UsageError("--checkpoint and --device: go with --gif, which paints; leave them out.")
     if choice.worst and choice.by:
         raise UsageError("--worst and --by: choose one of them.")
     store = is_store(path)
@@ -237,14 +248,14 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> _Found:
         chosen = _by(rows, moves, choice)
     else:
         chosen = at_random(rows, choice.n, choice.seed)
-    entries = tuple(of_store(store, chosen, scores))
+    entries, problems = _parted(list(of_store(store, chosen, scores)))
     attrs = store.attrs
     labels = {int(class_id): name for class_id, name in attrs.get("labels", {}).items()}
     licences = _terms(
         attrs.get("dataset", {}).get("licence", ""), attrs.get("checkpoint", {}).get("licence", "")
     )
     what = f"{len(store)} samples of {len(store.cases)} cases"
-    return _Found(store.kind, entries, (), len(rows), store.path.name, what, labels, licences)
+    return _Found(store.kind, entries, problems, len(rows), store.path.name, what, labels, licences)
 
 
 def _by(items: Sequence[Any], moves: Any, choice: Choice) -> list[Any]:

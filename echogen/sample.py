@@ -23,6 +23,7 @@ from echogen.errors import (
     UsageError,
     exit_code_of,
 )
+from echogen.files import check_writable
 from echogen.geometry.aspect import fit_fan
 from echogen.geometry.transforms import IDENTITY
 from echogen.interrupt import catch_signals
@@ -40,7 +41,6 @@ from echogen.pipeline import Outcome, Painted, Shard, Work, statuses, why_not
 from echogen.plan import Row, sample_seed
 from echogen.report import Quiet, Reporter
 from echogen.sheets import image_sheet, save_png
-from echogen.sheets.files import check_picture_path
 from echogen.store import (
     Status,
     StoreReader,
@@ -227,7 +227,7 @@ def _shard(
 
 def _check_sheet(sheet: Path, columns: int) -> None:
     """Refuse, before any work, a sheet that could not be written after it."""
-    check_picture_path("--sheet", sheet, ".png")
+    check_writable("--sheet", sheet, ".png")
     if columns < 1:
         raise UsageError(f"--columns: expected 1 or more, got {columns}.")
 

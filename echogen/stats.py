@@ -4,19 +4,20 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from echogen.checks.scores import MEASURES, measure_rows, original_rows
+from echogen.checks.scores import MEASURES, measure_readable, original_rows
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
+from echogen.files import write_whole
 from echogen.report import Quiet, Reporter
 from echogen.statistics.collect import Collected, collect_dataset, collect_store, rows_of
-from echogen.statistics.compare import coverage, distribution, diversity
+from echogen.statistics.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.statistics.features import FEATURES
 from echogen.statistics.records import (
     Agreement,
@@ -134,10 +135,18 @@ def stats(
     """
     began = time.monotonic()
     options = options or Options()
+    _check(path, against, options)
     found, provenance, texture, samples = _collect(path, options, reporter)
     if not found.who:
         raise UsageError(f"{path}: holds no sample that can be measured.")
-    other = None if against is None else _collect(against, options, reporter)[0]
+    beside = options
+    if not is_store(path):  # --format says the layout of PATH
+        beside = replace(options, dataset=options.dataset.model_copy(update={"format": "auto"}))
+    other = None if against is None else _collect(against, beside, reporter)[0]
+    if other is not None:
+        unwrap_axes([found.values, other.values])
+    else:
+        unwrap_axes([found.values])
     measured = Measurements(found, other, texture)
     groups = {name: part for name in GROUPS if (part := measured.group(name)).who}
     both = len(groups) == len(GROUPS)
@@ -162,19 +171,30 @@ def stats(
     return report, measured
 
 
+def _check(path: Path, against: Path | None, options: Options) -> None:
+    """Refuse a selection of frames where there is no dataset to select from."""
+    datasets = [one for one in (path, against) if one is not None and not is_store(one)]
+    if options.dataset != DatasetConfig() and not datasets:
+        raise UsageError(
+            f"{path}: is a store, which is measured whole; --format, --views, --phases, --split, "
+            "--cases and --frames are for datasets. `echogen export` makes a part of a store."
+        )
+
+
 def write_csv(measured: Measurements, path: Path) -> None:
     """One row a sample: its names and every feature.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+
+    def write(place: Path) -> None:
+        with place.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows_of(measured.samples))
-        temporary.replace(path)
+
+    try:
+        write_whole(path, write)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(f"--csv {path}: cannot be written ({error.strerror}).") from error
 
 
@@ -237,7 +257,7 @@ def _texture(store: StoreReader) -> Texture:
     if not len(rows):
         return {}
     chosen = np.random.default_rng(0).permutation(rows)[:TEXTURE_AT_MOST]
-    made, real = measure_rows(store, sorted(chosen.tolist()), original_rows(store))
+    made, real = measure_readable(store, sorted(chosen.tolist()), original_rows(store))
     return {"copies": made, "real": real}
 
 
@@ -262,12 +282,17 @@ def _ratios(logarithms: Any) -> dict[str, float]:
 
 
 def _of_dataset(dataset: Dataset) -> Provenance:
-    return Provenance("dataset", dataset.describe(), dataset.provenance.licence, {}, ())
+    source = dataset.provenance
+    facts = {"layout": source.format, "cite": str(source.extra.get("citation", ""))}
+    known = {name: value for name, value in facts.items() if value}
+    return Provenance("dataset", dataset.describe(), source.licence, known, ())
 
 
 def _of_store(store: StoreReader) -> Provenance:
     attrs = store.attrs
-    source, model, sampler = (attrs.get(name, {}) for name in ("dataset", "checkpoint", "sampler"))
+    source, model, sampler = (
+        attrs.get(name) or {} for name in ("dataset", "checkpoint", "sampler")
+    )
     settings = attrs.get("config", {})
     facts = {
         "made by": f"echogen {attrs.get('version', '?')}, {attrs.get('created', '?')}",

@@ -44,6 +44,7 @@ class FrameKey:
         sequence: of frames that are moved and painted alike, such as `patient0001_4CH`; empty where
             the frame stands alone.
         index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
+        copy: above 0 where the frame is a generated copy, exported from a store.
     """
 
     frame_id: str
@@ -55,6 +56,7 @@ class FrameKey:
     detail: str = ""
     sequence: str = ""
     index: int | None = None
+    copy: int = 0
 
     @property
     def recording_id(self) -> str:

@@ -127,6 +127,12 @@ def validate(
                 f"{path}: --source, --repair and --thorough are for stores, and this is none."
             )
         return _dataset(path, options, reporter)
+    format = options.dataset.format if options.source is not None else "auto"
+    if options.dataset != DatasetConfig(format=format):
+        raise UsageError(
+            f"{path}: is a store, which is checked whole; --views, --phases, --split, --cases and "
+            "--frames are for datasets, and --format is for --source."
+        )
     return _store(path, options, reporter)
 
 

@@ -53,6 +53,11 @@ def in_workers(
     except BrokenProcessPool:
         # Such as a script without a main guard, or a worker killed for its memory.
         yield from (function(item, *shared) for item in items[finished:])
+    except BaseException:
+        # Not asked to end, but ended: a signal may have come between a worker and its queue.
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -258,9 +258,11 @@ def same(rows: Rows) -> Rows:
         (same, setting("FileName", "0X3C.avi"),
          "VolumeTracings.csv line 3: 0X1A.avi frame 5: traced by 20 lines, expected 21"),
         (same, setting("Y2", "low", 3),
-         "VolumeTracings.csv line 5: Y2 of 0X1A.avi is 'low', expected a number."),
+         "VolumeTracings.csv line 5: Y2 of 0X1A.avi is 'low', expected a number "
+         "within 100,000 pixels."),
         (same, setting("X1", "nan"),
-         "VolumeTracings.csv line 2: X1 of 0X1A.avi is 'nan', expected a number."),
+         "VolumeTracings.csv line 2: X1 of 0X1A.avi is 'nan', expected a number "
+         "within 100,000 pixels."),
         (same, setting("Frame", "last"), "0X1A.avi frame last: expected the number of a frame"),
         (same, lambda rows: rows[:LINES], "frame 5: the only traced frame of its video"),
         (same, lambda rows: [{**row, "FileName": "0X3C"} for row in rows],

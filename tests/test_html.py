@@ -17,10 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.generate import expand
-from echogen.html.page import Gallery, render, write_report
+from echogen.html.page import Gallery, Look, render, write_report
 from echogen.statistics.records import Provenance
 from echogen.stats import Measurements, StatsReport, stats
 
@@ -65,7 +64,7 @@ def page(
     measured: tuple[StatsReport, Measurements], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report(*measured, path, DatasetConfig())
+    write_report(*measured, path)
     return path
 
 
@@ -119,9 +118,9 @@ def test_figures_of_the_report_stand_in_the_page(
 def test_one_report_is_one_page(
     measured: tuple[StatsReport, Measurements], page: Path, tmp_path: Path
 ) -> None:
-    write_report(*measured, tmp_path / "again.html", DatasetConfig())
+    write_report(*measured, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
-    write_report(*measured, tmp_path / "other.html", DatasetConfig(), seed=1)
+    write_report(*measured, tmp_path / "other.html", Look(seed=1))
     assert (tmp_path / "other.html").read_bytes() != page.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.html", "other.html"]
 
@@ -146,7 +145,7 @@ def test_a_page_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(UsageError, match=r"report\.html: cannot be written"):
-        write_report(*measured, tmp_path / "report.html", DatasetConfig())
+        write_report(*measured, tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 

@@ -235,6 +235,23 @@ def test_parts_are_known_by_their_names_then_by_camus_ids(
     assert classes_of(labels) == Classes(*expected)
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({1: "right ventricle", 2: "myocardium", 3: "left ventricle"}, (3, 2, None)),
+        ({1: "mitral valve", 2: "left ventricle"}, (2, None, None)),
+        ({1: "right atrium", 2: "left atrium", 3: "LV"}, (3, None, 2)),
+        ({1: "LV epicardium", 2: "LV endocardium"}, (2, 1, None)),
+        ({1: "LV wall", 2: "LVcavity", 3: "LA"}, (2, 1, 3)),
+    ],
+)
+def test_other_chambers_and_valves_are_not_taken_for_the_left_heart(
+    labels: dict[int, str], expected: tuple[int | None, ...]
+) -> None:
+    found = classes_of(labels)
+    assert (found.cavity, found.myocardium, found.atrium) == expected
+
+
 def sample_frames() -> list[tuple[Frame, object]]:
     """One frame a case, views and phases in turn, with its fan."""
     dataset = open_dataset(SAMPLE_DATA)

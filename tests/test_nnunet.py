@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from conftest import make_config
 from export_stores import Made, Sample, cohort
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from echogen.cli import app
 from echogen.datasets import Dataset, open_dataset
 from echogen.errors import DatasetError
 from echogen.export import ExportSettings, export
+from echogen.generate import expand
 from echogen.store import open_store
 from echogen.types import Frame, FrameKey
 
@@ -259,3 +261,20 @@ def test_the_layout_wins_over_camus_names_in_its_folders(tmp_path: Path) -> None
     assert "use --format nnunet" in refusal(root, format="camus")
     assert f"did you mean {root}?" in refusal(root.parent)
     assert "dataset.json with imagesTr/" in refusal(tmp_path / "raw", format="nnunet")
+
+
+@pytest.mark.parametrize("to", ["nnunet", "folder", "nifti"])
+def test_exported_copies_are_no_originals(
+    to: str, tmp_path: Path, dataset: Path, checkpoint: Path
+) -> None:
+    settings = {
+        "input": str(dataset), "output": str(tmp_path / "out.zarr"), "copies": 1,
+        "checkpoint": str(checkpoint), "engine": {"device": "cpu", "precision": "fp32"},
+        "sampler": {"name": "repaint", "steps": 2, "jump_length": 1, "resamplings": 1},
+    }  # fmt: skip
+    expand(make_config(settings))
+    export(ExportSettings(store=tmp_path / "out.zarr", to=to, output=tmp_path / "raw"))  # type: ignore[arg-type]
+    root = next((tmp_path / "raw").glob("Dataset*")) if to == "nnunet" else tmp_path / "raw"
+    keys = keys_of(open_dataset(root))
+    assert sorted(key.copy for key in keys) == [0] * 4 + [1] * 4
+    assert {key.case_id for key in keys} == {"patient0001", "patient0002"}

@@ -13,7 +13,7 @@ from echogen.cli import app
 from echogen.config import DpmConfig, EngineConfig, LangevinConfig, RepaintConfig
 from echogen.engine.local import open_local
 from echogen.gallery.choice import Choice, along, amount, at_random, rows_of_store, worst_rows
-from echogen.gallery.entries import facts_of, of_store
+from echogen.gallery.entries import Entry, Picture, facts_of, of_store
 from echogen.gallery.panels import headings, panels
 from echogen.gallery.passage import Subject, walk
 from echogen.gallery.subject import subject_of
@@ -103,6 +103,27 @@ def test_a_damaged_frame_is_left_out_and_told(own_dataset: Path, tmp_path: Path)
     assert "patient0001_4CH_ED" in report["problems"][0]["reason"]
 
 
+def test_a_damaged_sample_is_left_out_and_told(store: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(store, tmp_path / "x.zarr"))
+    shard = own / "images/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 255
+    shard.write_bytes(bytes(content))
+    done = run(own, "--out", tmp_path / "x.png", "--n", 20, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert len(report["shown"]) + len(report["problems"]) == 12
+    assert (tmp_path / "x.png").is_file() == bool(report["shown"])
+    worst = run(own, "--out", tmp_path / "y.png", "--n", 20, "--worst", "--json")
+    assert worst.exit_code == 0, worst.output
+
+
+def test_generated_pictures_are_not_called_originals() -> None:
+    image = np.zeros((8, 8), np.uint8)
+    entry = Entry("one", "", None, Picture(image, None, 1.0), painted=True)
+    assert headings([entry]) == ("painted",)
+
+
 def test_a_plan_is_shown_before_anything_is_painted(
     settings: dict[str, object], dataset: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +166,8 @@ def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> 
         (["--by", "depth"], "--by: is for moved samples"),
         (["--by", "dpth"], "--by dpth: expected one of depth, tilt, width, shift"),
         (["--n", "0"], "--n 0: expected 1 to"),
+        (["--n", "200", "--height", "1024"], "more than 120 million pixels"),
+        (["--checkpoint", "foo"], "--checkpoint and --device: go with --gif"),
         (["--samples", "nobody*"], "--samples nobody*: no frame"),
         (["--out", "sheet.jpg"], "expected a .png file"),
         (["--out", "no/such/sheet.png"], "no such folder"),
@@ -180,7 +203,7 @@ def test_amounts_are_of_moves_that_were_made() -> None:
     np.testing.assert_array_equal(amount("width", moves), [np.nan, 0.7])
     np.testing.assert_allclose(amount("shift", moves), [0.5, np.nan])
     words = facts_of(TransformParams(depth=1.25, shift_x=0.1), 0.3)
-    assert words == "depth ×1.25 · shift 10% of the height · 30% of the fan empty"
+    assert words == "depth ×1.25 · shift 10% right · 30% of the fan empty"
 
 
 @pytest.mark.parametrize(

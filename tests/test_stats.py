@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from echogen import stats as stats_module
 from echogen.cli import app, main
 from echogen.config import DatasetConfig
-from echogen.errors import StoreError, UsageError
+from echogen.errors import UsageError
 from echogen.generate import expand
-from echogen.statistics.compare import coverage, distribution, diversity
+from echogen.statistics.collect import Collected, Who
+from echogen.statistics.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.statistics.features import BY_NAME, DIVERSITY, IN_MM
 from echogen.statistics.records import Volume
-from echogen.statistics.volumes import agreement
+from echogen.statistics.volumes import agreement, volumes
 from echogen.stats import Measurements, Options, StatsReport, stats, write_csv
 
 SAMPLE_DATA = Path(__file__).parents[1] / "sample_data" / "camus"
@@ -408,14 +409,93 @@ def test_a_table_that_has_no_folder_is_refused_before_anything_is_measured(
         )
 
 
-def test_a_damaged_store_is_an_error(made: Path, tmp_path: Path) -> None:
+def test_damaged_samples_are_left_out_and_told(made: Path, tmp_path: Path) -> None:
     import shutil
 
     store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
     shard = store / "images/c/0/0/0"
-    shard.write_bytes(shard.read_bytes()[:-9])
-    with pytest.raises(StoreError):
-        stats(store, options=Options(workers=1))
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 255
+    shard.write_bytes(bytes(content))
+    before, _ = stats(made, options=Options(workers=1))
+    report, measured = stats(store, options=Options(workers=1))
+    assert 0 < len(report.problems) < len(measured.samples.who) + len(report.problems)
+    assert "cannot be read" in report.problems[0][1]
+    assert sum(before.samples.values()) == len(measured.samples.who) + len(report.problems)
+
+
+def test_one_process_sees_that_a_store_was_replaced(
+    made: Path, tmp_path: Path, dataset: Path, checkpoint: Path
+) -> None:
+    import shutil
+
+    store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
+    first, _ = stats(store, options=Options(workers=1))
+    shutil.rmtree(store)
+    settings = {
+        "input": str(dataset), "output": str(store), "copies": 1, "seed": 9,
+        "checkpoint": str(checkpoint), "engine": {"device": "cpu", "precision": "fp32"},
+        "sampler": {"name": "repaint", "steps": 2, "jump_length": 1, "resamplings": 1},
+    }  # fmt: skip
+    expand(make_config(settings))
+    second, _ = stats(store, options=Options(workers=1))
+    assert second.samples["copies"] == 4 != first.samples["copies"]
+
+
+def test_a_reference_that_does_not_vary_has_no_span_and_no_distance() -> None:
+    rng = np.random.default_rng(0)
+    one, other = table(rng, 50), table(rng, 50)
+    one[DIVERSITY[0]] = np.full(50, 111.33)
+    found = next(f for f in diversity(one, other) if f.feature == DIVERSITY[0])
+    assert (found.span, found.distance) == (None, None)
+    against = next(f for f in coverage(other, other, one) if f.feature == DIVERSITY[0])
+    assert against.distance_originals is None
+
+
+def test_the_joint_coverage_leaves_out_what_is_constant_or_rarely_known() -> None:
+    rng = np.random.default_rng(0)
+    target, ours = table(rng, 400), table(rng, 400)
+    target[DIVERSITY[4]] = np.full(400, 120.0)
+    ours[DIVERSITY[4]] = np.full(400, 120.001)
+    assert (coverage(ours, ours, target)[0].originals or 0) > 0.9
+    target, ours = table(rng, 400), table(rng, 400)
+    target[DIVERSITY[4]][5:] = np.nan
+    assert (coverage(ours, ours, target)[0].originals or 0) > 0.9
+
+
+def test_axes_that_are_nearly_one_lie_beside_each_other() -> None:
+    ours = {"cavity_axis": np.array([88.0, -88.0, 90.0, -90.0, np.nan]), "depth": np.ones(5)}
+    other = {"cavity_axis": np.array([-85.0, 0.0]), "depth": np.ones(2)}
+    unwrap_axes([ours, other])
+    assert np.ptp(ours["cavity_axis"][:4]) == pytest.approx(4)
+    assert np.isnan(ours["cavity_axis"][4])
+    apart = np.abs(other["cavity_axis"] - ours["cavity_axis"][:4].mean())
+    np.testing.assert_allclose(apart, [5, 90])
+
+
+def test_a_selection_needs_a_dataset(made: Path, tmp_path: Path) -> None:
+    chosen = Options(dataset=DatasetConfig(views=("4CH",)))
+    with pytest.raises(UsageError, match="is a store, which is measured whole"):
+        stats(made, options=chosen)
+    report, _ = stats(made, against=SAMPLE_DATA, options=chosen)
+    assert report.coverage
+
+
+def test_a_device_is_not_replaced_by_a_table(made: Path) -> None:
+    done = CliRunner().invoke(app, ["stats", str(made), "--csv", os.devnull])
+    assert "is no regular file" in str(done.exception)
+    assert not Path(os.devnull).is_file()
+
+
+def test_views_have_other_names_too() -> None:
+    for four, two in (("4ch", "2ch"), ("A4C", "A2C"), ("AP4CH", "ap2ch")):
+        axes = {(view, phase): (50.0, (20.0 if phase == "ED" else 15.0,) * 20)
+                for view in (four, two) for phase in ("ED", "ES")}  # fmt: skip
+        who = tuple(Who(f"{v}{p}", f"{v}{p}", "a", v, p, "", 0) for v, p in axes)
+        discs = {f"{v}{p}": value for (v, p), value in axes.items()}
+        (volume,) = volumes(Collected(who, {}, discs, (), ()))
+        assert volume.method == "biplane"
+        assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
 
 
 @pytest.mark.parametrize(

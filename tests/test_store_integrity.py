@@ -1,5 +1,6 @@
 """Any changed byte of any chunk is found, and costs no more rows than the chunk holds."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from zarr.storage import LocalStore
 
 from echogen.errors import StoreError
 from echogen.store import (
+    SEAL,
     StoreWriter,
+    broken_seal,
     convert_to_h5,
     create_store,
     damaged_rows,
     mark_pending,
     open_store,
     sample_sha256,
+    shared_store,
     units,
     unreadable_columns,
     working_store_path,
@@ -69,8 +73,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
     """The same, to damage."""
-    import shutil
-
     return Path(shutil.copytree(whole, tmp_path / "s.zarr"))
 
 
@@ -324,3 +326,52 @@ def test_a_repair_of_hdf5_killed_before_its_end_changes_nothing(
     assert path.read_bytes() == good
     mark_pending(path, [1])
     assert (tmp_path / "s.h5.damaged").read_bytes() == good
+
+
+def test_the_seal_holds_until_something_is_lost(whole: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    with open_store(store) as opened:
+        assert opened.attrs[SEAL]
+        assert broken_seal(opened) == ""
+    files = [path for path in store.rglob("*") if path.is_file() and "problems" not in path.parts]
+    quiet = []
+    for path in files:
+        content = path.read_bytes()
+        path.unlink()
+        try:
+            with open_store(store) as opened:
+                rows, columns, broken = (
+                    damaged_rows(opened), unreadable_columns(opened), broken_seal(opened)
+                )  # fmt: skip
+                pending = (opened.columns["status"] == Status.PENDING).any()
+            if not (rows or columns or broken or pending):
+                quiet.append(path.relative_to(store).as_posix())
+        except StoreError:
+            pass
+        path.write_bytes(content)
+    assert len(files) > 40
+    assert quiet == []
+
+
+def test_the_seal_goes_with_hdf5_and_survives_a_repair(whole: Path, tmp_path: Path) -> None:
+    convert_to_h5(whole, tmp_path / "s.h5")
+    with open_store(tmp_path / "s.h5") as opened:
+        assert broken_seal(opened) == ""
+    mark_pending(tmp_path / "s.h5", {1})
+    with open_store(working_store_path(tmp_path / "s.h5")) as opened:
+        assert broken_seal(opened) == ""
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    mark_pending(store, {1})
+    with open_store(store) as opened:
+        assert broken_seal(opened) == ""
+
+
+def test_a_shared_store_is_opened_anew_when_it_was_replaced(whole: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    first = shared_store(store)
+    assert shared_store(store) is first
+    shutil.rmtree(store)
+    columns = {name: values[:2] for name, values in COLUMNS.items()}
+    write(create_store(store, attrs={}, columns=columns, cases=[{"id": "a"}], problems=[],
+                       image_shape=(SIDE, SIDE), shard_size=SHARD))  # fmt: skip
+    assert len(shared_store(store)) == 2

@@ -12,13 +12,13 @@ from shapes import printed
 from typer.testing import CliRunner
 
 from echogen.checks.finding import Severity
-from echogen.checks.scores import measure, sample_scores
+from echogen.checks.scores import measure
 from echogen.checks.twins import find_twins, fingerprint
 from echogen.cli import app
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.generate import expand
-from echogen.store import open_store, sample_sha256
+from echogen.store import mark_pending, open_store, sample_sha256
 from echogen.validate import Options, ValidationReport, validate
 
 
@@ -243,15 +243,6 @@ def test_a_hard_border_scores_worse_than_none() -> None:
     assert measure(striped, keep, fan)[0] > 0.5  # a seam
 
 
-def test_scores_are_of_copies_and_in_the_order_of_the_rows(made: Path) -> None:
-    with open_store(made) as opened:
-        scores = sample_scores(opened, np.array([3, 0, 1]))
-        again = sample_scores(opened, np.array([1, 3]))
-    assert scores[1] == 0  # an original
-    assert scores.shape == (3,)
-    assert (again >= 0).all()
-
-
 def test_a_dataset_is_judged_frame_by_frame(own_dataset: Path) -> None:
     good = validate(own_dataset)
     assert (good.kind, good.usable, good.exit_code) == ("dataset", True, 0)
@@ -355,3 +346,42 @@ def test_json_names_every_finding_and_stderr_is_silent(dataset: Path) -> None:
     report = printed("validate", done.stdout)
     assert (report["kind"], report["samples"], done.stderr) == ("dataset", None, "")
     assert json.dumps(report["dataset"]["areas"])
+
+
+def test_flags_that_select_frames_are_refused_for_a_store(made: Path) -> None:
+    with pytest.raises(UsageError, match="is a store, which is checked whole"):
+        validate(made, Options(dataset=DatasetConfig(views=("4CH",))))
+
+
+def test_a_store_with_nothing_done_is_not_usable(made: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
+    with open_store(store) as opened:
+        rows = set(range(len(opened)))
+    mark_pending(store, rows)
+    report = validate(store)
+    assert not report.usable
+    assert report.exit_code == 5
+    assert "the run is unfinished" in report.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", {"1": "myocardium", "2": "LV cavity"}),
+        ("dataset", {}),
+        ("seed", 7),
+        ("plan_digest", "x"),
+        ("sampler", None),
+    ],
+)
+def test_an_edited_attribute_breaks_the_seal(
+    made: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
+    file = store / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["attributes"]["echogen"][name] = value
+    file.write_text(json.dumps(metadata))
+    report = validate(store)
+    assert not report.usable
+    assert "seal" in [one.check for one in report.findings]

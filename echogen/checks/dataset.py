@@ -194,7 +194,9 @@ def _same_pixels(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
         names = " and ".join(one.frame_id for one in group)
         labels = "the same labels" if len({one.label for one in group}) == 1 else "other labels"
         splits = sorted({one.split for one in group if one.split})
-        severity, more = Severity.WARNING, ""
+        clip = group[0].sequence
+        still = bool(clip) and all(one.sequence == clip for one in group)
+        severity, more = Severity.NOTE if still else Severity.WARNING, ""
         if len(splits) > 1:
             severity, more = Severity.ERROR, f", in the splits {' and '.join(splits)}"
         message = f"{names} hold the same pixels, with {labels}{more}."
@@ -207,7 +209,8 @@ def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
         return
     by_recording: dict[str, dict[str, FrameFacts]] = defaultdict(dict)
     for one in facts:
-        by_recording[one.recording][one.phase] = one
+        if not one.copy:
+            by_recording[one.recording][one.phase] = one
     for phases in by_recording.values():
         if not {"ED", "ES"} <= set(phases):
             continue

@@ -32,7 +32,7 @@ class FrameFacts:
     """What was measured of one frame.
 
     Attributes:
-        frame_id, case_id, view, phase, split, recording: as in its key.
+        frame_id, case_id, view, phase, split, recording, sequence, copy: as in its key.
         shape: (rows, cols).
         spacing_mm: (row, col), or None.
         pixels, label: digests of the image and of the label.
@@ -58,6 +58,8 @@ class FrameFacts:
     depth: float | None
     angle_deg: float | None
     outside: float
+    sequence: str = ""
+    copy: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def _facts(fitted: FittedFrame) -> FrameFacts:
         depth=None if sector is None else sector.radius_far - sector.radius_near,
         angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
         outside=outside,
+        sequence=key.sequence,
+        copy=key.copy,
     )
 
 
@@ -124,7 +128,7 @@ def _problems(
     if sector is None or facts.depth is None:
         yield Severity.ERROR, "sector", f"{file}: {fitted.reason}"
         return
-    if fitted.agreement < ROUND_AGREEMENT:
+    if fitted.agreement < ROUND_AGREEMENT and not frame.key.copy:  # a width move is on purpose
         yield (
             Severity.WARNING,
             "sector",

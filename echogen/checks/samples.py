@@ -17,7 +17,7 @@ from echogen.checks.finding import Finding, Severity
 from echogen.checks.scores import MEASURES, Floats, measure_rows, original_rows
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
-from echogen.store import Status, StoreReader, checked_rows, open_store
+from echogen.store import Status, StoreReader, checked_rows, shared_store
 from echogen.types import BACKGROUND, IGNORE
 
 RIM = 1  # pixels in which the fan's edge may be rounded otherwise
@@ -26,8 +26,6 @@ SLACK = 0.05  # of a share, between the plan's points and pixels on the model's 
 ON_PAINT_SLACK = 1e-4
 
 Found = tuple[Severity, str, str]
-
-_stores: dict[Path, tuple[StoreReader, dict[str, int]]] = {}
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,8 @@ def check_unit(
         texture: rows whose texture is measured, too.
         generated: whether the store is of generated images, which have no labels.
     """
-    if path not in _stores:
-        opened = open_store(path)
-        _stores[path] = opened, {} if generated else original_rows(opened)
-    store, originals = _stores[path]
+    store = shared_store(path)
+    originals = {} if generated else original_rows(store)
     start, stop = unit
     damaged, whole = checked_rows(store, start, stop)
     findings = [Finding(Severity.ERROR, "damage", _name(store, row), reason)

@@ -169,34 +169,27 @@ def measure_rows(
     return (np.array(made), np.array(real)) if made else (empty, empty)
 
 
+def measure_readable(
+    store: StoreReader, rows: Iterable[int], originals: Mapping[str, int]
+) -> tuple[Floats, Floats]:
+    """`measure_rows`, with nan for copies whose pixels are damaged."""
+    made, real = [np.zeros((0, len(MEASURES)))], [np.zeros((0, len(MEASURES)))]
+    unknown = np.full((1, len(MEASURES)), np.nan)
+    for row in rows:
+        try:
+            ours, theirs = measure_rows(store, [row], originals)
+        except StoreError:
+            ours, theirs = unknown, unknown
+        made.append(ours)
+        real.append(theirs)
+    return np.concatenate(made), np.concatenate(real)
+
+
 def original_rows(store: StoreReader) -> dict[str, int]:
     """{frame id: row} of the originals that are done."""
     columns = store.columns
     rows = np.flatnonzero((columns["copy"] == 0) & (columns["status"] == Status.DONE))
     return {str(columns["frame_id"][row]): int(row) for row in rows}
-
-
-def sample_scores(store: StoreReader, rows: npt.ArrayLike) -> Floats:
-    """How far each sample's painted part is from what real frames show; more is worse.
-
-    Args:
-        store: of expanded images.
-        rows: (n,) rows; originals and rows without pixels score 0.
-
-    Returns:
-        (n,) spreads, see `Usual`.
-
-    Raises:
-        StoreError: pixels are damaged.
-    """
-    wanted = np.asarray(rows, dtype=np.int64)
-    columns = store.columns
-    painted = (columns["copy"] > 0) & (columns["status"] == Status.DONE)
-    chosen = [int(row) for row in wanted if painted[row]]
-    made, real = measure_rows(store, chosen, original_rows(store))
-    scores = np.zeros(len(wanted))
-    scores[painted[wanted]] = score(usual(real, made).deviation(made))
-    return scores
 
 
 def _steps(image: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_]) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from echogen.checks.finding import Finding, Severity
-from echogen.config import ExpandConfig
+from echogen.config import EngineConfig, ExpandConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
 from echogen.manifest import columns as planned_columns
@@ -16,11 +16,9 @@ from echogen.plan import Plan
 from echogen.planner import build_plan
 from echogen.report import Reporter
 from echogen.source import Source
-from echogen.store import Status, StoreReader, open_store
+from echogen.store import Status, StoreReader, shared_store
 from echogen.types import Job, Problem, to_uint8
 from echogen.workers import in_workers
-
-_stores: dict[Path, StoreReader] = {}
 
 
 def check_source(
@@ -39,7 +37,7 @@ def check_source(
         DatasetError: the folder cannot be read, or no frame of it can be used.
         StoreError: the store does not say how it was made.
     """
-    source = _source(store, dataset, format, reporter)
+    source = _source(store, dataset, format, workers, reporter)
     found = list(_plan_differs(store, source.plan))
     rows = _comparable(store, source.plan)
     groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -55,13 +53,17 @@ def check_source(
     return found
 
 
-def _source(store: StoreReader, path: Path, format: str, reporter: Reporter) -> Source:
+def _source(
+    store: StoreReader, path: Path, format: str, workers: int, reporter: Reporter
+) -> Source:
     recorded = store.attrs.get("config", {})
     if not recorded or store.kind != "expanded":
         raise StoreError(
             f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
         )
-    config = ExpandConfig(**{**recorded, "input": path, "output": Path("unused.zarr")})
+    engine = EngineConfig(workers=workers)
+    here = {"input": path, "output": Path("unused.zarr"), "engine": engine}
+    config = ExpandConfig(**{**recorded, **here})
     chosen = config.dataset.model_copy(update={"format": format})
     dataset = open_chosen(path, chosen)
     keys = list(select(dataset.keys(), chosen))
@@ -121,9 +123,7 @@ def _comparable(store: StoreReader, plan: Plan) -> list[tuple[int, int]]:
 
 
 def _compare(pairs: list[tuple[int, int]], source: Source, path: Path) -> tuple[list[Finding], int]:
-    if path not in _stores:
-        _stores[path] = open_store(path)
-    store = _stores[path]
+    store = shared_store(path)
     found: list[Finding] = []
     jobs = source.jobs([source.plan.rows[in_plan] for _, in_plan in pairs])
     for (row, in_plan), job in zip(pairs, jobs, strict=True):

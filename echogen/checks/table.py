@@ -11,7 +11,7 @@ from echogen.checks.finding import Finding, Severity
 from echogen.config import TransformConfig
 from echogen.errors import StoreError
 from echogen.plan import sample_seed
-from echogen.store import Status, StoreReader, unreadable_columns
+from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
 
 MOVES = ("depth", "tilt_deg", "width")
 SLACK = 1e-5  # columns are float32
@@ -37,6 +37,7 @@ def check_table(store: StoreReader) -> list[Finding]:
         for name, reason in unreadable_columns(store).items()
     ]
     found += _attributes(store)
+    found += _seal(store)
     if any(one.check == "column" for one in found):
         return found
     try:
@@ -60,6 +61,16 @@ def _attributes(store: StoreReader) -> Iterator[Finding]:
             "",
             f"the attribute `echogen` lacks {', '.join(missing)}; provenance is incomplete.",
         )
+
+
+def _seal(store: StoreReader) -> Iterator[Finding]:
+    try:
+        broken = broken_seal(store)
+    except StoreError:
+        return  # of a planned column, which is reported
+    if broken:
+        message = f"{broken}. Restore the store from a copy, or make it again with --overwrite."
+        yield Finding(Severity.ERROR, "seal", "", message)
 
 
 def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
@@ -114,8 +125,9 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     if pending and store.complete:
         yield _error("complete", "", f"it is marked complete, but {pending} rows are pending.")
     elif not store.complete:
+        nothing = not (status == Status.DONE).any()
         yield Finding(
-            Severity.WARNING,
+            Severity.ERROR if nothing else Severity.WARNING,
             "complete",
             "",
             f"the run is unfinished, {pending} of {len(store)} rows are pending: give the same "

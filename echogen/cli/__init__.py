@@ -82,4 +82,5 @@ def main() -> None:
         typer.echo(f"echogen: {error}", err=True)
         sys.exit(StoreError.exit_code)
     except KeyboardInterrupt:
+        typer.echo("echogen: interrupted.", err=True)
         sys.exit(EXIT_SIGINT)

@@ -101,16 +101,16 @@ def preview(
     from echogen.cli.console import ConsoleReporter, show_json
     from echogen.config import EngineConfig
     from echogen.errors import UsageError
+    from echogen.files import check_writable
     from echogen.gallery.choice import Choice, known_by
     from echogen.preview import Options
     from echogen.preview import preview as draw
-    from echogen.sheets.files import check_picture_path
 
     if out is None and gif is None:
         raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")
     for flag, picture, suffix in (("--out", out, ".png"), ("--gif", gif, ".gif")):
         if picture is not None:
-            check_picture_path(flag, picture, suffix)
+            check_writable(flag, picture, suffix)
     dataset = chosen_frames(format, views, phases, split, cases, frames)
     choice = Choice(n, seed, worst, known_by(by), tuple(listed(samples)), dataset, workers)
     engine = EngineConfig(device=device)

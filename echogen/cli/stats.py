@@ -76,23 +76,25 @@ def stats(
     Example: echogen stats camus_aug.zarr --against other_hospital/ --html report.html
     """
     from echogen.cli.console import ConsoleReporter, show_json
+    from echogen.files import check_writable
     from echogen.stats import Options, write_csv
     from echogen.stats import stats as measure
 
     if html is not None:
-        check_report_path(html)
+        check_writable("--html", html, ".html", ".htm")
     if csv is not None:
-        check_table_path(csv)
+        check_writable("--csv", csv)
     dataset = chosen_frames(format, views, phases, split, cases, frames)
     reporter = ConsoleReporter(quiet)
     try:
-        report, measured = measure(path, against, Options(dataset, workers, most), reporter)
+        options = Options(dataset, workers, most)
+        report, measured = measure(path, against, options, reporter)
         if csv is not None:
             write_csv(measured, csv)
         if html is not None:
-            from echogen.html import write_report
+            from echogen.html import Look, write_report
 
-            write_report(report, measured, html, dataset, seed)
+            write_report(report, measured, html, Look(options, seed, reporter))
             reporter.tell(f"report: {html}")
     finally:
         reporter.close()
@@ -100,32 +102,6 @@ def stats(
         show_json(report)
     else:
         show_stats(report)
-
-
-def check_report_path(path: Path) -> None:
-    """Refuse, before any work, a report that could not be written after it.
-
-    Raises:
-        UsageError: no .html file, or its folder is missing.
-    """
-    from echogen.errors import UsageError
-
-    if path.suffix not in (".html", ".htm"):
-        raise UsageError(f"--html {path}: expected a .html file; name it so.")
-    if not path.parent.is_dir():
-        raise UsageError(f"--html {path}: no such folder as {path.parent}; make it first.")
-
-
-def check_table_path(path: Path) -> None:
-    """Refuse, before any work, a table that could not be written after it.
-
-    Raises:
-        UsageError: its folder is missing.
-    """
-    from echogen.errors import UsageError
-
-    if not path.parent.is_dir():
-        raise UsageError(f"--csv {path}: no such folder as {path.parent}; make it first.")
 
 
 def show_stats(report: "StatsReport") -> None:
@@ -144,6 +120,8 @@ def show_stats(report: "StatsReport") -> None:
     _diversity(report)
     _coverage(report)
     _realism(report)
+    if {"originals", "copies"} <= set(report.samples) and not report.diversity:
+        typer.echo("\nToo few originals or copies with a cavity to compare them: 5 each at least.")
 
 
 def _features(report: "StatsReport") -> None:
@@ -163,13 +141,16 @@ def _volumes(report: "StatsReport") -> None:
         return
     import statistics
 
+    from echogen.datasets.base import counted
+
     rows = []
     for name, unit in (("edv_ml", "ml"), ("esv_ml", "ml"), ("ef", "%")):
         values = [getattr(one, name) for one in report.volumes]
         against = next((one for one in report.agreement if one.quantity == name), None)
         told = ""
         if against is not None:
-            told = f"{against.bias:+.1f} +- {against.limits:.1f} in {against.cases} cases"
+            within = "" if against.limits is None else f" +- {against.limits:.1f}"
+            told = f"{against.bias:+.1f}{within} in {counted(against.cases, 'case')}"
             if against.correlation is not None:
                 told += f", r {against.correlation:.3f}"
         rows.append([name.removesuffix("_ml").upper(), f"{statistics.median(values):.1f} {unit}",
@@ -186,7 +167,7 @@ def _diversity(report: "StatsReport") -> None:
     if not report.diversity:
         return
     rows = [
-        [one.words, f"x {one.span:.2f}", f"{one.outside:.0%}", f"{one.distance:.2f}"]
+        [one.words, _times(one.span), f"{one.outside:.0%}", _number(one.distance)]
         for one in report.diversity
     ]
     columns = ["", "span", "outside", "distance"]
@@ -239,6 +220,10 @@ def _spread(found: "Distribution | None", decimals: int) -> str:
         return ""
     low, median, high = (f"{v:.{decimals}f}" for v in (found.low, found.median, found.high))
     return f"{median} ({low} to {high})"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"x {value:.2f}"
 
 
 def _share(value: float | None) -> str:

@@ -209,7 +209,8 @@ def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folde
     remarks: list[str] = []
     for group, members in groups.items():
         pairs = [pair for folder in members for pair in folder.pairs.values()]
-        if group != root and pairs and all(label is None for _, label in pairs):
+        sequences = any(folder.sequences for folder in members)
+        if group != root and pairs and not sequences and all(label is None for _, label in pairs):
             remarks.append(
                 f"{group.name}/: {counted(len(pairs), 'image')} and no label at all; left out."
             )
@@ -245,7 +246,8 @@ def _split_folder(root: Path) -> Path | None:
     """Beside the layout that `root` is or lies in; further up may stand another dataset's."""
     real = root.resolve()
     above = [root]
-    if real.name in LAYOUTS or _scan(root).pairs:
+    here = _scan(root)
+    if real.name in LAYOUTS or here.pairs or here.sequences:
         above.append(real.parent)
         if real.parent.name in LAYOUTS:
             above.append(real.parent.parent)

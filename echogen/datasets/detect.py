@@ -10,6 +10,7 @@ from echogen.config import DatasetConfig
 from echogen.datasets.base import Dataset, Listing
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
+from echogen.datasets.exported import with_copies
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import READERS as SUFFIXES
@@ -72,6 +73,7 @@ def open_dataset(
     if format != "auto" and format not in readers:
         raise UsageError(f"--format {format}: expected auto, {', '.join(readers)}.")
     root = Path(path)
+    _require_utf8(root)
     try:
         _require_folder(root)
         fitting = _fitting(root)
@@ -91,6 +93,8 @@ def open_dataset(
             f"{error.filename or root}: cannot be read ({error.strerror})."
         ) from error
 
+    if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
+        listing = with_copies(listing)
     if not listing.keys():
         reasons = [*(problem.reason for problem in listing.problems()), *listing.notes()]
         lacking = "no image has a label" if need_labels else "no image"
@@ -118,6 +122,16 @@ def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
 def _fitting(root: Path) -> list[str]:
     indexed = [name for name in INDEXED if READERS[name][0](root)]
     return indexed or [name for name, (fits, _) in READERS.items() if fits(root)]
+
+
+def _require_utf8(root: Path) -> None:
+    """The libraries that read images take no other names."""
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"{str(root)!a}: its name is not valid UTF-8; rename the folder."
+        ) from error
 
 
 def _require_folder(root: Path) -> None:

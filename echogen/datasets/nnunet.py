@@ -7,7 +7,6 @@ of their own of the case that they were made of.
 Source: https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md.
 """
 
-import csv
 import json
 import re
 from collections import defaultdict
@@ -17,16 +16,17 @@ from functools import partial
 from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Listing, counted, relative
+from echogen.datasets.exported import copy_number, exported_samples
 from echogen.datasets.integrity import FORMATS, READERS
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, describe
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.types import Case, Frame, FrameKey, Provenance
 
-SPLITS, SAMPLES = "splits_final.json", "samples.csv"
+SPLITS = "splits_final.json"
 IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"
 NO_SPACING = "spacing unknown"
-_COPY = re.compile(r"(?P<case>.+)c\d{2,}")
+_COPY = re.compile(r"(?P<case>.+)c(?P<number>\d{2,})")
 
 
 def is_nnunet_layout(root: Path) -> bool:
@@ -55,7 +55,7 @@ def list_nnunet(
     if not images:
         raise DatasetError(f"{root}: expected {IMAGES}/X{CHANNEL}{told.ending}, found none.")
     splits, remarks = _read_splits(root)
-    samples = _samples(root) if told.made_here else {}
+    samples = exported_samples(root) if told.made_here else {}
     targets = _files(root / LABELS, told.ending) if need_labels else {}
     frames, unusable = [], []
     for stem in sorted(images.keys() | targets.keys()):
@@ -139,28 +139,15 @@ def _key(
     if sample is not None:
         detail = "" if sample["spacing_mm_row"] else NO_SPACING
         case, view, phase = sample["case_id"], sample["view"], sample["phase"]
-        return FrameKey(stem, case, view, phase, split, paths, detail)
+        return FrameKey(stem, case, view, phase, split, paths, detail, copy=copy_number(sample))
     named = FRAME_NAME.fullmatch(stem)
     if named is None or named["label"]:
         return FrameKey(stem, stem, "", "", split, paths)
-    copy = _COPY.fullmatch(named["case"]) if made_here else None
-    case = copy["case"] if copy else named["case"]
-    return FrameKey(stem, case, named["view"], named["phase"], split, paths)
-
-
-def _samples(root: Path) -> dict[str, dict[str, str]]:
-    """{file name: its line} of the table that `echogen export` writes; empty without a whole one.
-
-    It has the case ids that file names cannot hold, and says which spacing is made up.
-    """
-    wanted = ("name", "case_id", "view", "phase", "spacing_mm_row")
-    try:
-        with (root / SAMPLES).open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
-        return {}
-    whole = all(isinstance(line.get(name), str) for line in lines for name in wanted)
-    return {line["name"]: line for line in lines} if whole else {}
+    numbered = _COPY.fullmatch(named["case"]) if made_here else None
+    case, number = named["case"], 0
+    if numbered is not None:
+        case, number = numbered["case"], int(numbered["number"])
+    return FrameKey(stem, case, named["view"], named["phase"], split, paths, copy=number)
 
 
 def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:

@@ -155,7 +155,10 @@ def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
 
     reader = READERS[suffix_of(path.name)]
     try:
+        str(path).encode()
         check_file(path, name)
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{name!a}: its name is not valid UTF-8; rename it.") from error
     except OSError as error:
         raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
     process: Any = sitk.ProcessObject

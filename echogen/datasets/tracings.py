@@ -20,6 +20,7 @@ from echogen.datasets.polygon import polygon_area
 from echogen.errors import DatasetError
 
 TRACINGS = "VolumeTracings.csv"
+FARTHEST = 1e5
 ENDS = ("X1", "Y1", "X2", "Y2")
 LINES = 21
 
@@ -86,12 +87,12 @@ def read_tracings(root: Path) -> dict[str, Traced]:
         lines = videos[avi_name(name)].setdefault(frame, _Lines(number))
         for column, text in zip(ENDS, ends, strict=True):
             value = as_number(text)
-            if value is None:
+            if value is None or abs(value) > FARTHEST:
                 lines.odd = lines.odd or (
                     f"{TRACINGS} line {number}: {column} of {avi_name(name)} is {text!r}, expected "
-                    "a number."
+                    f"a number within {FARTHEST:,.0f} pixels."
                 )
-            lines.values.append(value or 0.0)
+            lines.values.append(value if value is not None and not lines.odd else 0.0)
     return {name: _of_video(name, frames) for name, frames in videos.items()}
 
 

@@ -15,6 +15,7 @@ from echogen.errors import StoreError, UsageError
 from echogen.exports.selection import Chosen
 from echogen.report import Reporter
 from echogen.store import (
+    SEAL,
     Status,
     StoreReader,
     StoreWriter,
@@ -29,7 +30,7 @@ from echogen.store import (
 
 SHARD_SIZE = 32
 STAGE = "exporting"
-_OF_THE_COPY = ("complete", "format", "kind", "problems_at_planning")
+_OF_THE_COPY = ("complete", "format", "kind", "problems_at_planning", SEAL)
 
 
 def check_suffix(to: str, output: Path) -> None:

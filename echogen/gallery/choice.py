@@ -10,11 +10,11 @@ from typing import Literal, TypeVar, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from echogen.checks.scores import MEASURES, measure_rows, original_rows, score, usual
+from echogen.checks.scores import MEASURES, measure_readable, original_rows, score, usual
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.report import Reporter
-from echogen.store import Status, StoreReader, open_store
+from echogen.store import Status, StoreReader, shared_store
 from echogen.workers import in_workers
 
 By = Literal["depth", "tilt", "width", "shift"]
@@ -118,6 +118,10 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
             fitting &= np.array([_matches(text, patterns) for text in columns[name]], np.bool_)
     if not fitting.any():
         done = int((columns["status"] == Status.DONE).sum())
+        if not done:
+            raise UsageError(
+                f"{store.path}: no sample is done yet; give the command that makes it again."
+            )
         raise UsageError(
             f"{store.path}: no sample to show: none of its {done} that are done fits --samples, "
             "--cases, --views, --phases and --split together; give fewer of them."
@@ -156,8 +160,8 @@ def worst_rows(
 
 
 def _measure(rows: Sequence[int], path: Path) -> tuple[npt.NDArray[np.float64], ...]:
-    with open_store(path) as store:
-        return measure_rows(store, rows, original_rows(store))
+    store = shared_store(path)
+    return measure_readable(store, rows, original_rows(store))
 
 
 def _matches(text: str, patterns: Sequence[str]) -> bool:

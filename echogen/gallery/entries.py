@@ -13,7 +13,7 @@ import numpy.typing as npt
 from echogen.checks.fan import fan_mask
 from echogen.checks.scores import original_rows
 from echogen.datasets import Dataset
-from echogen.errors import DatasetError
+from echogen.errors import DatasetError, StoreError
 from echogen.geometry.render import render_original
 from echogen.geometry.transforms import IDENTITY, TransformParams, sector_on_grid
 from echogen.manifest import grid_of
@@ -103,43 +103,42 @@ def of_plan(source: Source, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
 
 def of_store(
     store: StoreReader, rows: Sequence[int], scores: Mapping[int, float]
-) -> Iterator[Entry]:
-    """Samples of a store that are done.
+) -> Iterator[Entry | Problem]:
+    """Samples of a store that are done, or why one cannot be read.
 
     Args:
         store: opened.
         rows: of it.
         scores: {row: how far its painting is from what is usual}, where it was asked for.
-
-    Raises:
-        StoreError: pixels are damaged.
     """
-    labelled = store.kind == "expanded"
-    originals = original_rows(store) if labelled else {}
+    originals = original_rows(store) if store.kind == "expanded" else {}
     for row in rows:
         name = str(store.columns["sample_id"][row])
-        if not labelled:
-            yield Entry(name, "", _picture(store, row))
-            continue
-        if store.columns["copy"][row] == 0:
-            yield Entry(name, "an original", _picture(store, row))
-            continue
-        keep = store.keep[row]
-        fan = fan_mask(
-            store.columns["sector"][row], store.columns["aspect"][row], store.image_shape
-        )
-        facts = facts_of(params_of(store, row), _share(~keep, fan))
-        if row in scores:
-            facts = f"score {scores[row]:.1f} · {facts}"
-        original = originals.get(str(store.columns["frame_id"][row]))
-        yield Entry(
-            name,
-            facts,
-            None if original is None else _picture(store, original),
-            _picture(store, row),
-            ~keep,
-            painted=True,
-        )
+        try:
+            yield _of_row(store, row, name, originals, scores.get(row))
+        except StoreError as error:
+            yield Problem(name, str(error))
+
+
+def _of_row(
+    store: StoreReader, row: int, name: str, originals: Mapping[str, int], score: float | None
+) -> Entry:
+    if store.kind != "expanded":
+        return Entry(name, "", None, _picture(store, row), painted=True)
+    if store.columns["copy"][row] == 0:
+        return Entry(name, "an original", _picture(store, row))
+    keep = store.keep[row]
+    fan = fan_mask(store.columns["sector"][row], store.columns["aspect"][row], store.image_shape)
+    facts = facts_of(params_of(store, row), _share(~keep, fan))
+    original = originals.get(str(store.columns["frame_id"][row]))
+    return Entry(
+        name,
+        facts if score is None else f"score {score:.1f} · {facts}",
+        None if original is None else _picture(store, original),
+        _picture(store, row),
+        ~keep,
+        painted=True,
+    )
 
 
 def params_of(store: StoreReader, row: int) -> TransformParams:
@@ -163,8 +162,19 @@ def facts_of(params: TransformParams, painted: float) -> str:
     if not math.isclose(params.width, IDENTITY.width, abs_tol=1e-6):
         facts.append(f"width ×{params.width:.2f}")
     if (shift := math.hypot(params.shift_x, params.shift_y)) >= LEAST_SHIFT:
-        facts.append(f"shift {shift:.0%} of the height")
+        facts.append(f"shift {shift:.0%} {_direction(params)}")
     return " · ".join([*facts, f"{painted:.0%} of the fan empty"])
+
+
+def _direction(params: TransformParams) -> str:
+    """Such as "down right"; what is less than half of the other is left out."""
+    down, right = params.shift_y, params.shift_x
+    words = []
+    if abs(down) >= abs(right) / 2:
+        words.append("down" if down > 0 else "up")
+    if abs(right) >= abs(down) / 2:
+        words.append("right" if right > 0 else "left")
+    return " ".join(words)
 
 
 def _share(missing: Bools, fan: Bools) -> float:

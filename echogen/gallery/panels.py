@@ -18,7 +18,7 @@ def headings(entries: Sequence[Entry]) -> tuple[str, ...]:
     found = []
     if any(entry.original is not None for entry in entries):
         found.append(ORIGINAL)
-    if any(entry.made is not None for entry in entries):
+    if any(entry.missing is not None for entry in entries):
         found.append(MOVED)
     if any(entry.painted for entry in entries):
         found.append(PAINTED)

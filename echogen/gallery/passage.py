@@ -1,5 +1,6 @@
 """One sample's way through the sampler: what the network sees at each evaluation, and expects."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,18 +56,20 @@ class Step:
     """One evaluation.
 
     Attributes:
+        number: from 1.
         sigma: noise level, in units of the model's range.
         seen: (h, w) what the network was shown.
         expected: (h, w) the clean image that it expects, with the kept pixels as they are.
     """
 
+    number: int
     sigma: float
     seen: Levels
     expected: Levels
 
 
 def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Levels]:
-    """Paint a sample, and remember each evaluation.
+    """Paint a sample, and remember its evaluations, `MOST_FRAMES` at most, evenly.
 
     Returns:
         The evaluations in order, and the painted (h, w) image: what the run itself makes.
@@ -75,14 +78,22 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
         CheckpointError, EngineError: as in painting.
     """
     steps: list[Step] = []
+    counter = itertools.count()
     engine = open_local(subject.checkpoint, subject.sampler, subject.engine, tell)
     schedule = engine.denoiser.schedule
+    last = engine.sampler.nfe - 1
+    shown = set(np.linspace(0, last, MOST_FRAMES).round().astype(int).tolist())
     known = subject.image
 
     def watch(x: Tensor, t: float, prediction: Prediction) -> None:
+        number = next(counter)
+        if number not in shown:
+            return
         seen, expected = (values[0].float().mean(0).cpu().numpy() for values in (x, prediction.x0))
         expected = np.where(subject.keep, known, expected)
-        steps.append(Step(float(schedule.sigma_at(t)), to_uint8(seen), to_uint8(expected)))
+        steps.append(
+            Step(number + 1, float(schedule.sigma_at(t)), to_uint8(seen), to_uint8(expected))
+        )
 
     engine = replace(engine, denoiser=watched(engine.denoiser, watch), batch_size=1)
     image, keep = torch.from_numpy(subject.image[None]), torch.from_numpy(subject.keep[None])
@@ -97,7 +108,7 @@ def animation(
 
     Args:
         subject: that was painted.
-        steps: of `walk`; some of them, evenly, where there are many.
+        steps: of `walk`.
         painted: (h, w) the last picture.
         height: of an image in it.
     """
@@ -106,16 +117,15 @@ def animation(
     if not subject.keep.all():
         start = hatched(start, ~subject.keep)
     frames = [_frame(start, start, f"{subject.name}: what is to be painted")]
-    chosen = np.unique(np.linspace(0, len(steps) - 1, MOST_FRAMES).round().astype(int))
-    for place in chosen.tolist():
-        step = steps[place]
+    total = steps[-1].number
+    for step in steps:
         words = (
-            f"evaluation {place + 1} of {len(steps)} · noise {step.sigma:.3g} · "
+            f"evaluation {step.number} of {total} · noise {step.sigma:.3g} · "
             "left: what the network sees, right: what it expects"
         )
         frames.append(_frame(tile(step.seen, size), tile(step.expected, size), words))
     last = tile(painted, size)
-    frames.append(_frame(last, last, f"{subject.name}: painted, {len(steps)} evaluations"))
+    frames.append(_frame(last, last, f"{subject.name}: painted, {total} evaluations"))
     return frames, [FIRST_MS, *[SHOWN_MS] * (len(frames) - 2), LAST_MS]
 
 

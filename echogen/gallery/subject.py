@@ -59,6 +59,25 @@ def subject_of(
         UsageError: it cannot be painted: an original, or a frame without a valid move.
         CheckpointError: the model is not here.
     """
+    subject = _subject(path, plan, name, choice, checkpoint, engine, reporter)
+    info = read_info(subject.checkpoint)
+    if subject.image.shape[0] != info.image_size:
+        raise UsageError(
+            f"--checkpoint: {info.name} paints images of {info.image_size} pixels, {name} has "
+            f"{subject.image.shape[0]}; give the model that the sample was planned for."
+        )
+    return subject
+
+
+def _subject(
+    path: Path,
+    plan: Path | None,
+    name: str,
+    choice: Choice,
+    checkpoint: str,
+    engine: EngineConfig,
+    reporter: Reporter,
+) -> Subject:
     if path.is_dir() and not (path / "zarr.json").is_file():
         folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
         source = (

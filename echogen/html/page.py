@@ -6,9 +6,8 @@ policy forbids everything else. All text is escaped by the template.
 
 import base64
 import io
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,23 @@ from jinja2 import Environment
 from PIL.Image import Image
 
 from echogen import __version__
-from echogen.config import DatasetConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import UsageError
+from echogen.files import write_whole
 from echogen.gallery.choice import Choice, at_random, rows_of_store, worst_rows
 from echogen.gallery.entries import Entry, of_dataset, of_store
 from echogen.gallery.panels import headings, panels
 from echogen.html import plots
 from echogen.html.plots import Plot
-from echogen.report import Quiet
+from echogen.report import Quiet, Reporter
 from echogen.statistics.features import BY_NAME
-from echogen.stats import Measurements, StatsReport
-from echogen.store import open_store, present_store_path
+from echogen.stats import Measurements, Options, StatsReport
+from echogen.store import StoreReader, open_store, present_store_path
+from echogen.types import Problem
 from echogen.validate import is_store
 
 SHOWN = 6
+JUDGED = 1000
 TILE = 220
 LISTED = 400
 
@@ -53,12 +54,23 @@ class Gallery:
     lines: tuple[tuple[str, str, list[tuple[str, str]]], ...]
 
 
+@dataclass(frozen=True)
+class Look:
+    """How the page's pictures are found.
+
+    Attributes:
+        options: of the measuring.
+        seed: of what is shown at random.
+        reporter: where progress goes.
+    """
+
+    options: Options = field(default_factory=Options)
+    seed: int = 0
+    reporter: Reporter = field(default_factory=Quiet)
+
+
 def write_report(
-    report: StatsReport,
-    measured: Measurements,
-    path: Path,
-    dataset: DatasetConfig,
-    seed: int = 0,
+    report: StatsReport, measured: Measurements, path: Path, look: Look | None = None
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -66,20 +78,17 @@ def write_report(
         report: of `stats`.
         measured: the samples behind it.
         path: of the .html file.
-        dataset: how the samples were chosen, if they are a dataset's.
-        seed: of the pictures that are shown.
+        look: how pictures are found.
 
     Raises:
         UsageError: the file cannot be written.
         DatasetError, StoreError: pictures cannot be read.
     """
-    text = render(report, _plots(report, measured), _galleries(Path(report.path), dataset, seed))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    galleries = _galleries(Path(report.path), look or Look())
+    text = render(report, _plots(report, measured), galleries)
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(f"--html {path}: cannot be written ({error.strerror}).") from error
 
 
@@ -125,31 +134,41 @@ def _plots(report: StatsReport, measured: Measurements) -> dict[str, list[Plot]]
     return {name: [one for one in some if one is not None] for name, some in sections.items()}
 
 
-def _galleries(path: Path, config: DatasetConfig, seed: int) -> list[Gallery]:
-    choice = Choice(n=SHOWN, seed=seed, dataset=config)
+def _galleries(path: Path, look: Look) -> list[Gallery]:
+    config = look.options.dataset
+    choice = Choice(n=SHOWN, seed=look.seed, workers=look.options.workers)
     if not is_store(path):
         dataset = open_chosen(path, config)
-        keys = at_random(select(dataset.keys(), config), SHOWN, seed)
-        entries = [one for one in of_dataset(dataset, keys) if isinstance(one, Entry)]
-        return [_gallery(f"Frames {choice.words}", entries)] if entries else []
-    with open_store(present_store_path(path)) as store:
-        rows = rows_of_store(store, replace(choice, dataset=DatasetConfig()))
-        found = [_gallery(f"Samples {choice.words}",
-                          list(of_store(store, at_random(rows, SHOWN, seed), {})))]  # fmt: skip
-        if store.kind == "expanded" and (store.columns["copy"][rows] > 0).any():
-            scores = worst_rows(store, rows, replace(choice, worst=True), Quiet())
-            title = "The worst by seam and texture (score: spreads from what real frames show)"
-            found.append(_gallery(title, list(of_store(store, list(scores), scores))))
+        keys = at_random(select(dataset.keys(), config), SHOWN, look.seed)
+        found = [_gallery(f"Frames {choice.words}", of_dataset(dataset, keys))]
+    else:
+        with open_store(present_store_path(path)) as store:
+            found = _of_store(store, choice, look.reporter)
+    return [gallery for gallery in found if gallery.lines]
+
+
+def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Gallery]:
+    rows = rows_of_store(store, choice)
+    shown = of_store(store, at_random(rows, SHOWN, choice.seed), {})
+    found = [_gallery(f"Samples {choice.words}", shown)]
+    if store.kind == "expanded" and (store.columns["copy"][rows] > 0).any():
+        judged = at_random(rows, JUDGED, choice.seed)
+        scores = worst_rows(store, judged, replace(choice, worst=True), reporter)
+        title = "The worst by seam and texture (score: spreads from what real frames show)"
+        if len(judged) < len(rows):
+            title += f", of {JUDGED} at random"
+        found.append(_gallery(title, of_store(store, list(scores), scores)))
     return found
 
 
-def _gallery(title: str, entries: Sequence[Entry]) -> Gallery:
+def _gallery(title: str, shown: Iterable[Entry | Problem]) -> Gallery:
+    entries = [one for one in shown if isinstance(one, Entry)]
     names = headings(entries)
     lines = []
     for entry in entries:
         tiles = zip(names, panels(entry, names, TILE), strict=True)
-        shown = [(name, _jpeg(tile)) for name, tile in tiles if tile is not None]
-        lines.append((entry.name, entry.facts, shown))
+        pictures = [(name, _jpeg(tile)) for name, tile in tiles if tile is not None]
+        lines.append((entry.name, entry.facts, pictures))
     return Gallery(title, tuple(lines))
 
 

@@ -110,6 +110,7 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
         feature = BY_NAME[name]
         unit = f" ({feature.unit})" if feature.unit else ""
         axes.set_title(f"{feature.words}{unit}", loc="left", color=INK, size="medium", pad=4)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_ylim(-len(groups) + 0.4, 0.6)
         axes.set_yticks([])
         _plain(axes)
@@ -217,7 +218,7 @@ def _svg(figure: Figure) -> bytes:
         for spine in axes.spines.values():
             spine.set_color(INK)
     stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": "echogen", "font.size": 8.5, "path.simplify": True}):
+    with rc_context({"svg.hashsalt": "echogen"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 

@@ -1,9 +1,13 @@
 """Which class id is which part of the heart, by a dataset's own names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from echogen.types import LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM
+
+OTHERS = frozenset({"right", "rv", "ra", "rvc", "mitral", "tricuspid", "pericardium"})
+"""Words of names that mean no part of the left heart's muscle and chambers."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,25 @@ def classes_of(labels: Mapping[int, str]) -> Classes:
     """
     found: dict[str, int] = {}
     for label, name in sorted(labels.items()):
-        words = name.lower()
-        if "myo" in words or "endo-epi" in words or "wall" in words:
-            found.setdefault("myocardium", label)
-        elif "atri" in words or words == "la":
-            found.setdefault("atrium", label)
-        elif "lv" in words or "ventric" in words or "endo" in words:
-            found.setdefault("cavity", label)
+        part = _part(name)
+        if part:
+            found.setdefault(part, label)
     if not found:
         ids = (LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM)
         names = ("cavity", "myocardium", "atrium")
         found = {name: label for name, label in zip(names, ids, strict=True) if label in labels}
     return Classes(found.get("cavity"), found.get("myocardium"), found.get("atrium"))
+
+
+def _part(name: str) -> str:
+    """Which part of the left heart a class's name means; empty where none."""
+    words = re.findall("[a-z]+", name.lower())
+    if any(word in OTHERS or word.startswith(("valv", "aort")) for word in words):
+        return ""
+    if any("myo" in word or "epi" in word or word.endswith("wall") for word in words):
+        return "myocardium"
+    if any("atri" in word or word == "la" for word in words):
+        return "atrium"
+    if any(word.startswith(("lv", "ventric", "endo")) for word in words):
+        return "cavity"
+    return ""

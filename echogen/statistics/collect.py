@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_chosen, select
-from echogen.errors import DatasetError
+from echogen.errors import DatasetError, StoreError
 from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
@@ -19,16 +19,14 @@ from echogen.measures.classes import Classes, classes_of
 from echogen.planner import recordings
 from echogen.report import Reporter
 from echogen.statistics.features import BY_NAME, Measured, Seen, measure
-from echogen.store import Status, StoreReader, open_store, units
-from echogen.types import Case, FrameKey, Problem
+from echogen.store import Status, StoreReader, shared_store, units
+from echogen.types import IGNORE, Case, FrameKey, Problem
 from echogen.workers import in_workers
 
 SERIAL_BELOW = 48
 _NAMES = ("sample_id", "frame_id", "case_id", "view", "phase", "split")
 
 T = TypeVar("T")
-
-_stores: dict[Path, StoreReader] = {}
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Who:
     Attributes:
         sample_id, frame_id, case_id, view, phase, split: as in a store; a dataset's frames are
             their own samples.
-        copy: 0 for an original.
+        copy: 0 for an original; above, of a store, or of a dataset that was exported from one.
     """
 
     sample_id: str
@@ -126,7 +124,7 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
         most: shards that are measured; 0 takes all.
 
     Raises:
-        StoreError: pixels or columns are damaged.
+        StoreError: columns are damaged; a sample whose pixels are is a problem.
     """
     items = _some(list(units(store)), most)
     parts = classes_of({int(k): name for k, name in store.attrs.get("labels", {}).items()})
@@ -135,16 +133,18 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
     found: list[Item] = []
     done = 0
     reporter.progress("measuring", 0, total)
-    for (start, stop), measured in zip(
+    problems = [Problem(*one) for one in store.problems]
+    for (start, stop), (measured, damaged) in zip(
         items, in_workers(_of_unit, items, (store.path, parts), processes), strict=True
     ):
         found += measured
+        problems += damaged
         done += stop - start
         reporter.progress("measuring", done, total)
     cases = tuple(
         Case(str(one["id"]), {k: v for k, v in one.items() if k != "id"}) for one in store.cases
     )
-    return _collected(found, cases, [Problem(*one) for one in store.problems])
+    return _collected(found, cases, problems)
 
 
 def _of_recording(
@@ -165,33 +165,53 @@ def _of_recording(
         sector, aspect = sector_on_grid(fitted.sector, frame_grid(fitted.frame))
         frame = fitted.frame
         seen = Seen(frame.image, frame.label, sector, aspect, frame.spacing_mm)
-        who = Who(key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, 0)
+        who = Who(key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, key.copy)
         found.append((who, measure(seen, parts)))
     return found, problems
 
 
-def _of_unit(unit: tuple[int, int], path: Path, parts: Classes) -> list[Item]:
-    if path not in _stores:
-        _stores[path] = open_store(path)
-    store = _stores[path]
-    start, stop = unit
-    columns, labelled = store.columns, store.kind == "expanded"
-    images = store.images[start:stop]
-    masks = store.masks[start:stop] if labelled else None
-    found = []
-    for row in range(start, stop):
-        if columns["status"][row] != Status.DONE:
+def _of_unit(unit: tuple[int, int], path: Path, parts: Classes) -> tuple[list[Item], list[Problem]]:
+    store = shared_store(path)
+    found: list[Item] = []
+    problems: list[Problem] = []
+    status = store.columns["status"]
+    rows = [row for row in range(*unit) if status[row] == Status.DONE]
+    pixels = _pixels(store, *unit) if rows else {}
+    for row in rows:
+        who = _who(store.columns, row)
+        try:
+            part = {name: pixels[name][row - unit[0]] if pixels else store.pixels(name)[row]
+                    for name in store.layout.pixels}  # fmt: skip
+        except StoreError as error:
+            problems.append(Problem(who.sample_id, str(error)))
             continue
-        row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
-        seen = Seen(
-            images[row - start],
-            None if masks is None else masks[row - start],
-            columns["sector"][row],
-            float(columns["aspect"][row]),
-            (row_mm, col_mm) if np.isfinite([row_mm, col_mm]).all() else None,
-        )
-        found.append((_who(columns, row), measure(seen, parts)))
-    return found
+        found.append((who, measure(_seen(store, row, part), parts)))
+    return found, problems
+
+
+def _pixels(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
+    """Rows of every array, read at once; nothing where one of them is damaged."""
+    try:
+        return {name: store.pixels(name)[start:stop] for name in store.layout.pixels}
+    except StoreError:
+        return {}
+
+
+def _seen(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> Seen:
+    columns, mask = store.columns, pixels.get("masks")
+    row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
+    transforms = store.attrs.get("config", {}).get("transforms", {})
+    unlabelled = None if mask is None else mask == IGNORE
+    if unlabelled is not None and transforms.get("labels_on_paint") == "clip":
+        unlabelled |= ~pixels["keep"]
+    return Seen(
+        pixels["images"],
+        mask,
+        columns["sector"][row],
+        float(columns["aspect"][row]),
+        (row_mm, col_mm) if np.isfinite([row_mm, col_mm]).all() else None,
+        unlabelled,
+    )
 
 
 def _who(columns: Mapping[str, npt.NDArray[Any]], row: int) -> Who:

@@ -15,6 +15,26 @@ Table = Mapping[str, Floats]
 
 NEIGHBOURS = 5
 LEAST = 5
+MOST_KNOW = 0.8  # share of samples that have a feature which enters the joint coverage
+FLAT = 1e-6
+
+
+def unwrap_axes(tables: Sequence[dict[str, Floats]]) -> None:
+    """Turn axes, which have no direction, to within 90 degrees of the first table's mean axis.
+
+    So 89 and -89 degrees lie 2 apart, and percentiles and distances mean what they say. The mean is
+    that of doubled angles (Mardia and Jupp, "Directional Statistics", 2000, section 2.2).
+
+    Args:
+        tables: {feature: (n,) values, degrees where it is an axis}; changed in place.
+    """
+    for name in tables[0]:
+        known = np.radians(2 * _known(tables[0][name]))
+        if not name.endswith("_axis") or not len(known):
+            continue
+        middle = math.degrees(math.atan2(np.sin(known).mean(), np.cos(known).mean())) / 2
+        for table in tables:
+            table[name] = middle + (table[name] - middle + 90) % 180 - 90
 
 
 def distribution(values: Floats) -> Distribution | None:
@@ -83,12 +103,12 @@ def coverage(originals: Table, everything: Table, target: Table) -> tuple[Covera
 
 
 def _joint(originals: Table, everything: Table, target: Table) -> Coverage:
-    names = [n for n in DIVERSITY if all(len(_known(t[n])) >= LEAST for t in (target, everything))]
+    names = [n for n in DIVERSITY if _varies(target[n]) and _common(everything[n])]
     points = [_points(table, names) for table in (target, originals, everything)]
     wanted = points[0]
     if not names or len(wanted) <= NEIGHBOURS:
         return Coverage("all", "all together", None, None, None, None)
-    scale = np.maximum(wanted.std(axis=0), 1e-9)
+    scale = wanted.std(axis=0)
     wanted = wanted / scale
     radius = spatial.cKDTree(wanted).query(wanted, NEIGHBOURS + 1)[0][:, -1]
     shares = []
@@ -96,6 +116,17 @@ def _joint(originals: Table, everything: Table, target: Table) -> Coverage:
         near = spatial.cKDTree(table / scale).query(wanted)[0] if len(table) else np.inf
         shares.append(round(float((near <= radius).mean()), 4) if len(table) else None)
     return Coverage("all", "all together", shares[0], shares[1], None, None)
+
+
+def _common(values: Floats) -> bool:
+    """Whether most samples have it; one that few have would leave few to compare."""
+    known = np.isfinite(values)
+    return bool(known.sum() >= LEAST and known.mean() >= MOST_KNOW)
+
+
+def _varies(values: Floats) -> bool:
+    known = _known(values)
+    return _common(values) and bool(known.std() > FLAT * max(1.0, float(np.abs(known).max())))
 
 
 def _points(table: Table, names: Sequence[str]) -> Floats:
@@ -109,11 +140,13 @@ def _known(values: Floats) -> Floats:
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
-def _distance(values: Floats, reference: Floats) -> float:
+def _distance(values: Floats, reference: Floats) -> float | None:
+    """In standard deviations of the reference; None where it does not vary."""
     spread = float(reference.std())
-    found = float(stats.wasserstein_distance(values, reference))
-    return round(found / spread, 4) if spread > 0 else 0.0
+    if spread <= FLAT * max(1.0, float(np.abs(reference).max())):
+        return None
+    return round(float(stats.wasserstein_distance(values, reference)) / spread, 4)
 
 
-def _ratio(a: float, b: float) -> float:
-    return round(a / b, 4) if b > 0 else 1.0
+def _ratio(a: float, b: float) -> float | None:
+    return round(a / b, 4) if b > 0 else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from echogen.measures.classes import Classes
 from echogen.measures.shape import Fan, shape_of
@@ -48,7 +49,7 @@ def _of_part(part: str, words: str) -> tuple[Feature, ...]:
         Feature(f"{part}_share", "", f"{words}: share of the fan", 3),
         Feature(f"{part}_radius", "", f"{words}: depth in the fan (0 to 1)", 2),
         Feature(f"{part}_angle", "deg", f"{words}: angle from the fan's axis"),
-        Feature(f"{part}_axis", "deg", f"{words}: principal axis"),
+        Feature(f"{part}_axis", "deg", f"{words}: principal axis"),  # see compare.unwrap_axes
         Feature(f"{part}_distance", "mm", f"{words}: centroid from the fan's apex"),
         Feature(f"{part}_width", "", f"{words}: width over height", 2),
     )
@@ -79,6 +80,7 @@ class Seen:
         sector: (6,) the fan in the image's pixels, nan where it is not known.
         aspect: displayed width of a pixel over its height.
         spacing: (row, col) mm of heart a pixel; None where unknown.
+        unlabelled: (h, w) bool where labels were taken away; None where none were.
     """
 
     image: npt.NDArray[np.uint8]
@@ -86,6 +88,7 @@ class Seen:
     sector: npt.NDArray[Any]
     aspect: float
     spacing: tuple[float, float] | None
+    unlabelled: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class Measured:
 def measure(seen: Seen, parts: Classes) -> Measured:
     """All features of one sample.
 
-    A volume needs the whole cavity: where it reaches the edge of the image there is none.
+    A volume needs the whole cavity: where it reaches the edge of the image, or pixels whose label
+    was taken away, there is none.
     """
     values = dict.fromkeys(BY_NAME, math.nan)
     length, diameters = math.nan, ()
@@ -120,7 +124,7 @@ def measure(seen: Seen, parts: Classes) -> Measured:
         values.update(_labelled(seen, seen.mask, fan, spacing, parts))
         cavity = seen.mask == parts.cavity
         wall = None if parts.myocardium is None else seen.mask == parts.myocardium
-        if parts.cavity is not None and not touches_border(cavity):
+        if parts.cavity is not None and not _is_cut(cavity, seen.unlabelled):
             probe = ((fan.row + 0.5) * spacing[0], (fan.col + 0.5) * spacing[1])
             axis = long_axis(cavity, spacing, wall, probe)
             if axis is not None:
@@ -130,6 +134,14 @@ def measure(seen: Seen, parts: Classes) -> Measured:
         values.update(dict.fromkeys(IN_MM, math.nan))
         length, diameters = math.nan, ()
     return Measured(values, length, diameters)
+
+
+def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | None) -> bool:
+    if touches_border(cavity):
+        return True
+    if unlabelled is None or not unlabelled.any():
+        return False
+    return bool((ndimage.binary_dilation(cavity) & unlabelled).any())
 
 
 def _labelled(

@@ -77,14 +77,15 @@ class Agreement:
         quantity: ef, edv_ml or esv_ml.
         cases: how many.
         bias: mean of measured minus recorded.
-        limits: half the width of the 95% limits of agreement (Bland and Altman), 1.96 sd.
+        limits: half the width of the 95% limits of agreement (Bland and Altman), 1.96 sd; null for
+            one case.
         correlation: Pearson's; null for fewer than three cases.
     """
 
     quantity: str
     cases: int
     bias: float
-    limits: float
+    limits: float | None
     correlation: float | None
 
 
@@ -98,9 +99,10 @@ class Diversity:
         words: for people.
         reference: the set that is widened.
         other: the set beside it.
-        span: 5th to 95th percentile of both sets together over that of the reference.
+        span: 5th to 95th percentile of both sets together over that of the reference; null where
+            the reference does not vary.
         outside: share of the other set outside of the reference's 5th to 95th percentile.
-        distance: Wasserstein-1, in standard deviations of the reference.
+        distance: Wasserstein-1, in standard deviations of the reference; null as `span`.
     """
 
     feature: str
@@ -108,9 +110,9 @@ class Diversity:
     words: str
     reference: Distribution
     other: Distribution
-    span: float
+    span: float | None
     outside: float
-    distance: float
+    distance: float | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Coverage:
         originals: share of the other dataset that the originals cover.
         everything: share that originals and copies cover.
         distance_originals: Wasserstein-1 to the originals, in the other's standard deviations;
-            null for "all".
+            null for "all", and where the other does not vary.
         distance_everything: to originals and copies.
     """
 

@@ -1,6 +1,5 @@
 """Volumes and ejection fractions of cases, and how they agree with what a dataset records."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,7 +24,7 @@ def volumes(collected: Collected) -> tuple[Volume, ...]:
     by_case: dict[str, dict[tuple[str, str], LongAxis]] = defaultdict(dict)
     for who in collected.who:
         if who.copy == 0 and who.phase and who.sample_id in collected.discs:
-            by_case[who.case_id][who.view, who.phase] = _axis(who, collected)
+            by_case[who.case_id][_view(who.view), who.phase] = _axis(who, collected)
     return tuple(
         volume
         for case_id, axes in sorted(by_case.items())
@@ -53,7 +52,7 @@ def agreement(found: Sequence[Volume]) -> tuple[Agreement, ...]:
                 name,
                 len(pairs),
                 round(float(difference.mean()), 3),
-                round(1.96 * float(difference.std(ddof=1)), 3) if len(pairs) > 1 else 0.0,
+                round(1.96 * float(difference.std(ddof=1)), 3) if len(pairs) > 1 else None,
                 round(float(np.corrcoef(pairs.T)[0, 1]), 4) if varied else None,
             )
         )
@@ -75,18 +74,27 @@ def _of_case(
         return
     used = list(BIPLANE) if set(BIPLANE) <= set(both) else both[:1]
     edv, esv = (volume_ml(*(axes[view, phase] for view in used)) for phase in ("ED", "ES"))
-    ef = ejection_fraction(edv, esv)
+    if edv <= 0:
+        return
     yield Volume(
         case_id=case_id,
         method="biplane" if len(used) == 2 else "single-plane",
         views=tuple(used),
         edv_ml=round(edv, 2),
         esv_ml=round(esv, 2),
-        ef=0.0 if math.isnan(ef) else round(ef, 2),
+        ef=round(ejection_fraction(edv, esv), 2),
         recorded_edv_ml=_recorded(case, "lv_edv_ml"),
         recorded_esv_ml=_recorded(case, "lv_esv_ml"),
         recorded_ef=_recorded(case, "ef"),
     )
+
+
+def _view(name: str) -> str:
+    """4CH and 2CH by their other names, such as A4C and ap2ch."""
+    words = name.upper().replace("-", "").replace("_", "").replace(" ", "")
+    known = {"4C": "4CH", "2C": "2CH"}
+    core = words.removeprefix("AP").removeprefix("A").removesuffix("H")
+    return known.get(core, name)
 
 
 def _recorded(case: Case | None, name: str) -> float | None:

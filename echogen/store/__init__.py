@@ -39,6 +39,8 @@ from echogen.store.schema import (
     Status,
     sample_sha256,
 )
+from echogen.store.seal import SEAL, broken_seal
+from echogen.store.shared import shared_store
 from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import (
     check_zarr,
@@ -54,11 +56,13 @@ __all__ = [
     "FORMAT",
     "GENERATED",
     "PLANNED",
+    "SEAL",
     "Column",
     "Layout",
     "Status",
     "StoreReader",
     "StoreWriter",
+    "broken_seal",
     "check_replaceable",
     "checked_rows",
     "convert_to_h5",
@@ -71,6 +75,7 @@ __all__ = [
     "remove_store",
     "resume_store",
     "sample_sha256",
+    "shared_store",
     "store_lock",
     "units",
     "unreadable_columns",

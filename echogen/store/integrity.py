@@ -28,8 +28,8 @@ def damaged_rows(store: StoreReader, start: int = 0, stop: int | None = None) ->
     """Rows of [start, stop) that are not what was written, each with a reason.
 
     A row is damaged where its status or another outcome cannot be read, where it is done and one of
-    its pixel arrays cannot be read, where image and mask do not have their SHA-256, or where none
-    of its pixels is kept.
+    its pixel arrays cannot be read, where image and mask do not have their SHA-256, where none of
+    its pixels is kept, or where its share of labels on paint is missing.
 
     Args:
         store: opened for reading.
@@ -54,9 +54,9 @@ def checked_rows(store: StoreReader, start: int, stop: int) -> tuple[Reasons, Ro
     try:
         status = store.columns.part("status", start, stop)
         recorded = store.columns.part("sha256", start, stop)
+        on_paint = store.columns.part("label_on_paint", start, stop)
         for column in store.layout.outcomes:
-            name = column.name
-            store.columns.part(name, start, stop)
+            store.columns.part(column.name, start, stop)
     except StoreError as error:
         return dict.fromkeys(range(start, stop), _short(error)), {}
     found: Reasons = {
@@ -74,6 +74,8 @@ def checked_rows(store: StoreReader, start: int, stop: int) -> tuple[Reasons, Ro
             found[row] = "its pixels do not have the recorded SHA-256"
         elif "keep" in pixels and not pixels["keep"][row - start].any():
             found[row] = "keep is False everywhere: its chunk is missing"
+        elif "keep" in pixels and np.isnan(on_paint[row - start]):
+            found[row] = "its label_on_paint is missing"
     return dict(sorted(found.items())), pixels
 
 

@@ -40,7 +40,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
         reason = str(error).strip("'\"") or type(error).__name__
         raise StoreError(
             f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). "
-            "Restore the store from a copy, or make it again with --overwrite."
+            "`echogen validate` says what else is, and with --repair gives back what can be made "
+            "again; or restore the store from a copy."
         ) from error
 
 
@@ -253,6 +254,11 @@ class StoreReader:
     def cases(self) -> list[dict[str, Any]]:
         """One dictionary a case: `id` and what is known; unknown facts are left out."""
         table = self.case_columns
+        if "id" not in table:
+            raise StoreError(
+                f"{self.path}: {CASES}/id is missing: the table of cases is damaged. Restore the "
+                "store from a copy, or make it again with --overwrite."
+            )
         rows = zip(*(values.tolist() for values in table.values()), strict=True)
         return [
             {

@@ -31,6 +31,7 @@ from echogen.store.schema import (
     planned_columns,
     root_attributes,
 )
+from echogen.store.seal import SEAL, seal_of
 from echogen.store.writer import StoreWriter
 
 ZSTD_LEVEL = 3
@@ -79,6 +80,7 @@ def create_store(
     layout = layout_of(path, root)
     planned = planned_columns(path, layout, columns)
     table = case_table(path, cases)
+    root[SEAL] = seal_of(root, planned, table)
     needed = sum(column.nbytes for column in planned.values())
     with disk_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +252,13 @@ def _open(path: Path, mode: str) -> tuple[dict[str, Any], Any]:
 
 def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
     with reading(path, CASES):
+        lost = [
+            entry.name
+            for entry in sorted((path / CASES).iterdir())
+            if entry.is_dir() and not (entry / "zarr.json").is_file()
+        ]
+        if lost:  # zarr would warn of it and go on without
+            raise KeyError(f"{lost[0]}/zarr.json")
         case_names = sorted(group[CASES].array_keys(), key=lambda name: (name != "id", name))
     return StoreReader(path, attrs, group.__getitem__, case_names, lambda: None)
 

@@ -1,0 +1,46 @@
+"""Datasets that `echogen export` wrote: which frame is a copy, and of which case."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from echogen.datasets.base import Listing
+from echogen.types import FrameKey
+
+SAMPLES = "samples.csv"
+_WANTED = ("name", "case_id", "view", "phase", "copy", "spacing_mm_row")
+
+
+def exported_samples(root: Path) -> dict[str, dict[str, str]]:
+    """{file name: its line} of the table that `echogen export` writes; empty without a whole one.
+
+    It has the case ids and copies that file names cannot hold, and says which spacing is made up.
+    """
+    try:
+        with (root / SAMPLES).open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return {}
+    whole = all(isinstance(line.get(name), str) for line in lines for name in _WANTED)
+    return {line["name"]: line for line in lines} if whole else {}
+
+
+def copy_number(sample: Mapping[str, str]) -> int:
+    """Of a line: 0 for an original."""
+    return int(sample["copy"]) if sample["copy"].isdecimal() else 0
+
+
+def with_copies(listing: Listing) -> Listing:
+    """A listing whose copies are known as such, where its root has the table of an export."""
+    samples = exported_samples(listing.root)
+    if not samples:
+        return listing
+
+    def known(key: FrameKey) -> FrameKey:
+        sample = samples.get(key.frame_id)
+        if sample is None:
+            return key
+        return replace(key, case_id=sample["case_id"], copy=copy_number(sample))
+
+    return replace(listing, frames=tuple(known(key) for key in listing.frames))
