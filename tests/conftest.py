@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from echogen.config import ExpandConfig, load_config
 from echogen.geometry.sector import Sector
 from echogen.types import Frame, FrameKey, Job, to_model_range
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 SHAPE, SPACING = (120, 110), (1.0, 0.9)
 FAN = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)

@@ -78,6 +78,7 @@ def test_a_case_named_like_a_copy_is_told_from_it() -> None:
 @example(fields=[("../x", "", "", "", "")], to="nifti")
 @example(fields=[("/x", "..", "..", "4CH", "../y")], to="nifti")
 @example(fields=[("x\ny", "a", "/etc", "4CH", "training")], to="nnunet")
+@example(fields=[("x", "a", "gray", "x" * 4000, "training")], to="nifti")
 def test_no_file_leaves_the_folder_whatever_the_store_says(
     tmp_path: Path, fields: list[tuple[str, ...]], to: str
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from echogen.datasets.base import FRAME_NAME, counted
 from echogen.datasets.camus import CITATION, LICENCE, REFERENCE, SPLIT_PREFIX, SPLITS
 from echogen.errors import UsageError
-from echogen.exports.naming import case_folders, sample_names, unique_names
+from echogen.exports.naming import LONGEST, case_folders, sample_names, unique_names
 from echogen.exports.selection import Chosen
 from echogen.exports.spacing import spacings
 from echogen.exports.tables import case_facts
@@ -85,7 +85,7 @@ def _tables(
         if split:
             members.setdefault(split, {})[folder] = None
         facts = case_facts(known.get(str(columns["case_id"][i]), {}), view)
-        if facts and view.isalnum() and view.isascii():
+        if facts and view.isalnum() and view.isascii() and len(view) <= LONGEST:
             found[f"{ROOT}/{folder}/Info_{view}.cfg"] = facts
     for name, folders_there in zip(unique_names(list(members)), members.values(), strict=True):
         found[f"{SPLITS}/{SPLIT_PREFIX}{name}.txt"] = "".join(f"{f}\n" for f in folders_there)
