@@ -56,10 +56,10 @@ def _root(
 ) -> None:
     """Generative augmentation of cardiac-ultrasound segmentation datasets.
 
-    Real frames are moved (depth, tilt, sector width, shift) and a diffusion model \
+    Real frames are moved (depth, tilt, sector width, shift) and a diffusion model
     paints what the move left empty, so that the masks stay exact.
 
-    Exit codes: 0 done, 1 done with failures, 2 usage, 3 dataset, 4 checkpoint, \
+    Exit codes: 0 done, 1 done with failures, 2 usage, 3 dataset, 4 checkpoint,
     5 store, 6 engine, 130/143 interrupted (the same command continues).
     """
 

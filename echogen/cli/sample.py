@@ -75,9 +75,10 @@ def sample(
 ) -> None:
     """Make whole images from nothing, without labels.
 
-    They come under the terms of the model that makes them; the built-in one is for \
-    non-commercial research only. The first images of a larger --n are those of a smaller one. \
-    A model may repeat images that it was trained on: its card says what is known of that.
+    They come under the terms of the model that makes them; the built-in one is
+    for non-commercial research only. The first images of a larger --n are those
+    of a smaller one. A model may repeat images that it was trained on: its card
+    says what is known of that.
 
     Killed or interrupted, the same command continues; with other settings it refuses.
 
