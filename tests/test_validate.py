@@ -11,6 +11,8 @@ from conftest import fan_frame, make_config, write_dataset, write_nifti
 from shapes import printed
 from typer.testing import CliRunner
 
+from echogen.checks import source as of_source
+from echogen.checks import store as of_store
 from echogen.checks.finding import Severity
 from echogen.checks.scores import measure
 from echogen.checks.twins import find_twins, fingerprint
@@ -76,7 +78,11 @@ def test_a_good_store_has_no_errors(made: Path, dataset: Path) -> None:
     assert report.megabytes == pytest.approx(16 * 3 * 32 * 32 / 1e6)
 
 
-def test_workers_find_what_one_process_finds(made: Path, dataset: Path) -> None:
+def test_workers_find_what_one_process_finds(
+    made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (of_source, of_store):
+        monkeypatch.setattr(module, "SERIAL_BELOW", 0)
     alone = validate(made, Options(workers=1, source=dataset, thorough=True))
     two = validate(made, Options(workers=2, source=dataset, thorough=True))
     assert (alone.findings, alone.texture) == (two.findings, two.texture)

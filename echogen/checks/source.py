@@ -20,6 +20,8 @@ from echogen.store import Status, StoreReader, shared_store
 from echogen.types import Job, Problem, to_uint8
 from echogen.workers import in_workers
 
+SERIAL_BELOW = 64  # samples: starting processes would take longer
+
 
 def check_source(
     store: StoreReader, dataset: Path, format: str, workers: int, reporter: Reporter
@@ -45,7 +47,8 @@ def check_source(
         groups[source.plan.rows[in_plan].frame_id].append((in_store, in_plan))
     done = 0
     reporter.progress("comparing with the source", 0, len(rows))
-    compared = in_workers(_compare, list(groups.values()), (source, store.path), workers)
+    processes = 1 if len(rows) < SERIAL_BELOW else workers
+    compared = in_workers(_compare, list(groups.values()), (source, store.path), processes)
     for findings, count in compared:
         found += findings
         done += count
