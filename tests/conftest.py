@@ -1,5 +1,6 @@
 """A small dataset and a small model, so that whole runs take a second."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -9,6 +10,9 @@ import pytest
 from echogen.config import ExpandConfig, load_config
 from echogen.geometry.sector import Sector
 from echogen.types import Frame, FrameKey, Job, to_model_range
+
+# Tests run side by side, and start processes: none may take the other cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")

@@ -69,6 +69,7 @@ def test_the_gpu_benchmark_runs_with_little_installed_and_on_several_devices(
     assert not list(tmp_path.glob("*.part.json"))
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_ends_in_time(packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = run("--jobs", str(packed), "--out", str(out), "--smoke", "--seconds", "0")

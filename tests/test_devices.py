@@ -164,6 +164,7 @@ def test_workers_end_with_a_killed_parent_amid_a_batch(
     parent.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_is_the_parents_to_answer(
     settings: dict[str, object], tmp_path: Path
 ) -> None:

@@ -42,7 +42,14 @@ def wait_for_painting(process: subprocess.Popen[str], images: int = 1) -> None:
     raise AssertionError(f"it never painted: {process.stderr and process.stderr.read()}")
 
 
-@pytest.mark.parametrize(("suffix", "kills"), [("zarr", 10), ("h5", 5)])
+@pytest.mark.parametrize(
+    ("suffix", "kills"),
+    [
+        ("zarr", 5), ("h5", 4),
+        pytest.param("zarr", 20, marks=pytest.mark.slow),
+        pytest.param("h5", 20, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(
     settings: dict[str, object], tmp_path: Path, suffix: str, kills: int
 ) -> None:

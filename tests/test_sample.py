@@ -271,7 +271,7 @@ def test_expand_and_sample_do_not_continue_each_others_stores(
         run(given)
 
 
-@pytest.mark.parametrize(("suffix", "kills"), [("zarr", 4), ("h5", 2)])
+@pytest.mark.parametrize(("suffix", "kills"), [("zarr", 3), ("h5", 2)])
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(
     given: dict[str, object], tmp_path: Path, suffix: str, kills: int
 ) -> None:
