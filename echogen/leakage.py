@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from echogen.datasets.base import counted
 from echogen.plan import PlannedFrame
+from echogen.words import counted
 
 TRAINING_SPLITS = frozenset({"", "train", "training"})
 """Splits that a network may be trained on; results are reported on all others."""

@@ -227,5 +227,5 @@ def _nothing_left(
         f"{path}: no sample that is done fits split={split!r} and "
         f"cases={None if cases is None else sorted(cases)[:5]!r}: the store has "
         f"{len(columns['copy'])} rows, {(columns['status'] == Status.DONE).sum()} of them done, of "
-        f" the splits {there} and of cases such as {columns['case_id'][0]!r}."
+        f"the splits {there} and of cases such as {columns['case_id'][0]!r}."
     )

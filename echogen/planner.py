@@ -7,7 +7,7 @@ with the dataset's pixels.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
 from echogen.plan import DIGEST_LENGTH, Plan, PlannedFrame, Row, sample_seed
 from echogen.types import Case, Frame, FrameKey, Problem
+from echogen.words import counted
 from echogen.workers import in_workers
 
 ROUND_AGREEMENT = 0.98
@@ -95,7 +96,12 @@ def build_plan(
             Case(c.case_id, dict(c.info)) for c in dataset.cases() if c.case_id in used_cases
         ),
         problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
-        notes=(*dataset.notes(), *_same_pixels(by_pixels), *_not_round(frames)),
+        notes=(
+            *dataset.notes(),
+            *_copies(keys),
+            *_same_pixels(by_pixels),
+            *_not_round(frames, {key.frame_id for key in keys if key.copy}),
+        ),
     )
 
 
@@ -210,8 +216,8 @@ def _check_millimetres(frames: Sequence[PlannedFrame], config: TransformConfig) 
     unknown = [planned.frame_id for planned in frames if planned.spacing_mm is None]
     if unknown and config.labels_on_paint == "ignore":
         raise PlanError(
-            f"--labels-on-paint ignore: needs millimetres, but {len(unknown)} frames, such as "
-            f"{unknown[0]}, have no spacing; use keep or clip."
+            f"--labels-on-paint ignore: needs millimetres, but {counted(len(unknown), 'frame')} "
+            f"came without a spacing, such as {unknown[0]}; use keep or clip."
         )
 
 
@@ -231,13 +237,28 @@ def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:
             yield f"{names} hold the same pixels under different cases."
 
 
-def _not_round(frames: Iterable[PlannedFrame]) -> Iterator[str]:
-    names = [planned.frame_id for planned in frames if planned.agreement < ROUND_AGREEMENT]
+def _copies(keys: Sequence[FrameKey]) -> Iterator[str]:
+    names = [key.frame_id for key in keys if key.copy]
+    if names:
+        yield (
+            f"{counted(len(names), 'frame')} of {len(keys)} are painted copies already, such as "
+            f"{names[0]}: copies of copies would keep paint as if it were real. Expand what they "
+            "were made of, or an export with --copies originals."
+        )
+
+
+def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str]:
+    """Frames that their spacing does not fit; a copy's width may have been changed on purpose."""
+    names = [
+        planned.frame_id
+        for planned in frames
+        if planned.agreement < ROUND_AGREEMENT and planned.frame_id not in copies
+    ]
     if names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         yield (
-            f"{len(names)} frames whose fan is not round in the millimetres given, so their "
-            f"spacing is in doubt and tilt may distort the heart a little: {shown}"
+            f"{counted(len(names), 'frame')} whose fan is not round in the millimetres given, so "
+            f"their spacing is in doubt and tilt may distort the heart a little: {shown}"
         )
 
 

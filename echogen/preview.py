@@ -27,6 +27,7 @@ from echogen.sheets.page import Line, Page, draw
 from echogen.store import StoreReader, open_store, present_store_path
 from echogen.types import FrameKey, Problem
 from echogen.validate import is_store
+from echogen.words import counted
 
 QUIET = Quiet()
 MOST = 200
@@ -254,7 +255,7 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> _Found:
     licences = _terms(
         attrs.get("dataset", {}).get("licence", ""), attrs.get("checkpoint", {}).get("licence", "")
     )
-    what = f"{len(store)} samples of {len(store.cases)} cases"
+    what = f"{counted(len(store), 'sample')} of {counted(len(store.cases), 'case')}"
     return _Found(store.kind, entries, problems, len(rows), store.path.name, what, labels, licences)
 
 

@@ -31,6 +31,7 @@ from echogen.statistics.records import (
 from echogen.statistics.volumes import agreement, volumes
 from echogen.store import Status, StoreReader, open_store, present_store_path
 from echogen.validate import is_store
+from echogen.words import counted
 
 QUIET = Quiet()
 TEXTURE_AT_MOST = 300
@@ -312,7 +313,7 @@ def _of_store(store: StoreReader) -> Provenance:
     done = int((store.columns["status"] == Status.DONE).sum())
     return Provenance(
         store.kind,
-        f"{store.kind} store: {done} samples of {len(store.cases)} cases",
+        f"{store.kind} store: {counted(done, 'sample')} of {counted(len(store.cases), 'case')}",
         str(source.get("licence", "")) or str(model.get("licence", "")),
         {name: value for name, value in facts.items() if value},
         tuple(store.problems),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_dataset, select
-from echogen.datasets.base import counted
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import (
     REPORT_FORMAT,
@@ -30,6 +29,7 @@ from echogen.report import Quiet, Reporter
 from echogen.store.lock import store_lock
 from echogen.training.data import RECORD_FILE
 from echogen.types import FrameKey, Problem
+from echogen.words import counted
 
 if TYPE_CHECKING:
     from echogen.training.config import TrainConfig

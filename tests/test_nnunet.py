@@ -17,6 +17,7 @@ from echogen.datasets import Dataset, open_dataset
 from echogen.errors import DatasetError
 from echogen.export import ExportSettings, export
 from echogen.generate import expand
+from echogen.planner import build_plan
 from echogen.store import open_store
 from echogen.types import Frame, FrameKey
 
@@ -74,6 +75,12 @@ def only_frame(root: Path) -> Frame:
     dataset = open_dataset(root)
     (key,) = dataset.keys()
     return dataset.read(key)
+
+
+def told(root: Path) -> tuple[str, ...]:
+    config = make_config({"input": str(root), "output": "out.zarr", "copies": 1})
+    dataset = open_dataset(root)
+    return build_plan(dataset, dataset.keys(), config, (64, "stretch")).notes
 
 
 def refusal(root: Path, **kwargs: Any) -> str:
@@ -277,4 +284,6 @@ def test_exported_copies_are_no_originals(
     root = next((tmp_path / "raw").glob("Dataset*")) if to == "nnunet" else tmp_path / "raw"
     keys = keys_of(open_dataset(root))
     assert sorted(key.copy for key in keys) == [0] * 4 + [1] * 4
+    assert any("4 frames of 8 are painted copies already" in note for note in told(root))
+    assert not any("painted copies" in note for note in told(dataset))
     assert {key.case_id for key in keys} == {"patient0001", "patient0002"}

@@ -14,6 +14,7 @@ from echogen.measures.classes import Classes, classes_of
 from echogen.planner import recordings
 from echogen.report import Reporter
 from echogen.types import Case, FrameKey
+from echogen.words import counted
 from echogen.workers import in_workers
 
 SERIAL_BELOW = 48
@@ -91,7 +92,8 @@ class DatasetSummary:
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for a table."""
-        rows = [("frames", f"{self.usable} of {self.frames} usable, of {self.cases} cases")]
+        of = counted(self.cases, "case")
+        rows = [("frames", f"{self.usable} of {self.frames} usable, of {of}")]
         for name in ("views", "phases", "splits"):
             counts = getattr(self, name)
             if counts:
@@ -103,7 +105,7 @@ class DatasetSummary:
         if self.angle_deg is not None:
             rows.append(("fan angle", _words(self.angle_deg, "degrees")))
         for one in self.areas:
-            rows += [(one.name, f"{_words(one.area, one.unit)}, in {one.frames} frames")]
+            rows += [(one.name, f"{_words(one.area, one.unit)}, in {counted(one.frames, 'frame')}")]
         return rows
 
 

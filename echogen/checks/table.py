@@ -12,6 +12,7 @@ from echogen.config import TransformConfig
 from echogen.errors import StoreError
 from echogen.plan import sample_seed
 from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
+from echogen.words import counted
 
 MOVES = ("depth", "tilt_deg", "width")
 SLACK = 1e-5  # columns are float32
@@ -123,7 +124,9 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     status, ids = columns["status"], columns["sample_id"]
     pending = int((status == Status.PENDING).sum())
     if pending and store.complete:
-        yield _error("complete", "", f"it is marked complete, but {pending} rows are pending.")
+        yield _error(
+            "complete", "", f"it is marked complete, but {counted(pending, 'row')} pending."
+        )
     elif not store.complete:
         nothing = not (status == Status.DONE).any()
         yield Finding(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from echogen.words import both, counted
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -102,8 +104,7 @@ def show_run(report: "RunReport", as_json: bool) -> None:
         ("store", report.output),
         (
             "samples",
-            f"{counts.originals + counts.copies} done "
-            f"({counts.originals} originals, {counts.copies} copies)",
+            f"{counts.originals + counts.copies} done ({both(counts.originals, counts.copies)})",
         ),
         ("rejected", f"{counts.rejected} (no valid move found)"),
         ("failed", str(counts.failed)),
@@ -169,7 +170,7 @@ def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
         [
             ("would make", report.output),
             ("from", report.dataset),
-            ("samples", f"{report.originals} originals, {report.copies} copies"),
+            ("samples", both(report.originals, report.copies)),
             ("rejected", f"{report.rejected} (no valid move found)"),
             ("frames skipped", str(len(report.skipped))),
             ("cost", f"{report.nfe} network evaluations an image"),
@@ -214,7 +215,8 @@ def show_bench(report: "BenchReport", as_json: bool) -> None:
     if (made := report.estimate) is not None:
         rows += [
             ("dataset", made.dataset),
-            ("would paint", f"{made.copies} copies of {made.frames} frames in about "
+            ("would paint", f"{counted(made.copies, 'copy', 'copies')} of "
+             f"{counted(made.frames, 'frame')} in about "
              f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
         ]  # fmt: skip
     show_table(rows)

@@ -18,6 +18,7 @@ from echogen.cli.flags import (
     Views,
     listed,
 )
+from echogen.words import both, counted
 
 if TYPE_CHECKING:
     from echogen.export import ExportReport
@@ -83,8 +84,8 @@ def export(
 ) -> None:  # fmt: skip
     """Hand a store on: nnU-Net's raw dataset, PNG folders, CAMUS-style NIfTI, Zarr or HDF5.
 
-    Millimetres, cases, splits, copies and terms go with it. Killed or interrupted, the same \
-    command continues; with other settings it refuses.
+    Millimetres, cases, splits, copies and terms go with it. Killed or
+    interrupted, the same command continues; with other settings it refuses.
 
     Example: echogen export camus_aug.zarr --to nnunet --out "$nnUNet_raw" --name CAMUSAug
     """
@@ -126,10 +127,10 @@ def show_export(report: "ExportReport", as_json: bool) -> None:
     if as_json:
         show_json(report)
         return
-    made = f"{report.samples} ({report.originals} originals, {report.copies} copies)"
+    made = f"{report.samples} ({both(report.originals, report.copies)})"
     rows = [
         ("output", report.output),
-        ("samples", f"{made} of {report.cases} cases"),
+        ("samples", f"{made} of {counted(report.cases, 'case')}"),
         ("written now", f"{report.written} in {duration(report.seconds)}"),
         ("failed", str(len(report.failed))),
     ]

@@ -7,6 +7,7 @@ import typer
 
 from echogen.cli.console import show_json
 from echogen.cli.flags import AsJson, Debug
+from echogen.words import counted
 
 
 def phantom(
@@ -26,4 +27,4 @@ def phantom(
     if as_json:
         show_json(PhantomReport(str(output), cases, seed, tuple(written)))
         return
-    typer.echo(f"{output}: {len(written)} frames of {cases} simulated cases")
+    typer.echo(f"{output}: {counted(len(written), 'frame')} of {counted(cases, 'simulated case')}")

@@ -19,6 +19,7 @@ from echogen.cli.flags import (
     Views,
     chosen_frames,
 )
+from echogen.words import counted
 
 if TYPE_CHECKING:
     from echogen.statistics.records import Distribution
@@ -108,12 +109,15 @@ def show_stats(report: "StatsReport") -> None:
     """The end of `echogen stats`: one table a question."""
     from echogen.cli.console import duration, show_table
 
-    samples = ", ".join(f"{count} {name}" for name, count in report.samples.items())
+    nouns = {"originals": "original", "copies": "copy"}
+    samples = ", ".join(counted(n, nouns[name], name) for name, n in report.samples.items())
     rows = [("measured", f"{report.path} in {duration(report.seconds)}"), ("samples", samples)]
     for name, counts in report.counts.items():
         rows.append((name, ", ".join(f"{value} {count}" for value, count in counts.items())))
     if report.problems:
-        rows.append(("left out", f"{len(report.problems)} frames; --json has the reasons"))
+        rows.append(
+            ("left out", f"{counted(len(report.problems), 'frame')}; --json has the reasons")
+        )
     show_table(rows)
     _features(report)
     _volumes(report)
@@ -141,8 +145,6 @@ def _volumes(report: "StatsReport") -> None:
         return
     import statistics
 
-    from echogen.datasets.base import counted
-
     rows = []
     for name, unit in (("edv_ml", "ml"), ("esv_ml", "ml"), ("ef", "%")):
         values = [getattr(one, name) for one in report.volumes]
@@ -156,8 +158,9 @@ def _volumes(report: "StatsReport") -> None:
         rows.append([name.removesuffix("_ml").upper(), f"{statistics.median(values):.1f} {unit}",
                      f"{min(values):.1f} to {max(values):.1f}", told])  # fmt: skip
     biplane = sum(one.method == "biplane" for one in report.volumes)
+    of = counted(len(report.volumes), "case")
     _table(
-        f"LV volumes of {len(report.volumes)} cases, method of discs ({biplane} biplane)",
+        f"LV volumes of {of}, method of discs ({biplane} biplane)",
         ["", "median", "range", "minus what the files say (95% limits)"],
         rows,
     )

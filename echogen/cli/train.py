@@ -8,6 +8,7 @@ import typer
 
 from echogen.cli.flags import INPUT, RUN, AsJson, Cases, Debug, Flag, Phases, Quiet, Split, Views
 from echogen.errors import UsageError
+from echogen.words import counted
 
 if TYPE_CHECKING:
     from echogen.train import TrainingRun, TrainReport
@@ -272,7 +273,6 @@ def _command(ctx: typer.Context) -> str:
 
 def _show(report: "TrainReport", as_json: bool) -> None:
     from echogen.cli.console import duration, show_json, show_lines, show_table
-    from echogen.datasets.base import counted
 
     if as_json:
         show_json(report)

@@ -19,6 +19,7 @@ from echogen.cli.flags import (
     Views,
     chosen_frames,
 )
+from echogen.words import both, counted
 
 if TYPE_CHECKING:
     from echogen.checks.finding import Finding
@@ -124,7 +125,7 @@ def _about(report: "ValidationReport") -> list[tuple[str, str]]:
     rows = [("checked", f"{report.path} in {duration(report.seconds)}")]
     if (samples := report.samples) is not None:
         rows.append(
-            ("samples", f"{samples.originals} originals and {samples.copies} copies done, "
+            ("samples", f"{both(samples.originals, samples.copies)} done, "
              f"{samples.rejected} rejected, {samples.failed} failed, {samples.pending} to make")
         )  # fmt: skip
         rows.append(("read", f"{report.megabytes:.0f} MB of pixels, "
@@ -132,10 +133,11 @@ def _about(report: "ValidationReport") -> list[tuple[str, str]]:
     if report.source:
         rows.append(("source", f"kept pixels and labels compared with {report.source}"))
     if (texture := report.texture) is not None and texture.samples:
-        rows.append(("texture", f"{texture.samples} copies measured against {texture.frames} real "
-                     f"frames: steps across the border x {_ratio(texture.seam)} (real "
+        rows.append(("texture", f"{counted(texture.samples, 'copy', 'copies')} measured against "
+                     f"{counted(texture.frames, 'real frame')}: "
+                     f"steps across the border x {_ratio(texture.seam)} (real "
                      f"{_ratio(texture.seam_real)}), grain x {_ratio(texture.grain)} (real "
-                     f"{_ratio(texture.grain_real)}), {texture.far} copies far off"))  # fmt: skip
+                     f"{_ratio(texture.grain_real)}), {texture.far} far off"))  # fmt: skip
     if (dataset := report.dataset) is not None:
         rows += dataset.rows()
     return rows
@@ -144,14 +146,14 @@ def _about(report: "ValidationReport") -> list[tuple[str, str]]:
 def _found(report: "ValidationReport") -> list[tuple[str, str]]:
     from echogen.checks.finding import Severity
 
-    counts = [f"{report.count(one)} {one.value}s" for one in Severity]
+    counts = [counted(report.count(one), one.value) for one in Severity]
     return [("found", ", ".join(counts))]
 
 
 def _conclusion(report: "ValidationReport") -> None:
     if report.repaired:
-        typer.echo(f"{report.repaired} samples are to be made again: give the `echogen` command "
-                   "that made the store.")  # fmt: skip
+        typer.echo(f"{counted(report.repaired, 'sample')} to be made again: give the `echogen` "
+                   "command that made the store.")  # fmt: skip
     elif not report.usable:
         what = "no frame can be used" if report.kind == "dataset" else "do not train on it as it is"
         hint = "; --repair marks what is damaged" if _damaged(report) else ""

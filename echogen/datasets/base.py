@@ -16,6 +16,7 @@ from typing import Protocol
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Problem, Provenance
+from echogen.words import counted
 
 FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
@@ -175,11 +176,6 @@ def _fingerprint_sequence(
 def relative(root: Path, path: Path) -> str:
     """The path as messages show it: relative to the dataset's folder where it lies in it."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 frame`, `1,598 frames`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def present(keys: Iterable[FrameKey], name: str) -> tuple[str, ...]:

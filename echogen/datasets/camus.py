@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, counted, relative, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Listing, relative, resolve_labels
 from echogen.datasets.info import case_info
 from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.datasets.sequences import SEQUENCE_NAME, Recording, Sequences, list_frames
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
+from echogen.words import counted
 
 LAYOUTS = ("database_nifti", "training", "validation", "testing")
 SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.datasets.base import Listing, counted, relative, resolve_labels
+from echogen.datasets.base import Listing, relative, resolve_labels
 from echogen.datasets.polygon import fill_polygon
 from echogen.datasets.tracings import (
     TRACINGS,
@@ -29,6 +29,7 @@ from echogen.datasets.tracings import (
 from echogen.datasets.video import read_video_frame, require_decoder
 from echogen.errors import DatasetError, UsageError
 from echogen.types import LV_CAVITY, Case, Frame, FrameKey, Provenance, UInt8HW
+from echogen.words import counted
 
 FILES, VIDEOS, VIEW = "FileList.csv", "Videos", "4CH"
 LABELS: Mapping[int, str] = {0: "background", LV_CAVITY: "LV cavity"}

@@ -7,10 +7,11 @@ This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in p
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, counted, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.types import Case, FrameKey, Provenance
+from echogen.words import counted
 
 IMAGES, LABELS = "images", "labels"
 

@@ -15,13 +15,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, counted, relative
+from echogen.datasets.base import FRAME_NAME, Listing, relative
 from echogen.datasets.exported import copy_number, exported_samples
 from echogen.datasets.integrity import FORMATS, READERS
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, describe
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.types import Case, Frame, FrameKey, Provenance
+from echogen.words import counted
 
 SPLITS = "splits_final.json"
 IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"

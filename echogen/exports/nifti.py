@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from echogen.datasets.base import FRAME_NAME, counted
+from echogen.datasets.base import FRAME_NAME
 from echogen.datasets.camus import CITATION, LICENCE, REFERENCE, SPLIT_PREFIX, SPLITS
 from echogen.errors import UsageError
 from echogen.exports.naming import LONGEST, case_folders, sample_names, unique_names
@@ -16,6 +16,7 @@ from echogen.exports.selection import Chosen
 from echogen.exports.spacing import spacings
 from echogen.exports.tables import case_facts
 from echogen.exports.writing import FilePlan, Item
+from echogen.words import counted
 
 ROOT = "database_nifti"
 LAYOUT = (

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen import __version__
-from echogen.datasets.base import counted
 from echogen.errors import UsageError
 from echogen.exports.naming import sample_names
 from echogen.exports.selection import Chosen
@@ -29,6 +28,7 @@ from echogen.exports.spacing import spacings
 from echogen.exports.tables import terms
 from echogen.exports.writing import FilePlan, Item
 from echogen.types import IGNORE
+from echogen.words import counted
 
 FOLDS = 5
 SPLITS_FILE = "splits_final.json"

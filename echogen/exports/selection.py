@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import counted, select
+from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
 from echogen.store import Status, StoreReader
 from echogen.types import FrameKey
+from echogen.words import counted
 
 STATUSES = {"done": Status.DONE, "rejected": Status.REJECTED, "failed": Status.FAILED}
 KEY = ("frame_id", "case_id", "view", "phase", "split")

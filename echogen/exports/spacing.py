@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from echogen.datasets.base import counted
 from echogen.exports.selection import Chosen
+from echogen.words import counted
 
 
 def spacings(chosen: Chosen) -> tuple[list[tuple[float, float]], list[str]]:

@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 
 from echogen.datasets import Dataset, open_dataset
-from echogen.datasets.base import counted
 from echogen.errors import DatasetError
 from echogen.frames.folder import read_prepared, reusable, write_folder
 from echogen.frames.making import Grid, Made, PreparedFrames
 from echogen.report import Quiet, Reporter
 from echogen.training.data import PackedFrames
 from echogen.types import FrameKey
+from echogen.words import counted
 
 __all__ = [
     "Grid",

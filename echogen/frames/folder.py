@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from echogen.datasets import Dataset
-from echogen.datasets.base import counted, relative
+from echogen.datasets.base import relative
 from echogen.errors import DatasetError, StoreError
 from echogen.frames.making import Grid, Made, PreparedFrames
 from echogen.report import Reporter
 from echogen.training.data import FORMAT, PIXELS_FILE, RECORD_FILE, PackedFrames, open_frames
 from echogen.types import FrameKey, Problem
+from echogen.words import counted
 
 
 def write_folder(made: Made, workers: int, cache: Path, reporter: Reporter) -> None:

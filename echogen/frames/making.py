@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.datasets import Dataset, image_digest
-from echogen.datasets.base import counted
 from echogen.errors import DatasetError
 from echogen.geometry.recording import FittedFrame, fit_recording
 from echogen.geometry.render import frame_grid, warp_image
@@ -24,6 +23,7 @@ from echogen.planner import SERIAL_BELOW, recordings
 from echogen.report import Reporter
 from echogen.training.data import DIGEST_LENGTH, PackedFrames
 from echogen.types import Frame, FrameKey, Problem, UInt8Grid
+from echogen.words import counted
 from echogen.workers import in_workers
 
 EDGE = 5 / 256

@@ -18,6 +18,7 @@ from echogen.statistics.collect import Collected
 from echogen.statistics.compare import distribution
 from echogen.statistics.features import BY_NAME, DIVERSITY
 from echogen.statistics.records import Distribution, Realism, Volume
+from echogen.words import counted
 
 INK, FAINT = "#7b8494", "#7b849455"
 GROUPS = {"originals": "#3b82f6", "copies": "#f2803b", "other": "#14a37f"}
@@ -124,7 +125,8 @@ def volumes(found: Sequence[Volume]) -> Plot | None:
     if not found:
         return None
     points = np.array([(one.edv_ml, one.esv_ml) for one in found])
-    words = f"End-systolic against end-diastolic volume of {len(found)} cases; grey: no ejection."
+    of = counted(len(found), "case")
+    words = f"End-systolic against end-diastolic volume of {of}; grey: no ejection."
     plot = _against(points, ("end-diastolic (ml)", "end-systolic (ml)"))
     return Plot(plot, "Volumes", words)
 
@@ -136,7 +138,8 @@ def ejection_fractions(found: Sequence[Volume]) -> Plot | None:
     pairs = [(one.recorded_ef, one.ef) for one in found if one.recorded_ef is not None]
     if pairs:
         plot = _against(np.array(pairs), ("in the files (%)", "measured (%)"))
-        words = f"Measured against recorded ejection fraction of {len(pairs)} cases; grey: alike."
+        of = counted(len(pairs), "case")
+        words = f"Measured against recorded ejection fraction of {of}; grey: alike."
         return Plot(plot, "Ejection fraction", words)
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
