@@ -8,16 +8,16 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echogen.checkpoints.resolve import resolve_checkpoint
+from echogen.command_report import CommandReport
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.engine import Engine
-from echogen.errors import REPORT_FORMAT
 from echogen.generate import compressed_megabytes
 from echogen.phantom.jobs import phantom_jobs
 from echogen.report import Quiet, Reporter
@@ -55,7 +55,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(CommandReport):
     """What was measured.
 
     Attributes:
@@ -94,15 +94,6 @@ class BenchReport:
     peak_memory_mb: float | None
     megabytes_per_sample: float
     estimate: Estimate | None
-
-    @property
-    def exit_code(self) -> int:
-        """0: what cannot be measured is an error."""
-        return 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:

@@ -55,7 +55,6 @@ class EngineError(EchogenError, RuntimeError):
     exit_code = 6
 
 
-REPORT_FORMAT = 1  # of what `--json` prints
 EXIT_DONE = 0
 EXIT_DONE_WITH_FAILURES = 1
 EXIT_SIGINT = 130

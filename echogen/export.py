@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from echogen.errors import REPORT_FORMAT, StoreError, UsageError, exit_code_of
+from echogen.command_report import CommandReport
+from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
@@ -75,7 +76,7 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportReport(CommandReport):
     """How an export ended.
 
     Attributes:
@@ -113,10 +114,6 @@ class ExportReport:
     def exit_code(self) -> int:
         """0, or 1 where samples failed or the store is unfinished."""
         return exit_code_of(0, bool(self.failed or self.pending))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 def export(settings: ExportSettings, reporter: Reporter | None = None) -> ExportReport:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from echogen.command_report import CommandReport
 from echogen.config import EngineConfig
 from echogen.datasets import Dataset, open_chosen, select
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
+from echogen.errors import UsageError
 from echogen.gallery.choice import (
     Choice,
     along,
@@ -72,7 +73,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class PreviewReport:
+class PreviewReport(CommandReport):
     """What was drawn.
 
     Attributes:
@@ -98,15 +99,6 @@ class PreviewReport:
     shown: tuple[Shown, ...]
     problems: tuple[Problem, ...]
     seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        """0: what cannot be drawn at all is an error."""
-        return EXIT_DONE
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """What a run tells: progress while it goes on, and one record when it ends."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, REPORT_FORMAT, exit_code_of
+from echogen.command_report import CommandReport
+from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.types import Problem
 
 
@@ -54,7 +55,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunReport(CommandReport):
     """How a run ended.
 
     Attributes:
@@ -94,13 +95,9 @@ class RunReport:
         """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
         return exit_code_of(self.interrupted, bool(self.skipped or self.counts.failed))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
-
 
 @dataclass(frozen=True)
-class DryRunReport:
+class DryRunReport(CommandReport):
     """What a run would make.
 
     Attributes:
@@ -136,7 +133,3 @@ class DryRunReport:
     def exit_code(self) -> int:
         """0, or 1 where frames would be skipped."""
         return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}

@@ -8,18 +8,17 @@ fitted then, and what lies outside of it set to 0, as in real frames.
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from echogen.checkpoints.resolve import resolve_checkpoint
+from echogen.command_report import CommandReport
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.errors import (
-    REPORT_FORMAT,
     UsageError,
     exit_code_of,
 )
@@ -57,7 +56,7 @@ MOST_ON_A_SHEET = 256
 
 
 @dataclass(frozen=True)
-class SampleReport:
+class SampleReport(CommandReport):
     """How a run of `echogen sample` ended.
 
     Attributes:
@@ -100,10 +99,6 @@ class SampleReport:
     def exit_code(self) -> int:
         """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
         return exit_code_of(self.interrupted, bool(self.failed))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 def sample(

@@ -4,16 +4,17 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from echogen.checks.scores import MEASURES, measure_readable, original_rows
+from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
+from echogen.errors import UsageError
 from echogen.files import write_whole
 from echogen.report import Quiet, Reporter
 from echogen.statistics.collect import Collected, collect_dataset, collect_store, rows_of
@@ -39,7 +40,7 @@ GROUPS = ("originals", "copies")
 
 
 @dataclass(frozen=True)
-class StatsReport:
+class StatsReport(CommandReport):
     """What a set of samples is like.
 
     Attributes:
@@ -71,15 +72,6 @@ class StatsReport:
     provenance: Provenance
     problems: tuple[tuple[str, str], ...]
     seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        """0: what cannot be measured at all is an error."""
-        return EXIT_DONE
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import (
-    REPORT_FORMAT,
     CheckpointError,
     DatasetError,
     UsageError,
@@ -96,7 +96,7 @@ class TrainingRun:
 
 
 @dataclass(frozen=True)
-class TrainReport:
+class TrainReport(CommandReport):
     """How a training run stands.
 
     Attributes:
@@ -133,10 +133,6 @@ class TrainReport:
     def exit_code(self) -> int:
         """0 done, 1 done with frames skipped, 130 or 143 interrupted and resumable."""
         return exit_code_of(self.interrupted, bool(self.skipped))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 def train(

@@ -1,20 +1,20 @@
 """Can it be trusted? A dataset before it is used, a store after it was made."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
+from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
-    REPORT_FORMAT,
     DatasetError,
     StoreError,
     UsageError,
@@ -34,7 +34,7 @@ Kind = Literal["dataset", "expanded", "generated"]
 
 
 @dataclass(frozen=True)
-class ValidationReport:
+class ValidationReport(CommandReport):
     """What was checked, and what was found.
 
     Attributes:
@@ -78,10 +78,6 @@ class ValidationReport:
         if faulty or self.repaired or (self.strict and self.count(Severity.WARNING)):
             return EXIT_DONE_WITH_FAILURES
         return EXIT_DONE
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from echogen.command_report import REPORT_FORMAT, CommandReport
 from echogen.diffusion.checkpoint import (
     SCHEDULER_CONFIG,
     UNET_CONFIG,
@@ -17,14 +18,14 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
+from echogen.errors import EXIT_DONE, CheckpointError
 
 CARD_FILE = "README.md"
 _LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
-class Description:
+class Description(CommandReport):
     """What a checkpoint's folder says of itself.
 
     Attributes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from echogen.checkpoints.hub import Fetched, fetch
 from echogen.checkpoints.registry import ModelCard, checkpoints_home, find_card, local_folder
 from echogen.checkpoints.resolve import unknown_name
+from echogen.command_report import CommandReport
 from echogen.diffusion.checkpoint import (
     HASHED_FILES,
     INFO_FILE,
@@ -24,7 +25,7 @@ from echogen.diffusion.checkpoint import (
     read_json,
     verify_checkpoint,
 )
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
+from echogen.errors import CheckpointError
 from echogen.report import Quiet, Reporter
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)
-class Downloaded:
+class Downloaded(CommandReport):
     """Where a model is now.
 
     Attributes:
@@ -57,9 +58,7 @@ class Downloaded:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with a format number of its own."""
         return {
-            "format": REPORT_FORMAT,
-            "exit_code": EXIT_DONE,
-            **asdict(self),
+            **super().to_dict(),
             "folder": None if self.folder is None else str(self.folder),
         }
 

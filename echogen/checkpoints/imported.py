@@ -1,11 +1,12 @@
 """What `echogen checkpoint import` ended with, for people's scripts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError
+from echogen.command_report import CommandReport
+from echogen.errors import EXIT_DONE, CheckpointError
 
 if TYPE_CHECKING:
     from echogen.checkpoints.probe import Probe
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Imported:
+class Imported(CommandReport):
     """A model that was brought in, or what was measured where that did not decide.
 
     Attributes:
@@ -34,10 +35,6 @@ class Imported:
     def exit_code(self) -> int:
         """0, or that of a model that cannot be used as it is."""
         return EXIT_DONE if self.checkpoint else CheckpointError.exit_code
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": self.exit_code, **asdict(self)}
 
 
 def imported(out: Path, info: "CheckpointInfo | None", probed: "Probe | None") -> Imported:

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from echogen.checkpoints.registry import Kind, ModelCard, local_folder, read_cards
+from echogen.command_report import CommandReport
 from echogen.diffusion.checkpoint import checkpoint_folder
-from echogen.errors import EXIT_DONE, REPORT_FORMAT
 
 
 @dataclass(frozen=True)
-class ListedModel:
+class ListedModel(CommandReport):
     """A model's card, and what is here of it.
 
     Attributes:
@@ -53,13 +53,9 @@ class ListedModel:
     folder: str | None
     default: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": EXIT_DONE, **asdict(self)}
-
 
 @dataclass(frozen=True)
-class ModelList:
+class ModelList(CommandReport):
     """The known models.
 
     Attributes:
@@ -67,10 +63,6 @@ class ModelList:
     """
 
     models: tuple[ListedModel, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": EXIT_DONE, **asdict(self)}
 
 
 def list_models() -> ModelList:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.checkpoints.describe import describe
+from echogen.command_report import REPORT_FORMAT, CommandReport
 from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     checkpoint_folder,
@@ -21,7 +22,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
     verify_checkpoint,
 )
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, CheckpointError, EngineError
+from echogen.errors import EXIT_DONE, CheckpointError, EngineError
 
 if TYPE_CHECKING:
     from echogen.diffusion.denoiser import Denoiser
@@ -60,7 +61,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(CommandReport):
     """All checks of a checkpoint, in order; those after one that ends the matter are left out."""
 
     name: str

@@ -7,13 +7,13 @@ carry: two dimensions, uint8, axes turned half round (x and y negative), as ITK 
 
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from echogen.errors import EXIT_DONE, REPORT_FORMAT, UsageError
+from echogen.command_report import CommandReport
+from echogen.errors import UsageError
 from echogen.phantom.anatomy import PHASES, VIEWS, View
 from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
 from echogen.types import UInt8HW
@@ -24,7 +24,7 @@ _DATA_OFFSET = 352
 
 
 @dataclass(frozen=True)
-class PhantomReport:
+class PhantomReport(CommandReport):
     """The dataset that was written.
 
     Attributes:
@@ -38,10 +38,6 @@ class PhantomReport:
     cases: int
     seed: int
     frames: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {"format": REPORT_FORMAT, "exit_code": EXIT_DONE, **asdict(self)}
 
 
 def nifti_bytes(pixels: UInt8HW, spacing_mm: tuple[float, float]) -> bytes:
