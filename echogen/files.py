@@ -1,4 +1,4 @@
-"""Files that a command leaves for people: checked before the work, written whole or not at all."""
+"""Files: checked before the work and written whole or not at all, and whether one was changed."""
 
 import os
 from collections.abc import Callable
@@ -30,6 +30,15 @@ def check_writable(flag: str, path: Path, *suffixes: str) -> None:
         raise UsageError(f"{flag} {path}: no such folder as {path.parent}; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{flag} {path}: you may not write to the folder {path.parent}.")
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does, to keep what was read of it; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -15,7 +15,7 @@ from echogen import __version__
 from echogen.config import ExpandConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
-from echogen.geometry.transforms import Grid, model_grid, sample_spacing, sector_on_grid
+from echogen.geometry.transforms import MOVES, Grid, model_grid, sample_spacing, sector_on_grid
 from echogen.plan import Plan, PlannedFrame, Row
 from echogen.store.schema import EXPANDED, GENERATED
 
@@ -74,7 +74,7 @@ def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
     return {
         **{
             name: np.array([getattr(row.params, name) for row in rows], dtype=np.float32)
-            for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
+            for name in MOVES
         },
         "copy": np.array([row.copy for row in rows], dtype=np.uint16),
         "seed": np.array([row.seed for row in rows], dtype=np.uint64),

@@ -23,17 +23,16 @@ from echogen.gallery.choice import (
 from echogen.gallery.entries import Entry, of_dataset, of_plan, of_store
 from echogen.gallery.panels import headings, marks, panels
 from echogen.gallery.planned import planned_copies, planned_source
+from echogen.geometry.transforms import MOVES
 from echogen.report import Quiet, Reporter
 from echogen.sheets.page import Line, Page, draw
-from echogen.store import StoreReader, open_store, present_store_path
+from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import FrameKey, Problem
-from echogen.validate import is_store
 from echogen.words import counted
 
 QUIET = Quiet()
 MOST = 200
 PANELS, MOST_PIXELS = 6, 120_000_000
-MOVES = ("depth", "tilt_deg", "width", "shift_x", "shift_y")
 
 
 @dataclass(frozen=True)

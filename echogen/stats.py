@@ -30,8 +30,7 @@ from echogen.statistics.records import (
     Volume,
 )
 from echogen.statistics.volumes import agreement, volumes
-from echogen.store import Status, StoreReader, open_store, present_store_path
-from echogen.validate import is_store
+from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.words import counted
 
 QUIET = Quiet()
@@ -136,10 +135,7 @@ def stats(
     if not is_store(path):  # --format says the layout of PATH
         beside = replace(options, dataset=options.dataset.model_copy(update={"format": "auto"}))
     other = None if against is None else _collect(against, beside, reporter)[0]
-    if other is not None:
-        unwrap_axes([found.values, other.values])
-    else:
-        unwrap_axes([found.values])
+    unwrap_axes([one.values for one in (found, other) if one is not None])
     measured = Measurements(found, other, texture)
     groups = {name: part for name in GROUPS if (part := measured.group(name)).who}
     both = len(groups) == len(GROUPS)

@@ -23,6 +23,7 @@ from echogen.report import Counts, Quiet, Reporter
 from echogen.store import (
     Status,
     StoreReader,
+    is_store,
     mark_pending,
     open_store,
     present_store_path,
@@ -130,13 +131,6 @@ def validate(
             "--frames are for datasets, and --format is for --source."
         )
     return _store(path, options, reporter)
-
-
-def is_store(path: Path) -> bool:
-    """Whether a path is a store or is called one, rather than a dataset's folder."""
-    if path.suffix in (".zarr", ".h5") or path.is_file():
-        return True
-    return (path / "zarr.json").is_file()
 
 
 def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationReport:

@@ -174,12 +174,11 @@ def measure_readable(
 ) -> tuple[Floats, Floats]:
     """`measure_rows`, with nan for copies whose pixels are damaged."""
     made, real = [np.zeros((0, len(MEASURES)))], [np.zeros((0, len(MEASURES)))]
-    unknown = np.full((1, len(MEASURES)), np.nan)
     for row in rows:
         try:
             ours, theirs = measure_rows(store, [row], originals)
         except StoreError:
-            ours, theirs = unknown, unknown
+            ours = theirs = _NOT_MEASURED[None]
         made.append(ours)
         real.append(theirs)
     return np.concatenate(made), np.concatenate(real)

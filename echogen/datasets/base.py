@@ -15,6 +15,7 @@ from typing import Protocol
 
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
+from echogen.files import stamp
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Problem, Provenance
 from echogen.words import counted
 
@@ -155,15 +156,6 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.hexdigest()
-
-
-def stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does, to keep what was read of it; () where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from echogen.checks.scores import original_rows
 from echogen.datasets import Dataset
 from echogen.errors import DatasetError, StoreError
 from echogen.geometry.render import render_original
-from echogen.geometry.transforms import IDENTITY, TransformParams, sector_on_grid
+from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.manifest import grid_of
 from echogen.plan import Row
 from echogen.source import Source
@@ -143,8 +143,7 @@ def _of_row(
 
 def params_of(store: StoreReader, row: int) -> TransformParams:
     """The move of a store's row."""
-    names = ("depth", "tilt_deg", "width", "shift_x", "shift_y")
-    return TransformParams(**{name: float(store.columns[name][row]) for name in names})
+    return TransformParams(**{name: float(store.columns[name][row]) for name in MOVES})
 
 
 def facts_of(params: TransformParams, painted: float) -> str:

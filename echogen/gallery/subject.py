@@ -26,7 +26,7 @@ from echogen.manifest import grid_of
 from echogen.planner import build_plan
 from echogen.report import Reporter
 from echogen.source import Source
-from echogen.store import StoreReader, open_store, present_store_path
+from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import Job, to_model_range
 
 _SAMPLERS: TypeAdapter[Any] = TypeAdapter(
@@ -59,7 +59,16 @@ def subject_of(
         UsageError: it cannot be painted: an original, or a frame without a valid move.
         CheckpointError: the model is not here.
     """
-    subject = _subject(path, plan, name, choice, checkpoint, engine, reporter)
+    if is_store(path):
+        subject = _in_store(path, name, checkpoint, engine, reporter)
+    else:
+        folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
+        source = (
+            _drawn(path, name, choice, folder)
+            if plan is None
+            else planned_source(path, plan, choice.dataset.format)
+        )
+        subject = _of_source(source, name, folder, engine)
     info = read_info(subject.checkpoint)
     if subject.image.shape[0] != info.image_size:
         raise UsageError(
@@ -69,23 +78,9 @@ def subject_of(
     return subject
 
 
-def _subject(
-    path: Path,
-    plan: Path | None,
-    name: str,
-    choice: Choice,
-    checkpoint: str,
-    engine: EngineConfig,
-    reporter: Reporter,
+def _in_store(
+    path: Path, name: str, checkpoint: str, engine: EngineConfig, reporter: Reporter
 ) -> Subject:
-    if path.is_dir() and not (path / "zarr.json").is_file():
-        folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
-        source = (
-            _drawn(path, name, choice, folder)
-            if plan is None
-            else planned_source(path, plan, choice.dataset.format)
-        )
-        return _of_source(source, name, folder, engine)
     with open_store(present_store_path(path)) as store:
         recorded = store.attrs.get("checkpoint", {})
         folder = checkpoint or _own_model(str(recorded.get("name", "")))

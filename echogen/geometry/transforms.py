@@ -6,7 +6,7 @@ Vyver et al. (arXiv 2502.20100): depth, tilt, sector width, shift, in this order
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -37,6 +37,8 @@ class TransformParams:
 
 
 IDENTITY = TransformParams()
+MOVES = tuple(field.name for field in fields(TransformParams))
+"""Names of what a move is made of: depth, tilt_deg, width, shift_x, shift_y."""
 
 
 @dataclass(frozen=True)

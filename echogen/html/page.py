@@ -27,9 +27,8 @@ from echogen.html.plots import Plot
 from echogen.report import Quiet, Reporter
 from echogen.statistics.features import BY_NAME
 from echogen.stats import Measurements, Options, StatsReport
-from echogen.store import StoreReader, open_store, present_store_path
+from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import Problem
-from echogen.validate import is_store
 
 SHOWN = 6
 JUDGED = 1000

@@ -68,6 +68,7 @@ __all__ = [
     "convert_to_h5",
     "create_store",
     "damaged_rows",
+    "is_store",
     "lock_path",
     "mark_pending",
     "open_store",
@@ -83,6 +84,13 @@ __all__ = [
 ]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store or is called one, rather than a dataset's folder."""
+    if path.suffix in (".zarr", ".h5") or path.is_file():
+        return True
+    return (path / "zarr.json").is_file()
 
 
 def open_store(path: Path) -> StoreReader:

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
+from echogen.files import stamp
 from echogen.store.reader import StoreReader
 
-Stamp = tuple[int, int, int]
-
-_shared: dict[Path, tuple[Stamp, StoreReader]] = {}
+_shared: dict[Path, tuple[tuple[int, ...], StoreReader]] = {}
 
 
 def shared_store(path: Path) -> StoreReader:
@@ -17,22 +16,14 @@ def shared_store(path: Path) -> StoreReader:
     """
     from echogen.store import open_store
 
-    stamp = _stamp(path)
+    # Every change of a run touches this file.
+    now = stamp(path / "zarr.json" if path.is_dir() else path)
     known = _shared.get(path)
-    if known is not None and known[0] == stamp:
+    if known is not None and known[0] == now:
         return known[1]
     if known is not None:
         del _shared[path]
         known[1].close()
     opened = open_store(path)
-    _shared[path] = stamp, opened
+    _shared[path] = now, opened
     return opened
-
-
-def _stamp(path: Path) -> Stamp:
-    """Of the file that every change of a run touches; zeros where there is none."""
-    try:
-        found = (path / "zarr.json" if path.is_dir() else path).stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
