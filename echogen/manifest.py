@@ -18,6 +18,7 @@ from echogen.errors import StoreError
 from echogen.geometry.transforms import MOVES, Grid, model_grid, sample_spacing, sector_on_grid
 from echogen.plan import Plan, PlannedFrame, Row
 from echogen.store.schema import EXPANDED, GENERATED
+from echogen.types import FrameKey
 
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
 
@@ -68,6 +69,15 @@ def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         "spacing_mm": np.full((len(rows), 2), np.nan, dtype=np.float32),
         "cut": np.zeros(len(rows), dtype=np.uint8),
     }
+
+
+def frame_keys(table: Mapping[str, npt.NDArray[Any]]) -> list[FrameKey]:
+    """The frame of each row of `/samples`, without its files."""
+    names = ("frame_id", "case_id", "view", "phase", "split")
+    rows = zip(*(table[name].tolist() for name in names), strict=True)
+    return [
+        FrameKey(frame, case, view, phase, split, ()) for frame, case, view, phase, split in rows
+    ]
 
 
 def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:

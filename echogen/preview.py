@@ -260,13 +260,7 @@ def _by(items: Sequence[Any], moves: Any, choice: Choice) -> list[Any]:
 
 
 def _named(keys: Iterable[FrameKey], choice: Choice) -> list[FrameKey]:
-    from fnmatch import fnmatchcase
-
-    found = [
-        key
-        for key in keys
-        if not choice.samples or any(fnmatchcase(key.frame_id, name) for name in choice.samples)
-    ]
+    found = [key for key in keys if choice.names(key.frame_id)]
     if not found:
         raise UsageError(f"--samples {','.join(choice.samples)}: no frame has such an id.")
     return found

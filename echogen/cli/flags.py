@@ -7,10 +7,13 @@ import typer
 if TYPE_CHECKING:
     from echogen.config import DatasetConfig
 
-INPUT, PAINT, RUN = "Input", "Painting", "Run"
+INPUT, SHOW, PAINT, RUN = "Input", "What to show", "Painting", "Run"
 
 Flag = typer.Option
 
+Format = Annotated[
+    str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
+]
 Views = Annotated[str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)]
 Phases = Annotated[
     str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
@@ -38,6 +41,7 @@ BatchSize = Annotated[
     int | None,
     Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
 ]
+Workers = Annotated[int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)]
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)]

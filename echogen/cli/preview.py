@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echogen.cli.flags import (
-    INPUT,
     RUN,
+    SHOW,
     AsJson,
     Cases,
     Debug,
     Flag,
+    Format,
     Frames,
     Phases,
     Quiet,
@@ -23,8 +24,6 @@ from echogen.cli.flags import (
 
 if TYPE_CHECKING:
     from echogen.preview import PreviewReport
-
-SHOW = "What to show"
 
 
 def preview(
@@ -79,9 +78,7 @@ def preview(
     device: Annotated[
         str, Flag(metavar="auto|cpu|cuda", help="Where --gif paints.", rich_help_panel=SHOW)
     ] = "auto",
-    format: Annotated[
-        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
-    ] = "auto",
+    format: Format = "auto",
     views: Views = None,
     phases: Phases = None,
     split: Split = None,

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echogen.cli.flags import (
-    INPUT,
     RUN,
+    SHOW,
     AsJson,
     Cases,
     Debug,
     Flag,
+    Format,
     Frames,
     Phases,
     Quiet,
     Split,
     Views,
+    Workers,
     chosen_frames,
 )
 from echogen.words import counted
@@ -24,8 +26,6 @@ from echogen.words import counted
 if TYPE_CHECKING:
     from echogen.statistics.records import Distribution
     from echogen.stats import StatsReport
-
-SHOW = "What to show"
 
 
 def stats(
@@ -49,9 +49,7 @@ def stats(
     seed: Annotated[
         int, Flag(min=0, help="Of the pictures that the report shows.", rich_help_panel=SHOW)
     ] = 0,
-    format: Annotated[
-        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
-    ] = "auto",
+    format: Format = "auto",
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
@@ -65,9 +63,7 @@ def stats(
             rich_help_panel=RUN,
         ),
     ] = 0,
-    workers: Annotated[
-        int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
-    ] = 0,
+    workers: Workers = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echogen.cli.flags import (
-    INPUT,
-    RUN,
     AsJson,
     Cases,
     Debug,
     Flag,
+    Format,
     Frames,
     Phases,
     Quiet,
     Split,
     Views,
+    Workers,
     chosen_frames,
 )
 from echogen.words import both, counted
@@ -54,17 +54,13 @@ def validate(
     strict: Annotated[
         bool, Flag("--strict", help="Warnings end in exit code 1, too.", rich_help_panel=CHECK)
     ] = False,
-    format: Annotated[
-        str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
-    ] = "auto",
+    format: Format = "auto",
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
     frames: Frames = None,
-    workers: Annotated[
-        int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)
-    ] = 0,
+    workers: Workers = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,

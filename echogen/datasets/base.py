@@ -103,9 +103,7 @@ class Listing:
     def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
         """Frames that listing found unusable; with `config`, only those that it would select."""
         chosen = [
-            (key, reason)
-            for key, reason in self.unusable
-            if config is None or _matches(key, config)
+            (key, reason) for key, reason in self.unusable if config is None or fits(key, config)
         ]
         return tuple(Problem(key.frame_id, reason) for key, reason in chosen)
 
@@ -210,7 +208,7 @@ def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, .
                 f"--cases {pattern}: matches none of the {counted(len(case_ids), 'case')}"
                 + (f", such as {case_ids[0]}." if case_ids else ".")
             )
-    chosen = sorted((key for key in keys if _matches(key, config)), key=lambda key: key.frame_id)
+    chosen = sorted((key for key in keys if fits(key, config)), key=lambda key: key.frame_id)
     if not chosen:
         raise UsageError(
             f"selection: none of the {counted(len(keys), 'frame')} satisfies all of --views, "
@@ -219,7 +217,32 @@ def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, .
     return tuple(chosen[: config.limit])
 
 
-def _matches(key: FrameKey, config: DatasetConfig) -> bool:
+class Described(Protocol):
+    """What a selection looks at, of a frame's key or of a planned frame."""
+
+    @property
+    def case_id(self) -> str:
+        """Of the patient."""
+        ...
+
+    @property
+    def view(self) -> str:
+        """Such as 4CH, or empty."""
+        ...
+
+    @property
+    def phase(self) -> str:
+        """ED, ES, or empty."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Of the dataset's own lists, or empty."""
+        ...
+
+
+def fits(key: Described, config: DatasetConfig) -> bool:
+    """Whether a frame has a view, phase, split and case that `config` asks for; see `select`."""
     return (
         (not config.views or key.view.lower() in {view.lower() for view in config.views})
         and (not config.phases or key.phase.lower() in {p.lower() for p in config.phases})

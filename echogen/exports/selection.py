@@ -12,12 +12,11 @@ import numpy.typing as npt
 from echogen.config import DatasetConfig
 from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
+from echogen.manifest import frame_keys
 from echogen.store import Status, StoreReader
-from echogen.types import FrameKey
 from echogen.words import counted
 
 STATUSES = {"done": Status.DONE, "rejected": Status.REJECTED, "failed": Status.FAILED}
-KEY = ("frame_id", "case_id", "view", "phase", "split")
 
 
 @dataclass(frozen=True)
@@ -141,10 +140,7 @@ def _fitting(
     columns: Mapping[str, npt.NDArray[Any]], selection: Selection
 ) -> npt.NDArray[np.bool_]:
     """Rows whose frames fit: the same flags and messages as for a dataset."""
-    frames = zip(*(columns[name].tolist() for name in KEY), strict=True)
-    keys = [
-        FrameKey(frame, case, view, phase, split, ()) for frame, case, view, phase, split in frames
-    ]
+    keys = frame_keys(columns)
     config = DatasetConfig(
         views=selection.views,
         phases=selection.phases,

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from echogen.checks.scores import MEASURES, measure_readable, original_rows, score, usual
 from echogen.config import DatasetConfig
+from echogen.datasets.base import fits
 from echogen.errors import UsageError
+from echogen.manifest import frame_keys
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.workers import in_workers
@@ -45,6 +47,10 @@ class Choice:
     samples: tuple[str, ...] = ()
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     workers: int = 0
+
+    def names(self, sample_id: str) -> bool:
+        """Whether `samples` names a sample, or a dataset's frame."""
+        return not self.samples or any(fnmatchcase(sample_id, one) for one in self.samples)
 
     @property
     def words(self) -> str:
@@ -106,16 +112,10 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
     Raises:
         UsageError: there is none; says what there is.
     """
-    columns, chosen = store.columns, choice.dataset
-    fitting = columns["status"] == Status.DONE
-    for name, wanted in (("view", chosen.views), ("phase", chosen.phases)):
-        if wanted:
-            fitting &= np.isin(np.char.lower(columns[name]), [value.lower() for value in wanted])
-    if chosen.split:
-        fitting &= np.char.lower(columns["split"]) == chosen.split.lower()
-    for name, patterns in (("case_id", chosen.cases), ("sample_id", choice.samples)):
-        if patterns:
-            fitting &= np.array([_matches(text, patterns) for text in columns[name]], np.bool_)
+    columns = store.columns
+    frames = zip(frame_keys(columns), columns["sample_id"].tolist(), strict=True)
+    asked = [fits(key, choice.dataset) and choice.names(name) for key, name in frames]
+    fitting = (columns["status"] == Status.DONE) & np.array(asked, np.bool_)
     if not fitting.any():
         done = int((columns["status"] == Status.DONE).sum())
         if not done:
@@ -162,7 +162,3 @@ def worst_rows(
 def _measure(rows: Sequence[int], path: Path) -> tuple[npt.NDArray[np.float64], ...]:
     store = shared_store(path)
     return measure_readable(store, rows, original_rows(store))
-
-
-def _matches(text: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns)

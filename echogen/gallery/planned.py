@@ -1,12 +1,12 @@
 """A plan's file and its dataset, joined again into what jobs are rendered from."""
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from echogen.config import ExpandConfig
 from echogen.datasets import Dataset, open_chosen
+from echogen.datasets.base import fits
 from echogen.errors import PlanError, UsageError
 from echogen.gallery.choice import Choice
 from echogen.plan import Row, load_plan
@@ -56,7 +56,10 @@ def planned_copies(source: Source, choice: Choice) -> list[Row]:
     rows = [
         row
         for row in source.plan.rows
-        if row.copy > 0 and not row.rejected and _fits(source, row, choice)
+        if row.copy > 0
+        and not row.rejected
+        and fits(source.frames[row.frame_id], choice.dataset)
+        and choice.names(row.sample_id)
     ]
     if not rows:
         raise UsageError(
@@ -64,17 +67,6 @@ def planned_copies(source: Source, choice: Choice) -> list[Row]:
             "fits --samples, --cases, --views, --phases and --split together."
         )
     return rows
-
-
-def _fits(source: Source, row: Row, choice: Choice) -> bool:
-    planned, chosen = source.frames[row.frame_id], choice.dataset
-    lists = ((planned.view, chosen.views), (planned.phase, chosen.phases))
-    patterns = ((planned.case_id, chosen.cases), (row.sample_id, choice.samples))
-    return (
-        all(not some or value.lower() in {one.lower() for one in some} for value, some in lists)
-        and (not chosen.split or planned.split.lower() == chosen.split.lower())
-        and all(not some or any(fnmatchcase(text, one) for one in some) for text, some in patterns)
-    )
 
 
 def by_id(dataset: Dataset) -> dict[str, FrameKey]:
