@@ -30,8 +30,8 @@ from echogen.diffusion.compiled import PATIENCE  # noqa: E402
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling, synchronise  # noqa: E402
 from echogen.diffusion.denoiser import PRECISIONS, Denoiser  # noqa: E402
 from echogen.diffusion.noise import SampleNoise  # noqa: E402
-from echogen.engine import Engine  # noqa: E402
-from echogen.engine.devices import open_engine, resolve_devices  # noqa: E402
+from echogen.painting.devices import open_engine, resolve_devices  # noqa: E402
+from echogen.painting.engine import Engine  # noqa: E402
 from echogen.types import Job, Result, to_model_range, to_uint8  # noqa: E402
 
 DISTINCT = 64

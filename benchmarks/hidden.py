@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
+from echogen.commands.expand import open_engine
 from echogen.config import load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
-from echogen.generate import open_engine
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
-from echogen.manifest import grid_of
+from echogen.planning.jobs import open_source
+from echogen.planning.record import grid_of
 from echogen.report import Quiet
-from echogen.source import open_source
 from echogen.types import Job, to_uint8
 
 BY_VALUE = ("name", "steps", "jump_length", "resamplings")

@@ -3,7 +3,7 @@
     python benchmarks/realism.py --data CAMUS --cache DIR [--samplers repaint-25-5-3,...]
 
 Of each frame, the part that a drawn move would leave empty is hidden and painted several times.
-Every measure of `echogen.realism` becomes one figure over all frames. The reference is painted
+Every measure of `measures` becomes one figure over all frames. The reference is painted
 twice, with other noise: what the two runs differ by is the null, and a sampler is worse only where
 it differs by more (a permutation test over draws, frame by frame). DIR keeps finished paintings,
 which show patients; the reference takes 2,410 evaluations an image, hours on two cores.
@@ -18,16 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import measures as realism
 import numpy as np
 from hidden import Hidden, hidden_frames, paint
+from measures import Distances, Measured
+from measures.compare import all_draws, holm, standard_error
 from scipy import ndimage
 
-from echogen import realism
 from echogen.config import load_config, preset_values
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.samplers import make_sampler
-from echogen.realism import Distances, Measured
-from echogen.realism.compare import all_draws, holm, standard_error
 
 HERE = Path(__file__).parent
 REFERENCE = {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10}

@@ -19,20 +19,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measures as realism
 import numpy as np
 import torch
 from record import machine
 from rivals import heun
 from scipy import ndimage
 
-from echogen import realism
+from echogen.commands.expand import expand
 from echogen.config import LangevinConfig, load_config
 from echogen.diffusion.checkpoint import load_checkpoint, read_info
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import make_sampler
-from echogen.generate import expand
 from echogen.geometry.aspect import fit_fan
-from echogen.plan import sample_seed
+from echogen.planning.plan import sample_seed
 from echogen.store import open_store
 from echogen.training.memorisation import grid_amplitude
 from echogen.types import to_uint8

@@ -28,9 +28,9 @@ from record import Record
 from scipy import ndimage
 
 from echogen import __version__
-from echogen.checks.fan import fan_mask
 from echogen.config import TransformConfig
-from echogen.plan import sample_seed
+from echogen.geometry.fan import fan_mask
+from echogen.planning.plan import sample_seed
 from echogen.store import (
     Status,
     create_store,

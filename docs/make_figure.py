@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from echogen.commands.expand import open_engine
 from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
-from echogen.gallery.entries import Entry, Picture, facts_of
-from echogen.gallery.panels import headings, marks, panels
-from echogen.generate import open_engine
-from echogen.manifest import grid_of
+from echogen.pictures import MISSING, Rgb, grey, join, save_png
+from echogen.pictures.entries import Entry, Picture, facts_of
+from echogen.pictures.panels import headings, marks, panels
+from echogen.pictures.sheet import Line, Page, draw
+from echogen.planning.jobs import Source, open_source
+from echogen.planning.record import grid_of
 from echogen.report import Quiet
-from echogen.sheets import MISSING, Rgb, grey, join, save_png
-from echogen.sheets.page import Line, Page, draw
-from echogen.source import Source, open_source
 from echogen.types import Job, Result
 
 HERE = Path(__file__).parent

@@ -179,7 +179,7 @@ class ExpandConfig(_Strict):
     """Everything `echogen expand` can be told.
 
     `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
-    foreign file: see `echogen.checkpoints.resolve`.
+    foreign file: see `echogen.models.resolve`.
     """
 
     input: Path

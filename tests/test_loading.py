@@ -12,14 +12,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 import echogen
+from echogen.commands.expand import expand
 from echogen.errors import StoreError, UsageError
-from echogen.generate import expand
 from echogen.loading import EchoDataset, LoadSample
 from echogen.store import Status, open_store, sample_sha256
+from tests.conftest import make_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "training-on-a-store.md"
 

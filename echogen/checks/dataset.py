@@ -11,11 +11,11 @@ from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.measures.classes import Classes, classes_of
-from echogen.planner import recordings
+from echogen.planning.make import recordings
 from echogen.report import Reporter
+from echogen.support.processes import in_workers
+from echogen.support.words import counted
 from echogen.types import Case, FrameKey
-from echogen.words import counted
-from echogen.workers import in_workers
 
 SERIAL_BELOW = 48
 USUAL_SHARE = 0.8

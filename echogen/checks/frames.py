@@ -16,7 +16,7 @@ from echogen.geometry.recording import FittedFrame, fit_recording
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.measures.classes import Classes
-from echogen.planner import ROUND_AGREEMENT
+from echogen.planning.make import ROUND_AGREEMENT
 from echogen.types import BACKGROUND, Frame, FrameKey
 
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)

@@ -11,14 +11,14 @@ from echogen.checks.finding import Finding, Severity
 from echogen.config import EngineConfig, ExpandConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
-from echogen.manifest import columns as planned_columns
-from echogen.plan import Plan
-from echogen.planner import build_plan
+from echogen.planning.jobs import Source
+from echogen.planning.make import build_plan
+from echogen.planning.plan import Plan
+from echogen.planning.record import columns as planned_columns
 from echogen.report import Reporter
-from echogen.source import Source
 from echogen.store import Status, StoreReader, shared_store
+from echogen.support.processes import in_workers
 from echogen.types import Job, Problem, to_uint8
-from echogen.workers import in_workers
 
 SERIAL_BELOW = 64  # samples: starting processes would take longer
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.samples import UnitCheck, check_unit
-from echogen.checks.scores import MEASURES, Floats, score, usual
 from echogen.checks.table import check_table
 from echogen.checks.twins import TWIN, Fingerprint, find_twins
 from echogen.errors import StoreError
+from echogen.measures.painting import MEASURES, Floats, score, usual
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, units
-from echogen.workers import in_workers
+from echogen.support.processes import in_workers
 
 TEXTURE_AT_MOST = 1000
 THOROUGH_AT_MOST = 20000

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from echogen.checks.finding import Finding, Severity
 from echogen.config import TransformConfig
 from echogen.errors import StoreError
-from echogen.plan import sample_seed
+from echogen.planning.plan import sample_seed
 from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
-from echogen.words import counted
+from echogen.support.words import counted
 
 MOVES = ("depth", "tilt_deg", "width")
 SLACK = 1e-5  # columns are float32

@@ -20,7 +20,7 @@ from echogen.cli.stats import stats
 from echogen.cli.train import train
 from echogen.cli.validate import validate
 from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
-from echogen.interrupt import Interrupted
+from echogen.support.signals import Interrupted
 
 app = typer.Typer(
     name="echogen",

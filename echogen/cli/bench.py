@@ -47,10 +47,10 @@ def bench(
 
     Example: echogen bench --in camus/ --copies 4
     """
-    from echogen.bench import NO_DATASET
-    from echogen.bench import bench as measure
     from echogen.cli.console import ConsoleReporter, show_bench
     from echogen.cli.expand import settings_from_flags
+    from echogen.commands.bench import NO_DATASET
+    from echogen.commands.bench import bench as measure
     from echogen.config import load_config, merge, preset_values
 
     base = merge({"input": NO_DATASET, "output": "unused.zarr"}, preset_values(preset))

@@ -10,9 +10,9 @@ from echogen.cli.checkpoint_import import import_, show_probe
 from echogen.cli.console import show_json
 
 if TYPE_CHECKING:
-    from echogen.checkpoints.describe import Description
-    from echogen.checkpoints.listing import ListedModel, ModelList
-    from echogen.checkpoints.verify import Verification
+    from echogen.models.describe import Description
+    from echogen.models.listing import ListedModel, ModelList
+    from echogen.models.verify import Verification
 
 Flag = typer.Option
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.")]
@@ -33,7 +33,7 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
 
     Example: echogen checkpoint list
     """
-    from echogen.checkpoints.listing import list_models
+    from echogen.models.listing import list_models
 
     show_list(list_models(), as_json)
 
@@ -57,8 +57,8 @@ def download(
 
     Example: echogen checkpoint download echogains-camus --probe camus/
     """
-    from echogen.checkpoints.download import download as fetch
     from echogen.cli.console import ConsoleReporter
+    from echogen.models.download import download as fetch
 
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the client is imported
@@ -85,10 +85,10 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
     Example: echogen checkpoint info builtin
     """
-    from echogen.checkpoints.describe import describe
-    from echogen.checkpoints.listing import listed
-    from echogen.checkpoints.registry import find_card, local_folder
-    from echogen.checkpoints.resolve import is_path, resolve_checkpoint
+    from echogen.models.describe import describe
+    from echogen.models.listing import listed
+    from echogen.models.registry import find_card, local_folder
+    from echogen.models.resolve import is_path, resolve_checkpoint
 
     card = None if is_path(model) or Path(model).exists() else find_card(model)
     if card is not None and card.kind != "package" and local_folder(card) is None:
@@ -106,8 +106,8 @@ def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
     Example: echogen checkpoint verify my-model/
     """
-    from echogen.checkpoints.resolve import resolve_checkpoint
-    from echogen.checkpoints.verify import verify as check
+    from echogen.models.resolve import resolve_checkpoint
+    from echogen.models.verify import verify as check
 
     found = check(resolve_checkpoint(model))
     show_verification(found, as_json)

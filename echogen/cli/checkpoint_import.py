@@ -10,7 +10,7 @@ from echogen.cli.flags import RUN, AsJson, Debug, Flag, Quiet
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
-    from echogen.checkpoints.probe import Probe
+    from echogen.models.guided.probe import Probe
 
 UNTOLD, FACTS = "What shapes do not tell", "What the card says"
 
@@ -88,12 +88,12 @@ def import_(
 
     Example: echogen checkpoint import model.pt --out model --probe camus/
     """
-    from echogen.checkpoints.candidates import Known, settled
-    from echogen.checkpoints.guided import UNKNOWN, ImportFacts, import_guided
-    from echogen.checkpoints.imported import imported
-    from echogen.checkpoints.probe import probe_file
     from echogen.cli.console import ConsoleReporter
     from echogen.diffusion.saving import check_free
+    from echogen.models.guided.candidates import Known, settled
+    from echogen.models.guided.importing import UNKNOWN, ImportFacts, import_guided
+    from echogen.models.guided.probe import probe_file
+    from echogen.models.imported import imported
 
     if noise_schedule not in (None, "linear", "cosine"):
         raise UsageError(f"--noise-schedule {noise_schedule}: expected linear or cosine.")
@@ -149,7 +149,7 @@ def show_probe(probed: "Probe") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from echogen.checkpoints.candidates import words
+    from echogen.models.guided.candidates import words
 
     levels = sorted(probed.tried[0].errors)
     table = Table(box=None, pad_edge=False)

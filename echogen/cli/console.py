@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from echogen.words import both, counted
+from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from echogen.bench import BenchReport
+    from echogen.commands.bench import BenchReport
+    from echogen.commands.sample import SampleReport
     from echogen.report import DryRunReport, RunReport
-    from echogen.sample import SampleReport
 
 LINE_EVERY_S = 30.0
 LISTED = 20

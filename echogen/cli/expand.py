@@ -159,8 +159,8 @@ def expand(
         return
     if plan is not None and not dry_run:
         raise UsageError("--plan: goes with --dry-run; add it, or leave --plan out.")
-    from echogen import generate
-    from echogen.plan import save_plan
+    from echogen.commands import expand as generate
+    from echogen.planning.plan import save_plan
 
     reporter = ConsoleReporter(quiet)
     try:

@@ -18,10 +18,10 @@ from echogen.cli.flags import (
     Views,
     listed,
 )
-from echogen.words import both, counted
+from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
-    from echogen.export import ExportReport
+    from echogen.commands.export import ExportReport
     from echogen.exports.nnunet import NnunetSettings
 
 MAKE, NNUNET = "What to make", "nnU-Net"
@@ -90,8 +90,8 @@ def export(
     Example: echogen export camus_aug.zarr --to nnunet --out "$nnUNet_raw" --name CAMUSAug
     """
     from echogen.cli.console import ConsoleReporter
-    from echogen.export import ExportSettings
-    from echogen.export import export as hand_on
+    from echogen.commands.export import ExportSettings
+    from echogen.commands.export import export as hand_on
     from echogen.exports.selection import Selection
 
     settings = ExportSettings(

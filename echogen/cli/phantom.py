@@ -7,7 +7,7 @@ import typer
 
 from echogen.cli.console import show_json
 from echogen.cli.flags import AsJson, Debug
-from echogen.words import counted
+from echogen.support.words import counted
 
 
 def phantom(

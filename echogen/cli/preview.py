@@ -23,7 +23,7 @@ from echogen.cli.flags import (
 )
 
 if TYPE_CHECKING:
-    from echogen.preview import PreviewReport
+    from echogen.commands.preview import PreviewReport
 
 
 def preview(
@@ -96,12 +96,12 @@ def preview(
     Example: echogen preview camus_aug.zarr --out sheet.png --worst
     """
     from echogen.cli.console import ConsoleReporter, show_json
+    from echogen.commands.preview import Options
+    from echogen.commands.preview import preview as draw
     from echogen.config import EngineConfig
     from echogen.errors import UsageError
-    from echogen.files import check_writable
-    from echogen.gallery.choice import Choice, known_by
-    from echogen.preview import Options
-    from echogen.preview import preview as draw
+    from echogen.pictures.choice import Choice, known_by
+    from echogen.support.files import check_writable
 
     if out is None and gif is None:
         raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")

@@ -84,8 +84,8 @@ def sample(
 
     Example: echogen sample --n 64 --out samples.zarr --sheet sheet.png
     """
-    from echogen import sample as making
     from echogen.cli.console import ConsoleReporter, show_sample
+    from echogen.commands import sample as making
     from echogen.config import load_sample_config
 
     resolved = load_sample_config(preset, _settings(ctx.params))

@@ -21,11 +21,11 @@ from echogen.cli.flags import (
     Workers,
     chosen_frames,
 )
-from echogen.words import counted
+from echogen.support.words import counted
 
 if TYPE_CHECKING:
-    from echogen.statistics.records import Distribution
-    from echogen.stats import StatsReport
+    from echogen.commands.stats import StatsReport
+    from echogen.measures.records import Distribution
 
 
 def stats(
@@ -73,9 +73,9 @@ def stats(
     Example: echogen stats camus_aug.zarr --against other_hospital/ --html report.html
     """
     from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.files import check_writable
-    from echogen.stats import Options, write_csv
-    from echogen.stats import stats as measure
+    from echogen.commands.stats import Options, write_csv
+    from echogen.commands.stats import stats as measure
+    from echogen.support.files import check_writable
 
     if html is not None:
         check_writable("--html", html, ".html", ".htm")
@@ -89,7 +89,7 @@ def stats(
         if csv is not None:
             write_csv(measured, csv)
         if html is not None:
-            from echogen.html import Look, write_report
+            from echogen.pictures.page import Look, write_report
 
             write_report(report, measured, html, Look(options, seed, reporter))
             reporter.tell(f"report: {html}")
@@ -125,7 +125,7 @@ def show_stats(report: "StatsReport") -> None:
 
 
 def _features(report: "StatsReport") -> None:
-    from echogen.statistics.features import BY_NAME
+    from echogen.measures.features import BY_NAME
 
     groups = [g for g in ("originals", "copies") if any(g in f.groups for f in report.features)]
     rows = []

@@ -8,11 +8,11 @@ import typer
 
 from echogen.cli.flags import INPUT, RUN, AsJson, Cases, Debug, Flag, Phases, Quiet, Split, Views
 from echogen.errors import UsageError
-from echogen.words import counted
+from echogen.support.words import counted
 
 if TYPE_CHECKING:
-    from echogen.train import TrainingRun, TrainReport
-    from echogen.training.config import TrainConfig
+    from echogen.commands.train import TrainingRun, TrainReport
+    from echogen.training.recipe import TrainConfig
 
 LEARN, CARD = "What to learn", "Model card"
 
@@ -154,8 +154,8 @@ def train(
     Example: echogen train --in camus/ --out my-model/ --hours 2
     """
     from echogen.cli.console import ConsoleReporter
-    from echogen.train import first_process, measure
-    from echogen.train import train as run_training
+    from echogen.commands.train import first_process, measure
+    from echogen.commands.train import train as run_training
     from echogen.training.tell import Console
     from echogen.training.tell import Quiet as NoSteps
 
@@ -173,8 +173,8 @@ def train(
 
 
 def _run_from_flags(ctx: typer.Context) -> "TrainingRun":
+    from echogen.commands.train import Terms, TrainingRun
     from echogen.config import DatasetConfig
-    from echogen.train import Terms, TrainingRun
     from echogen.training.options import RunOptions
 
     given = ctx.params
@@ -220,7 +220,7 @@ def _run_from_flags(ctx: typer.Context) -> "TrainingRun":
 
 
 def _recipe(given: dict[str, Any]) -> "TrainConfig":
-    from echogen.training.config import load_preset, with_values
+    from echogen.training.recipe import load_preset, with_values
 
     if given["preset"] and given["config"]:
         raise UsageError("--preset and --config: both name a recipe; give one of them.")

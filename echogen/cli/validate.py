@@ -19,11 +19,11 @@ from echogen.cli.flags import (
     Workers,
     chosen_frames,
 )
-from echogen.words import both, counted
+from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
     from echogen.checks.finding import Finding
-    from echogen.validate import ValidationReport
+    from echogen.commands.validate import ValidationReport
 
 CHECK = "What to check"
 LISTED = 10
@@ -73,8 +73,8 @@ def validate(
     Example: echogen validate camus_aug.zarr --source camus/
     """
     from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.validate import Options
-    from echogen.validate import validate as check
+    from echogen.commands.validate import Options
+    from echogen.commands.validate import validate as check
 
     dataset = chosen_frames(format, views, phases, split, cases, frames)
     reporter = ConsoleReporter(quiet)

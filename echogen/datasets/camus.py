@@ -18,8 +18,8 @@ from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_fi
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.datasets.sequences import SEQUENCE_NAME, Recording, Sequences, list_frames
 from echogen.errors import DatasetError
+from echogen.support.words import counted
 from echogen.types import Case, FrameKey, Provenance
-from echogen.words import counted
 
 LAYOUTS = ("database_nifti", "training", "validation", "testing")
 SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"

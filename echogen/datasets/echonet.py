@@ -28,8 +28,8 @@ from echogen.datasets.tracings import (
 )
 from echogen.datasets.video import read_video_frame, require_decoder
 from echogen.errors import DatasetError, UsageError
+from echogen.support.words import counted
 from echogen.types import LV_CAVITY, Case, Frame, FrameKey, Provenance, UInt8HW
-from echogen.words import counted
 
 FILES, VIDEOS, VIEW = "FileList.csv", "Videos", "4CH"
 LABELS: Mapping[int, str] = {0: "background", LV_CAVITY: "LV cavity"}

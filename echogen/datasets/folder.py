@@ -10,8 +10,8 @@ from pathlib import Path
 from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
+from echogen.support.words import counted
 from echogen.types import Case, FrameKey, Provenance
-from echogen.words import counted
 
 IMAGES, LABELS = "images", "labels"
 

@@ -14,8 +14,8 @@ from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
 from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
 from echogen.datasets.pixels import read_image
 from echogen.errors import DatasetError, UsageError
+from echogen.support.words import counted
 from echogen.types import Case, FrameKey, Provenance
-from echogen.words import counted
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs"})

@@ -21,8 +21,8 @@ from echogen.datasets.integrity import FORMATS, READERS
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, describe
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
+from echogen.support.words import counted
 from echogen.types import Case, Frame, FrameKey, Provenance
-from echogen.words import counted
 
 SPLITS = "splits_final.json"
 IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from echogen.datasets.base import relative
 from echogen.datasets.integrity import FORMATS, READERS, check_file, suffix_of, with_data_files
 from echogen.errors import DatasetError
-from echogen.files import stamp
+from echogen.support.files import stamp
 from echogen.types import Frame, FrameKey, UInt8HW
 
 FEWEST_LEVELS = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 from echogen.datasets.base import relative
 from echogen.datasets.integrity import sizes_of, with_data_files
 from echogen.errors import DatasetError
+from echogen.support.words import counted
 from echogen.types import FrameKey
-from echogen.words import counted
 
 SEQUENCE_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_half_sequence(?P<label>_gt)?")
 """`patient0001_4CH_half_sequence`, and `patient0001_4CH_half_sequence_gt` for its labels."""

@@ -90,7 +90,7 @@ def checkpoint_folder(path_or_name: str | Path) -> Iterator[Path]:
         CheckpointError: there is no such folder.
     """
     if str(path_or_name) == BUILTIN:
-        resource = importlib.resources.files("echogen") / "checkpoints" / BUILTIN
+        resource = importlib.resources.files("echogen") / "models" / BUILTIN
         with importlib.resources.as_file(resource) as folder:
             if not folder.is_dir():
                 raise CheckpointError(

@@ -16,7 +16,7 @@ from echogen.exports.selection import Chosen
 from echogen.exports.spacing import spacings
 from echogen.exports.tables import case_facts
 from echogen.exports.writing import FilePlan, Item
-from echogen.words import counted
+from echogen.support.words import counted
 
 ROOT = "database_nifti"
 LAYOUT = (

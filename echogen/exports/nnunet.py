@@ -27,8 +27,8 @@ from echogen.exports.selection import Chosen
 from echogen.exports.spacing import spacings
 from echogen.exports.tables import terms
 from echogen.exports.writing import FilePlan, Item
+from echogen.support.words import counted
 from echogen.types import IGNORE
-from echogen.words import counted
 
 FOLDS = 5
 SPLITS_FILE = "splits_final.json"

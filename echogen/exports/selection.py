@@ -12,9 +12,9 @@ import numpy.typing as npt
 from echogen.config import DatasetConfig
 from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
-from echogen.manifest import frame_keys
+from echogen.planning.record import frame_keys
 from echogen.store import Status, StoreReader
-from echogen.words import counted
+from echogen.support.words import counted
 
 STATUSES = {"done": Status.DONE, "rejected": Status.REJECTED, "failed": Status.FAILED}
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from echogen.exports.selection import Chosen
-from echogen.words import counted
+from echogen.support.words import counted
 
 
 def spacings(chosen: Chosen) -> tuple[list[tuple[float, float]], list[str]]:

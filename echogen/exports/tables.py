@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from echogen import __version__
-from echogen.checkpoints.registry import find_card
 from echogen.datasets import camus, echonet
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
 from echogen.exports.selection import Chosen
 from echogen.exports.writing import FilePlan
+from echogen.models.registry import find_card
 from echogen.store import COLUMNS
-from echogen.words import counted
+from echogen.support.words import counted
 
 SAMPLES_FILE, README_FILE = "samples.csv", "README.md"
 METHOD = (

@@ -25,7 +25,6 @@ from echogen.store.hdf5 import (
     working_store_path,
 )
 from echogen.store.integrity import checked_rows, damaged_rows, units, unreadable_columns
-from echogen.store.lock import lock_path, store_lock
 from echogen.store.reader import StoreReader
 from echogen.store.repair import mark_pending
 from echogen.store.schema import (
@@ -49,6 +48,7 @@ from echogen.store.zarr_store import (
     remove_zarr,
     resume_store,
 )
+from echogen.support.lock import lock_path, store_lock
 
 __all__ = [
     "COLUMNS",

@@ -11,11 +11,11 @@ import numpy as np
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
 from echogen.store.hdf5 import open_h5, working_store_path
-from echogen.store.lock import store_lock
 from echogen.store.reader import StoreReader
 from echogen.store.schema import SHARD_SIZE
 from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import create_store, remove_zarr, resume_store
+from echogen.support.lock import store_lock
 
 _OF_THE_STORE = ("format", "complete", "problems_at_planning")
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from echogen.files import stamp
 from echogen.store.reader import StoreReader
+from echogen.support.files import stamp
 
 _shared: dict[Path, tuple[tuple[int, ...], StoreReader]] = {}
 

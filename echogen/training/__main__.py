@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echogen.errors import EXIT_SIGINT, EXIT_SIGTERM, EchogenError
-from echogen.interrupt import Interrupted, Stop, catch_signals
-from echogen.training.config import load_preset, with_values
+from echogen.support.signals import Interrupted, Stop, catch_signals
 from echogen.training.options import PRECISIONS, RunOptions
+from echogen.training.recipe import load_preset, with_values
 
 if TYPE_CHECKING:
     from echogen.training.export import ModelFacts
@@ -101,7 +101,7 @@ def _command(flags: argparse.Namespace) -> str:
 
 
 def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
-    from echogen.store.lock import store_lock
+    from echogen.support.lock import store_lock
     from echogen.training.data import load_packed, open_frames
     from echogen.training.evaluate import measure
     from echogen.training.export import recover

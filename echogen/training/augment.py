@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.training.config import AugmentConfig
+from echogen.training.recipe import AugmentConfig
 
 PARAMETERS = ("varied", "zoom", "lateral", "tilt", "shift_x", "shift_y", "gamma")
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.ahead import ahead
+from echogen.support.threads import ahead
 from echogen.training.augment import draw_variation, vary
-from echogen.training.config import TrainConfig
 from echogen.training.loss import stratified_steps
+from echogen.training.recipe import TrainConfig
 
 DEVICE_BYTES = 4 * 2**30
 """Frames that take more stay where they are, and each step's are sent to the GPU."""

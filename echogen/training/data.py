@@ -1,9 +1,9 @@
 """Packed frames: every frame of a dataset on the model's grid, in a folder or one `.npz` file.
 
 A folder holds `frames.npy` (N, S, S) uint8, read through a memory map, and `frames.json` with the
-rest of `PackedFrames`; `echogen.frames` makes it. An `.npz` has `frames`, `case_ids` (N,) str and,
-if known, `frame_ids` (N,) str. Cases are set aside as a whole, so that held-out loss is measured on
-patients that the model never saw.
+rest of `PackedFrames`; `echogen.training.frames` makes it. An `.npz` has `frames`, `case_ids` (N,)
+str and, if known, `frame_ids` (N,) str. Cases are set aside as a whole, so that held-out loss is
+measured on patients that the model never saw.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def frames_fingerprint(frame_ids: Sequence[str], frames: npt.NDArray[np.uint8]) 
 
 
 def open_frames(folder: Path) -> PackedFrames:
-    """The frames of a folder that `echogen.frames` made, through a read-only memory map.
+    """The frames of a folder that `echogen.training.frames` made, through a read-only memory map.
 
     Raises:
         DatasetError: a file is missing, damaged, or does not fit the other.

@@ -11,7 +11,6 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.denoiser import Denoiser, resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.training import memorisation
-from echogen.training.config import parse_config
 from echogen.training.data import PackedFrames
 from echogen.training.export import (
     CHECKPOINT,
@@ -37,6 +36,7 @@ from echogen.training.pictures import (
     sheet,
     write_png,
 )
+from echogen.training.recipe import parse_config
 from echogen.training.state import read_state
 from echogen.training.tell import Quiet, TrainingReporter
 

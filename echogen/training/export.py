@@ -26,9 +26,9 @@ from echogen.diffusion.checkpoint import (
 from echogen.diffusion.denoiser import Denoiser, build_denoiser
 from echogen.diffusion.saving import save_checkpoint
 from echogen.training.card import model_card
-from echogen.training.config import TrainConfig
 from echogen.training.data import PackedFrames
 from echogen.training.network import VariedUNet, make_unet
+from echogen.training.recipe import TrainConfig
 
 CHECKPOINT = "checkpoint"
 SAMPLES_FILE, FIGURE_FILE = "samples.png", "memorisation.png"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from echogen.training.config import TrainConfig
 from echogen.training.data import PackedFrames
 from echogen.training.export import ModelFacts
 from echogen.training.options import RunOptions
+from echogen.training.recipe import TrainConfig
 
 PICTURES = "pictures"
 Rows = npt.NDArray[np.int64]

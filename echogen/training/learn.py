@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from echogen.errors import EngineError
 from echogen.training.augment import PARAMETERS
 from echogen.training.batches import Batch, step_seed
-from echogen.training.config import OptimiserConfig, TrainConfig
 from echogen.training.loss import Objective, noised
 from echogen.training.network import VariedUNet, make_average
+from echogen.training.recipe import OptimiserConfig, TrainConfig
 from echogen.training.state import Learner
 from echogen.training.tell import TrainingReporter
 

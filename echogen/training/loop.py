@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echogen.diffusion.checkpoint import read_info
-from echogen.interrupt import Stop
-from echogen.training.config import TrainConfig
+from echogen.support.signals import Stop
 from echogen.training.data import PackedFrames
 from echogen.training.evaluate import Measured, evaluate, measure
 from echogen.training.export import CHECKPOINT, ModelFacts, export
@@ -22,6 +21,7 @@ from echogen.training.meter import Meter
 from echogen.training.network import follow
 from echogen.training.options import RunOptions
 from echogen.training.pictures import png, sheet
+from echogen.training.recipe import TrainConfig
 from echogen.training.run import Run, open_run
 from echogen.training.state import Progress
 from echogen.training.tell import Quiet, TrainingReporter

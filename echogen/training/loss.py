@@ -19,7 +19,7 @@ from torch.nn import functional
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.errors import CheckpointError, UsageError
 from echogen.training.bound import VariationalBound, variational_bound
-from echogen.training.config import PREDICTIONS, LossConfig, TrainConfig
+from echogen.training.recipe import PREDICTIONS, LossConfig, TrainConfig
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t on the network's grid (B, C, H, W), t (B,)) to the prediction, the same shape."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from echogen.errors import EngineError
-from echogen.interrupt import Stop
+from echogen.support.signals import Stop
 from echogen.training.machine import agreed
 from echogen.training.run import Run
 from echogen.training.state import Progress

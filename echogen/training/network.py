@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from echogen.errors import UsageError
 from echogen.training.augment import PARAMETERS
-from echogen.training.config import OptimiserConfig, TrainConfig
+from echogen.training.recipe import OptimiserConfig, TrainConfig
 
 
 class VariedUNet(nn.Module):

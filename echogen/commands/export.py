@@ -1,0 +1,281 @@
+"""`echogen export`: a store handed on as nnU-Net's raw dataset, PNG folders, NIfTI, Zarr or HDF5.
+
+Nothing of a user's is ever deleted, no file name leaves the output folder whatever a store says,
+and a killed export goes on where it was with the same command.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from echogen.command_report import CommandReport
+from echogen.errors import StoreError, UsageError, exit_code_of
+from echogen.exports.folder import plan_folder
+from echogen.exports.nifti import plan_nifti
+from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
+from echogen.exports.selection import STATUSES, Chosen, Selection, choose
+from echogen.exports.stores import check_suffix, copy_store
+from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
+from echogen.exports.target import Target
+from echogen.exports.writing import FilePlan, Item, Written, close_stores, write_item
+from echogen.report import Quiet, Reporter
+from echogen.store import StoreReader, open_store, store_lock
+from echogen.support.processes import in_workers
+from echogen.support.signals import catch_signals
+from echogen.types import Problem
+
+Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+STORES: tuple[Format, ...] = ("zarr", "h5")
+STAGE = "exporting"
+ALONE = 64  # samples that are written sooner than worker processes start
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported, and where to.
+
+    Attributes:
+        store: a .zarr folder or .h5 file.
+        to: the format.
+        output: folder, or store to make; for nnU-Net the folder of raw datasets.
+        selection: which rows; of files, only rows that are done can be made.
+        nnunet: for nnU-Net alone.
+        allow_unfinished: take what is done of a store whose run has not ended.
+        overwrite: replace an export that is there.
+        workers: processes that write files; 0 is one a core.
+    """
+
+    store: Path
+    to: Format
+    output: Path
+    selection: Selection = field(default_factory=Selection)
+    nnunet: NnunetSettings = field(default_factory=NnunetSettings)
+    allow_unfinished: bool = False
+    overwrite: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.to not in FORMATS:
+            raise UsageError(f"--to {self.to}: expected one of {', '.join(FORMATS)}.")
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: must be 0 or more.")
+        if self.to in STORES:
+            check_suffix(self.to, self.output)
+        elif not set(self.selection.statuses) <= {"done"}:
+            raise UsageError(
+                f"--status {','.join(self.selection.statuses)}: only samples that are done have "
+                f"pixels to make files of; --to {' and --to '.join(STORES)} keep the other rows."
+            )
+
+
+@dataclass(frozen=True)
+class ExportReport(CommandReport):
+    """How an export ended.
+
+    Attributes:
+        store: what was read.
+        to: the format.
+        output: the folder or store that was made.
+        samples: that are in the output now.
+        originals, copies: of these.
+        cases: whose samples these are.
+        written: samples that this run wrote; the others were there.
+        pending: rows that fit but which the store's own run has still to make.
+        failed: samples that could not be exported, with the reason.
+        folds: in `splits_final.json`; null for other formats.
+        notes: what else a user should know.
+        next: a command that makes use of it; empty where there is none.
+        seconds: that this run took.
+    """
+
+    store: str
+    to: Format
+    output: str
+    samples: int
+    originals: int
+    copies: int
+    cases: int
+    written: int
+    pending: int
+    failed: tuple[Problem, ...]
+    folds: int | None
+    notes: tuple[str, ...]
+    next: str
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where samples failed or the store is unfinished."""
+        return exit_code_of(0, bool(self.failed or self.pending))
+
+
+def export(settings: ExportSettings, reporter: Reporter | None = None) -> ExportReport:
+    """Export a store; see the module.
+
+    Args:
+        settings: what, and where to.
+        reporter: where progress goes.
+
+    Raises:
+        UsageError: nothing fits the selection, or the format cannot hold it.
+        StoreError: the store is unfinished or damaged, something else is at the output, another
+            process writes it, or the disk is full or refuses.
+        Interrupted: by a signal; the same call continues.
+    """
+    began, told = time.monotonic(), reporter or Quiet()
+    default = tuple(STATUSES) if settings.to in STORES else ("done",)
+    with open_store(settings.store) as store, catch_signals(told.tell):
+        chosen = choose(store, settings.selection, default, settings.allow_unfinished)
+        if settings.to in STORES:
+            made = _export_store(store, chosen, settings, told)
+        else:
+            made = _export_files(store, chosen, settings, told)
+    if not made.written and not made.failed:
+        told.tell(f"{made.output}: already complete, nothing to do")
+    copy = made.chosen.columns["copy"]
+    return ExportReport(
+        store=str(settings.store),
+        to=settings.to,
+        output=str(made.output),
+        samples=len(made.chosen),
+        originals=int((copy == 0).sum()),
+        copies=int((copy > 0).sum()),
+        cases=len(set(made.chosen.columns["case_id"].tolist())),
+        written=made.written,
+        pending=chosen.pending,
+        failed=made.failed,
+        folds=made.folds,
+        notes=(*chosen.notes, *made.notes),
+        next=copy_command(settings.nnunet) if made.folds else "",
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is in the output now."""
+
+    chosen: Chosen
+    output: Path
+    written: int = 0
+    failed: tuple[Problem, ...] = ()
+    folds: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _export_store(
+    store: StoreReader, chosen: Chosen, settings: ExportSettings, reporter: Reporter
+) -> _Made:
+    _check_apart(settings.store, settings.output)
+    with store_lock(settings.output):
+        written = copy_store(
+            store,
+            chosen,
+            settings.output,
+            _plain(asdict(settings.selection)),
+            settings.overwrite,
+            reporter,
+        )
+    return _Made(chosen, settings.output, written)
+
+
+def _export_files(
+    store: StoreReader, chosen: Chosen, settings: ExportSettings, reporter: Reporter
+) -> _Made:
+    root, folds, title = settings.output, None, "A dataset for segmentation of echocardiograms"
+    if settings.to == "nnunet":
+        plan, folds = plan_nnunet(chosen, settings.nnunet)
+        root, title = root / settings.nnunet.folder, settings.nnunet.folder
+        _check_id_is_free(settings.output, settings.nnunet)
+    elif settings.to == "nifti":
+        plan = plan_nifti(chosen, store.cases)
+    else:
+        plan = plan_folder(chosen)
+    _check_apart(settings.store, root)
+    taken = chosen if plan.kept is None else chosen.take(plan.kept)
+    target = Target(
+        root,
+        _identity(chosen, settings),
+        tuple(path for item in plan.items for path in item.files),
+    )
+    with store_lock(root):
+        if target.begin(settings.overwrite):
+            return _Made(taken, root, folds=folds, notes=plan.notes)
+        done = _write_items(plan, settings, root, reporter)
+        there = [not outcome.reason for outcome in done]
+        notes = (*chosen.notes, *plan.notes)
+        tables = {
+            **plan.tables(there),
+            SAMPLES_FILE: samples_csv(taken, plan, there),
+            README_FILE: readme(title, plan.layout, taken, notes, sum(there)),
+        }
+        target.finish(tables, complete=all(there))
+    failed = tuple(
+        Problem(str(name), outcome.reason)
+        for name, outcome in zip(taken.columns["sample_id"], done, strict=True)
+        if outcome.reason
+    )
+    here = np.flatnonzero(there)
+    written = sum(outcome.new for outcome in done)
+    return _Made(taken.take(here), root, written, failed, folds, plan.notes)
+
+
+def _write_items(
+    plan: FilePlan, settings: ExportSettings, root: Path, reporter: Reporter
+) -> list[Written]:
+    items: tuple[Item, ...] = plan.items
+    workers = 1 if len(items) < ALONE else settings.workers
+    shared = (settings.store, root, plan.encoding, plan.ids)
+    done: list[Written] = []
+    try:
+        with closing(in_workers(write_item, items, shared, workers)) as outcomes:
+            for outcome in outcomes:
+                done.append(outcome)
+                reporter.progress(STAGE, len(done), len(items))
+    finally:
+        close_stores()
+    return done
+
+
+def _identity(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
+    """What decides every file of an export, as JSON holds it."""
+    known = {
+        "to": settings.to,
+        "store": {"plan_digest": chosen.attrs.get("plan_digest"), "samples": chosen.digest},
+        "selection": asdict(settings.selection),
+    }
+    if settings.to == "nnunet":
+        known["nnunet"] = asdict(settings.nnunet)
+    return _plain(known)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(values)))
+
+
+def _check_apart(store: Path, output: Path) -> None:
+    """Refuse to write into the store that is read, or around it."""
+    there, here = store.resolve(), output.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise StoreError(
+            f"{output}: must lie apart from the store {store}, found one in the other. "
+            "Choose another --out."
+        )
+
+
+def _check_id_is_free(raw: Path, settings: NnunetSettings) -> None:
+    """nnU-Net finds datasets by number, so no two may share one."""
+    number = settings.folder.partition("_")[0]
+    found = sorted(raw.glob(f"{number}_*/")) if raw.is_dir() else []
+    if others := [place for place in found if place.name != settings.folder]:
+        raise UsageError(
+            f"--dataset-id {settings.dataset_id}: {others[0]} has it already, and nnU-Net "
+            "wants each number once; give another."
+        )

@@ -1,1 +1,0 @@
-"""Which samples are shown to people, and what is shown of each."""

@@ -1,0 +1,222 @@
+"""Known models fetched once: verified, converted where they are foreign, and kept.
+
+A model ends in `checkpoints/NAME` of echogen's cache folder, or not at all. `NAME.json` beside it
+records what was fetched; a later download must be the same file, also where no card pins it.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echogen.command_report import CommandReport
+from echogen.diffusion.checkpoint import (
+    HASHED_FILES,
+    INFO_FILE,
+    CheckpointInfo,
+    read_info,
+    read_json,
+    verify_checkpoint,
+)
+from echogen.errors import CheckpointError
+from echogen.models.hub import Fetched, fetch
+from echogen.models.registry import ModelCard, checkpoints_home, find_card, local_folder
+from echogen.models.resolve import unknown_name
+from echogen.report import Quiet, Reporter
+
+if TYPE_CHECKING:
+    from echogen.models.guided.probe import Probe
+
+QUIET = Quiet()
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Downloaded(CommandReport):
+    """Where a model is now.
+
+    Attributes:
+        name: of the model.
+        folder: of its checkpoint; None for the one in the package.
+        fresh: whether anything was done.
+        checkpoint_sha256: `CheckpointInfo.sha256`.
+        licence: of the weights.
+        probe: what was measured to choose how it was converted, or None.
+    """
+
+    name: str
+    folder: Path | None
+    fresh: bool
+    checkpoint_sha256: str
+    licence: str
+    probe: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {
+            **super().to_dict(),
+            "folder": None if self.folder is None else str(self.folder),
+        }
+
+
+def download(
+    name: str,
+    *,
+    probe: Path | None = None,
+    reporter: Reporter = QUIET,
+    show_probe: "Callable[[Probe], None]" = lambda _: None,
+) -> Downloaded:
+    """Fetch a known model, unless it is here and whole.
+
+    Args:
+        name: of a card.
+        probe: a dataset, to measure on its frames what a foreign file's shapes do not tell; None
+            takes the card's word.
+        reporter: hears what is done.
+        show_probe: called with what was measured, also where it does not decide.
+
+    Raises:
+        CheckpointError: no such model; it cannot be fetched, is not what was expected, or cannot
+            be converted or written; or the probe does not decide.
+        DatasetError, UsageError: there are no frames to measure on.
+    """
+    card = find_card(name)
+    if card is None:
+        raise CheckpointError(unknown_name(name))
+    if card.kind == "package":
+        reporter.tell(f"model {card.name}: comes with echogen, nothing to download")
+        info = read_info("builtin")
+        return Downloaded(card.name, None, False, info.sha256, info.licence)
+    here = _whole(card, reporter)
+    if here is not None and (probe is None or card.kind == "echogen"):
+        reporter.tell(f"model {card.name}: here already, nothing to do")
+        return Downloaded(card.name, local_folder(card), False, here.sha256, here.licence)
+    reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
+    folder = checkpoints_home() / card.name
+    if card.kind == "guided":
+        info, probed = _foreign(card, folder, probe, reporter, show_probe)
+    else:
+        info, probed = _ours(card, folder), None
+    measured = None if probed is None else probed.to_dict()
+    return Downloaded(card.name, folder, True, info.sha256, info.licence, measured)
+
+
+def record_file(card: ModelCard) -> Path:
+    """What was fetched for a model, beside its folder."""
+    return checkpoints_home() / f"{card.name}.json"
+
+
+def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
+    folder = local_folder(card)
+    if folder is None:
+        return None
+    try:
+        info = verify_checkpoint(folder)
+    except CheckpointError as error:
+        reporter.tell(f"{error} Making it anew.")
+        return None
+    if not _as_its_card_says(card, info):
+        reporter.tell(f"model {card.name}: its card says otherwise by now. Making it anew.")
+        return None
+    return info
+
+
+def _as_its_card_says(card: ModelCard, info: CheckpointInfo) -> bool:
+    """Whether a model here is the one that its card means: cards of a user's own are corrected."""
+    from echogen.models.guided.convert import card_options
+
+    if card.kind == "echogen":
+        return card.sha256 in ("", info.sha256)
+    made = info.training.get("imported")
+    if not isinstance(made, Mapping):
+        return True
+    options = made.get("probe") or made.get("options") == asdict(card_options(card))
+    return bool(options) and card.sha256 in ("", made.get("sha256"))
+
+
+def _foreign(
+    card: ModelCard,
+    folder: Path,
+    dataset: Path | None,
+    reporter: Reporter,
+    show_probe: "Callable[[Probe], None]",
+) -> "tuple[CheckpointInfo, Probe | None]":
+    from echogen.models.guided.convert import convert_file
+    from echogen.models.guided.probe import probe_file
+
+    fetched = fetch(card, card.file, *_expected(card))
+    probed, table = None, None
+    if dataset is not None:
+        probed = probe_file(fetched.path, dataset, image_size=card.image_size, reporter=reporter)
+        show_probe(probed)
+        options = {k: v for k, v in asdict(probed.options).items() if v is not None}
+        card, table = replace(card, guided=options), probed.to_dict()
+    elif not card.guided.get("verified", True):
+        reporter.tell(
+            f"model {card.name}: its noise schedule and heads are as its authors' configuration "
+            "says, and were not measured; --probe DATASET measures them on real frames"
+        )
+    source = f"{card.repo}@{fetched.revision or card.revision or 'unknown revision'}"
+    info = convert_file(fetched.path, card, folder, source=source, probe=table, overwrite=True)
+    _record(card, card.file, fetched, info)
+    return info, probed
+
+
+def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:
+    """A checkpoint's folder from the hub: each file is checked against the description's hash."""
+    expected, why = _expected(card)
+    described = fetch(card, INFO_FILE, verify=False)
+    info = read_info(described.path.parent)
+    if expected and info.sha256 != expected:
+        raise CheckpointError(
+            f"model {card.name}: the checkpoint of {card.repo} is {info.sha256[:12]}, expected "
+            f"{expected[:12]}{why}; it was refused."
+        )
+    files = {name: fetch(card, name, info.files[name]).path for name in HASHED_FILES}
+    files[CARD_FILE] = fetch(card, CARD_FILE, verify=False).path
+    files[INFO_FILE] = described.path
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{card.name}.", dir=folder.parent) as staging:
+            made = Path(staging) / card.name
+            for name, path in files.items():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, made / name)
+            verify_checkpoint(made)
+            if folder.exists():
+                folder.rename(Path(staging) / "replaced")
+            made.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    _record(card, INFO_FILE, replace(described, sha256=info.sha256), info)
+    return info
+
+
+def _expected(card: ModelCard) -> tuple[str, str]:
+    """The hash that the download must have, and why if no card pins it."""
+    file = record_file(card)
+    if card.sha256 or not file.is_file():
+        return card.sha256, ""
+    record = read_json(file)
+    if (record.get("repo"), record.get("file")) != (card.repo, card.file or INFO_FILE):
+        return "", ""
+    return str(record.get("sha256", "")), f", as {file} recorded; delete it to accept another"
+
+
+def _record(card: ModelCard, file: str, fetched: Fetched, info: CheckpointInfo) -> None:
+    record = {
+        "repo": card.repo,
+        "file": file,
+        "revision": fetched.revision or card.revision,
+        "sha256": fetched.sha256,
+        "checkpoint_sha256": info.sha256,
+        "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    target = record_file(card)
+    staged = target.with_name(f".{target.name}")
+    staged.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    staged.replace(target)

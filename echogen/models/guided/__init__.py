@@ -1,0 +1,1 @@
+"""Checkpoints of guided-diffusion, read without its code: names, network, conversion, probing."""

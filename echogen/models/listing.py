@@ -1,0 +1,97 @@
+"""The known models as a list: their cards, and which of them are here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from echogen.command_report import CommandReport
+from echogen.diffusion.checkpoint import checkpoint_folder
+from echogen.models.registry import Kind, ModelCard, local_folder, read_cards
+
+
+@dataclass(frozen=True)
+class ListedModel(CommandReport):
+    """A model's card, and what is here of it.
+
+    Attributes:
+        name: what `--checkpoint` takes.
+        kind: how it comes: in the package, as a file of guided diffusion, as a checkpoint's folder.
+        what_for: words.
+        architecture: words.
+        training_data: words.
+        licence: terms of the weights.
+        citation: what to cite.
+        repo: on the hub, `owner/name`; empty for the package's own.
+        file: in the repository; empty where it is a folder.
+        revision: a commit; empty takes the newest.
+        sha256: of the file or checkpoint; empty where it is not known.
+        size: in bytes, of its folder if it is here, else of the download; null where unknown.
+        image_size: side in pixels of what it paints on; null where the card does not say.
+        guided: what the file of a guided-diffusion network does not tell.
+        where: it comes from, for people.
+        here: whether it can be used without a download.
+        folder: of its checkpoint; null in the package or where it is not here.
+        default: whether it is used when none is named.
+    """
+
+    name: str
+    kind: Kind
+    what_for: str
+    architecture: str
+    training_data: str
+    licence: str
+    citation: str
+    repo: str
+    file: str
+    revision: str
+    sha256: str
+    size: int | None
+    image_size: int | None
+    guided: Mapping[str, Any]
+    where: str
+    here: bool
+    folder: str | None
+    default: bool
+
+
+@dataclass(frozen=True)
+class ModelList(CommandReport):
+    """The known models.
+
+    Attributes:
+        models: the default first.
+    """
+
+    models: tuple[ListedModel, ...]
+
+
+def list_models() -> ModelList:
+    """All models that have a card, the package's and the user's own.
+
+    Raises:
+        CheckpointError: a card of the user's is wrong.
+    """
+    return ModelList(tuple(listed(card, number == 0) for number, card in enumerate(read_cards())))
+
+
+def listed(card: ModelCard, default: bool = False) -> ListedModel:
+    """One card with what is here of it.
+
+    Raises:
+        CheckpointError: its checkpoint's folder cannot be read.
+    """
+    folder = local_folder(card)
+    here = folder is not None or card.kind == "package"
+    size = card.size
+    if here:
+        with checkpoint_folder(folder or "builtin") as found:
+            size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
+    facts = {
+        **asdict(card),
+        "where": card.where,
+        "size": size,
+        "here": here,
+        "folder": None if folder is None else str(folder),
+        "default": default,
+    }
+    return ListedModel(**facts)

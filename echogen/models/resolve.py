@@ -1,0 +1,156 @@
+"""What `--checkpoint` means: the name of a model, a folder, or a foreign file.
+
+A name is a known model's, never a folder's, unless a checkpoint's folder of that name lies in the
+working directory: then both are meant, and it is refused. Whatever holds a path separator, or
+starts with `.` or `~`, is a path.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE, TRAINED, file_sha256
+from echogen.errors import CheckpointError
+from echogen.models.registry import (
+    ModelCard,
+    checkpoints_home,
+    find_card,
+    local_folder,
+    parse_cards,
+    read_cards,
+)
+
+FOREIGN = (".pt", ".pth", ".ckpt", ".bin")
+
+
+def resolve_checkpoint(
+    name_or_path: str, tell: Callable[[str], None] = lambda _: None
+) -> Path | str:
+    """What `echogen.diffusion.checkpoint` opens, from what a user wrote.
+
+    Args:
+        name_or_path: a known model's name, "builtin", a checkpoint's folder, a training run's
+            folder, or a guided-diffusion file (`.pt`), which is converted once into the cache if
+            it is a known model's, or has a card beside it.
+        tell: called with a line when a file is converted.
+
+    Returns:
+        A folder that holds `echogen.json`, or "builtin".
+
+    Raises:
+        CheckpointError: nothing is meant by it, or two things, or the model is not here; the
+            message has the command or the name that helps. Nothing is ever downloaded.
+    """
+    try:
+        path = Path(name_or_path).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{name_or_path}: there is no such user's home folder.") from error
+    card = None if is_path(name_or_path) else find_card(name_or_path)
+    if card is not None:
+        if _is_checkpoint(path):
+            raise CheckpointError(
+                f"{name_or_path}: the name of a known model and of a folder here; write "
+                f"{os.curdir}{os.sep}{path} for the folder, or rename it."
+            )
+        return _of_card(card)
+    if path.is_file():
+        if path.suffix in FOREIGN:
+            return _of_file(path, tell)
+        raise CheckpointError(
+            f"{path}: expected a checkpoint's folder (with {INFO_FILE}), found a file; give the "
+            "folder that holds it."
+        )
+    if path.is_dir():
+        path = path.absolute()  # else ./builtin would become the name again
+        return path if (path / INFO_FILE).is_file() else _trained(path) or path
+    raise CheckpointError(unknown_name(name_or_path))
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether this can only be a path: it holds a separator, or starts with `.` or `~`."""
+    separators = {os.sep, os.altsep or os.sep}
+    return name_or_path[:1] in (".", "~") or any(mark in name_or_path for mark in separators)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / INFO_FILE).is_file() or _trained(folder) is not None
+
+
+def _trained(folder: Path) -> Path | None:
+    inner = folder / TRAINED
+    return inner if (inner / INFO_FILE).is_file() else None
+
+
+def _of_card(card: ModelCard) -> Path | str:
+    if card.kind == "package":
+        return BUILTIN
+    folder = local_folder(card)
+    if folder is None:
+        raise CheckpointError(
+            f"model {card.name}: not here yet; fetch it: echogen checkpoint download {card.name}"
+        )
+    return folder
+
+
+def unknown_name(name_or_path: str) -> str:
+    """The message for what is neither a model's name nor a path that exists, with the nearest."""
+    names = [BUILTIN, *(card.name for card in read_cards())]
+    if is_path(name_or_path):
+        return f"{name_or_path}: no such checkpoint; expected a folder that holds {INFO_FILE}."
+    near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known models: {', '.join(names)}."
+    return f"{name_or_path}: no such checkpoint, neither a model's name nor a folder; {hint}"
+
+
+def _of_file(file: Path, tell: Callable[[str], None]) -> Path:
+    """The folder that a foreign file was, or now is, converted to."""
+    sha256 = file_sha256(file)
+    card = _card_of_file(file, sha256)
+    if card is None:
+        raise CheckpointError(
+            f"{file}: foreign weights, and their noise schedule and attention layout are not "
+            f"known; import them first: echogen checkpoint import {shlex.quote(str(file))} --out "
+            f"{shlex.quote(file.stem)} --probe DATASET"
+        )
+    card = replace(card, sha256=sha256)
+    key = json.dumps(asdict(card), sort_keys=True)  # so that a corrected card converts anew
+    folder = checkpoints_home() / f"file-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if (folder / INFO_FILE).is_file():
+        return folder
+    from echogen.models.guided.convert import convert_file
+
+    tell(f"{file}: converting once, as the card of {card.name} says, into {folder}")
+    try:
+        convert_file(file, card, folder)
+    except CheckpointError:
+        if not (folder / INFO_FILE).is_file():  # else another process was faster
+            raise
+    return folder
+
+
+def _card_of_file(file: Path, sha256: str) -> ModelCard | None:
+    """The card beside a file (`model.toml` beside `model.pt`), or the known model that it is."""
+    beside = file.with_suffix(".toml")
+    if beside.is_file():
+        try:
+            cards = parse_cards(beside.read_text(encoding="utf-8"), str(beside))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{beside}: cannot be read ({error})") from error
+        if len(cards) != 1 or cards[0].kind != "guided":
+            raise CheckpointError(f"{beside}: expected one [[model]] of kind guided")
+        if cards[0].sha256 not in ("", sha256):
+            raise CheckpointError(
+                f"{file}: has sha256 {sha256[:12]}, its card {beside.name} says "
+                f"{cards[0].sha256[:12]}; fetch the file again or correct the card."
+            )
+        return cards[0]
+    known = [card for card in read_cards() if card.kind == "guided"]
+    for card in known:
+        if card.sha256 == sha256 or (not card.sha256 and card.file == file.name):
+            return card
+    return None

@@ -1,0 +1,199 @@
+"""Whether a checkpoint is whole, says its terms, and does what the network is for.
+
+Simulated frames x_0 with noise of a known level, y = x_0 + sigma n, are given to the network, and
+its x_0 must be nearer to the truth than the best that needs no model: one grey level, or y blurred
+by the Gaussian that suits that level best.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.command_report import REPORT_FORMAT, CommandReport
+from echogen.diffusion.checkpoint import (
+    CheckpointInfo,
+    checkpoint_folder,
+    load_checkpoint,
+    read_info,
+    verify_checkpoint,
+)
+from echogen.errors import EXIT_DONE, CheckpointError, EngineError
+from echogen.models.describe import describe
+
+if TYPE_CHECKING:
+    from echogen.diffusion.denoiser import Denoiser
+
+Images = npt.NDArray[np.float32]
+
+SIGMAS = (0.1, 0.3, 0.6)
+BLURS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+HIGHEST_RATIO = 0.95
+FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Level:
+    """Root mean square errors over grey levels in [-1, 1] at one noise level, of whole images.
+
+    Attributes:
+        sigma: of the noise, in the same units.
+        error: of the model.
+        baseline: of the best blur or grey level; `ratio` is the error over it.
+    """
+
+    sigma: float
+    error: float
+    baseline: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was verified, whether it holds, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification(CommandReport):
+    """All checks of a checkpoint, in order; those after one that ends the matter are left out."""
+
+    name: str
+    folder: str
+    checks: tuple[Check, ...]
+    denoising: tuple[Level, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of a wrong checkpoint."""
+        return EXIT_DONE if self.ok else CheckpointError.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        return {
+            "format": REPORT_FORMAT,
+            "exit_code": self.exit_code,
+            "ok": self.ok,
+            **asdict(self),
+        }
+
+
+def verify(path_or_name: str | Path) -> Verification:
+    """Check a checkpoint: its hashes, its terms, its network, and that it denoises.
+
+    Takes some seconds on a CPU for the built-in model.
+
+    Args:
+        path_or_name: as `resolve_checkpoint` gives it.
+
+    Raises:
+        CheckpointError: there is no checkpoint whose description can be read.
+    """
+    info = read_info(path_or_name)
+    checks: list[Check] = []
+    levels: tuple[Level, ...] = ()
+    with checkpoint_folder(path_or_name) as folder:
+        try:
+            verify_checkpoint(path_or_name)
+            checks.append(Check("hashes", True, f"{len(info.files)} files as recorded"))
+        except CheckpointError as error:
+            checks.append(Check("hashes", False, str(error)))
+        checks.append(_check_licence(info, folder))
+        if checks[0].ok:
+            try:
+                denoiser = load_checkpoint(path_or_name, "cpu", "fp32")
+                detail = f"{describe(path_or_name).parameters:,} parameters"
+                checks.append(Check("network", True, detail))
+            except (CheckpointError, EngineError) as error:
+                checks.append(Check("network", False, str(error)))
+            else:
+                levels = denoising(denoiser, phantom_images(info))
+                checks.append(_check_levels(levels))
+        return Verification(info.name, str(folder), tuple(checks), levels)
+
+
+def phantom_images(info: CheckpointInfo) -> Images:
+    """(3, S, S) simulated frames on the model's grid, in [-1, 1]."""
+    from echogen.geometry.render import render_original
+    from echogen.geometry.transforms import model_grid
+    from echogen.phantom import PHASES, VIEWS, make_frame
+    from echogen.types import Frame, FrameKey
+
+    shown = [(view, phase) for view in VIEWS for phase in PHASES][:FRAMES]
+    images = []
+    for index, (view, phase) in enumerate(shown, 1):
+        made = make_frame(index, view, phase, 0)
+        key = FrameKey("phantom", "phantom", view, phase, "", (Path("phantom"),))
+        frame = Frame(key, made.image, made.label, made.spacing_mm)
+        shape = (made.image.shape[0], made.image.shape[1])
+        grid = model_grid(shape, made.spacing_mm, info.image_size, info.resize)
+        images.append(render_original(frame, grid, "phantom", 0).image)
+    return np.stack(images).astype(np.float32)
+
+
+def denoising(denoiser: "Denoiser", images: Images, seed: int = 0) -> tuple[Level, ...]:
+    """How well a model takes noise away, against blurring, at each of `SIGMAS`.
+
+    Args:
+        denoiser: of the checkpoint.
+        images: (N, S, S) in [-1, 1]; a colour model sees them grey, and its colours' mean counts.
+        seed: of the noise.
+    """
+    import torch
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+    levels = []
+    for wanted in SIGMAS:
+        t = round(float(denoiser.schedule.timestep_at(wanted)))
+        sigma = float(denoiser.schedule.sigma_at(t))
+        noise = rng.standard_normal((len(images), denoiser.channels, *images.shape[1:]))
+        noisy = (images[:, None] + sigma * noise).astype(np.float32)
+        x = torch.from_numpy(noisy / math.sqrt(1.0 + sigma**2)).float().to(denoiser.device)
+        with torch.inference_mode():
+            parts = [denoiser.predict(one, t).x0.mean(dim=1) for one in torch.split(x, 1)]
+        error = _rms(torch.cat(parts).cpu().numpy() - images)
+        baseline = _best_without_a_model(noisy.mean(axis=1), images)
+        levels.append(Level(sigma, error, baseline, error / baseline))
+    return tuple(levels)
+
+
+def _best_without_a_model(noisy: Images, images: Images) -> float:
+    from scipy.ndimage import gaussian_filter
+
+    guesses = [np.full_like(images, images.mean())]
+    guesses += [gaussian_filter(noisy, (0, width, width)).clip(-1, 1) for width in BLURS]
+    return min(_rms(guess - images) for guess in guesses)
+
+
+def _rms(difference: npt.NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
+
+
+def _check_licence(info: CheckpointInfo, folder: Path) -> Check:
+    known = bool(info.licence.strip()) and not info.licence.lower().startswith("unknown")
+    if known:
+        return Check("licence", True, info.licence)
+    said = info.licence or "none is given"
+    return Check("licence", False, f"{said}; write the terms into {folder}'s echogen.json")
+
+
+def _check_levels(levels: tuple[Level, ...]) -> Check:
+    told = ", ".join(
+        f"sigma {level.sigma:.2g}: error {level.error:.3f} against {level.baseline:.3f} of the "
+        f"best blur (ratio {level.ratio:.2f})"
+        for level in levels
+    )
+    ok = all(level.ratio <= HIGHEST_RATIO for level in levels)  # NaN is not
+    wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each: it does not denoise"
+    return Check("denoising", ok, told + wanted)

@@ -1,0 +1,1 @@
+"""Jobs in, grey levels out, shard by shard."""

@@ -1,0 +1,327 @@
+"""Several devices of one machine: a process each, one queue of batches, results in order.
+
+The parent gathers batches and hands each to the device with least to do: one is painted while the
+next one already waits in its process. Results that come early wait for their turn, and devices
+that are far ahead wait too, so memory is bounded. A worker that dies ends the run.
+"""
+
+import atexit
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from echogen.diffusion.denoiser import resolve_device
+from echogen.diffusion.samplers import Sampler, make_sampler
+from echogen.errors import EchogenError, EngineError
+from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
+from echogen.painting.engine import Begin, Engine
+from echogen.painting.local import MANY, open_local
+from echogen.painting.worker import (
+    Answer,
+    Failed,
+    Finished,
+    Measure,
+    Measured,
+    Order,
+    Paint,
+    Ready,
+    Settle,
+    Settled,
+    Task,
+    Told,
+    UseBatches,
+    work,
+)
+from echogen.support.signals import signals_blocked
+from echogen.types import Job, Result
+
+if TYPE_CHECKING:
+    from echogen.config import AnySampler, EngineConfig
+
+AT_A_DEVICE = 2  # batches: one being painted, one waiting
+UNDER_WAY = 4  # batches a device between the first that is not finished and the last handed out
+SECONDS_TO_END = 5.0
+
+A = TypeVar("A", bound=Answer)
+
+
+def resolve_devices(name: str) -> list[torch.device]:
+    """The devices that a name means: `auto` and `cuda` all visible GPUs, a comma list each of its.
+
+    Raises:
+        EngineError: there is no such device.
+    """
+    if name in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    names = [part.strip() for part in name.split(",")]
+    if len(names) > 1 and not {"", "auto"}.isdisjoint(names):
+        raise EngineError(
+            f"device {name!r}: a list names each device, such as cuda:0,cuda:1; auto stands alone."
+        )
+    return [resolve_device(part) for part in names]
+
+
+def open_engine(
+    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
+) -> Engine:
+    """Load a checkpoint onto the device or the devices that were asked for.
+
+    Args:
+        checkpoint: a folder, or "builtin".
+        sampler: its name and settings.
+        engine: device, precision and batch size.
+        tell: called with one line where something changed that a user should know.
+
+    Raises:
+        EngineError: no such device, or a worker's process died.
+        CheckpointError: the network cannot be loaded.
+    """
+    devices = resolve_devices(engine.device)
+    if len(devices) == 1:
+        return open_local(checkpoint, sampler, engine, tell)
+    threads = max(1, torch.get_num_threads() // len(devices))
+    tasks = [
+        Task(checkpoint, sampler, engine.model_copy(update={"device": str(device)}), threads)
+        for device in devices
+    ]
+    settings = sampler.model_dump(exclude={"name"})
+    return DevicesEngine(tasks, make_sampler(sampler.name, **settings), tell)
+
+
+@dataclass
+class _Worker:
+    """One process, and the numbers of the batches that it has, the one being painted first."""
+
+    device: str
+    process: SpawnProcess
+    pipe: "Connection[Any, Any]"
+    has: deque[int] = field(default_factory=deque)
+
+
+@dataclass
+class _Sent:
+    """A batch on its way; `wanted` is None until it is begun, `painted` until it is finished."""
+
+    batch: Batch
+    wanted: int | None = None
+    painted: Painted | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the run ends with this batch."""
+        return self.wanted is not None and self.wanted < len(self.batch.holes)
+
+
+class DevicesEngine:
+    """Paints on several devices; see `engine.Engine`. Close it: its processes wait for that.
+
+    Attributes:
+        sampler: what the workers paint with.
+        tell: called with one line where something changed that a user should know.
+        batch_size: images a batch, the same for all devices; 0 until `settle`.
+        precision: the network's number format on all of them.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], sampler: Sampler, tell: Callable[[str], None]
+    ) -> None:
+        """Start a process for each task, and wait until each has loaded the model.
+
+        Raises:
+            EngineError: a process died.
+            CheckpointError: the network cannot be loaded.
+        """
+        self.sampler = sampler
+        self.tell = tell
+        self.batch_size = tasks[0].engine.batch_size
+        self._workers: list[_Worker] = []
+        self._under_way: dict[int, _Sent] = {}
+        self._number = 0
+        atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        try:
+            self._start(tasks)
+            self.precision = self._ask(None, Ready)[0].precision
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def device(self) -> str:
+        """Where it paints: the devices, joined by commas."""
+        return ",".join(worker.device for worker in self._workers)
+
+    @property
+    def at_once(self) -> int:
+        """Images painted at the same time, on all devices together."""
+        return self.batch_size * len(self._workers)
+
+    def settle(self, expected: int) -> None:
+        """Find one batch size for all devices by trial on each; the smallest one is taken."""
+        if not self.batch_size:
+            share = -(-expected // len(self._workers))
+            self.batch_size = min(answer.size for answer in self._ask(Settle(share), Settled))
+            for worker in self._workers:
+                self._send(worker, UseBatches(self.batch_size))
+
+    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
+        """An estimate from a few evaluations on all devices together; 0 without jobs to paint."""
+        holes = sum(not job.keep.all() for job in jobs)
+        if not holes:
+            return 0.0
+        answers = self._ask(Measure(-(-holes // len(self._workers))), Measured)
+        return 1.0 / sum(1.0 / answer.seconds for answer in answers)
+
+    def run(
+        self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
+    ) -> Generator[Result, None, None]:
+        """Paint jobs in order; holds a few batches a device. After a failure, close the engine."""
+        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
+        yield from self._run(batches(jobs, lambda: self.batch_size), begin, pad)
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        atexit.unregister(self.close)
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            worker.process.join(SECONDS_TO_END)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+    def _run(self, gathered: Iterator[Batch], begin: Begin, pad: bool) -> Iterator[Result]:
+        line: deque[_Sent] = deque()
+        self._under_way.clear()
+        more = True
+        while True:
+            while more and len(line) < UNDER_WAY * len(self._workers):
+                worker = min(self._workers, key=lambda worker: len(worker.has))
+                if len(worker.has) == AT_A_DEVICE:
+                    break
+                batch = next(gathered, None)
+                more = batch is not None
+                if batch is not None:
+                    line.append(self._hand(worker, batch, begin, pad))
+                    more = not line[-1].cut
+            while line and (painted := line[0].painted) is not None:
+                sent = line.popleft()
+                yield from results(sent.batch, _already(painted))
+                if sent.cut:
+                    return
+            if not line:
+                return
+            more = self._finish_some(begin) and more
+
+    def _hand(self, worker: _Worker, batch: Batch, begin: Begin, pad: bool) -> _Sent:
+        """Give a batch to a worker, which begins it at once where it has no other."""
+        sent = _Sent(batch)
+        if not batch.holes:
+            sent.painted = NOTHING
+            return sent
+        wanted = len(batch.holes)
+        if not worker.has:
+            wanted = sent.wanted = begin(batch.holes)
+            if not wanted:
+                sent.painted = NOTHING
+                return sent
+        self._number += 1
+        image, keep, seeds = batch.image[:wanted], batch.keep[:wanted], batch.seeds[:wanted]
+        self._under_way[self._number] = sent
+        worker.has.append(self._number)
+        self._send(worker, Paint(self._number, image, keep, seeds, pad))
+        return sent
+
+    def _finish_some(self, begin: Begin) -> bool:
+        """Wait for a batch; False where one that waited is no longer wanted, so no more are."""
+        go_on = True
+        for worker, answer in self._answers():
+            if not isinstance(answer, Finished):
+                continue
+            sent = self._under_way.pop(answer.number, None)
+            if sent is not None:  # else of a run that was left
+                made = answer.painted
+                sent.painted = Painted(made.levels[: sent.wanted], made.finite[: sent.wanted])
+            following = self._under_way.get(worker.has[0]) if worker.has else None
+            if following is not None and following.wanted is None:
+                following.wanted = begin(following.batch.holes)
+                if not following.wanted:
+                    following.painted = NOTHING
+                go_on = go_on and not following.cut
+        return go_on
+
+    def _start(self, tasks: Sequence[Task]) -> None:
+        context = get_context("spawn")
+        with signals_blocked():  # inherited: a Ctrl-C while a worker starts is the parent's alone
+            for task in tasks:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=work, args=(theirs, task))
+                process.start()
+                theirs.close()
+                self._workers.append(_Worker(task.engine.device, process, ours))
+
+    def _send(self, worker: _Worker, order: Order) -> None:
+        try:
+            worker.pipe.send(order)
+        except OSError as error:
+            raise _death(worker) from error
+
+    def _ask(self, order: Order | None, kind: type[A]) -> list[A]:
+        """One answer of every worker, in the order of the devices."""
+        if order is not None:
+            for worker in self._workers:
+                self._send(worker, order)
+        found: dict[int, A] = {}
+        while len(found) < len(self._workers):
+            for worker, answer in self._answers():
+                if isinstance(answer, kind):
+                    found[self._workers.index(worker)] = answer
+        return [found[i] for i in range(len(self._workers))]
+
+    def _answers(self) -> Iterator[tuple[_Worker, Answer]]:
+        """Wait for messages; lines are told, failures and deaths raised."""
+        ready = connection.wait([worker.pipe for worker in self._workers])
+        for worker in [worker for worker in self._workers if worker.pipe in ready]:
+            try:
+                answer: Answer = worker.pipe.recv()
+            except (EOFError, OSError) as error:
+                raise _death(worker) from error
+            if isinstance(answer, Failed):
+                raise answer.error
+            if isinstance(answer, Told):
+                self.tell(answer.line)
+                continue
+            if isinstance(answer, Finished):
+                worker.has.remove(answer.number)
+            yield worker, answer
+
+
+def _already(painted: Painted) -> Callable[[], Painted]:
+    return lambda: painted
+
+
+def _death(worker: _Worker) -> EchogenError:
+    """What to say of a worker whose pipe has broken: its last message, or how it ended."""
+    try:
+        while worker.pipe.poll():
+            answer = worker.pipe.recv()
+            if isinstance(answer, Failed):
+                return answer.error
+    except (EOFError, OSError):
+        worker.process.join(SECONDS_TO_END)
+    code = worker.process.exitcode
+    how = f"ended with code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+    return EngineError(
+        f"{worker.device}: its process {how}, perhaps for lack of memory (or, in a script of "
+        'your own, for lack of `if __name__ == "__main__":`). Finished shards are kept; the '
+        "same command goes on, --device chooses other devices."
+    )

@@ -1,0 +1,230 @@
+"""The engine of one process and one device: batches of jobs through a sampler.
+
+A batch that does not fit is halved and tried again. Noise belongs to the sample, so neither the
+batch's size nor its neighbours change what a sample is meant to be; kept pixels are composited
+back as the bytes they were.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echogen.diffusion.checkpoint import load_checkpoint
+from echogen.diffusion.denoiser import Denoiser, precision_name
+from echogen.diffusion.noise import SampleNoise
+from echogen.diffusion.samplers import Sampler, make_sampler
+from echogen.errors import EngineError
+from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
+from echogen.painting.engine import Begin
+from echogen.painting.trial import best_size, evaluation_seconds, out_of_memory, try_sizes
+from echogen.support.threads import ahead
+from echogen.types import Job, Result
+
+if TYPE_CHECKING:
+    from echogen.config import AnySampler, EngineConfig
+
+UNTRIED = 8
+WORTH_A_TRIAL = 1000  # evaluations of one image; a trial up to batches of 32 costs 252
+MANY = 1_000_000
+
+
+def open_local(
+    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
+) -> "LocalEngine":
+    """Load a checkpoint onto the one device that was asked for.
+
+    Raises:
+        EngineError: no such device.
+        CheckpointError: the network cannot be loaded.
+    """
+    denoiser = load_checkpoint(
+        checkpoint, engine.device, engine.precision, compile=engine.compile, tell=tell
+    )
+    settings = sampler.model_dump(exclude={"name"})
+    return LocalEngine(denoiser, make_sampler(sampler.name, **settings), engine.batch_size, tell)
+
+
+@dataclass
+class LocalEngine:
+    """Paints on one device; see `engine.Engine`.
+
+    Attributes:
+        denoiser: the loaded network.
+        sampler: what turns noise into an image.
+        batch_size: images at once; 0 until `settle`; halved for good where memory runs out.
+        tell: called with one line where something changed that a user should know.
+    """
+
+    denoiser: Denoiser
+    sampler: Sampler
+    batch_size: int
+    tell: Callable[[str], None] = field(default=lambda _: None)
+    _painted: bool = field(default=False, init=False)
+
+    @property
+    def device(self) -> str:
+        """Where it paints, as torch names it."""
+        return str(self.denoiser.device)
+
+    @property
+    def precision(self) -> str:
+        """The network's number format: fp32, bf16 or fp16."""
+        return precision_name(self.denoiser.dtype)
+
+    @property
+    def at_once(self) -> int:
+        """Images painted at the same time."""
+        return self.batch_size
+
+    def settle(self, expected: int) -> None:
+        """Find the batch size by trial, where none was given and there is enough to paint."""
+        if self.batch_size:
+            return
+        if expected * self.sampler.nfe < WORTH_A_TRIAL:
+            self.batch_size = max(1, min(expected, UNTRIED))
+            return
+        trials = try_sizes(self.denoiser, expected)
+        self.batch_size = best_size(trials)
+        took = sum(trial.spent for trial in trials)
+        self.tell(f"{self.device}: batches of {self.batch_size}, by a trial of {took:.1f} s")
+
+    def run(
+        self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
+    ) -> Generator[Result, None, None]:
+        """Paint jobs in order; holds two batches and their results."""
+        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
+        gathered = batches(jobs, lambda: self.batch_size)
+        with closing(ahead(self._prepare, gathered)) as prepared:
+            for batch, image, keep in prepared:
+                left = len(batch.jobs)
+                for result in results(
+                    batch, partial(self._paint_wanted, batch, image, keep, begin, pad)
+                ):
+                    left -= 1
+                    yield result
+                if left:
+                    return
+
+    def paint(
+        self, image: Tensor, keep: Tensor, seeds: Sequence[int], pad: bool = False
+    ) -> Painted:
+        """Paint a batch, in parts where memory runs out.
+
+        Args:
+            image: (n, h, w) float32 in [-1, 1], on the host.
+            keep: (n, h, w) bool.
+            seeds: n of them.
+            pad: see `Engine.run`.
+
+        Raises:
+            EngineError: painting failed, or nothing of the first batch is finite.
+        """
+        parts: list[Painted] = []
+        start = 0
+        while start < len(seeds):
+            part = slice(start, start + self.batch_size)
+            try:
+                parts.append(self._paint_part(image[part], keep[part], list(seeds[part]), pad))
+            except EngineError:
+                raise
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not out_of_memory(error):
+                    raise EngineError(
+                        f"painting failed on {self.device}: {_first_line(error)}"
+                    ) from error
+            else:
+                start = part.stop
+                continue
+            self._halve()  # here the error, which holds on to the batch, is gone
+        if not parts:
+            return NOTHING
+        return Painted(
+            np.concatenate([part.levels for part in parts]),
+            np.concatenate([part.finite for part in parts]),
+        )
+
+    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
+        """An estimate from a few evaluations of one batch; 0 without jobs to paint."""
+        return self.measure(sum(not job.keep.all() for job in jobs))
+
+    def measure(self, images: int) -> float:
+        """Seconds an image in batches of `images`, or of the batch size if that is less."""
+        if not images:
+            return 0.0
+        self.settle(images)
+        size = min(images, self.batch_size)
+        return evaluation_seconds(self.denoiser, size) * self.sampler.nfe / size
+
+    def close(self) -> None:
+        """Nothing to give back: the device is this process's own."""
+
+    def _prepare(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        """Stack a batch on the host, in memory that a GPU copies from without waiting."""
+        if not batch.holes:
+            return batch, torch.empty(0), torch.empty(0)
+        image, keep = torch.from_numpy(batch.image), torch.from_numpy(batch.keep)
+        if self.denoiser.device.type == "cuda":
+            image, keep = image.pin_memory(), keep.pin_memory()
+        return batch, image, keep
+
+    def _paint_wanted(
+        self, batch: Batch, image: Tensor, keep: Tensor, begin: Begin, pad: bool
+    ) -> Painted:
+        wanted = begin(batch.holes)
+        return self.paint(image[:wanted], keep[:wanted], batch.seeds[:wanted], pad)
+
+    def _halve(self) -> None:
+        if self.batch_size == 1:
+            raise EngineError(
+                f"{self.device}: out of memory with one image; close other programs on "
+                "this device, or use --device cpu."
+            )
+        self.batch_size //= 2
+        if self.denoiser.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.tell(f"out of memory: going on with batches of {self.batch_size}")
+
+    @torch.inference_mode()
+    def _paint_part(self, image: Tensor, keep: Tensor, seeds: list[int], pad: bool) -> Painted:
+        count, missing = len(seeds), self.batch_size - len(seeds)
+        if pad and missing:
+            image = torch.cat([image, image[-1:].expand(missing, -1, -1)])
+            keep = torch.cat([keep, keep[-1:].expand(missing, -1, -1)])
+            seeds = seeds + seeds[-1:] * missing
+        device = self.denoiser.device
+        painted = self.sampler(
+            self.denoiser,
+            image.to(device, non_blocking=True)[:, None],
+            keep.to(device, non_blocking=True)[:, None],
+            SampleNoise(seeds, device),
+        )[:count, 0].float()
+        finite = torch.isfinite(painted).flatten(1).all(1)
+        # As types.to_uint8, but on the device: a quarter of the bytes to copy back, in one piece.
+        levels = ((painted.nan_to_num() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        packed = torch.cat([levels.flatten(1), finite[:, None].to(torch.uint8)], dim=1).cpu()
+        made = Painted(packed[:, :-1].reshape(levels.shape).numpy(), packed[:, -1].bool().numpy())
+        if not self._painted and not made.finite.any():
+            raise EngineError(self._nothing_finite())
+        self._painted = True
+        return made
+
+    def _nothing_finite(self) -> str:
+        found = (
+            f"{self.device}: no image of the first batch is finite; the network of "
+            f"{self.denoiser.name or 'this model'} ran in {self.precision}"
+        )
+        if self.precision == "fp32":
+            return (
+                f"{found}, so its weights or its schedule are at fault; use another --checkpoint."
+            )
+        return f"{found}. Use --precision fp32, with --overwrite if the store was begun."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,185 @@
+"""What is shown of a sample: its pictures and the facts below them; from a dataset, plan or store.
+
+Each source gives the same record, so that a contact sheet and a report draw them alike.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.datasets import Dataset
+from echogen.errors import DatasetError, StoreError
+from echogen.geometry.fan import fan_mask
+from echogen.geometry.render import render_original
+from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
+from echogen.measures.painting import original_rows
+from echogen.planning.jobs import Source
+from echogen.planning.plan import Row
+from echogen.planning.record import grid_of
+from echogen.store import StoreReader
+from echogen.types import FrameKey, Job, Problem, to_uint8
+
+LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
+
+Bools = npt.NDArray[np.bool_]
+Levels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its label.
+
+    Attributes:
+        image: (h, w) grey levels.
+        label: (h, w) class ids; None without labels.
+        aspect: displayed width of a pixel over its height.
+    """
+
+    image: Levels
+    label: Levels | None
+    aspect: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample as it is shown.
+
+    Attributes:
+        name: its id.
+        facts: in one line: its move, how much was painted, its score.
+        original: the frame that it was made of, or None.
+        made: the moved frame, painted or not; None for a frame that was not moved.
+        missing: (h, w) bool on the grid of `made`: what the move left empty; None without a move.
+        painted: whether `made` is painted.
+    """
+
+    name: str
+    facts: str
+    original: Picture | None
+    made: Picture | None = None
+    missing: Bools | None = None
+    painted: bool = False
+
+
+def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | Problem]:
+    """Frames at their native resolution, or why one cannot be read."""
+    for key in keys:
+        try:
+            frame = dataset.read(key)
+        except DatasetError as error:
+            yield Problem(key.frame_id, str(error))
+            continue
+        row, col = frame.unit_spacing
+        facts = [f"{frame.image.shape[1]} x {frame.image.shape[0]} pixels"]
+        if frame.spacing_mm is not None:
+            facts.append(f"{row:.3g} x {col:.3g} mm")
+        facts += [text for text in (key.view, key.phase, key.split) if text]
+        yield Entry(key.frame_id, " · ".join(facts), Picture(frame.image, frame.label, col / row))
+
+
+def of_plan(source: Source, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
+    """Planned copies: moved, with nothing painted."""
+    for row, job in zip(rows, source.jobs(rows), strict=True):
+        if not isinstance(job, Job):
+            yield job or Problem(row.sample_id, "rejected: no valid move was found.")
+            continue
+        planned = source.frames[row.frame_id]
+        grid = grid_of(planned, source.plan)
+        aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
+        frame = source.dataset.read(source.keys[row.frame_id])
+        still = render_original(frame, grid, row.frame_id, 0)
+        fan = fan_mask(*sector_on_grid(planned.sector, grid), grid.shape)
+        yield Entry(
+            row.sample_id,
+            facts_of(row.params, _share(~job.keep, fan)),
+            Picture(to_uint8(still.image), still.label, aspect),
+            Picture(to_uint8(job.image), job.label, aspect),
+            ~job.keep,
+        )
+
+
+def of_store(
+    store: StoreReader, rows: Sequence[int], scores: Mapping[int, float]
+) -> Iterator[Entry | Problem]:
+    """Samples of a store that are done, or why one cannot be read.
+
+    Args:
+        store: opened.
+        rows: of it.
+        scores: {row: how far its painting is from what is usual}, where it was asked for.
+    """
+    originals = original_rows(store) if store.kind == "expanded" else {}
+    for row in rows:
+        name = str(store.columns["sample_id"][row])
+        try:
+            yield _of_row(store, row, name, originals, scores.get(row))
+        except StoreError as error:
+            yield Problem(name, str(error))
+
+
+def _of_row(
+    store: StoreReader, row: int, name: str, originals: Mapping[str, int], score: float | None
+) -> Entry:
+    if store.kind != "expanded":
+        return Entry(name, "", None, _picture(store, row), painted=True)
+    if store.columns["copy"][row] == 0:
+        return Entry(name, "an original", _picture(store, row))
+    keep = store.keep[row]
+    fan = fan_mask(store.columns["sector"][row], store.columns["aspect"][row], store.image_shape)
+    facts = facts_of(params_of(store, row), _share(~keep, fan))
+    original = originals.get(str(store.columns["frame_id"][row]))
+    return Entry(
+        name,
+        facts if score is None else f"score {score:.1f} · {facts}",
+        None if original is None else _picture(store, original),
+        _picture(store, row),
+        ~keep,
+        painted=True,
+    )
+
+
+def params_of(store: StoreReader, row: int) -> TransformParams:
+    """The move of a store's row."""
+    return TransformParams(**{name: float(store.columns[name][row]) for name in MOVES})
+
+
+def facts_of(params: TransformParams, painted: float) -> str:
+    """A move in words, and how much of the fan it left to paint.
+
+    Args:
+        params: the move; what it leaves alone is left out.
+        painted: share in [0, 1].
+    """
+    facts = []
+    if not math.isclose(params.depth, IDENTITY.depth, abs_tol=1e-6):
+        facts.append(f"depth ×{params.depth:.2f}")
+    if not math.isclose(params.tilt_deg, IDENTITY.tilt_deg, abs_tol=1e-6):
+        facts.append(f"tilt {params.tilt_deg:+.0f}°")
+    if not math.isclose(params.width, IDENTITY.width, abs_tol=1e-6):
+        facts.append(f"width ×{params.width:.2f}")
+    if (shift := math.hypot(params.shift_x, params.shift_y)) >= LEAST_SHIFT:
+        facts.append(f"shift {shift:.0%} {_direction(params)}")
+    return " · ".join([*facts, f"{painted:.0%} of the fan empty"])
+
+
+def _direction(params: TransformParams) -> str:
+    """Such as "down right"; what is less than half of the other is left out."""
+    down, right = params.shift_y, params.shift_x
+    words = []
+    if abs(down) >= abs(right) / 2:
+        words.append("down" if down > 0 else "up")
+    if abs(right) >= abs(down) / 2:
+        words.append("right" if right > 0 else "left")
+    return " ".join(words)
+
+
+def _share(missing: Bools, fan: Bools) -> float:
+    return float((missing & fan).sum()) / max(1, int(fan.sum()))
+
+
+def _picture(store: StoreReader, row: int) -> Picture:
+    label = store.masks[row] if store.kind == "expanded" else None
+    return Picture(store.images[row], label, float(store.columns["aspect"][row]))

@@ -1,0 +1,139 @@
+"""One sample's way through the sampler: what the network sees at each evaluation, and expects."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from echogen.config import AnySampler, EngineConfig
+from echogen.diffusion.denoiser import Prediction
+from echogen.diffusion.watched import watched
+from echogen.painting.local import open_local
+from echogen.pictures.grids import Colour
+from echogen.pictures.sheet import PAPER, written
+from echogen.pictures.tiles import displayed_size, hatched, tile
+from echogen.types import to_uint8
+
+MOST_FRAMES = 40
+SHOWN_MS, FIRST_MS, LAST_MS = 90, 900, 2500
+GAP = 6
+Levels = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A sample that is painted once more, to be watched.
+
+    Attributes:
+        name: its id.
+        image: (h, w) float32 in [-1, 1].
+        keep: (h, w) bool.
+        aspect: displayed width of a pixel over its height.
+        seed: of its noise.
+        sampler: that painted it.
+        checkpoint: a folder, or "builtin".
+        engine: where, and in which precision.
+    """
+
+    name: str
+    image: npt.NDArray[np.float32]
+    keep: Bools
+    aspect: float
+    seed: int
+    sampler: AnySampler
+    checkpoint: str
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation.
+
+    Attributes:
+        number: from 1.
+        sigma: noise level, in units of the model's range.
+        seen: (h, w) what the network was shown.
+        expected: (h, w) the clean image that it expects, with the kept pixels as they are.
+    """
+
+    number: int
+    sigma: float
+    seen: Levels
+    expected: Levels
+
+
+def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Levels]:
+    """Paint a sample, and remember its evaluations, `MOST_FRAMES` at most, evenly.
+
+    Returns:
+        The evaluations in order, and the painted (h, w) image: what the run itself makes.
+
+    Raises:
+        CheckpointError, EngineError: as in painting.
+    """
+    steps: list[Step] = []
+    counter = itertools.count()
+    engine = open_local(subject.checkpoint, subject.sampler, subject.engine, tell)
+    schedule = engine.denoiser.schedule
+    last = engine.sampler.nfe - 1
+    shown = set(np.linspace(0, last, MOST_FRAMES).round().astype(int).tolist())
+    known = subject.image
+
+    def watch(x: Tensor, t: float, prediction: Prediction) -> None:
+        number = next(counter)
+        if number not in shown:
+            return
+        seen, expected = (values[0].float().mean(0).cpu().numpy() for values in (x, prediction.x0))
+        expected = np.where(subject.keep, known, expected)
+        steps.append(
+            Step(number + 1, float(schedule.sigma_at(t)), to_uint8(seen), to_uint8(expected))
+        )
+
+    engine = replace(engine, denoiser=watched(engine.denoiser, watch), batch_size=1)
+    image, keep = torch.from_numpy(subject.image[None]), torch.from_numpy(subject.keep[None])
+    painted = engine.paint(image, keep, [subject.seed])
+    return steps, painted.levels[0]
+
+
+def animation(
+    subject: Subject, steps: Sequence[Step], painted: Levels, height: int
+) -> tuple[list[Image.Image], list[int]]:
+    """The frames of an animation, and how many milliseconds each is shown.
+
+    Args:
+        subject: that was painted.
+        steps: of `walk`.
+        painted: (h, w) the last picture.
+        height: of an image in it.
+    """
+    size = displayed_size((painted.shape[0], painted.shape[1]), subject.aspect, height)
+    start = tile(to_uint8(subject.image), size)
+    if not subject.keep.all():
+        start = hatched(start, ~subject.keep)
+    frames = [_frame(start, start, f"{subject.name}: what is to be painted")]
+    total = steps[-1].number
+    for step in steps:
+        words = (
+            f"evaluation {step.number} of {total} · noise {step.sigma:.3g} · "
+            "left: what the network sees, right: what it expects"
+        )
+        frames.append(_frame(tile(step.seen, size), tile(step.expected, size), words))
+    last = tile(painted, size)
+    frames.append(_frame(last, last, f"{subject.name}: painted, {total} evaluations"))
+    return frames, [FIRST_MS, *[SHOWN_MS] * (len(frames) - 2), LAST_MS]
+
+
+def _frame(left: Image.Image, right: Image.Image, words: str) -> Image.Image:
+    paper: Colour = PAPER
+    caption = written(words, left.width + GAP + right.width)
+    frame = Image.new("RGB", (caption.width, left.height + caption.height), paper)
+    frame.paste(left, (0, 0))
+    frame.paste(right, (left.width + GAP, 0))
+    frame.paste(caption, (0, left.height))
+    return frame

@@ -1,0 +1,153 @@
+"""A page of tiles: a title, lines of tiles with their captions, a legend, and whose terms apply."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from echogen.pictures.grids import Colour
+
+PAPER, INK, FAINT, RULE = (17, 19, 23), (240, 242, 245), (150, 157, 168), (44, 48, 56)
+MARGIN, BETWEEN, APART = 28, 6, 34
+TITLE, TEXT, SMALL = 26, 15, 13
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sample's tiles, and what is written below them.
+
+    Attributes:
+        tiles: one under each heading; None leaves its place empty.
+        title: of the sample.
+        facts: about it, in one line.
+    """
+
+    tiles: tuple[Image.Image | None, ...]
+    title: str
+    facts: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An entry of the legend: a name beside a patch."""
+
+    name: str
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is on a page.
+
+    Attributes:
+        title: of the whole.
+        subtitle: below it, one line each.
+        headings: of the tiles in a line.
+        lines: at least one.
+        marks: the legend.
+        footer: whose terms apply, one line each.
+        columns: lines side by side.
+    """
+
+    title: str
+    subtitle: tuple[str, ...]
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...]
+    footer: tuple[str, ...]
+    columns: int
+
+
+def draw(page: Page) -> Image.Image:
+    """The page as an RGB picture."""
+    shown = [tile for line in page.lines for tile in line.tiles if tile is not None]
+    width, height = (max(getattr(tile, side) for tile in shown) for side in ("width", "height"))
+    block = len(page.headings) * (width + BETWEEN) - BETWEEN
+    columns = max(1, min(page.columns, len(page.lines)))
+    block = max(block, 420 if columns == 1 else 200)
+    step = height + 2 * TEXT + SMALL + 26
+    rows = -(-len(page.lines) // columns)
+    total = 2 * MARGIN + columns * block + (columns - 1) * APART
+    head = MARGIN + TITLE + 22 * len(page.subtitle) + 54
+    foot = 46 + (SMALL + 7) * len(page.footer) + MARGIN
+    paper = Image.new("RGB", (total, head + rows * step + foot), PAPER)
+    pen = ImageDraw.Draw(paper)
+    _write(pen, (MARGIN, MARGIN - 4), page.title, TITLE, INK, total - 2 * MARGIN, bold=True)
+    for number, text in enumerate(page.subtitle):
+        at = (MARGIN, MARGIN + TITLE + 8 + 22 * number)
+        _write(pen, at, text, TEXT, FAINT, total - 2 * MARGIN)
+    for number, line in enumerate(page.lines):
+        left = MARGIN + number % columns * (block + APART)
+        top = head + number // columns * step
+        if number < columns:
+            for place, heading in enumerate(page.headings):
+                at = (left + place * (width + BETWEEN), top - 24)
+                _write(pen, at, heading, SMALL, FAINT, width)
+        _draw_line(paper, line, (left, top), (width, height))
+    _draw_foot(pen, page, (MARGIN, head + rows * step), total)
+    return paper
+
+
+def written(text: str, width: int, height: int = 26) -> Image.Image:
+    """A line of text as a strip, for a picture without a page."""
+    strip = Image.new("RGB", (width, height), PAPER)
+    _write(ImageDraw.Draw(strip), (8, (height - SMALL) // 2 - 2), text, SMALL, INK, width - 16)
+    return strip
+
+
+def _draw_line(paper: Image.Image, line: Line, at: tuple[int, int], cell: tuple[int, int]) -> None:
+    (left, top), (width, height) = at, cell
+    for place, tile in enumerate(line.tiles):
+        if tile is not None:
+            paper.paste(tile, (left + place * (width + BETWEEN), top))
+    room = len(line.tiles) * (width + BETWEEN) - BETWEEN
+    pen = ImageDraw.Draw(paper)
+    _write(pen, (left, top + height + 6), line.title, TEXT, INK, room, bold=True)
+    _write(pen, (left, top + height + TEXT + 13), line.facts, SMALL, FAINT, room)
+
+
+def _draw_foot(pen: ImageDraw.ImageDraw, page: Page, at: tuple[int, int], total: int) -> None:
+    left, top = at
+    pen.line([(MARGIN, top), (total - MARGIN, top)], RULE)
+    for mark in page.marks:
+        pen.rounded_rectangle([left, top + 14, left + 14, top + 28], 3, mark.colour)
+        left += 21
+        _write(pen, (left, top + 13), mark.name, SMALL, INK, total)
+        left += int(_font(SMALL, False).getlength(mark.name)) + 24
+    for number, text in enumerate(page.footer):
+        place = (MARGIN, top + 40 + number * (SMALL + 7))
+        _write(pen, place, text, SMALL, FAINT, total - 2 * MARGIN)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    at: Sequence[int],
+    text: str,
+    size: int,
+    colour: Colour,
+    room: int,
+    bold: bool = False,
+) -> None:
+    font = _font(size, bold)
+    pen.text((at[0], at[1]), fitting(text, room, size, bold), colour, font)
+
+
+def fitting(text: str, room: int, size: int = SMALL, bold: bool = False) -> str:
+    """As much of a line as fits into so many pixels, with an ellipsis where it was cut."""
+    font = _font(size, bold)
+    line = " ".join(text.split())
+    if font.getlength(line) <= room:
+        return line
+    while line and font.getlength(f"{line}…") > room:
+        line = line[:-1]
+    return f"{line.rstrip()}…"
+
+
+@cache
+def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

@@ -1,0 +1,156 @@
+"""One sample as a job again, with the sampler and the model that painted it or would paint it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from echogen.config import (
+    AnySampler,
+    DpmConfig,
+    EngineConfig,
+    ExpandConfig,
+    LangevinConfig,
+    RepaintConfig,
+)
+from echogen.datasets import open_chosen
+from echogen.diffusion.checkpoint import read_info
+from echogen.errors import CheckpointError, StoreError, UsageError
+from echogen.models.resolve import resolve_checkpoint
+from echogen.pictures.choice import Choice
+from echogen.pictures.passage import Subject
+from echogen.pictures.planned import by_id, planned_source
+from echogen.planning.jobs import Source
+from echogen.planning.make import build_plan
+from echogen.planning.record import grid_of
+from echogen.report import Reporter
+from echogen.store import StoreReader, is_store, open_store, present_store_path
+from echogen.types import Job, to_model_range
+
+_SAMPLERS: TypeAdapter[Any] = TypeAdapter(
+    Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
+)
+_NOT_SETTINGS = ("precision", "nfe", "noise")
+
+
+def subject_of(
+    path: Path,
+    plan: Path | None,
+    name: str,
+    choice: Choice,
+    checkpoint: str,
+    engine: EngineConfig,
+    reporter: Reporter,
+) -> Subject:
+    """The sample of a name.
+
+    Args:
+        path: of the dataset or store.
+        plan: of the dataset's copies, or None: then a first copy of the frame is drawn.
+        name: of the sample; of the frame where there is no plan.
+        choice: for the seed and the layout.
+        checkpoint: that paints; empty takes the store's own, or the built-in one.
+        engine: where.
+        reporter: hears of conversions.
+
+    Raises:
+        UsageError: it cannot be painted: an original, or a frame without a valid move.
+        CheckpointError: the model is not here.
+    """
+    if is_store(path):
+        subject = _in_store(path, name, checkpoint, engine, reporter)
+    else:
+        folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
+        source = (
+            _drawn(path, name, choice, folder)
+            if plan is None
+            else planned_source(path, plan, choice.dataset.format)
+        )
+        subject = _of_source(source, name, folder, engine)
+    info = read_info(subject.checkpoint)
+    if subject.image.shape[0] != info.image_size:
+        raise UsageError(
+            f"--checkpoint: {info.name} paints images of {info.image_size} pixels, {name} has "
+            f"{subject.image.shape[0]}; give the model that the sample was planned for."
+        )
+    return subject
+
+
+def _in_store(
+    path: Path, name: str, checkpoint: str, engine: EngineConfig, reporter: Reporter
+) -> Subject:
+    with open_store(present_store_path(path)) as store:
+        recorded = store.attrs.get("checkpoint", {})
+        folder = checkpoint or _own_model(str(recorded.get("name", "")))
+        folder = str(resolve_checkpoint(folder, reporter.tell))
+        info = read_info(folder)
+        if info.sha256 != recorded.get("sha256"):
+            reporter.tell(f"note: painted by {info.name}, not by the store's own model")
+        return _of_store(store, name, folder, engine)
+
+
+def _own_model(name: str) -> str:
+    """What resolves to the model that a store names."""
+    try:
+        resolve_checkpoint(name)
+    except CheckpointError as error:
+        raise UsageError(
+            f"--gif: the store was painted by the model {name}, which is not known here by that "
+            "name; give its folder with --checkpoint."
+        ) from error
+    return name
+
+
+def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> Source:
+    """A plan of one copy of one frame."""
+    dataset = open_chosen(path, choice.dataset)
+    keys = by_id(dataset)
+    settings = {"copies": 1, "originals": False, "seed": choice.seed, "dataset": choice.dataset}
+    config = ExpandConfig(input=path, output=Path("none.zarr"), **settings)  # type: ignore[arg-type]  # each has its type
+    info = read_info(checkpoint)
+    plan = build_plan(dataset, [keys[frame_id]], config, (info.image_size, info.resize))
+    return Source(dataset, keys, plan, config)
+
+
+def _of_source(source: Source, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
+    row = next(row for row in source.plan.rows if name in (row.sample_id, row.frame_id))
+    job = next(iter(source.jobs([row])))
+    if not isinstance(job, Job):
+        raise UsageError(f"--gif: {name} has no valid move; choose another with --seed.")
+    grid = grid_of(source.frames[row.frame_id], source.plan)
+    aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
+    return Subject(
+        row.sample_id, job.image, job.keep, aspect, row.seed, source.config.sampler, checkpoint,
+        engine,
+    )  # fmt: skip
+
+
+def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
+    columns = store.columns
+    row = columns["sample_id"].tolist().index(name)
+    image = store.images[row]
+    if store.kind == "generated":
+        keep, known = np.zeros(image.shape, np.bool_), np.full(image.shape, -1, np.float32)
+    elif columns["copy"][row]:
+        keep = store.keep[row]
+        known = np.where(keep, to_model_range(image), np.float32(-1))
+    else:
+        raise UsageError(f"--gif: {name} is an original, nothing in it is painted; choose a copy.")
+    sampler = store.attrs.get("sampler", {})
+    precision = sampler.get("precision", "auto") if engine.precision == "auto" else engine.precision
+    aspect = float(columns["aspect"][row])
+    return Subject(
+        name, known, keep, aspect, int(columns["seed"][row]), _sampler(store.path, sampler),
+        checkpoint, engine.model_copy(update={"precision": precision}),
+    )  # fmt: skip
+
+
+def _sampler(path: Path, recorded: Mapping[str, Any]) -> AnySampler:
+    settings = {name: value for name, value in recorded.items() if name not in _NOT_SETTINGS}
+    try:
+        found: AnySampler = _SAMPLERS.validate_python(settings)
+    except ValidationError as error:
+        raise StoreError(f"{path}: its sampler is not one of this version of echogen.") from error
+    return found

@@ -1,0 +1,267 @@
+"""Making a plan: read every frame once, fit its sector, draw its moves.
+
+Frames of one recording share one fitted sector, and frames of one sequence moves and seeds too.
+Reading and fitting run in worker processes; only small records come back, so memory does not grow
+with the dataset's pixels.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.config import ExpandConfig, TransformConfig
+from echogen.datasets import Dataset, image_digest
+from echogen.errors import DatasetError, PlanError
+from echogen.geometry.recording import fit_recording
+from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
+from echogen.geometry.sector import Sector
+from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
+from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, Row, sample_seed
+from echogen.support.processes import in_workers
+from echogen.support.words import counted
+from echogen.types import Case, Frame, FrameKey, Problem
+
+ROUND_AGREEMENT = 0.98
+MAX_LABEL_POINTS = 4000
+SERIAL_BELOW = 48
+
+Progress = Callable[[int, int], None]
+
+
+def build_plan(
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    config: ExpandConfig,
+    grid: tuple[int, Literal["stretch", "letterbox"]],
+    progress: Progress | None = None,
+) -> Plan:
+    """Read every frame once, fit the sectors, draw the moves.
+
+    Args:
+        dataset: the opened reader.
+        keys: the frames to use.
+        config: of the run.
+        grid: the model's image size and how frames are resized to it.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        DatasetError: with `on_error = "fail"`, the first frame that cannot be used.
+        PlanError: no usable frame is left.
+    """
+    problems = list(dataset.problems(config.dataset))
+    if problems and config.on_error == "fail":
+        raise DatasetError(f"{problems[0].reason} (--on-error fail)")
+    frames: list[PlannedFrame] = []
+    rows: list[Row] = []
+    by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
+    done = 0
+    for outcome in _plan_all(dataset, keys, config):
+        for problem in outcome.problems:
+            if config.on_error == "fail":
+                raise DatasetError(f"{problem.reason} (--on-error fail)")
+            problems.append(problem)
+        for planned, pixels in zip(outcome.frames, outcome.pixels, strict=True):
+            frames.append(planned)
+            by_pixels[pixels].append(planned)
+        rows.extend(outcome.rows)
+        done += len(outcome.frames) + len(outcome.problems)
+        if progress is not None:
+            progress(done, len(keys))
+    if not frames:
+        reason = f" The first reason: {problems[0].reason}" if problems else ""
+        raise PlanError(
+            f"{dataset.provenance.root_name}: no frame can be used, of {len(keys)} found.{reason}"
+        )
+    _check_millimetres(frames, config.transforms)
+    frames.sort(key=lambda planned: planned.frame_id)
+    rows.sort(key=lambda row: (row.frame_id, row.copy))
+    used_cases = {planned.case_id for planned in frames}
+    return Plan(
+        settings=_settings(config, grid),
+        dataset={
+            "format": dataset.provenance.format,
+            "root_name": dataset.provenance.root_name,
+            "fingerprint": _fingerprint(frames),
+            "licence": dataset.provenance.licence,
+            "labels": {str(k): v for k, v in dataset.provenance.labels.items()},
+        },
+        frames=tuple(frames),
+        rows=tuple(rows),
+        cases=tuple(
+            Case(c.case_id, dict(c.info)) for c in dataset.cases() if c.case_id in used_cases
+        ),
+        problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
+        notes=(
+            *dataset.notes(),
+            *_copies(keys),
+            *_same_pixels(by_pixels),
+            *_not_round(frames, {key.frame_id for key in keys if key.copy}),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    frames: list[PlannedFrame]
+    pixels: list[str]
+    rows: list[Row]
+    problems: list[Problem]
+
+
+def _plan_all(
+    dataset: Dataset, keys: Sequence[FrameKey], config: ExpandConfig
+) -> Iterator[_Outcome]:
+    workers = 1 if len(keys) < SERIAL_BELOW else config.engine.workers
+    return in_workers(_plan_recording, recordings(keys), (dataset, config), workers)
+
+
+def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
+    """The keys of each recording, sorted by its id."""
+    groups: dict[str, list[FrameKey]] = defaultdict(list)
+    for key in keys:
+        groups[key.recording_id].append(key)
+    return [groups[name] for name in sorted(groups)]
+
+
+def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig) -> _Outcome:
+    outcome = _Outcome([], [], [], [])
+    readable: list[Frame] = []
+    for key in keys:
+        try:
+            readable.append(dataset.read(key))
+        except DatasetError as error:
+            outcome.problems.append(Problem(key.frame_id, str(error)))
+    clips: dict[str, list[_Placed]] = defaultdict(list)
+    for fitted in fit_recording(readable):
+        frame, sector = fitted.frame, fitted.sector
+        if sector is None:
+            reason = f"{frame.key.paths[0].name}: {fitted.reason}"
+            outcome.problems.append(Problem(frame.key.frame_id, reason))
+            continue
+        pixels = image_digest(frame.image)
+        planned = PlannedFrame(
+            frame_id=frame.key.frame_id,
+            case_id=frame.key.case_id,
+            view=frame.key.view,
+            phase=frame.key.phase,
+            split=frame.key.split,
+            fingerprint=dataset.fingerprint(frame.key),
+            shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
+            spacing_mm=frame.spacing_mm,
+            sector=sector,
+            agreement=fitted.agreement,
+            cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
+            digest=pixels[:DIGEST_LENGTH],
+            sequence=frame.key.sequence,
+        )
+        outcome.frames.append(planned)
+        outcome.pixels.append(pixels)
+        placed = _Placed(frame.key.frame_id, sector, frame_grid(frame), _label_points(frame))
+        clips[frame.key.clip_id].append(placed)
+    for clip_id, clip in clips.items():
+        outcome.rows.extend(_draw_rows(clip_id, clip, config))
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What a draw is judged by: a frame's fan, its grid, and (K, 2) mm of labelled pixels."""
+
+    frame_id: str
+    sector: Sector
+    grid: Grid
+    points: npt.NDArray[np.float64]
+
+
+def _draw_rows(clip_id: str, clip: Sequence[_Placed], config: ExpandConfig) -> Iterator[Row]:
+    """Rows of the frames that move together; one frame is a clip of its own."""
+    first = 0 if config.originals else 1
+    for copy in range(first, config.copies + 1):
+        seed = sample_seed(config.seed, clip_id, copy)
+        params, tries = (IDENTITY, 0) if copy == 0 else _draw_valid(clip, seed, config.transforms)
+        for frame_id in (placed.frame_id for placed in clip):
+            name, move = f"{frame_id}_copy{copy}", params or IDENTITY
+            yield Row(name, frame_id, copy, seed, params is None, tries, move)
+
+
+def _draw_valid(
+    clip: Sequence[_Placed], seed: int, config: TransformConfig
+) -> tuple[TransformParams | None, int]:
+    """The first draw that every frame of the clip accepts."""
+    # A stream of its own: the sampler's noise comes from PCG64(seed).
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
+    for tries in range(1, config.max_tries + 1):
+        params = draw(rng, config)
+        if all(
+            assess(params, one.sector, one.grid, one.points, config).accepted(config)
+            for one in clip
+        ):
+            return params, tries
+    return None, config.max_tries
+
+
+def _label_points(frame: Frame) -> npt.NDArray[np.float64]:
+    """(K, 2) mm of labelled pixels, every n-th where there are many."""
+    index = np.argwhere(frame.label > 0)
+    index = index[:: max(1, len(index) // MAX_LABEL_POINTS)]
+    return np.asarray((index + 0.5) * np.array(frame.unit_spacing), dtype=np.float64)
+
+
+def _check_millimetres(frames: Sequence[PlannedFrame], config: TransformConfig) -> None:
+    unknown = [planned.frame_id for planned in frames if planned.spacing_mm is None]
+    if unknown and config.labels_on_paint == "ignore":
+        raise PlanError(
+            f"--labels-on-paint ignore: needs millimetres, but {counted(len(unknown), 'frame')} "
+            f"came without a spacing, such as {unknown[0]}; use keep or clip."
+        )
+
+
+def _settings(config: ExpandConfig, grid: tuple[int, str]) -> dict[str, Any]:
+    chosen = config.model_dump(
+        mode="json",
+        include={"copies", "seed", "originals", "dataset", "transforms"},
+        exclude={"dataset": config.dataset.unrecorded},
+    )
+    return {**chosen, "image_size": grid[0], "resize": grid[1]}
+
+
+def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:
+    for frames in sorted(by_pixels.values(), key=lambda group: group[0].frame_id):
+        if len({planned.case_id for planned in frames}) > 1:
+            names = " and ".join(sorted(planned.frame_id for planned in frames))
+            yield f"{names} hold the same pixels under different cases."
+
+
+def _copies(keys: Sequence[FrameKey]) -> Iterator[str]:
+    names = [key.frame_id for key in keys if key.copy]
+    if names:
+        yield (
+            f"{counted(len(names), 'frame')} of {len(keys)} are painted copies already, such as "
+            f"{names[0]}: copies of copies would keep paint as if it were real. Expand what they "
+            "were made of, or an export with --copies originals."
+        )
+
+
+def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str]:
+    """Frames that their spacing does not fit; a copy's width may have been changed on purpose."""
+    names = [
+        planned.frame_id
+        for planned in frames
+        if planned.agreement < ROUND_AGREEMENT and planned.frame_id not in copies
+    ]
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        yield (
+            f"{counted(len(names), 'frame')} whose fan is not round in the millimetres given, so "
+            f"their spacing is in doubt and tilt may distort the heart a little: {shown}"
+        )
+
+
+def _fingerprint(frames: Iterable[PlannedFrame]) -> str:
+    lines = "".join(f"{planned.frame_id} {planned.fingerprint}\n" for planned in frames)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,220 @@
+"""The plan in the store's words: one array a column, and the attributes of the whole run.
+
+Also the other way round: whether a store that is already there was made with these settings.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen import __version__
+from echogen.config import ExpandConfig, SampleConfig
+from echogen.diffusion.checkpoint import CheckpointInfo
+from echogen.errors import StoreError
+from echogen.geometry.transforms import MOVES, Grid, model_grid, sample_spacing, sector_on_grid
+from echogen.planning.plan import Plan, PlannedFrame, Row
+from echogen.store.schema import EXPANDED, GENERATED
+from echogen.types import FrameKey
+
+NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
+
+
+def grid_of(planned: PlannedFrame, plan: Plan) -> Grid:
+    """The model's grid over a frame's field."""
+    spacing = planned.spacing_mm or (1.0, 1.0)
+    return model_grid(planned.shape, spacing, plan.settings["image_size"], plan.settings["resize"])
+
+
+def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
+    """The columns of `/samples`, one row a row of the plan, that are known before painting."""
+    frames = {planned.frame_id: planned for planned in plan.frames}
+    text: dict[str, list[str]] = {
+        name: [] for name in ("sample_id", "frame_id", "case_id", "view", "phase", "split")
+    }
+    spacing, sector, aspect, cut = [], [], [], []
+    for row in plan.rows:
+        planned = frames[row.frame_id]
+        grid = grid_of(planned, plan)
+        fan, pixel_aspect = sector_on_grid(planned.sector, grid)
+        known = planned.spacing_mm is not None
+        spacing.append(sample_spacing(row.params, grid) if known else (np.nan, np.nan))
+        sector.append(fan)
+        aspect.append(pixel_aspect)
+        cut.append(planned.cut)
+        for name in ("frame_id", "case_id", "view", "phase", "split"):
+            text[name].append(getattr(planned, name))
+        text["sample_id"].append(row.sample_id)
+    return {
+        **{name: np.array(values, dtype=object) for name, values in text.items()},
+        **_drawn(plan.rows),
+        "spacing_mm": np.array(spacing, dtype=np.float32).reshape(-1, 2),
+        "sector": np.array(sector, dtype=np.float32).reshape(-1, 6),
+        "aspect": np.array(aspect, dtype=np.float32),
+        "cut": np.array(cut, dtype=np.uint8),
+    }
+
+
+def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+    """The columns that are known of generated images before painting: each is its own case."""
+    ids = np.array([row.sample_id for row in rows], dtype=object)
+    unknown = np.full(len(rows), "", dtype=object)
+    return {
+        **dict.fromkeys(("sample_id", "frame_id", "case_id"), ids),
+        **dict.fromkeys(("view", "phase", "split"), unknown),
+        **_drawn(rows),
+        "spacing_mm": np.full((len(rows), 2), np.nan, dtype=np.float32),
+        "cut": np.zeros(len(rows), dtype=np.uint8),
+    }
+
+
+def frame_keys(table: Mapping[str, npt.NDArray[Any]]) -> list[FrameKey]:
+    """The frame of each row of `/samples`, without its files."""
+    names = ("frame_id", "case_id", "view", "phase", "split")
+    rows = zip(*(table[name].tolist() for name in names), strict=True)
+    return [
+        FrameKey(frame, case, view, phase, split, ()) for frame, case, view, phase, split in rows
+    ]
+
+
+def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        **{
+            name: np.array([getattr(row.params, name) for row in rows], dtype=np.float32)
+            for name in MOVES
+        },
+        "copy": np.array([row.copy for row in rows], dtype=np.uint16),
+        "seed": np.array([row.seed for row in rows], dtype=np.uint64),
+        "tries": np.array([row.tries for row in rows], dtype=np.uint8),
+    }
+
+
+def attributes(
+    plan: Plan, config: ExpandConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    """The store's `echogen` attribute for a new run; `precision` is the resolved one."""
+    return {
+        **_run_attributes(config, info, nfe, precision),
+        "kind": EXPANDED.kind,
+        "plan_digest": plan.digest,
+        "grid": {name: plan.settings[name] for name in ("image_size", "resize")},
+        "config": _recorded_config(config),
+        "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
+        "labels": plan.dataset["labels"],
+        "notes": list(plan.notes),
+    }
+
+
+def generated_attributes(
+    rows: Sequence[Row], config: SampleConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    """The `echogen` attribute of a new store of generated images."""
+    named = "".join(f"{row.sample_id} {row.seed}\n" for row in rows)
+    return {
+        **_run_attributes(config, info, nfe, precision),
+        "kind": GENERATED.kind,
+        "plan_digest": hashlib.sha256(named.encode()).hexdigest(),
+        "config": config.model_dump(mode="json", include={"n", "seed", "background", "store"}),
+        "labels": {},
+    }
+
+
+def _run_attributes(
+    config: ExpandConfig | SampleConfig, info: CheckpointInfo, nfe: int, precision: str
+) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
+        "sampler": {
+            **config.sampler.model_dump(mode="json"),
+            "precision": precision,
+            "nfe": nfe,
+            "noise": NOISE,
+        },
+        "complete": False,
+    }
+
+
+def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
+    """Refuse to continue a store that other settings made.
+
+    Args:
+        found: the `echogen` attribute of the store.
+        wanted: the attribute that this run would write.
+        path: of the store, for the message.
+
+    Raises:
+        StoreError: names the setting, its value in the store and its value now.
+    """
+    kind = found.get("kind", EXPANDED.kind)
+    if kind != wanted["kind"]:
+        _refuse(path, f"its images are {kind}, this run's are {wanted['kind']}")
+    if part := found.get("exported"):
+        _refuse(path, f"it holds {part['rows']} of the {part['of']} samples of {part['from']}")
+    for name in ("config", "seed", "checkpoint", "sampler", "labels"):
+        there, here = (_with_frames(name, attrs.get(name)) for attrs in (found, wanted))
+        difference = _first_difference(name, there, here)
+        if difference is not None:
+            key, old, new = difference
+            _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
+    if _fingerprint(found) != _fingerprint(wanted):
+        _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
+    if found.get("plan_digest") != wanted["plan_digest"]:
+        _refuse(
+            path,
+            f"its plan differs, though settings and files are the same; it was made by echogen "
+            f"{found.get('version')}, this is {__version__}, and libraries may have changed too",
+        )
+
+
+def _fingerprint(attrs: Mapping[str, Any]) -> Any:
+    return attrs.get("dataset", {}).get("fingerprint")
+
+
+def _refuse(path: str, what: str) -> NoReturn:
+    raise StoreError(
+        f"{path}: holds another run: {what}. Use the same settings to continue it, another "
+        "--out, or --overwrite to replace it."
+    )
+
+
+def _recorded_config(config: ExpandConfig) -> dict[str, Any]:
+    """What decides the samples; not where they are read, written or painted."""
+    recorded: dict[str, Any] = config.model_dump(
+        mode="json",
+        exclude={
+            **dict.fromkeys(("input", "output", "engine", "sampler", "checkpoint"), True),
+            "on_error": True,
+            "dataset": config.dataset.unrecorded,
+        },
+    )
+    return recorded
+
+
+def _with_frames(name: str, attribute: Any) -> Any:
+    """The attribute `config` with the default of `dataset.frames`, which is not recorded."""
+    if name != "config" or not isinstance(attribute, Mapping):
+        return attribute
+    dataset = attribute.get("dataset")
+    if not isinstance(dataset, Mapping):
+        return attribute
+    return {**attribute, "dataset": {"frames": "key", **dataset}}
+
+
+def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted({*found, *wanted} - {"nfe"}):
+            below = _first_difference(f"{name}.{key}", found.get(key), wanted.get(key))
+            if below is not None:
+                return below
+        return None
+    return None if found == wanted else (name, _brief(found), _brief(wanted))
+
+
+def _brief(value: Any) -> Any:
+    return "(not recorded)" if value is None or isinstance(value, Mapping) else value

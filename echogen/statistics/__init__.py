@@ -1,1 +1,0 @@
-"""Figures of datasets and stores: collected frame by frame, compared set by set."""

@@ -1,0 +1,178 @@
+"""A dataset's images on the model's grid, one recording after the other.
+
+Each image is resampled once, from native resolution, as `expand` does it for originals, and what
+lies well outside its fan (letters, a curve of the ECG) becomes 0.
+"""
+
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from echogen.datasets import Dataset, image_digest
+from echogen.errors import DatasetError
+from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.geometry.render import frame_grid, warp_image
+from echogen.geometry.transforms import model_grid
+from echogen.planning.make import SERIAL_BELOW, recordings
+from echogen.report import Reporter
+from echogen.support.processes import in_workers
+from echogen.support.words import counted
+from echogen.training.data import DIGEST_LENGTH, PackedFrames
+from echogen.types import Frame, FrameKey, Problem, UInt8Grid
+
+EDGE = 5 / 256
+"""Of the image's height: how far outside the fan pixels are kept, so that its edge is whole."""
+BLUR = 2.5
+"""In the grid's pixels: how far anti-aliasing spreads that edge; counts where it is more."""
+STAGE = "preparing frames"
+
+Resize = Literal["stretch", "letterbox"]
+Grid = tuple[int, Resize]
+"""The model's image size and how frames are resized to it."""
+
+
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Frames on the model's grid, and how they came there.
+
+    Attributes:
+        packed: pixels, ids and digests.
+        splits: the split of each frame as the dataset says, "" where it does not, length N.
+        problems: frames that cannot be used, with the reason.
+        notes: what a user should know, one line each.
+    """
+
+    packed: PackedFrames
+    splits: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A frame that can be used; `whole` where no fan was found in it."""
+
+    frame_id: str
+    case_id: str
+    split: str
+    digest: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Of one recording: rows with their images, and {frame id: fingerprint} of all its keys."""
+
+    rows: list[_Row]
+    images: list[UInt8Grid]
+    problems: list[Problem]
+    files: dict[str, str]
+
+
+class Made:
+    """What is known of a dataset's frames once `images` has gone through them."""
+
+    def __init__(
+        self, dataset: Dataset, keys: Sequence[FrameKey], grid: Grid, on_error: str
+    ) -> None:
+        self.dataset, self.keys, self.grid, self.on_error = dataset, keys, grid, on_error
+        self.rows: list[_Row] = []
+        self.problems: list[Problem] = []
+        self.files: dict[str, str] = {}
+
+    def images(self, workers: int, reporter: Reporter) -> Generator[UInt8Grid, None, None]:
+        """(S, S) of every frame that can be used, in order of recording and frame id."""
+        workers = 1 if len(self.keys) < SERIAL_BELOW else workers
+        shared = (self.dataset, self.grid)
+        reporter.progress(STAGE, 0, len(self.keys))
+        with closing(
+            in_workers(_prepare_recording, recordings(self.keys), shared, workers)
+        ) as outcomes:
+            for outcome in outcomes:
+                if outcome.problems and self.on_error == "fail":
+                    raise DatasetError(f"{outcome.problems[0].reason} (--on-error fail)")
+                self.rows += outcome.rows
+                self.problems += outcome.problems
+                self.files |= outcome.files
+                reporter.progress(STAGE, len(self.files), len(self.keys))
+                yield from outcome.images
+        if not self.rows:
+            raise DatasetError(
+                f"{self.dataset.provenance.root_name}: no frame can be used, of {len(self.keys)} "
+                f"found. The first reason: {self.problems[0].reason}"
+            )
+
+    def packed(self, frames: npt.NDArray[np.uint8]) -> PackedFrames:
+        """These pixels (N, S, S), in the order of `images`, with their ids and digests."""
+        return PackedFrames(
+            frames,
+            tuple(row.case_id for row in self.rows),
+            tuple(row.frame_id for row in self.rows),
+            tuple(row.digest for row in self.rows),
+        )
+
+    def prepared(self, packed: PackedFrames) -> PreparedFrames:
+        """Frames with all that was found on the way."""
+        splits = tuple(row.split for row in self.rows)
+        notes = (*self.dataset.notes(), *_notes(self.rows))
+        return PreparedFrames(packed, splits, tuple(self.problems), notes)
+
+
+def _prepare_recording(keys: Sequence[FrameKey], dataset: Dataset, grid: Grid) -> _Outcome:
+    outcome = _Outcome([], [], [], {})
+    readable: list[Frame] = []
+    for key in keys:
+        outcome.files[key.frame_id] = ""
+        try:
+            outcome.files[key.frame_id] = dataset.fingerprint(key)
+            readable.append(dataset.read(key))
+        except DatasetError as error:
+            outcome.problems.append(Problem(key.frame_id, str(error)))
+    for fitted in sorted(fit_recording(readable), key=lambda one: one.frame.key.frame_id):
+        key = fitted.frame.key
+        digest = image_digest(fitted.frame.image)[:DIGEST_LENGTH]
+        whole = fitted.sector is None
+        outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest, whole))
+        outcome.images.append(_on_grid(fitted, grid))
+    return outcome
+
+
+def _on_grid(fitted: FittedFrame, grid: Grid) -> UInt8Grid:
+    frame, source = fitted.frame, frame_grid(fitted.frame)
+    target = model_grid(source.shape, source.spacing_mm, *grid)
+    image = warp_image(frame.image, source, np.eye(3), target)
+    if fitted.sector is None:
+        return image
+    inside = fitted.sector.mask(target.shape, target.spacing_mm, target.origin_mm)
+    if not inside.any():
+        return image
+    away = ndimage.distance_transform_edt(~inside, sampling=target.spacing_mm)
+    height = source.shape[0] * source.spacing_mm[0]
+    image[away > max(EDGE * height, BLUR * max(target.spacing_mm))] = 0
+    return image
+
+
+def _notes(rows: Iterable[_Row]) -> Iterator[str]:
+    whole, by_pixels = [], defaultdict(list)
+    for row in rows:
+        by_pixels[row.digest].append(row)
+        if row.whole:
+            whole.append(row.frame_id)
+    if whole:
+        yield (
+            f"{counted(len(whole), 'frame')} without a fan that could be found, kept whole, such "
+            f"as {whole[0]}."
+        )
+    twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
+    if twins:
+        names = " and ".join(row.frame_id for row in twins[0][:2])
+        yield (
+            f"{counted(len(twins), 'image')} there under more than one case, such as {names}: one "
+            "may be held out and the other trained on."
+        )

@@ -1,0 +1,287 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from echogen.cli import app
+from echogen.commands.expand import dry_run, expand
+from echogen.config import DpmConfig, EngineConfig, LangevinConfig, RepaintConfig
+from echogen.geometry.transforms import TransformParams
+from echogen.painting.local import open_local
+from echogen.pictures import MISSING
+from echogen.pictures.choice import Choice, along, amount, at_random, rows_of_store, worst_rows
+from echogen.pictures.entries import Entry, Picture, facts_of, of_store
+from echogen.pictures.panels import headings, panels
+from echogen.pictures.passage import Subject, walk
+from echogen.pictures.subject import subject_of
+from echogen.planning.plan import save_plan
+from echogen.report import Quiet
+from echogen.store import open_store
+from tests.conftest import make_config
+from tests.support.shapes import printed
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["preview", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, dataset: Path, checkpoint: Path) -> Path:
+    folder = tmp_path_factory.mktemp("preview")
+    settings = {
+        "input": str(dataset), "output": str(folder / "out.zarr"), "copies": 3,
+        "checkpoint": str(checkpoint), "engine": {"device": "cpu", "precision": "fp32"},
+        "sampler": {"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2},
+    }  # fmt: skip
+    expand(make_config(settings))
+    return folder / "out.zarr"
+
+
+def test_a_sheet_of_a_store_shows_what_was_chosen(store: Path, tmp_path: Path) -> None:
+    done = run(store, "--out", tmp_path / "sheet.png", "--n", 3, "--seed", 5, "--json")
+    assert done.exit_code == 0, done.output
+    report = printed("preview", done.stdout)
+    assert report["kind"] == "expanded"
+    assert report["of"] == 12
+    assert len(report["shown"]) == 3
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (report["width"], report["height"])
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+    assert MISSING in colours
+    again = run(store, "--out", tmp_path / "again.png", "--n", 3, "--seed", 5)
+    assert again.exit_code == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
+    other = run(store, "--out", tmp_path / "other.png", "--n", 3, "--seed", 6, "--json")
+    assert json.loads(other.stdout)["shown"] != report["shown"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again.png", "other.png", "sheet.png",
+    ]  # fmt: skip
+
+
+def test_the_panels_are_the_stores_pixels(store: Path) -> None:
+    with open_store(store) as opened:
+        row = rows_of_store(opened, Choice())[0]
+        (entry,) = of_store(opened, [row], {})
+        names = headings([entry])
+        assert len(names) == 4
+        original, moved, painted, labelled = panels(entry, names, 32)
+        size = painted.size
+        expected = np.asarray(Image.fromarray(opened.images[row]).resize(size, 3))
+        np.testing.assert_array_equal(np.asarray(painted)[..., 0], expected)
+        first = int(
+            np.flatnonzero(opened.columns["frame_id"] == opened.columns["frame_id"][row])[0]
+        )
+        expected = np.asarray(Image.fromarray(opened.images[first]).resize(size, 3))
+        np.testing.assert_array_equal(np.asarray(original)[..., 0], expected)
+    hidden = (np.asarray(moved) != np.asarray(painted)).any(axis=2)
+    assert hidden.any()
+    assert not hidden.all()
+    assert (np.asarray(labelled) != np.asarray(painted)).any()
+
+
+def test_a_datasets_frames_are_shown_with_their_labels(dataset: Path, tmp_path: Path) -> None:
+    done = run(dataset, "--out", tmp_path / "x.png", "--phases", "ED", "--json")
+    report = json.loads(done.stdout)
+    assert report["kind"] == "dataset"
+    assert [one["sample_id"] for one in report["shown"]] == [
+        "patient0001_4CH_ED", "patient0002_4CH_ED",
+    ]  # fmt: skip
+    assert "mm" in report["shown"][0]["facts"]
+
+
+def test_a_damaged_frame_is_left_out_and_told(own_dataset: Path, tmp_path: Path) -> None:
+    image = own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz"
+    image.write_bytes(image.read_bytes()[:200])
+    done = run(own_dataset, "--out", tmp_path / "x.png", "--json")
+    report = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert len(report["shown"]) == 3
+    assert "patient0001_4CH_ED" in report["problems"][0]["reason"]
+
+
+def test_a_damaged_sample_is_left_out_and_told(store: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(store, tmp_path / "x.zarr"))
+    shard = own / "images/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 255
+    shard.write_bytes(bytes(content))
+    done = run(own, "--out", tmp_path / "x.png", "--n", 20, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert len(report["shown"]) + len(report["problems"]) == 12
+    assert (tmp_path / "x.png").is_file() == bool(report["shown"])
+    worst = run(own, "--out", tmp_path / "y.png", "--n", 20, "--worst", "--json")
+    assert worst.exit_code == 0, worst.output
+
+
+def test_generated_pictures_are_not_called_originals() -> None:
+    image = np.zeros((8, 8), np.uint8)
+    entry = Entry("one", "", None, Picture(image, None, 1.0), painted=True)
+    assert headings([entry]) == ("painted",)
+
+
+def test_a_plan_is_shown_before_anything_is_painted(
+    settings: dict[str, object], dataset: Path, tmp_path: Path
+) -> None:
+    plan, _ = dry_run(make_config(settings))
+    save_plan(plan, tmp_path / "plan.json")
+    out = tmp_path / "x.png"
+    done = run(dataset, "--plan", tmp_path / "plan.json", "--by", "depth", "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["kind"] == "plan"
+    depths = {row.sample_id: row.params.depth for row in plan.rows}
+    shown = [depths[one["sample_id"]] for one in report["shown"]]
+    assert len(shown) > 1
+    assert shown == sorted(shown)
+    assert min(shown) > 1
+    assert "empty" in report["shown"][0]["facts"]
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(dataset / "patient0002", elsewhere / "patient0002")
+    refused = run(elsewhere, "--plan", tmp_path / "plan.json", "--out", out)
+    assert "was made of another dataset" in str(refused.exception)
+
+
+def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> None:
+    done = run(store, "--worst", "--n", 4, "--out", tmp_path / "x.png", "--json")
+    shown = json.loads(done.stdout)["shown"]
+    scores = [float(one["facts"].split()[1]) for one in shown]
+    assert scores == sorted(scores, reverse=True)
+    with open_store(store) as opened:
+        rows = rows_of_store(opened, Choice())
+        every = worst_rows(opened, rows, Choice(n=100), Quiet())
+        assert max(every.values()) == pytest.approx(scores[0], abs=0.06)
+        names = opened.columns["sample_id"]
+        assert [one["sample_id"] for one in shown] == [names[row] for row in list(every)[:4]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--worst"], "--worst: is for painted samples"),
+        (["--by", "depth"], "--by: is for moved samples"),
+        (["--by", "dpth"], "--by dpth: expected one of depth, tilt, width, shift"),
+        (["--n", "0"], "--n 0: expected 1 to"),
+        (["--n", "200", "--height", "1024"], "more than 120 million pixels"),
+        (["--checkpoint", "foo"], "--checkpoint and --device: go with --gif"),
+        (["--samples", "nobody*"], "--samples nobody*: no frame"),
+        (["--out", "sheet.jpg"], "expected a .png file"),
+        (["--out", "no/such/sheet.png"], "no such folder"),
+        (["--plan", "nowhere.json"], "nowhere.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(
+    dataset: Path, tmp_path: Path, flags: list[str], words: str
+) -> None:
+    done = run(dataset, "--out", tmp_path / "x.png", *flags)
+    assert words in str(done.exception)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_sheet_needs_a_name(store: Path) -> None:
+    assert "--out is missing" in str(run(store).exception)
+
+
+def test_one_seed_is_one_choice_and_order_stays() -> None:
+    items = list(range(100))
+    chosen = at_random(items, 7, 3)
+    assert chosen == at_random(items, 7, 3) == sorted(chosen)
+    assert chosen != at_random(items, 7, 4)
+    assert at_random([1, 2], 7, 0) == [1, 2]
+    assert along(["b", "c", "a"], [2, 3, 1], 3) == ["a", "b", "c"]
+    assert along(items, [-i for i in items], 3) == [99, 49, 0]
+
+
+def test_amounts_are_of_moves_that_were_made() -> None:
+    moves = np.array([[1.5, 0, 1, 0.3, 0.4], [1.0, -10, 0.7, 0, 0]])
+    np.testing.assert_array_equal(amount("depth", moves), [1.5, np.nan])
+    np.testing.assert_array_equal(amount("tilt", moves), [np.nan, -10])
+    np.testing.assert_array_equal(amount("width", moves), [np.nan, 0.7])
+    np.testing.assert_allclose(amount("shift", moves), [0.5, np.nan])
+    words = facts_of(TransformParams(depth=1.25, shift_x=0.1), 0.3)
+    assert words == "depth ×1.25 · shift 10% right · 30% of the fan empty"
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        RepaintConfig(steps=4, jump_length=2, resamplings=2),
+        LangevinConfig(levels=3, inner_steps=1, refine_levels=2, refine_steps=1),
+        DpmConfig(steps=4),
+    ],
+    ids=["repaint", "langevin", "dpm"],
+)
+def test_watching_changes_nothing_and_sees_every_evaluation(
+    sampler: RepaintConfig, checkpoint: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    keep = np.zeros((32, 32), np.bool_)
+    keep[:, :20] = True
+    image = np.where(keep, rng.uniform(-1, 1, (32, 32)), -1).astype(np.float32)
+    engine = EngineConfig(device="cpu", precision="fp32")
+    subject = Subject("one", image, keep, 1.0, 77, sampler, str(checkpoint), engine)
+    steps, painted = walk(subject, lambda _: None)
+    plain = open_local(str(checkpoint), sampler, EngineConfig(device="cpu", precision="fp32",
+                       batch_size=1), lambda _: None)  # fmt: skip
+    import torch
+
+    expected = plain.paint(torch.from_numpy(image[None]), torch.from_numpy(keep[None]), [77])
+    np.testing.assert_array_equal(painted, expected.levels[0])
+    assert len(steps) == plain.sampler.nfe
+    assert steps[0].sigma > steps[-1].sigma
+    known = np.rint((image[keep] + 1) * 127.5)
+    np.testing.assert_array_equal(steps[-1].expected[keep], known)
+
+
+def test_the_way_of_a_stored_sample_ends_in_its_own_pixels(
+    store: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    name = "patient0002_4CH_ED_copy1"
+    arguments = (store, "--gif", tmp_path / "way.gif", "--samples", name, "--height", "64")
+    unknown = run(*arguments)
+    assert "painted by the model tiny" in str(unknown.exception)
+    done = run(*arguments, "--checkpoint", checkpoint, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["sheet"] == ""
+    with Image.open(tmp_path / "way.gif") as way, open_store(store) as opened:
+        assert way.n_frames == opened.attrs["sampler"]["nfe"] + 2
+        way.seek(way.n_frames - 1)
+        row = opened.columns["sample_id"].tolist().index(name)
+        height = 64
+        left = np.asarray(way.convert("L"))[:height].astype(float)
+        width = (left.shape[1] - 6) // 2
+        stored = np.asarray(Image.fromarray(opened.images[row]).resize((width, height), 3))
+        assert np.abs(left[:, :width] - stored).mean() < 3
+
+
+def test_a_stored_sample_is_painted_as_it_was(store: Path, checkpoint: Path) -> None:
+    name = "patient0002_4CH_ED_copy1"
+    subject = subject_of(store, None, name, Choice(), str(checkpoint), EngineConfig(), Quiet())
+    assert subject.engine.precision == "fp32"
+    assert subject.sampler == RepaintConfig(steps=4, jump_length=2, resamplings=2)
+    with open_store(store) as opened:
+        row = opened.columns["sample_id"].tolist().index(name)
+        assert subject.seed == opened.columns["seed"][row]
+        np.testing.assert_array_equal(subject.keep, opened.keep[row])
+        known = np.rint((subject.image + 1) * 127.5)
+        np.testing.assert_array_equal(known, np.where(opened.keep[row], opened.images[row], 0))
+
+
+def test_an_original_has_no_way(store: Path, checkpoint: Path, tmp_path: Path) -> None:
+    done = run(store, "--gif", tmp_path / "way.gif", "--samples", "*_copy0",
+               "--checkpoint", checkpoint)  # fmt: skip
+    assert "is an original, nothing in it is painted" in str(done.exception)
+
+
+def test_the_way_of_a_datasets_frame_is_that_of_a_first_copy(
+    dataset: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = run(dataset, "--gif", tmp_path / "way.gif", "--samples", "patient0002_4CH_ES",
+               "--checkpoint", checkpoint, "--device", "cpu", "--height", "64")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "way.gif") as way:
+        assert way.n_frames == 42

@@ -1,0 +1,300 @@
+"""Several devices: two processes on the CPU, with the small model."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echogen.commands.expand import expand
+from echogen.config import EngineConfig, RepaintConfig
+from echogen.errors import CheckpointError, EngineError
+from echogen.painting import devices, worker
+from echogen.painting.devices import DevicesEngine, open_engine, resolve_devices
+from echogen.painting.local import LocalEngine
+from echogen.report import Quiet
+from echogen.store import open_store
+from echogen.types import Job, Result
+from tests.commands.test_interrupted import start, wait_for_painting
+from tests.conftest import make_config, make_job
+from tests.painting.test_local import NoiseSampler, denoiser
+
+SIDE = 32
+SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)
+SLOW_SAMPLER = {"name": "repaint", "steps": 20, "jump_length": 1, "resamplings": 6}
+
+
+def job(index: int, hole: bool = True) -> Job:
+    return make_job(index, SIDE, hole)
+
+
+def settings_of(device: str, batch_size: int = 3) -> EngineConfig:
+    return EngineConfig(device=device, precision="fp32", batch_size=batch_size)
+
+
+def names(results: Sequence[Result]) -> list[str]:
+    return [result.sample_id for result in results]
+
+
+@pytest.fixture(scope="module")
+def two(checkpoint: Path) -> Iterator[DevicesEngine]:
+    engine = open_engine(str(checkpoint), SAMPLER, settings_of("cpu,cpu"), lambda _: None)
+    assert isinstance(engine, DevicesEngine)
+    yield engine
+    engine.close()
+
+
+def test_two_devices_give_the_results_of_one_in_the_same_order(
+    two: DevicesEngine, checkpoint: Path
+) -> None:
+    jobs = [job(i, hole=i % 4 > 0) for i in range(20)]
+    one = open_engine(str(checkpoint), SAMPLER, settings_of("cpu"), lambda _: None)
+    expected, found = list(one.run(jobs, pad=True)), list(two.run(iter(jobs), pad=True))
+    assert names(found) == names(expected) == names([*jobs])  # type: ignore[list-item]
+    for a, b in zip(expected, found, strict=True):
+        assert abs(a.image.astype(int) - b.image).max() <= 1
+        np.testing.assert_array_equal(a.image[a.keep], b.image[b.keep])
+        np.testing.assert_array_equal(a.label, b.label)
+    assert (two.device, two.precision, two.at_once) == ("cpu,cpu", "fp32", 6)
+
+
+def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine) -> None:
+    taken: list[int] = []
+
+    def jobs() -> Iterator[Job]:
+        for i in range(90):
+            taken.append(i)
+            yield job(i)
+
+    process = two._workers[0].process
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    seen_while_still: list[int] = []
+
+    def go_on() -> None:
+        seen_while_still.append(len(taken))
+        os.kill(process.pid or 0, signal.SIGCONT)
+
+    timer = threading.Timer(1.0, go_on)
+    timer.start()
+    results = list(two.run(jobs()))
+    timer.join()
+    assert names(results) == [f"s{i}" for i in range(90)]
+    assert 9 < seen_while_still[0] <= 3 * 8  # four batches of three a device, and no more
+
+
+def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(two: DevicesEngine) -> None:
+    asked: list[int] = []
+
+    def begin(jobs: Sequence[Job]) -> int:
+        asked.extend(j.seed for j in jobs)
+        return sum(j.seed < 8 for j in jobs)
+
+    found = list(two.run(iter([job(i, hole=i % 4 < 3) for i in range(60)]), begin))
+    assert names(found) == [f"s{i}" for i in range(8)]
+    assert {0, 1, 2, 4, 5, 6} <= set(asked)
+    assert max(asked) < 60 - 2 * 6
+    # What the workers still paint of it is not taken for the next run's.
+    assert names(list(two.run([job(i) for i in range(100, 110)]))) == [
+        f"s{i}" for i in range(100, 110)
+    ]
+
+
+def test_an_estimate_is_of_all_devices_together(two: DevicesEngine) -> None:
+    assert two.seconds_per_image([job(i) for i in range(6)]) > 0
+    assert two.seconds_per_image([job(0, hole=False)]) == 0
+
+
+class KillAWorker(Quiet):
+    """Kills one process of the run as soon as some images are painted."""
+
+    def __init__(self) -> None:
+        self.others = set(multiprocessing.active_children())
+        self.processes: list[multiprocessing.process.BaseProcess] = []
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage == "painting" and done >= 6 and not self.processes:
+            self.processes = list(set(multiprocessing.active_children()) - self.others)
+            self.processes[0].kill()
+
+
+def test_the_death_of_a_worker_ends_the_run_and_keeps_finished_shards(
+    settings: dict[str, object],
+) -> None:
+    long = {**settings, "sampler": SLOW_SAMPLER}
+    reporter = KillAWorker()
+    engine = {"device": "cpu,cpu", "batch_size": 1}
+    with pytest.raises(EngineError, match=r"cpu: its process was killed by SIGKILL") as caught:
+        expand(make_config(long, engine=engine), reporter=reporter)
+    assert "\n" not in str(caught.value)
+    assert len(reporter.processes) == 2
+    assert set(multiprocessing.active_children()) == reporter.others
+    with open_store(Path(str(settings["output"]))) as store:
+        assert 0 < (store.columns["status"] == 1).sum() < 16
+    report = expand(make_config(long))
+    assert (report.counts.copies, report.exit_code) == (12, 0)
+    assert report.painted < 12
+
+
+def two_processes(settings: dict[str, object]) -> dict[str, object]:
+    """A run that takes about half a minute if nothing ends it."""
+    return {
+        **settings,
+        "copies": 20,
+        "sampler": {**SLOW_SAMPLER, "resamplings": 20},
+        "engine": {"device": "cpu,cpu", "precision": "fp32", "batch_size": 1, "workers": 1},
+    }
+
+
+def test_workers_end_with_a_killed_parent_amid_a_batch(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    endless = {**SLOW_SAMPLER, "resamplings": 5000}
+    parent = start({**two_processes(settings), "sampler": endless}, tmp_path)
+    wait_for_painting(parent, images=0)
+    parent.kill()
+    # The pipes close when their last holder, a worker, has ended.
+    parent.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_is_the_parents_to_answer(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    parent = start(two_processes(settings), tmp_path, new_session=True)
+    wait_for_painting(parent)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, err = parent.communicate(timeout=60)
+    assert parent.returncode == 130, err
+    assert "Traceback" not in err
+    with open_store(Path(str(settings["output"]))) as store:
+        done = store.columns["status"] == 1
+        assert 0 < done.sum() < 84
+        assert done.sum() % 5 == 0  # whole shards
+
+
+def test_workers_start_with_signals_held_back(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[set[int]] = []
+
+    def mask() -> set[int]:
+        return set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    def start_nothing(_: SpawnProcess) -> None:
+        masks.append(mask())
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(SpawnProcess, "start", start_nothing)
+    with pytest.raises(OSError, match="no more"):
+        open_engine(str(checkpoint), SAMPLER, settings_of("cpu,cpu"), lambda _: None)
+    assert {signal.SIGINT, signal.SIGTERM} <= masks[0]
+    assert mask().isdisjoint({signal.SIGINT, signal.SIGTERM})
+
+
+def test_the_last_message_of_a_dead_worker_is_what_its_death_says() -> None:
+    class Dead:
+        exitcode = -9
+
+        def join(self, _: float) -> None:
+            return
+
+    for said in (worker.Failed(EngineError("cpu: too hot")), worker.Told("a line")):
+        ours, theirs = multiprocessing.Pipe()
+        theirs.send(said)
+        theirs.close()
+        error = devices._death(devices._Worker("cpu", Dead(), ours))  # type: ignore[arg-type]
+        heard = "cpu: too hot" if isinstance(said, worker.Failed) else "cpu: its process was killed"
+        assert str(error).startswith(heard)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tpu9", "'tpu9'"),
+        ("cpu,tpu9", "'tpu9'"),
+        ("cpu,", "names each device"),
+        ("auto,cpu", "auto stands alone"),
+        ("cpu,cuda:99", "'cuda:99'.* finds none here"),
+    ],
+)
+def test_an_unknown_device_is_refused(name: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        resolve_devices(name)
+
+
+def test_auto_and_cuda_mean_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    both = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert resolve_devices("auto") == resolve_devices("cuda") == both
+    assert resolve_devices("cuda:1") == both[1:]
+    assert resolve_devices("cuda:1, cuda:0") == both[::-1]
+    assert resolve_devices("cpu") == [torch.device("cpu")]
+
+
+def test_a_model_that_cannot_be_loaded_is_one_error_and_leaves_no_process(tmp_path: Path) -> None:
+    others = set(multiprocessing.active_children())
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        open_engine(str(tmp_path / "none"), SAMPLER, settings_of("cpu,cpu"), lambda _: None)
+    assert set(multiprocessing.active_children()) == others
+
+
+class Pipe:
+    """The worker's end of a pipe, in memory."""
+
+    def __init__(self) -> None:
+        self.sent: list[worker.Answer] = []
+
+    def send(self, answer: worker.Answer) -> None:
+        self.sent.append(answer)
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch, engine: LocalEngine, *orders: worker.Order
+) -> tuple[list[worker.Answer], worker.Failed]:
+    """What a worker answers to these orders, of which the last must fail."""
+    pipe, inbox = Pipe(), queue.SimpleQueue[worker.Order]()
+    for order in orders:
+        inbox.put(order)
+    monkeypatch.setattr(worker, "_load", lambda *_: engine)
+    task = worker.Task("tiny", SAMPLER, settings_of("cpu"), 1)
+    failed = worker._serve_until_failure(pipe, inbox, task)  # type: ignore[arg-type]
+    return pipe.sent, failed
+
+
+def order(number: int, batch: Sequence[Job]) -> worker.Paint:
+    image, keep = (np.stack([getattr(j, name) for j in batch]) for name in ("image", "keep"))
+    return worker.Paint(number, image, keep, [j.seed for j in batch], False)
+
+
+def test_a_worker_answers_in_order_and_its_last_word_names_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fails(NoiseSampler):
+        def __call__(self, *arguments: object) -> torch.Tensor:
+            if self.batches:
+                raise KeyError("surprise")
+            return super().__call__(*arguments)  # type: ignore[arg-type]
+
+    batch = [job(i) for i in range(2)]
+    sent, failed = serve(
+        monkeypatch,
+        LocalEngine(denoiser(), Fails(), 0),
+        worker.Settle(5),
+        worker.UseBatches(2),
+        order(7, batch),
+        order(8, batch),
+    )
+    assert sent[:2] == [worker.Ready("fp32"), worker.Settled(5)]
+    assert isinstance(sent[2], worker.Finished)
+    assert sent[2].number == 7
+    assert len(sent) == 3
+    assert isinstance(failed.error, EngineError)
+    assert str(failed.error) == "cpu: KeyError: 'surprise'"

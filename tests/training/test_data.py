@@ -1,0 +1,178 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from echogen.errors import DatasetError, UsageError
+from echogen.training.augment import PARAMETERS, draw_variation, vary
+from echogen.training.batches import batches, frame_source
+from echogen.training.data import PackedFrames, hold_out, load_packed, save_packed
+from echogen.training.options import held_out_count
+from echogen.training.recipe import AugmentConfig
+from tests.support.tiny_training import SIDE, VARY, cone, recipe, tiny_frames
+
+
+@pytest.fixture
+def packed() -> PackedFrames:
+    return tiny_frames()
+
+
+def augment(
+    frames: torch.Tensor, config: AugmentConfig, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    variation = draw_variation(len(frames), config, torch.Generator().manual_seed(seed))
+    return vary(frames, variation, config), variation
+
+
+# --- packed frames
+
+
+def test_packed_frames_come_back_and_bad_files_are_named(tmp_path, packed):
+    save_packed(tmp_path / "f.npz", packed)
+    back = load_packed(tmp_path / "f.npz", SIDE)
+    assert back.fingerprint == packed.fingerprint
+    assert back.case_ids == packed.case_ids
+    with pytest.raises(DatasetError, match=r"f\.npz.*expected uint8 \(N, 32, 32\)"):
+        load_packed(tmp_path / "f.npz", 32)
+    np.savez(tmp_path / "i.npz", frames=packed.frames / 255.0, case_ids=np.array(packed.case_ids))
+    with pytest.raises(DatasetError, match=r"i\.npz: 'frames' is float64"):
+        load_packed(tmp_path / "i.npz", SIDE)
+    (tmp_path / "g.npz").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match=r"g\.npz: not packed frames"):
+        load_packed(tmp_path / "g.npz", SIDE)
+    with pytest.raises(DatasetError, match=r"h\.npz: not packed frames"):
+        load_packed(tmp_path / "h.npz", SIDE)
+
+
+def test_held_out_cases_are_whole_and_stay_when_others_come(packed):
+    chosen = hold_out(packed.case_ids, 2, 0)
+    assert len(chosen) == 2
+    assert len(packed.of_cases(chosen)) == 4
+    many = [f"p{i}" for i in range(50)]
+    before, after = hold_out(many, 10, 0), hold_out([*many, "new"], 10, 0)
+    assert len(set(before) & set(after)) >= 9
+    assert hold_out(many, 10, 1) != before
+    with pytest.raises(UsageError, match=r"--hold-out 6: expected 0 to 5"):
+        hold_out(packed.case_ids, 6, 0)
+
+
+# --- variation
+
+
+def test_unvaried_frames_pass_untouched_and_say_so():
+    frames = torch.from_numpy(cone(64))[:, None] / 255.0
+    moved, parameters = augment(frames, VARY, 0)
+    still = parameters[:, 0] == 0
+    assert 10 < int(still.sum()) < 54
+    assert torch.equal(moved[still], frames[still])
+    assert not parameters[still].any()
+    assert parameters[~still].abs().max() <= 1 + 1e-5
+    assert parameters.shape[1] == len(PARAMETERS)
+    assert ((moved[~still] - frames[~still]).abs().amax(dim=(1, 2, 3)) > 0).all()
+
+
+def test_background_stays_black_and_levels_stay_whole():
+    frames = torch.from_numpy(cone(32, 64))[:, None] / 255.0
+    config = dataclasses.replace(VARY, probability=1.0, shift=0.0)
+    moved, _ = augment(frames, config, 1)
+    assert not moved[:, :, 8, :16].any()
+    assert not moved[:, :, 8, -16:].any()
+    levels = moved * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+
+
+def test_the_apex_stays_under_zoom_and_tilt():
+    frames = torch.zeros(1, 1, 64, 64)
+    frames[:, :, :3, 31:33] = 1.0
+    config = AugmentConfig(1.0, (0.8, 0.8001), (1.0, 1.0), 10.0, 0.0, 0.0)
+    moved, _ = augment(frames, config, 3)
+    rows, columns = (moved[0, 0] > 0.5).nonzero(as_tuple=True)
+    assert int(rows.min()) == 0
+    assert 30.5 <= float(columns.float().mean()) <= 32.5
+
+
+def test_a_shift_moves_by_as_much_as_it_says():
+    frames = torch.zeros(40, 1, 64, 64)
+    frames[:, :, 20:24, 30:34] = 1.0
+    config = AugmentConfig(1.0, (1.0, 1.0), (1.0, 1.0), 0.0, 0.2, 0.0)
+    moved, parameters = augment(frames, config, 0)
+    mass = moved[:, 0]
+    columns = (mass.sum(1) * torch.arange(64)).sum(1) / mass.sum(dim=(1, 2))
+    rows = (mass.sum(2) * torch.arange(64)).sum(1) / mass.sum(dim=(1, 2))
+    assert torch.allclose(columns - 31.5, parameters[:, 4] * 0.2 * 64, atol=0.3)
+    assert torch.allclose(rows - 21.5, parameters[:, 5] * 0.2 * 64, atol=0.3)
+
+
+def test_what_is_told_is_enough_to_repeat_a_variation():
+    frames = torch.from_numpy(cone(16))[:, None] / 255.0
+    moved, told = augment(frames, VARY, 0)
+    assert torch.equal(vary(frames, told, VARY), moved)
+    some = torch.tensor([3, 7])
+    assert torch.equal(vary(frames[some], told[some], VARY), moved[some])
+
+
+# --- batches
+
+
+def first_batches(packed: PackedFrames, count: int, start: int = 0, share: slice = slice(0, 4)):
+    source = frame_source(packed.frames, np.arange(len(packed.frames)), torch.device("cpu"))
+    stream = batches(source, recipe(), 1000, start, share)
+    made = [next(stream) for _ in range(count)]
+    stream.close()
+    return made
+
+
+def equal(one, two) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True)
+    )
+
+
+def test_a_batch_depends_on_its_step_alone(packed):
+    whole, later = first_batches(packed, 4), first_batches(packed, 2, start=2)
+    assert equal(whole[2], later[0])
+    assert equal(whole[3], later[1])
+    assert not torch.equal(whole[0].noise, whole[1].noise)
+    assert whole[0].x0.shape == whole[0].noise.shape == (4, 4, 8, 8)
+
+
+def test_shares_and_pieces_put_together_are_the_batch(packed):
+    whole = first_batches(packed, 2)[1]
+    shares = [first_batches(packed, 2, share=slice(n, n + 2))[1] for n in (0, 2)]
+    pieces = list(whole.parts(3))
+    assert [len(piece.t) for piece in pieces] == [3, 1]
+    for parts in (shares, pieces):
+        for name, value in vars(whole).items():
+            assert torch.equal(torch.cat([vars(part)[name] for part in parts]), value)
+
+
+def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
+    np.save(tmp_path / "frames.npy", packed.frames)
+
+    class Watched(np.memmap):
+        def __getitem__(self, index):
+            assert len(index) <= 4
+            return super().__getitem__(index)
+
+    mapped = np.load(tmp_path / "frames.npy", mmap_mode="r").view(Watched)
+    rows = np.array([1, 4, 7, 9, 10])
+    source = frame_source(mapped, rows, torch.device("cpu"))
+    stream = batches(source, recipe(augment=AugmentConfig()), 1000, 0, slice(0, 4))
+    images = torch.pixel_shuffle(next(stream).x0, 2)
+    stream.close()
+    levels = ((images[:, 0] + 1) * 127.5).round().byte().numpy()
+    assert all(any(np.array_equal(level, packed.frames[row]) for row in rows) for level in levels)
+
+
+def test_an_error_in_the_thread_that_gathers_is_raised(packed):
+    source = frame_source(packed.frames, np.array([99]), torch.device("cpu"))
+    with pytest.raises(IndexError):
+        next(batches(source, recipe(), 1000, 0, slice(0, 4)))
+
+
+def test_a_tenth_of_the_cases_is_held_out_unless_told():
+    counts = {cases: held_out_count(None, cases) for cases in (1, 4, 5, 19, 50, 400, 10_000)}
+    assert counts == {1: 0, 4: 0, 5: 1, 19: 1, 50: 5, 400: 40, 10_000: 40}
+    assert held_out_count(0, 50) == 0
+    assert held_out_count(7, 50) == 7

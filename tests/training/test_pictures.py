@@ -1,0 +1,133 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from echogen.config import DpmConfig, load_config, preset_values
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.schedule import schedule_from_config
+from echogen.training.log import RunLog, read_log
+from echogen.training.options import RunOptions
+from echogen.training.pictures import (
+    SAMPLER,
+    WHOLE,
+    draw_samples,
+    hidden_parts,
+    inpaint,
+    inpainting_sheet,
+    png,
+    sheet,
+)
+from echogen.training.tell import Console, Status
+from tests.support.tiny_training import SCHEDULE, SIDE, cone
+
+
+def oracle(level: float = 0.5, channels: int = 1) -> Denoiser:
+    """It predicts the v of an image that is `level` everywhere."""
+    schedule = schedule_from_config(SCHEDULE)
+
+    def network(x, timesteps):
+        abar = 1 / (1 + schedule.sigma_at(float(timesteps[0])) ** 2)
+        signal, noise = abar**0.5, (1 - abar) ** 0.5
+        return signal * (x - signal * level) / noise - noise * level
+
+    return Denoiser(network, schedule, "v_prediction", channels=channels, patch=2, image_size=SIDE)
+
+
+def wobbly() -> Denoiser:
+    """Its images depend on their noise."""
+    schedule = schedule_from_config(SCHEDULE)
+    return Denoiser(lambda x, t: 0.3 * x.roll(1, dims=2), schedule, "v_prediction", image_size=SIDE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_of_an_oracle_are_its_image(channels):
+    images = draw_samples(oracle(channels=channels), 3, steps=10, seed=0)
+    assert images.shape == (3, SIDE, SIDE)
+    assert np.abs(images.astype(int) - 191).max() <= 1
+
+
+def test_a_sample_depends_on_its_number_alone():
+    many = draw_samples(wobbly(), 5, steps=6, seed=1, batch_size=2)
+    few = draw_samples(wobbly(), 3, steps=6, seed=1, batch_size=3)
+    assert np.array_equal(many[:3], few)
+    assert not np.array_equal(many[0], many[1])
+    assert not np.array_equal(many[0], draw_samples(wobbly(), 1, steps=6, seed=2)[0])
+
+
+def test_a_part_of_the_fan_is_hidden_and_painted_and_the_rest_kept():
+    frames = cone(3, SIDE)
+    hidden = hidden_parts(frames)
+    outside = np.abs(np.arange(SIDE) - (SIDE - 1) / 2)[None] >= 0.4 * np.arange(SIDE)[:, None]
+    for part in hidden:
+        assert 0 < part.sum() < (~outside).sum()
+        assert not part[outside].any()
+    painted = inpaint(oracle(), frames, seed=0)
+    assert np.array_equal(painted[~hidden], frames[~hidden])
+    assert np.abs(painted[hidden].astype(int) - 191).max() <= 1
+    page = inpainting_sheet(frames, painted)
+    assert page.shape == (2 * (SIDE + 1), 6 * (SIDE + 1))
+    assert np.array_equal(page[:SIDE, :SIDE], frames[0])
+    assert (page[:SIDE, SIDE + 1 : 2 * SIDE + 1][hidden[0]] == 160).all()
+
+
+def test_the_samplers_are_those_of_the_commands():
+    settings = {"input": "a", "output": "b.zarr"}
+    preset = load_config(None, preset_values("fast"), settings).sampler.model_dump()
+    assert preset == {"name": "langevin", **SAMPLER}
+    assert DpmConfig().model_dump() == {"name": "dpm", "steps": RunOptions().sample_steps, **WHOLE}
+
+
+def test_a_sheet_shows_every_image_in_order():
+    images = np.stack([np.full((4, 4), 10 * n, np.uint8) for n in range(5)])
+    page = sheet(images, columns=3)
+    assert page.shape == (10, 15)
+    assert [int(page[r * 5, c * 5]) for r in range(2) for c in range(3)][:5] == [0, 10, 20, 30, 40]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(page)))), page)
+
+
+# --- what is told
+
+
+def test_a_log_goes_on_after_its_step_and_drops_what_is_later_or_half(tmp_path):
+    file = tmp_path / "log.jsonl"
+    log = RunLog(file, 0)
+    for step in (1, 2, 3, 4):
+        log.write("step", step, loss=1.0 / step)
+    with file.open("a") as stream:
+        stream.write('{"event": "step", "st')
+    assert [line["step"] for line in read_log(file)] == [1, 2, 3, 4]
+    again = RunLog(file, 2)
+    again.write("step", 3, loss=9.0)
+    assert [(line["step"], line["loss"]) for line in read_log(file)] == [(1, 1), (2, 0.5), (3, 9)]
+    RunLog(file, 0)
+    assert read_log(file) == []
+
+
+def test_only_the_first_process_writes_a_log(tmp_path):
+    RunLog(None, 0, tmp_path).write("step", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_is_no_terminal_gets_a_line_now_and_then(capsys, monkeypatch):
+    status = Status(0.25, 300, 76_800, 0.0312, 812.4, 7300)
+    console = Console()
+    console.status(status)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("echogen.training.tell.LINE_EVERY_S", 0.0)
+    console.status(status)
+    said = capsys.readouterr().err
+    assert said == " 25%  step 300, 76800 images, loss 0.0312, 812 images/s, 2 h 01 min left\n"
+
+
+def test_a_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    console = Console()
+    console.status(Status(0.5, 3, 12, 0.5, 4.0, None))
+    console.tell("a line")
+    console.close()
+    said = capsys.readouterr().err
+    assert " 50%|" in said
+    assert "loss 0.5000" in said
+    assert "a line" in said

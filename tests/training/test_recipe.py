@@ -1,0 +1,160 @@
+import dataclasses
+
+import pytest
+import torch
+
+from echogen.errors import UsageError
+from echogen.training.learn import learning_rate, make_learner
+from echogen.training.loss import make_objective
+from echogen.training.network import VariedUNet, make_unet
+from echogen.training.recipe import load_preset, parse_config, with_values
+from tests.support.tiny_training import NETWORK, SCHEDULE, learning_variance, recipe, write_recipe
+
+
+def test_the_small_preset_fits_its_budget():
+    config = load_preset("small")
+    with torch.device("meta"):
+        network = make_unet(config)
+    parameters = sum(p.numel() for p in network.parameters())
+    assert 6e6 < parameters < 8e6
+    assert config.network["in_channels"] == config.patch**2
+
+
+@pytest.mark.parametrize("name", ["small", "reference"])
+def test_a_preset_makes_a_network_and_an_objective(name):
+    config = load_preset(name)
+    with torch.device("meta"):
+        network = VariedUNet(config)
+        x = torch.empty(2, network.channels, *[config.image_size // config.patch] * 2)
+        output = network(x, torch.zeros(2), torch.zeros(2, 7))
+        predicted = network.unvaried(x, torch.zeros(2))
+    assert output.shape[1] == config.network["out_channels"]
+    assert predicted.shape == x.shape
+    objective = make_objective(config, torch.device("cpu"))
+    assert (objective.bound is not None) == (name == "reference")
+    if name == "reference":
+        assert torch.equal(objective.weight, torch.ones(4000))
+        assert objective.bound_weight == pytest.approx(4.0)
+
+
+def test_a_recipe_survives_its_file_and_its_record(tmp_path):
+    for config in (recipe(), learning_variance()):
+        file = write_recipe(tmp_path / "recipe.toml", config)
+        assert load_preset(str(file)) == config
+        assert parse_config(config.as_dict(), "x") == config
+
+
+def test_unknown_keys_and_presets_are_refused_with_a_hint():
+    table = recipe().as_dict()
+    with pytest.raises(UsageError, match=r"\[optimiser\]: unknown key 'learning_rat'.*learning_ra"):
+        parse_config({**table, "optimiser": {"learning_rat": 1}}, "x")
+    with pytest.raises(UsageError, match="network missing"):
+        parse_config({k: v for k, v in table.items() if k != "network"}, "x")
+    with pytest.raises(UsageError, match="no multiple of patch 5"):
+        parse_config({**table, "patch": 5}, "x")
+    with pytest.raises(UsageError, match=r"--preset huge: neither a preset \(.*small\)"):
+        load_preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("optimiser.batch_size", "many", r"batch_size: expected a whole number, found 'many'"),
+        ("optimiser.batch_size", 2.5, "batch_size: expected a whole number"),
+        ("optimiser.batch_size", 0, "batch_size 0: expected 1 or more"),
+        ("optimiser.betas", [0.9], "betas: expected two numbers"),
+        ("optimiser.betas", [0.9, 1.0], "betas .*: expected 0 to below 1"),
+        ("optimiser.learning_rate", float("inf"), "learning_rate: expected a number"),
+        ("augment.zoom", [1.2, 0.8], "zoom .*: expected two factors above 0, in order"),
+        ("loss.snr_gamma", -1, "snr_gamma -1.0: expected 0 or more"),
+        ("channels", 2, "channels 2: expected 1 or 3"),
+        ("schedule.prediction_type", "sample", "prediction_type 'sample': expected 'epsilon' or"),
+        ("optimiser", 3, r"expected a table \[optimiser\], found 3"),
+        ("optimizer.batch_size", 4, "no table 'optimizer'; known: .*optimiser"),
+        ("seed.x", 4, "seed is a value, not a table"),
+        ("seed", 2**63, "seed 9223372036854775808: expected 0 to"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(key, value, match):
+    with pytest.raises(UsageError, match=match):
+        with_values(recipe(), {key: value}, "--set")
+
+
+def test_values_replace_those_of_the_recipe():
+    config = with_values(recipe(), {"optimiser.batch_size": 9, "seed": 5}, "--set")
+    assert (config.optimiser.batch_size, config.seed) == (9, 5)
+    assert config.augment == recipe().augment
+
+
+@pytest.mark.parametrize(
+    ("network", "match"),
+    [
+        ({"in_channels": 3}, "in_channels 3: expected 4"),
+        ({"out_channels": 8}, "out_channels 8: expected 4"),
+        ({"block_out_channels": [8, 7]}, "describes no UNet2DModel"),
+        ({"wings": 2}, "describes no UNet2DModel"),
+        ({"sample_size": 16}, "sample_size 16: expected 8, image_size / patch"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(network, match):
+    with pytest.raises(UsageError, match=match):
+        make_unet(recipe(network={**NETWORK, **network}))
+
+
+def test_a_side_that_cannot_be_halved_is_refused():
+    network = {**NETWORK, "sample_size": 9}
+    with pytest.raises(UsageError, match=r"halves 9 x 9 .* 1 times, .* a multiple of 4"):
+        make_unet(recipe(image_size=18, network=network))
+
+
+def test_a_learned_variance_wants_twice_the_channels():
+    schedule = {**SCHEDULE, "variance_type": "learned_range"}
+    with pytest.raises(UsageError, match=r"out_channels 4: expected 8, .* x 2 for a learned"):
+        make_unet(recipe(schedule=schedule))
+
+
+def test_a_schedule_that_cannot_be_is_refused():
+    schedule = {**SCHEDULE, "beta_schedule": "wavy"}
+    with pytest.raises(UsageError, match=r"\[schedule\]: beta_schedule"):
+        make_objective(recipe(schedule=schedule), torch.device("cpu"))
+
+
+def test_a_key_that_no_schedule_has_is_refused():
+    schedule = {**SCHEDULE, "beta_shedule": "linear"}
+    with pytest.raises(UsageError, match=r"unknown key 'beta_shedule'; known: .*beta_schedule"):
+        make_objective(recipe(schedule=schedule), torch.device("cpu"))
+
+
+def test_a_new_learner_has_taken_no_step():
+    learner = make_learner(recipe(), torch.device("cpu"))
+    torch.manual_seed(recipe().seed)
+    fresh = VariedUNet(recipe())
+    for one, two in zip(learner.network.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(one, two)
+        moments = learner.optimiser.state[one]
+        assert not any(bool(moments[name].any()) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_the_rate_warms_up_and_falls_to_its_end():
+    config = dataclasses.replace(recipe().optimiser, learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(config, step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(config, 100, 0.5) == pytest.approx(0.505)
+    assert learning_rate(config, 100, 1.0) == pytest.approx(config.final_rate)
+
+
+def test_the_average_halves_its_past_in_its_half_life():
+    from echogen.training.network import follow, make_average
+
+    network = VariedUNet(recipe())
+    average = make_average(network)
+    config = dataclasses.replace(recipe().optimiser, batch_size=10, ema_half_life=40, ema_ramp=0.5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    for _ in range(4):
+        follow(average, network, config, images=1000)
+    for one, two in zip(average.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(two - one, torch.full_like(one, 0.5), atol=1e-4)
+    follow(average, network, config, images=0)
+    for one, two in zip(average.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(one, two)

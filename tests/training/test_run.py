@@ -1,0 +1,558 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echogen.diffusion.checkpoint import load_checkpoint, read_info, verify_checkpoint
+from echogen.errors import CheckpointError, EngineError, UsageError
+from echogen.support.signals import Stop
+from echogen.training import loop
+from echogen.training.__main__ import main
+from echogen.training.data import PackedFrames, save_packed
+from echogen.training.evaluate import measure
+from echogen.training.export import ModelFacts
+from echogen.training.log import read_log
+from echogen.training.loop import train
+from echogen.training.options import RunOptions
+from echogen.training.recipe import parse_config
+from echogen.training.state import Progress, read_state
+from tests.support.tiny_training import (
+    NETWORK,
+    QUICK,
+    SIDE,
+    learning_variance,
+    recipe,
+    same,
+    state_of,
+    tiny_frames,
+    write_recipe,
+)
+
+STILL = dataclasses.replace(recipe().optimiser, dropout=0.0)
+
+
+class Told:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown: list[object] = []
+
+    def tell(self, message: str) -> None:
+        self.lines.append(message)
+
+    def status(self, status: object) -> None:
+        self.shown.append(status)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def packed() -> PackedFrames:
+    return tiny_frames()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of six steps; do not change."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(recipe(), tiny_frames(), out, QUICK)
+    return out
+
+
+def arguments(
+    folder: Path, packed: PackedFrames, out: str, *, still: bool = False, **more: object
+) -> list[str]:
+    """Of the command, for a tiny run on the CPU; `still` without dropout."""
+    file, toml = folder / "frames.npz", folder / f"{'still' if still else 'tiny'}.toml"
+    if not file.exists():
+        save_packed(file, packed)
+    write_recipe(toml, recipe(optimiser=STILL) if still else recipe())
+    flags = {
+        "frames": file, "out": folder / out, "preset": toml, "steps": 6, "hold-out": 2,
+        "device": "cpu", "precision": "fp32", "evaluations": 2, "samples": 2, "sample-steps": 4,
+        "inpainted": 0, "compared": 0, "log-every": 2, **more,
+    }  # fmt: skip
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def nearly(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    """Equal but for rounding; the gradient of a key's bias is rounding alone, as softmax drops it,
+    and AdamW makes as much of it as of others.
+    """
+    return one.keys() == two.keys() and all(
+        torch.allclose(value, two[name], atol=1e-5)
+        for name, value in one.items()
+        if not name.endswith("to_k.bias")
+    )
+
+
+def steps_in(log: Path) -> list[tuple[str, int, float]]:
+    """What a log says, without the time it took."""
+    return [
+        (line["event"], line["step"], line.get("loss", line.get("score")))
+        for line in read_log(log)
+        if line["event"] != "start"
+    ]
+
+
+# --- to go on is to do the same
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, packed, finished):
+    short = dataclasses.replace(QUICK, stop_after=0.0)
+    part = train(recipe(), packed, tmp_path, short)
+    assert part.step == 1
+    rest = train(recipe(), packed, tmp_path, QUICK, resume=True)
+    assert (rest.step, rest.images) == (6, 24)
+    assert same(state_of(tmp_path), state_of(finished))
+    assert steps_in(tmp_path / "log.jsonl") == steps_in(finished / "log.jsonl")
+
+
+def test_moments_of_saving_change_nothing(tmp_path, packed, finished):
+    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, save_every=0.0))
+    assert same(state_of(tmp_path), state_of(finished))
+
+
+LONG = {"steps": 40, "evaluations": 2, "save-every": 0.05, "log-every": 7}
+TOGETHER = {"steps": 4, "evaluations": 1}
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+    """A run that was killed twice, and one of two processes: the folder, and how they ended."""
+    folder, packed = tmp_path_factory.mktemp("processes"), tiny_frames()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    asked = {
+        "killed": arguments(folder, packed, "killed", **LONG),
+        "kills": 2,
+        "seed": 3,
+        "two": arguments(folder, packed, "two", still=True, **TOGETHER),
+        "place": {**place, "ACCELERATE_USE_CPU": "true"},
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            Path(__file__).parents[1] / "support" / "training_processes.py",
+            json.dumps(asked),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(processes, tmp_path, packed):
+    folder, ended = processes
+    assert ended["code"] == 0
+    assert len(ended["hits"]) == 2
+    assert main(arguments(tmp_path, packed, "whole", **LONG)) == 0
+    killed, whole = folder / "killed", tmp_path / "whole"
+    assert same(state_of(killed), state_of(whole))
+    assert steps_in(killed / "log.jsonl") == steps_in(whole / "log.jsonl")
+    best = [verify_checkpoint(run / "checkpoint") for run in (killed, whole)]
+    assert best[0].sha256 == best[1].sha256
+    assert not list(killed.glob(".checkpoint*"))
+
+
+def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path, packed, finished):
+    stop = Stop()
+
+    class Impatient(Told):
+        def status(self, status: object) -> None:
+            assert stop.finishing
+            stop.signum = signal.SIGTERM
+
+    quick = dataclasses.replace(QUICK, save_every=1e6)
+    shown = pytest.MonkeyPatch()
+    with shown.context() as patch:
+        patch.setattr("echogen.training.meter.SHOW_EVERY_S", 0.0)
+        part = train(recipe(), packed, tmp_path, quick, reporter=Impatient(), stop=stop)
+    assert part.step == 1
+    assert not stop.finishing
+    assert read_state(tmp_path).progress.step == 1
+    train(recipe(), packed, tmp_path, QUICK)
+    assert same(state_of(tmp_path), state_of(finished))
+
+
+def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, capsys):
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    long = arguments(tmp_path, packed, "run", steps=100_000, evaluations=1)
+    assert main(long) == 143
+    told = capsys.readouterr()
+    assert "stopping after this step" in told.err
+    assert "the same command goes on" in told.err
+    summary = json.loads(told.out)
+    assert 0 < summary["step"] == read_state(tmp_path / "run").progress.step < 100_000
+
+
+# --- how a batch is cut, and over how many processes
+
+
+def test_pieces_of_a_batch_learn_what_the_batch_learns(tmp_path, packed):
+    config = recipe(optimiser=STILL)
+    for name, size in (("whole", None), ("pieces", 3)):
+        options = dataclasses.replace(QUICK, micro_batch=size, evaluations=1)
+        train(config, packed, tmp_path / name, options)
+    one, two = (state_of(tmp_path / name) for name in ("whole", "pieces"))
+    assert not same(one, two)  # rounding differs, else nothing was cut
+    assert nearly(one, two)
+
+
+def test_two_processes_learn_what_one_learns(processes, tmp_path, packed):
+    folder, ended = processes
+    assert ended["codes"] == [0, 0]
+    said = [(folder / f"two.{rank}.log").read_text() for rank in (0, 1)]
+    assert (json.loads(said[0])["step"], said[1]) == (4, "")
+    assert main(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
+    one, two = tmp_path / "one", folder / "two"
+    assert nearly(state_of(one), state_of(two))
+    logs = [steps_in(run / "log.jsonl") for run in (one, two)]
+    assert [line[:2] for line in logs[0]] == [line[:2] for line in logs[1]]
+    assert [line[2] for line in logs[0]] == pytest.approx([line[2] for line in logs[1]], rel=1e-4)
+    assert read_info(two / "checkpoint").training["hardware"].startswith("2 x ")
+
+
+def test_fewer_images_than_processes_are_refused():
+    class Two:
+        num_processes, process_index = 2, 0
+
+    from echogen.training.machine import share_of
+
+    with pytest.raises(UsageError, match="batch_size 1: expected at least one image for each"):
+        share_of(Two(), 1)
+    assert share_of(Two(), 5) == slice(0, 2)
+
+
+# --- which folder is whose
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path, packed, finished):
+    train(recipe(), packed, tmp_path, QUICK)
+    before = (tmp_path / "log.jsonl").read_text()
+    again = train(recipe(), packed, tmp_path, QUICK)
+    assert again.step == 6
+    assert same(state_of(tmp_path), state_of(finished))
+    assert (tmp_path / "log.jsonl").read_text().startswith(before)
+    told = Told()
+    longer = dataclasses.replace(QUICK, steps=8)
+    assert train(recipe(), packed, tmp_path, longer, reporter=told).step == 8
+    assert any("was to be 6 steps long, now 8 steps" in line for line in told.lines)
+
+
+def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, monkeypatch):
+    options = dataclasses.replace(QUICK, compared=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(), packed, tmp_path, options)
+    assert read_info(tmp_path / "checkpoint").training["memorisation"] == {}
+    train(recipe(), packed, tmp_path, options)
+    assert read_info(tmp_path / "checkpoint").training["memorisation"]["samples"]["count"] == 2
+    made = (tmp_path / "checkpoint/README.md").stat().st_mtime_ns
+    train(recipe(), packed, tmp_path, options)
+    assert (tmp_path / "checkpoint/README.md").stat().st_mtime_ns == made
+
+
+def test_a_run_made_shorter_than_its_first_measurement_is_measured(tmp_path, packed):
+    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, stop_after=0.0))
+    assert not (tmp_path / "checkpoint").exists()
+    shorter = dataclasses.replace(QUICK, steps=1)
+    assert train(recipe(), packed, tmp_path, shorter).step == 1
+    assert read_info(tmp_path / "checkpoint").training["step"] == 1
+    assert read_state(tmp_path).progress.best < float("inf")
+
+
+def test_starting_anew_removes_no_pictures_of_others(tmp_path, packed):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "mine.png").touch()
+    with pytest.raises(CheckpointError, match="holds a folder pictures, but no training run"):
+        train(recipe(), packed, tmp_path, QUICK, overwrite=True)
+    assert (tmp_path / "pictures" / "mine.png").exists()
+
+
+def test_a_report_of_no_samples_is_refused(finished, packed):
+    with pytest.raises(UsageError, match="--compared 0: expected 1 or more"):
+        measure(finished, packed, QUICK, ModelFacts("x"))
+
+
+def test_another_run_is_refused_with_what_differs(tmp_path, packed):
+    with pytest.raises(CheckpointError, match="no state to resume from"):
+        train(recipe(), packed, tmp_path, QUICK, resume=True)
+    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, stop_after=0.0))
+    optimiser = dataclasses.replace(recipe().optimiser, batch_size=8)
+    with pytest.raises(CheckpointError, match=r"config\.optimiser\.batch_size was 4, is 8"):
+        train(recipe(optimiser=optimiser), packed, tmp_path, QUICK)
+    others = dataclasses.replace(packed, frames=255 - packed.frames)
+    with pytest.raises(CheckpointError, match="data_fingerprint was"):
+        train(recipe(), others, tmp_path, QUICK)
+    with pytest.raises(CheckpointError, match="held_out_cases was"):
+        train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, held_out=1))
+    options = dataclasses.replace(QUICK, stop_after=0.0)
+    assert train(recipe(seed=1), packed, tmp_path, options, overwrite=True).step == 1
+
+
+def test_a_checkpoint_without_its_state_is_not_overwritten(tmp_path, packed, finished):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(CheckpointError, match="holds a checkpoint but no state"):
+        train(recipe(), packed, tmp_path, QUICK)
+
+
+def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
+    from safetensors.torch import save_file
+
+    (tmp_path / "state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="a damaged state"):
+        train(recipe(), packed, tmp_path, QUICK)
+    header = {"identity": json.dumps({"config": {}}), "progress": "{}"}
+    save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
+    with pytest.raises(CheckpointError, match="another version of echogen"):
+        train(recipe(), packed, tmp_path, QUICK)
+
+
+def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / ".checkpoint.old.x").mkdir()
+    (run / "checkpoint").rename(run / ".checkpoint.old.x/checkpoint")
+    (run / ".checkpoint.half").mkdir()
+    train(recipe(), packed, run, QUICK)
+    verify_checkpoint(run / "checkpoint")
+    assert not list(run.glob(".checkpoint*"))
+
+
+# --- what it learns and says
+
+
+def test_a_run_learns_and_says_what_happens(tmp_path, packed):
+    optimiser = dataclasses.replace(recipe().optimiser, learning_rate=3e-3, batch_size=8)
+    config = recipe(optimiser=optimiser)
+    options = dataclasses.replace(QUICK, steps=40, inpainted=3)
+    told = Told()
+    progress = train(config, packed, tmp_path, options, reporter=told)
+    assert options.done(progress) == 1
+    log = read_log(tmp_path / "log.jsonl")
+    losses = [entry["loss"] for entry in log if entry["event"] == "step"]
+    assert losses[-1] < 0.8 * losses[0]
+    start = log[0]
+    assert len(start["held_out_cases"]) == 2
+    assert start["frames"] == {"trained": 8, "held_out": 4}
+    measured = [entry for entry in log if entry["event"] == "evaluation"]
+    assert [entry["step"] for entry in measured] == [20, 40]
+    assert len(measured[0]["held_out_loss"]) == len(measured[0]["training_loss"]) == 12
+    for kind in ("samples", "inpainted"):
+        assert len(list((tmp_path / "pictures").glob(f"{kind}_*.png"))) == 2
+    assert any("held-out loss" in line for line in told.lines)
+    last = told.shown[-1]
+    assert (last.done, last.step, last.images) == (1.0, 40, 320)
+
+
+def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
+    told = Told()
+    options = dataclasses.replace(QUICK, held_out=0, steps=2)
+    train(recipe(), packed, tmp_path, options, reporter=told)
+    assert any("no case is held out" in line for line in told.lines)
+    assert any("training loss" in line for line in told.lines)
+    card = (tmp_path / "checkpoint/README.md").read_text()
+    assert "No case was held out" in card
+    assert "not chosen by how near" in card
+    assert "any held-out frame is" not in card
+    assert read_info(tmp_path / "checkpoint").training["held_out_loss"] == {}
+
+
+def test_a_learned_variance_trains_and_paints(tmp_path, packed):
+    options = dataclasses.replace(QUICK, steps=2, evaluations=1, inpainted=2)
+    train(learning_variance(), packed, tmp_path, options)
+    denoiser = load_checkpoint(tmp_path / "checkpoint", "cpu", "fp32")
+    found = denoiser.predict(torch.zeros(2, 3, SIDE, SIDE), 500)
+    assert found.x0.shape == found.variance_mix.shape == (2, 3, SIDE, SIDE)
+    assert read_info(tmp_path / "checkpoint").channels == 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_state(tmp_path, packed):
+    optimiser = dataclasses.replace(recipe().optimiser, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(EngineError, match=r"the loss is not finite; lower \[optimiser\]"):
+        train(recipe(optimiser=optimiser), packed, tmp_path, QUICK)
+    assert read_state(tmp_path).progress.step < 3
+    assert all(bool(torch.isfinite(value).all()) for value in state_of(tmp_path).values())
+
+
+# --- what is exported
+
+
+def test_the_checkpoint_is_the_average_without_the_variation(finished):
+    from diffusers import DDPMScheduler, UNet2DModel
+    from safetensors.torch import load_file
+
+    folder = finished / "checkpoint"
+    unet = UNet2DModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False)
+    assert unet.config.class_embed_type is None
+    state = state_of(finished)
+    for name, value in load_file(folder / "unet/diffusion_pytorch_model.safetensors").items():
+        assert value.dtype == torch.float16
+        assert torch.equal(value, state[f"average.unet.{name}"].half())
+    schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    assert schedule.config.prediction_type == "v_prediction"
+    load_checkpoint(finished / "checkpoint", "cpu", "fp32")
+
+
+def test_the_record_says_what_the_model_has_seen(finished, packed):
+    info = verify_checkpoint(finished / "checkpoint")
+    record = info.training
+    assert parse_config(record["config"], "record") == recipe()
+    assert record["data_fingerprint"] == packed.fingerprint
+    assert set(record["cases"]["held_out"]) == set(record["held_out_cases"])
+    assert len(record["cases"]["trained"]) == 4
+    known = dict(zip(packed.frame_ids, packed.digests, strict=True))
+    for part in record["cases"].values():
+        for case, digests in part.items():
+            assert digests == sorted(d for name, d in known.items() if name.startswith(case + "_"))
+    assert (record["images_seen"], record["step"], record["precision"]) == (24, 6, "fp32")
+    assert list(record["held_out_loss"]) == list(record["training_loss"])
+    card = (finished / "checkpoint/README.md").read_text()
+    for said in ("24", "fp32", "What it must not be used for", "Not measured yet", "samples.png"):
+        assert said in card
+    assert (finished / "checkpoint/samples.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_only_a_better_model_replaces_the_exported_one(tmp_path, packed, monkeypatch):
+    scores = iter([0.5, 0.7, 0.4])
+
+    class Scored(loop.Measured):
+        @property
+        def score(self) -> float:
+            return self.held_out[0]
+
+    def evaluated(*_):
+        return Scored({0: next(scores)}, {0: 1.0}, np.zeros((2, SIDE, SIDE), np.uint8), {})
+
+    monkeypatch.setattr(loop, "evaluate", evaluated)
+    exported: list[int] = []
+    original = loop.export
+
+    def watched(out, average, config, facts, record, samples):
+        exported.append(record["step"])
+        return original(out, average, config, facts, record, samples)
+
+    monkeypatch.setattr(loop, "export", watched)
+    progress = train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, evaluations=3))
+    assert exported == [2, 6]
+    assert progress.best == 0.4
+
+
+def test_the_report_compares_samples_with_training_frames(tmp_path, packed):
+    options = dataclasses.replace(QUICK, compared=5)
+    facts = ModelFacts("mine", "phantoms", "CC0-1.0", "nobody", {"format": "camus"}, "the command")
+    train(recipe(), packed, tmp_path, options, facts=facts)
+    info = verify_checkpoint(tmp_path / "checkpoint")
+    found = info.training["memorisation"]
+    assert (found["samples"]["count"], found["held_out"]["count"]) == (5, 4)
+    assert found["training"]["count"] == 8
+    assert info.training["run"]["images"] == 24
+    card = (tmp_path / "checkpoint/README.md").read_text()
+    for said in ("phantoms", "CC0-1.0", "the command", "memorisation.png", "format camus",
+                 "any held-out frame is"):  # fmt: skip
+        assert said in card
+    assert (tmp_path / "checkpoint/memorisation.png").is_file()
+    assert (tmp_path / "pictures/nearest.png").is_file()
+    before = info.sha256
+    measure(tmp_path, packed, dataclasses.replace(options, compared=3), facts)
+    again = verify_checkpoint(tmp_path / "checkpoint")
+    assert again.training["memorisation"]["samples"]["count"] == 3
+    assert again.sha256 == before
+    others = dataclasses.replace(packed, frames=255 - packed.frames)
+    with pytest.raises(CheckpointError, match="trained on other frames"):
+        measure(tmp_path, others, options, facts)
+
+
+# --- options
+
+
+def test_compile_that_fails_is_told_and_training_goes_on(tmp_path, packed, monkeypatch):
+    def broken(network, **_):
+        def run(*_args, **_kwargs):
+            raise RuntimeError("no compiler here")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    told = Told()
+    options = dataclasses.replace(QUICK, compiled=True, evaluations=1, steps=2)
+    progress = train(recipe(), packed, tmp_path, options, reporter=told)
+    assert progress.step == 2
+    said = "torch.compile failed (RuntimeError: no compiler here); training without it."
+    assert said in told.lines
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (RunOptions(), "either --steps or --hours"),
+        (RunOptions(steps=1, hours=1.0), "either --steps or --hours"),
+        (dataclasses.replace(QUICK, precision="int8"), "--precision 'int8'"),
+        (dataclasses.replace(QUICK, device="abacus"), "--device 'abacus'"),
+        (dataclasses.replace(QUICK, held_out=6), "--hold-out 6"),
+        (dataclasses.replace(QUICK, held_out=-1), "--hold-out -1: expected 0 or more"),
+        (dataclasses.replace(QUICK, micro_batch=0), "--micro-batch 0: expected 1 or more"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, packed, options, match):
+    with pytest.raises(UsageError, match=match):
+        train(recipe(), packed, tmp_path, options)
+
+
+def test_a_missing_tensorboard_is_named_with_its_remedy(tmp_path, packed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    options = dataclasses.replace(QUICK, tensorboard=True)
+    with pytest.raises(UsageError, match=r"pip install 'echogen\[tensorboard\]'"):
+        train(recipe(), packed, tmp_path, options)
+
+
+def test_a_run_by_the_clock_ends_when_its_time_is_over():
+    options = RunOptions(hours=1.0, evaluations=4)
+    assert options.done(Progress(step=9, seconds=900)) == 0.25
+    assert options.done(Progress(step=9, seconds=4000)) == 1
+    assert options.evaluation_due(Progress(seconds=899), Progress(seconds=901))
+    assert not options.evaluation_due(Progress(seconds=901), Progress(seconds=1799))
+
+
+# --- the command
+
+
+def test_the_command_trains_and_reports(tmp_path, packed, capsys):
+    words = arguments(tmp_path, packed, "run", steps=2, seed=3, **{"batch-size": 2})
+    assert main([*words, "--licence", "CC0-1.0"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["done"], summary["images"]) == (1.0, 4)
+    assert main([*words, "--report", "--compared", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"]["count"] == 2
+    kept = read_info(tmp_path / "run/checkpoint")
+    assert (kept.licence, kept.name) == ("CC0-1.0", "run")
+    assert "--frames frames.npz --out run --preset tiny.toml" in kept.training["command"]
+    assert "--licence CC0-1.0" in kept.training["command"]
+    assert str(tmp_path) not in kept.training["command"]
+    assert main(["--frames", "absent.npz", "--out", str(tmp_path / "x"), "--steps", "1"]) == 3
+    assert "absent.npz" in capsys.readouterr().err
+    assert main(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2
+    assert "batch_size 0: expected 1 or more" in capsys.readouterr().err
+
+
+def test_frames_of_another_size_are_refused(tmp_path, packed):
+    network = {**NETWORK, "sample_size": 16}
+    with pytest.raises(UsageError, match="the frames are 16 x 16, the recipe tiny wants 32 x 32"):
+        train(recipe(image_size=32, network=network), packed, tmp_path, QUICK)
