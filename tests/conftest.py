@@ -4,61 +4,15 @@ import os
 from pathlib import Path
 
 import hypothesis
-import numpy as np
 import pytest
 
-from echogen.config import ExpandConfig, load_config
-from echogen.geometry.sector import Sector
-from echogen.types import Frame, FrameKey, Job, to_model_range
+from tests.support.hearts import write_dataset
 
 # Tests run side by side, and start processes: none may take the other cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
-
-SHAPE, SPACING = (120, 110), (1.0, 0.9)
-FAN = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)
-
-
-def fan_frame(seed: int, atrium_row: float = 88.0) -> tuple[np.ndarray, np.ndarray]:
-    """A speckled fan with a heart in it: image and label, (120, 110) uint8."""
-    rows = (np.arange(SHAPE[0]) + 0.5)[:, None] * SPACING[0]
-    cols = (np.arange(SHAPE[1]) + 0.5)[None, :] * SPACING[1]
-
-    def ellipse(row: float, height: float, width: float) -> np.ndarray:
-        return ((rows - row) / height) ** 2 + ((cols - 50) / width) ** 2 <= 1
-
-    label = np.zeros(SHAPE, np.uint8)
-    label[ellipse(52, 30, 18)] = 2
-    label[ellipse(52, 24, 12)] = 1
-    label[ellipse(atrium_row, 14, 12)] = 3
-    rng = np.random.default_rng(seed)
-    grey = np.where(label == 2, 150, np.where(label > 0, 30, 80))
-    image = np.clip(grey * rng.gamma(6, 1 / 6, SHAPE), 12, 255)
-    image = np.where(FAN.mask(SHAPE, SPACING), image, 0)
-    return image.astype(np.uint8), label
-
-
-def write_nifti(path: Path, array: np.ndarray) -> None:
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing((SPACING[1], SPACING[0]))
-    SimpleITK.WriteImage(image, str(path))
-
-
-def write_dataset(root: Path, cases: int = 2) -> Path:
-    """CAMUS' NIfTI layout with one view and both phases a case."""
-    for case in range(1, cases + 1):
-        folder = root / f"patient{case:04d}"
-        folder.mkdir(parents=True)
-        for phase in ("ED", "ES"):
-            image, label = fan_frame(10 * case + (phase == "ES"), 108.0 if case == 1 else 88.0)
-            name = f"{folder.name}_4CH_{phase}"
-            write_nifti(folder / f"{name}.nii.gz", image)
-            write_nifti(folder / f"{name}_gt.nii.gz", label)
-    return root
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -141,22 +95,3 @@ def settings(dataset: Path, checkpoint: Path, tmp_path: Path) -> dict[str, objec
         "engine": {"device": "cpu", "precision": "fp32", "batch_size": 3, "workers": 1},
         "store": {"shard_size": 5},
     }
-
-
-def make_job(index: int, side: int, hole: bool = True) -> Job:
-    """A job of random pixels; with a hole, the left half is to be painted."""
-    rng = np.random.default_rng(index)
-    keep = np.ones((side, side), np.bool_)
-    keep[:, : side // 2] = not hole
-    image = rng.integers(0, 256, (side, side)).astype(np.uint8)
-    label = rng.integers(0, 4, (side, side)).astype(np.uint8)
-    return Job(f"s{index}", index, to_model_range(image), keep, label, 0.25)
-
-
-def make_config(settings: dict[str, object], **changes: object) -> ExpandConfig:
-    return load_config(None, settings, changes)
-
-
-def in_memory_frame(frame_id: str = "p_4CH_ED") -> Frame:
-    image, label = fan_frame(0)
-    return Frame(FrameKey(frame_id, "p", "4CH", "ED", "", ()), image, label, SPACING)

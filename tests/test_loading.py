@@ -19,7 +19,7 @@ from echogen.commands.expand import expand
 from echogen.errors import StoreError, UsageError
 from echogen.loading import EchoDataset, LoadSample
 from echogen.store import Status, open_store, sample_sha256
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "training-on-a-store.md"
 

@@ -28,7 +28,7 @@ from echogen.planning.record import grid_of
 from echogen.report import RunReport
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Job, Problem
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 
 PIXELS = ("images", "masks", "keep")
 
@@ -636,7 +636,7 @@ def test_ignoring_near_cuts_needs_millimetres(settings: dict[str, object], tmp_p
     import SimpleITK
 
     from echogen.errors import PlanError
-    from tests.conftest import fan_frame
+    from tests.support.hearts import fan_frame
 
     for folder, array in zip(("images", "labels"), fan_frame(3), strict=True):
         (tmp_path / "png" / folder).mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 
 from echogen.commands.expand import expand
 from echogen.store import lock_path, open_store
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 
 RUNS = Path(__file__).parents[1] / "support" / "runs.py"
 

@@ -21,7 +21,7 @@ from echogen.pictures.subject import subject_of
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 from tests.support.shapes import printed
 
 

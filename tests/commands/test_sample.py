@@ -29,7 +29,7 @@ from echogen.geometry.aspect import fit_fan
 from echogen.pictures import GAP, SHEET_GREY
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, damaged_rows, open_store, working_store_path
-from tests.conftest import fan_frame, make_config
+from tests.support.hearts import fan_frame, make_config
 from tests.support.shapes import printed
 
 SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})

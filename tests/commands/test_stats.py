@@ -22,7 +22,7 @@ from echogen.measures.collect import Collected, Who
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import BY_NAME, DIVERSITY, IN_MM
 from echogen.measures.records import Volume
-from tests.conftest import fan_frame, make_config
+from tests.support.hearts import fan_frame, make_config
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data" / "camus"
 CAMUS_MHD = Path(

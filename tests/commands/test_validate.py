@@ -20,7 +20,7 @@ from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.measures.painting import measure
 from echogen.store import mark_pending, open_store, sample_sha256
-from tests.conftest import fan_frame, make_config, write_dataset, write_nifti
+from tests.support.hearts import fan_frame, make_config, write_dataset, write_nifti
 from tests.support.shapes import printed
 
 

@@ -11,7 +11,7 @@ from echogen.datasets import open_dataset
 from echogen.datasets.base import Dataset
 from echogen.errors import DatasetError, UsageError
 from echogen.types import FrameKey
-from tests.conftest import write_nifti
+from tests.support.hearts import write_nifti
 
 
 def an_image(seed: int = 1) -> np.ndarray:

@@ -18,8 +18,8 @@ from echogen.errors import DatasetError
 from echogen.planning.make import build_plan
 from echogen.store import open_store
 from echogen.types import Frame, FrameKey
-from tests.conftest import make_config
 from tests.support.export_stores import Made, Sample, cohort
+from tests.support.hearts import make_config
 
 LABELS = {"background": 0, "LV cavity": 1, "myocardium": 2}
 

@@ -22,7 +22,7 @@ from echogen.geometry.transforms import assess
 from echogen.planning.make import _label_points, build_plan
 from echogen.planning.plan import Plan, sample_seed
 from echogen.store import Status, open_store
-from tests.conftest import SPACING, fan_frame, make_config, write_nifti
+from tests.support.hearts import SPACING, fan_frame, make_config, write_nifti
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data" / "camus"
 CLIP, COUNT = "patient0001_4CH", 5

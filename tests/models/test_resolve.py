@@ -26,7 +26,7 @@ from echogen.models.registry import (
     read_cards,
 )
 from echogen.models.resolve import resolve_checkpoint
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 
 TINY = Path(__file__).parents[1] / "data" / "guided_diffusion_tiny.pt"
 NAME = "echogains-camus"

@@ -23,8 +23,8 @@ from echogen.report import Quiet
 from echogen.store import open_store
 from echogen.types import Job, Result
 from tests.commands.test_interrupted import start, wait_for_painting
-from tests.conftest import make_config, make_job
 from tests.painting.test_local import NoiseSampler, denoiser
+from tests.support.hearts import make_config, make_job
 
 SIDE = 32
 SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)

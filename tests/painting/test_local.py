@@ -14,7 +14,7 @@ from echogen.painting import local
 from echogen.painting.batches import MOST_PASSING
 from echogen.painting.local import LocalEngine
 from echogen.types import Job, to_uint8
-from tests.conftest import make_job
+from tests.support.hearts import make_job
 
 SIDE = 8
 

@@ -21,7 +21,7 @@ from echogen.commands.stats import Measurements, StatsReport, stats
 from echogen.errors import UsageError
 from echogen.measures.records import Provenance
 from echogen.pictures.page import Gallery, Look, render, write_report
-from tests.conftest import make_config
+from tests.support.hearts import make_config
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -16,7 +16,7 @@ from echogen.planning.leakage import leakage_notes
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
 from echogen.store import open_store
-from tests.conftest import fan_frame, make_config, write_nifti
+from tests.support.hearts import fan_frame, make_config, write_nifti
 
 FAN = Sector(0.0, 10.0, -0.5, 0.5, 1.0, 20.0)
 

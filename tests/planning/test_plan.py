@@ -11,7 +11,7 @@ from echogen.errors import DatasetError, PlanError
 from echogen.planning import make as planner
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan, load_plan, sample_seed, save_plan
-from tests.conftest import make_config, write_nifti
+from tests.support.hearts import make_config, write_nifti
 
 GRID = (32, "stretch")
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from echogen.diffusion.schedule import make_betas
 from echogen.models.guided.unet import GuidedOptions
-from tests.conftest import fan_frame
 from tests.support import guided_network
+from tests.support.hearts import fan_frame
 
 FILE = Path(__file__).parents[1] / "data" / "planted_network.npz"
 PLANTED = GuidedOptions("cosine", 4000, num_heads=4)

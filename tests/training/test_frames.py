@@ -27,7 +27,7 @@ from echogen.training.frames import (
     read_prepared,
 )
 from echogen.types import Job, to_uint8
-from tests.conftest import fan_frame, make_config, write_nifti
+from tests.support.hearts import fan_frame, make_config, write_nifti
 
 GRID = (32, "stretch")
 
