@@ -38,7 +38,7 @@ from echogen.training.frames import (
 from echogen.types import FrameKey, Problem
 
 if TYPE_CHECKING:
-    from echogen.training.export import ModelFacts
+    from echogen.training.checkpoint import ModelFacts
     from echogen.training.options import RunOptions
     from echogen.training.recipe import TrainConfig
     from echogen.training.tell import TrainingReporter
@@ -214,16 +214,16 @@ def measure(
     Raises:
         EchogenError: there is no such run, or its frames are gone; as `train`.
     """
-    from echogen.training import evaluate, export
+    from echogen.training import checkpoint, evaluation
 
     if not run.output.is_dir():
         _checkpoint(run.output)  # raises, before a lock's file is made
     with catch_signals(reporter.tell), _alone(run.output):
-        export.recover(run.output)
+        checkpoint.recover(run.output)
         info = read_info(_checkpoint(run.output))
         prepared = read_prepared(run.output / FRAMES)
         facts = _known_facts(info, run.terms)
-        evaluate.measure(run.output, prepared.packed, run.options, facts, training)
+        evaluation.measure(run.output, prepared.packed, run.options, facts, training)
         return _report(run.output, prepared)
 
 
@@ -270,7 +270,7 @@ def _grid(recipe: "TrainConfig") -> Grid:
 
 
 def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "ModelFacts":
-    from echogen.training.export import ModelFacts
+    from echogen.training.checkpoint import ModelFacts
     from echogen.training.options import held_out_count
 
     source, terms, packed = dataset.provenance, run.terms, prepared.packed
@@ -298,7 +298,7 @@ def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "Mod
 
 
 def _known_facts(info: CheckpointInfo, terms: Terms) -> "ModelFacts":
-    from echogen.training.export import ModelFacts
+    from echogen.training.checkpoint import ModelFacts
 
     return ModelFacts(
         name=terms.name or info.name,

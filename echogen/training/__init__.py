@@ -2,6 +2,6 @@
 
 What is trained: `config` (recipe), `network`, `loss`, `bound` (learned variance), `augment`.
 On what: `data` (frames), `batches`. How: `options`, `machine` (devices), `job`, `run` (set-up),
-`loop`, `learn` (a step), `state`. What is seen of it: `evaluate`, `pictures`, `memorisation`,
-`figure`, `meter`, `log`, `tell`. What comes out: `export`, `card`.
+`loop`, `learner` (a step), `state`. What is seen of it: `evaluation`, `pictures`, `memorisation`,
+`figure`, `meter`, `log`, `tell`. What comes out: `checkpoint`, `card`.
 """

@@ -22,7 +22,7 @@ from echogen.training.options import PRECISIONS, RunOptions
 from echogen.training.recipe import load_preset, with_values
 
 if TYPE_CHECKING:
-    from echogen.training.export import ModelFacts
+    from echogen.training.checkpoint import ModelFacts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,9 +102,9 @@ def _command(flags: argparse.Namespace) -> str:
 
 def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
     from echogen.support.lock import store_lock
+    from echogen.training.checkpoint import recover
     from echogen.training.data import load_packed, open_frames
-    from echogen.training.evaluate import measure
-    from echogen.training.export import recover
+    from echogen.training.evaluation import measure
     from echogen.training.loop import train
     from echogen.training.tell import Console
 
@@ -151,7 +151,7 @@ def _run(flags: argparse.Namespace, command: str, stop: Stop) -> int:
 def _facts(flags: argparse.Namespace, command: str) -> "ModelFacts":
     """As told; what is not told is kept where a finished run is only measured."""
     from echogen.diffusion.checkpoint import read_info
-    from echogen.training.export import CHECKPOINT, ModelFacts
+    from echogen.training.checkpoint import CHECKPOINT, ModelFacts
 
     told = ModelFacts(
         name=flags.name or flags.out.resolve().name,

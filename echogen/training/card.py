@@ -11,7 +11,7 @@ def model_card(name: str, info: CheckpointInfo) -> str:
 
     Args:
         name: of the model.
-        info: with a training record as `record` in `echogen.training.evaluate` makes it.
+        info: with a training record as `record` in `echogen.training.evaluation` makes it.
     """
     record = info.training
     parts = [

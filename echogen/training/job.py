@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from echogen.training.checkpoint import ModelFacts
 from echogen.training.data import PackedFrames
-from echogen.training.export import ModelFacts
 from echogen.training.options import RunOptions
 from echogen.training.recipe import TrainConfig
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from echogen.diffusion.checkpoint import read_info
 from echogen.support.signals import Stop
+from echogen.training.checkpoint import CHECKPOINT, ModelFacts, export
 from echogen.training.data import PackedFrames
-from echogen.training.evaluate import Measured, evaluate, measure
-from echogen.training.export import CHECKPOINT, ModelFacts, export
+from echogen.training.evaluation import Measured, evaluate, measure
 from echogen.training.job import PICTURES, Job
-from echogen.training.learn import gradients, learning_rate, seed_dropout, update
+from echogen.training.learner import gradients, learning_rate, seed_dropout, update
 from echogen.training.machine import agreed, open_machine, precision_of
 from echogen.training.meter import Meter
 from echogen.training.network import follow

@@ -14,10 +14,10 @@ from torch import nn
 from echogen.diffusion.checkpoint import INFO_FILE
 from echogen.errors import CheckpointError, UsageError
 from echogen.training.batches import Batch, FrameSource, batches, frame_source
+from echogen.training.checkpoint import CHECKPOINT, case_record, recover
 from echogen.training.data import hold_out
-from echogen.training.export import CHECKPOINT, case_record, recover
 from echogen.training.job import PICTURES, Job, Split, split_of
-from echogen.training.learn import compile_network, make_learner
+from echogen.training.learner import compile_network, make_learner
 from echogen.training.log import RunLog
 from echogen.training.loss import Objective, make_objective
 from echogen.training.machine import hardware, precision_of, share_of

@@ -387,7 +387,7 @@ def test_names_that_are_written_twice_agree() -> None:
     """The composition root names the run's files without importing torch."""
     root = importlib.import_module("echogen.commands.train")
     state = importlib.import_module("echogen.training.state")
-    export = importlib.import_module("echogen.training.export")
+    export = importlib.import_module("echogen.training.checkpoint")
     assert root.STATE == state.STATE_FILE
     assert root.CHECKPOINT == export.CHECKPOINT
     assert f"{export.CHECKPOINT}/{export.INFO_FILE}" in root.OURS

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from echogen.errors import UsageError
-from echogen.training.learn import learning_rate, make_learner
+from echogen.training.learner import learning_rate, make_learner
 from echogen.training.loss import make_objective
 from echogen.training.network import VariedUNet, make_unet
 from echogen.training.recipe import load_preset, parse_config, with_values

@@ -18,9 +18,9 @@ from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.signals import Stop
 from echogen.training import loop
 from echogen.training.__main__ import main
+from echogen.training.checkpoint import ModelFacts
 from echogen.training.data import PackedFrames, save_packed
-from echogen.training.evaluate import measure
-from echogen.training.export import ModelFacts
+from echogen.training.evaluation import measure
 from echogen.training.log import read_log
 from echogen.training.loop import train
 from echogen.training.options import RunOptions

@@ -11,8 +11,7 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.denoiser import Denoiser, resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.training import memorisation
-from echogen.training.data import PackedFrames
-from echogen.training.export import (
+from echogen.training.checkpoint import (
     CHECKPOINT,
     FIGURE_FILE,
     SAMPLES_FILE,
@@ -20,6 +19,7 @@ from echogen.training.export import (
     denoiser_of,
     rewrite,
 )
+from echogen.training.data import PackedFrames
 from echogen.training.figure import figure
 from echogen.training.job import PICTURES, Job, Rows, Split, split_of
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
