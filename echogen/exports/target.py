@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from echogen.errors import StoreError
-from echogen.store.disk import disk_errors, to_disk
+from echogen.store.disk import disk_errors
+from echogen.support.files import remove_partials, write_whole
 
 MANIFEST = ".echogen-export.json"
 MANIFEST_FORMAT = 1
@@ -43,8 +44,8 @@ class Target:
         Raises:
             StoreError: something else is there, another export is, or the disk refuses.
         """
-        for path in self.files:
-            inside(self.root, path)
+        places = [inside(self.root, path) for path in (MANIFEST, *self.files)]
+        remove_partials(places)
         found = read_manifest(self.root)
         difference = None if found is None else _difference(found["identity"], self.identity)
         if found is not None and overwrite and (difference or found["complete"]):
@@ -58,7 +59,6 @@ class Target:
         if found is None:
             self._mark(self.files, complete=False)
             return False
-        self._clear_partial()
         return bool(found["complete"]) and all((self.root / path).is_file() for path in self.files)
 
     def finish(self, tables: Mapping[str, str], complete: bool) -> None:
@@ -81,10 +81,6 @@ class Target:
             "files": list(dict.fromkeys(files)),
         }
         write_file(self.root / MANIFEST, json.dumps(known, indent=1).encode())
-
-    def _clear_partial(self) -> None:
-        for path in self.files:
-            _partial(self.root / path).unlink(missing_ok=True)
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -134,11 +130,11 @@ def remove_export(root: Path) -> None:
         return
     with disk_errors(root, 0):
         write_file(root / MANIFEST, json.dumps({**found, "complete": False}, indent=1).encode())
+        places = [inside(root, path) for path in found["files"]]
+        remove_partials(places)
         parents: set[Path] = set()
-        for path in found["files"]:
-            place = inside(root, path)
+        for place in places:
             place.unlink(missing_ok=True)
-            _partial(place).unlink(missing_ok=True)
             parents.update(above for above in place.parents if above.is_relative_to(root))
         (root / MANIFEST).unlink()
         for folder in sorted(parents - {root}, key=lambda place: -len(place.parts)):
@@ -166,16 +162,9 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         StoreError: the disk is full or refuses.
     """
-    partial = _partial(path)
     with disk_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        to_disk(partial)
-        partial.replace(path)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+        write_whole(path, content, durable=True)
 
 
 def _below(root: Path, place: Path) -> Iterator[Path]:

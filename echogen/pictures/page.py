@@ -86,7 +86,7 @@ def write_report(
     galleries = _galleries(Path(report.path), look or Look())
     text = render(report, _plots(report, measured), galleries)
     try:
-        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+        write_whole(path, text)
     except OSError as error:
         raise UsageError(f"--html {path}: cannot be written ({error.strerror}).") from error
 

@@ -1,10 +1,9 @@
 """What a full or refusing disk becomes: one line that says how much is needed and how to go on."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from echogen.errors import StoreError
@@ -38,13 +37,3 @@ def _free(path: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
     except (OSError, StopIteration):
         return "unknown"
-
-
-def to_disk(file: Path) -> None:
-    """Waits until a file's bytes are on the disk; nothing where it does not exist."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
-from echogen.store.disk import disk_errors, to_disk
+from echogen.store.disk import disk_errors
 from echogen.store.reader import Columns, failed_samples, reading
 from echogen.store.schema import (
     PROBLEMS,
@@ -23,6 +23,7 @@ from echogen.store.schema import (
     layout_of,
     outcome_columns,
 )
+from echogen.support.files import to_disk
 
 
 class StoreWriter:

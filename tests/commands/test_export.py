@@ -231,7 +231,7 @@ def test_a_deleted_file_is_made_again_and_a_changed_one_is_left(tmp_path: Path, 
     (root / lost).unlink()
     (root / changed).write_bytes(b"corrected by hand")
     half = root / changed  # its sample would not be written again
-    half.with_name(f".{half.name}.partial").write_bytes(b"half")
+    half.with_name(f".{half.name}.123.partial").write_bytes(b"half")
     assert run(store, to, tmp_path / "out").written == 1
     assert tree(root) == {**before, changed: b"corrected by hand"}
 

@@ -483,7 +483,7 @@ def test_a_selection_needs_a_dataset(made: Path, tmp_path: Path) -> None:
 
 def test_a_device_is_not_replaced_by_a_table(made: Path) -> None:
     done = CliRunner().invoke(app, ["stats", str(made), "--csv", os.devnull])
-    assert "is no regular file" in str(done.exception)
+    assert "is not a regular file" in str(done.exception)
     assert not Path(os.devnull).is_file()
 
 
