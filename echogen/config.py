@@ -17,13 +17,15 @@ from echogen.errors import UsageError
 Range = tuple[float, float]
 
 
-class _Strict(BaseModel):
+class Settings(BaseModel):
+    """A frozen table of settings; unknown keys and numbers that are not finite are refused."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
 
 
-class DatasetConfig(_Strict):
+class DatasetConfig(Settings):
     """Which frames to read.
 
     `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
@@ -47,7 +49,7 @@ class DatasetConfig(_Strict):
         return {"format": True} | ({"frames": True} if self.frames == "key" else {})
 
 
-class TransformConfig(_Strict):
+class TransformConfig(Settings):
     """The moves and what is painted after them; defaults are the published ones (2502.20100).
 
     Each move is drawn with `probability`. `depth` scales the shown depth about the apex,
@@ -91,7 +93,7 @@ class TransformConfig(_Strict):
         return self
 
 
-class LangevinConfig(_Strict):
+class LangevinConfig(Settings):
     """Langevin steps at falling noise levels (`echogen.diffusion.langevin`); as `balanced`.
 
     Noise levels are in units of the model's range, -1 to 1. There are `levels` of them between
@@ -123,7 +125,7 @@ class LangevinConfig(_Strict):
     refine_churn: float = Field(default=0.5, ge=0)
 
 
-class RepaintConfig(_Strict):
+class RepaintConfig(Settings):
     """RePaint's schedule (Lugmayr et al. 2022, 2201.09865): steps, jump length, resamplings."""
 
     name: Literal["repaint"] = "repaint"
@@ -132,7 +134,7 @@ class RepaintConfig(_Strict):
     resamplings: int = Field(default=10, ge=1)
 
 
-class DpmConfig(_Strict):
+class DpmConfig(Settings):
     """SDE-DPM-Solver++ (`echogen.diffusion.dpm`), which paints whole images; as `balanced`.
 
     `steps` noise levels fall from `sigma_max` to `sigma_min`, crowding at the low end with `rho`.
@@ -153,7 +155,7 @@ SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="n
 AnySampler = LangevinConfig | RepaintConfig | DpmConfig
 
 
-class EngineConfig(_Strict):
+class EngineConfig(Settings):
     """Where and how to paint; none of this changes which samples are made.
 
     `device` is auto, cpu, mps, cuda, cuda:1, or a comma list with a process for each of its
@@ -169,13 +171,13 @@ class EngineConfig(_Strict):
     workers: int = Field(default=0, ge=0)
 
 
-class StoreConfig(_Strict):
+class StoreConfig(Settings):
     """`shard_size` samples are one unit of work: lost at most when a run is killed."""
 
     shard_size: int = Field(default=32, ge=1, le=4096)
 
 
-class ExpandConfig(_Strict):
+class ExpandConfig(Settings):
     """Everything `echogen expand` can be told.
 
     `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
@@ -201,7 +203,7 @@ class ExpandConfig(_Strict):
         return _of_a_store(value)
 
 
-class SampleConfig(_Strict):
+class SampleConfig(Settings):
     """Everything `echogen sample` can be told.
 
     `background` "black" sets what lies outside of an image's fan to 0, "as-is" leaves it.
@@ -304,7 +306,7 @@ def load_config(
     try:
         return ExpandConfig.model_validate(merge(merge(merge(default, preset), from_file), flags))
     except ValidationError as error:
-        raise UsageError(f"{source}: {_explain(error)}") from error
+        raise UsageError(f"{source}: {explain(error, ExpandConfig)}") from error
 
 
 def load_sample_config(preset: str | None, flags: Mapping[str, Any]) -> SampleConfig:
@@ -317,10 +319,11 @@ def load_sample_config(preset: str | None, flags: Mapping[str, Any]) -> SampleCo
     try:
         return SampleConfig.model_validate(merge(base, flags))
     except ValidationError as error:
-        raise UsageError(f"settings: {_explain(error, SampleConfig)}") from error
+        raise UsageError(f"settings: {explain(error, SampleConfig)}") from error
 
 
-def _explain(error: ValidationError, config: type[BaseModel] = ExpandConfig) -> str:
+def explain(error: ValidationError, config: type[BaseModel]) -> str:
+    """The first thing wrong with a table that should be a `config`, in one line."""
     first = error.errors()[0]
     loc = tuple(str(part) for part in first["loc"])
     if loc[:1] == ("sampler",) and config is ExpandConfig:
@@ -334,7 +337,7 @@ def _explain(error: ValidationError, config: type[BaseModel] = ExpandConfig) -> 
     if first["type"] == "missing":
         flag = {"input": "--in", "output": "--out"}.get(where, where)
         return f"{flag} is missing; give it as a flag or in the configuration file."
-    return _out_of_range(first, where or "transforms")
+    return _out_of_range(first, where)
 
 
 def _explain_sampler(first: Any, loc: tuple[str, ...]) -> str:
@@ -360,7 +363,7 @@ def _nearest(key: str, table: Any) -> str:
 def _out_of_range(first: Any, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     got = "" if "got" in message else f" (got {first['input']!r})"
-    return f"{where}: {message}{got}"
+    return f"{where}: {message}{got}" if where else f"{message}{got}"
 
 
 def preset_values(name: str | None) -> Mapping[str, Any]:
