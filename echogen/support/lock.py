@@ -1,33 +1,20 @@
-"""One process at a time for one store: an flock on `<store>.lock` beside it.
+"""One process at a time for one store: a lock on `<store>.lock` beside it.
 
-The kernel drops the lock with the process that holds it, so one left behind by a killed process is
-no obstacle. The file names its holder for the message that a second process gets.
+The kernel drops the lock with the process that holds it, so that a killed process is no obstacle.
+The file names its holder, for the message that a second process gets.
 """
 
-import errno
-import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from echogen.errors import StoreError
-
-_held: set[int] = set()
-
-
-def _close_in_child() -> None:
-    # flock belongs to the open file: a forked worker that outlives its parent would keep it
-    for descriptor in _held:
-        with suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 def lock_path(store: Path) -> Path:
@@ -37,62 +24,33 @@ def lock_path(store: Path) -> Path:
 
 @contextmanager
 def store_lock(store: Path) -> Iterator[None]:
-    """Holds the lock of `store` (which need not exist yet); its folder is made where it lacks.
+    """Hold the lock of `store`, which need not exist yet; its folder is made where it is missing.
 
     Raises:
         StoreError: another process holds it (named), or the lock file cannot be made.
     """
     path = lock_path(store)
-    descriptor = _acquire(store, path)
-    _held.add(descriptor)
+    # a soft lock would outlive a killed process
+    lock = FileLock(path, blocking=False, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise StoreError(
+            f"{store} is in use by {_holder(path)}. Wait until it has finished, or stop it; "
+            "then run the same command again."
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the lock file cannot be made ({error.strerror}). Choose an output in a "
+            "folder that you may write to, on a disk that has room and supports file locks."
+        ) from error
     try:
         yield
     finally:
-        if descriptor in _held:  # not in a forked child that unwinds through here
-            _held.discard(descriptor)
-            # unlinked while still locked: whoever waits finds another inode and opens anew
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
-
-
-def _acquire(store: Path, path: Path) -> int:
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StoreError(
-                f"{path}: the lock file cannot be made ({error.strerror}). "
-                "Choose an output in a folder that you may write to."
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(path, descriptor):
-                _sign(descriptor)
-                return descriptor
-        except OSError as error:
-            holder = _holder(descriptor)
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StoreError(
-                    f"{store} is in use by {holder}. Wait until it has finished, or stop it; "
-                    "then run the same command again."
-                ) from None
-            raise StoreError(
-                f"{path}: cannot be locked ({error.strerror}). "
-                "Choose an output on a disk with room that supports file locks."
-            ) from error
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its holder removed the file between our open and our lock
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        if lock.is_locked:  # not in a forked child that unwinds through here
+            path.unlink(missing_ok=True)  # while locked: whoever opened it before must open anew
+            lock.release()
 
 
 def _sign(descriptor: int) -> None:
@@ -105,9 +63,9 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, json.dumps(who).encode() + b"\n", 0)
 
 
-def _holder(descriptor: int) -> str:
+def _holder(path: Path) -> str:
     try:
-        who = json.loads(os.pread(descriptor, 4096, 0))
+        who = json.loads(path.read_text(encoding="utf-8"))
         return f"another process (pid {who['pid']} on {who['host']} since {who['since']})"
-    except (ValueError, KeyError, TypeError):
-        return "another process"  # it has locked the file but not yet signed it
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"  # it has locked the file but not yet signed it, or just left

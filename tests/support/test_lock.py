@@ -1,4 +1,3 @@
-import fcntl
 import os
 import signal
 import subprocess
@@ -77,23 +76,20 @@ def test_two_are_never_inside_at_once(tmp_path: Path) -> None:
     assert len(most) > 10
 
 
-def test_a_file_that_its_holder_removed_meanwhile_is_not_taken_for_the_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, flock = tmp_path / "s.zarr", fcntl.flock
-    others = []
-
-    def another_comes_between(descriptor: int, operation: int) -> None:
-        if not others:
-            lock_path(store).unlink()
-            others.append(os.open(lock_path(store), os.O_RDWR | os.O_CREAT))
-            flock(others[0], operation)
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", another_comes_between)
-    with pytest.raises(StoreError, match="in use by another process"):
-        store_lock(store).__enter__()
-    os.close(others[0])
+def test_a_worker_that_leaves_the_block_does_not_free_the_lock(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from echogen.store import store_lock\n"
+        "with store_lock(Path(sys.argv[1])):\n"
+        "    if not (worker := os.fork()):\n"
+        "        sys.exit()\n"
+        "    os.waitpid(worker, 0)\n"
+        "    with store_lock(Path(sys.argv[1])):\n"
+        "        pass\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "s.zarr")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "in use by another process (pid" in done.stderr.splitlines()[-1]
 
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
