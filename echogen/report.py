@@ -15,8 +15,10 @@ class Reporter(Protocol):
         """One line that a user should see."""
         ...
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` frames or images of a stage; the first call may have done = 0."""
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """`done` of `total` frames, images or steps of a stage; the first call says where it
+        starts. `detail` is what else there is to say just now, such as a loss.
+        """
         ...
 
 
@@ -26,7 +28,7 @@ class Quiet:
     def tell(self, message: str) -> None:
         """Drop the line."""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Drop the figures."""
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 30.0
 LISTED = 20
+UNITS = {"planning": "frame", "training": "step", "training (seconds)": "s"}
+"""What a stage counts, where that is not images."""
 
 
 class Report(Protocol):
@@ -35,7 +37,7 @@ class ConsoleReporter:
         self._quiet = quiet
         self._bars = sys.stderr.isatty() and not quiet
         self._bar: tqdm[Any] | None = None
-        self._stage = ""
+        self._stage, self._start = "", 0
         self._began = self._last_line = time.monotonic()
 
     def tell(self, message: str) -> None:
@@ -47,16 +49,16 @@ class ConsoleReporter:
         else:
             typer.echo(message, err=True)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Move the bar, or write a line if the last one is some time ago."""
         if stage != self._stage:
             self.close()
-            self._stage = stage
+            self._stage, self._start = stage, done
             self._began = self._last_line = time.monotonic()
         if self._bars:
-            self._move_bar(stage, done, total)
+            self._move_bar(stage, done, total, detail)
         elif not self._quiet:
-            self._write_line(stage, done, total)
+            self._write_line(stage, done, total, detail)
 
     def close(self) -> None:
         """End the bar."""
@@ -64,24 +66,28 @@ class ConsoleReporter:
             self._bar.close()
             self._bar = None
 
-    def _move_bar(self, stage: str, done: int, total: int) -> None:
+    def _move_bar(self, stage: str, done: int, total: int, detail: str) -> None:
         from tqdm import tqdm
 
         if self._bar is None:
-            unit = "frame" if stage == "planning" else "image"
-            self._bar = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, smoothing=0.05)
+            unit = UNITS.get(stage, "image")
+            self._bar = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, smoothing=0.05,
+                             initial=self._start, dynamic_ncols=True)  # fmt: skip
+        if detail:
+            self._bar.set_postfix_str(detail, refresh=False)
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()
 
-    def _write_line(self, stage: str, done: int, total: int) -> None:
+    def _write_line(self, stage: str, done: int, total: int, detail: str) -> None:
         now = time.monotonic()
         if done < total and (not done or now - self._last_line < LINE_EVERY_S):
             return
         self._last_line = now
-        took = now - self._began
-        left = f", {duration(took / done * (total - done))} left" if 0 < done < total else ""
-        typer.echo(f"{stage}: {done} of {total}, {duration(took)}{left}", err=True)
+        took, here = now - self._began, done - self._start
+        left = f", {duration(took / here * (total - done))} left" if here and done < total else ""
+        more = f", {detail}" if detail else ""
+        typer.echo(f"{stage}: {done} of {total}, {duration(took)}{left}{more}", err=True)
 
 
 def duration(seconds: float) -> str:
