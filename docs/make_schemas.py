@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from echogen.command_report import REPORT_FORMAT
+from echogen.report import REPORT_FORMAT
 
 FOLDER = Path(__file__).parent / "schemas"
 REPORTS = {

@@ -1,11 +1,41 @@
-"""What a run tells: progress while it goes on, and one record when it ends."""
+"""What every command reports: progress while it runs, and at the end one record.
 
-from dataclasses import dataclass
-from typing import Protocol
+A record prints as JSON of one shape (`docs/schemas`) and decides the exit code.
+"""
 
-from echogen.command_report import CommandReport
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.types import Problem
+
+REPORT_FORMAT = 1  # of what `--json` prints
+
+
+@dataclass(frozen=True)
+class CommandReport:
+    """Base of all reports: frozen dataclasses whose fields are the JSON's.
+
+    Attributes:
+        derived: names of properties that the JSON has, too.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: what cannot be done at all is an error."""
+        return EXIT_DONE
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with a format number of its own."""
+        derived = {name: getattr(self, name) for name in self.derived}
+        return {
+            "format": REPORT_FORMAT,
+            "exit_code": self.exit_code,
+            **derived,
+            **asdict(self),
+        }
 
 
 class Reporter(Protocol):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echogen.command_report import CommandReport
 from echogen.commands.expand import compressed_megabytes
 from echogen.config import ExpandConfig
 from echogen.diffusion.checkpoint import read_info
@@ -21,7 +20,7 @@ from echogen.models.resolve import resolve_checkpoint
 from echogen.painting.engine import Engine
 from echogen.phantom.jobs import phantom_jobs
 from echogen.planning.jobs import list_source
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.types import Job, Result
 
 if TYPE_CHECKING:

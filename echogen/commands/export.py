@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from echogen.command_report import CommandReport
 from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
@@ -24,7 +23,7 @@ from echogen.exports.stores import check_suffix, copy_store
 from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
 from echogen.exports.target import Target
 from echogen.exports.writing import FilePlan, Item, Written, close_stores, write_item
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.support.processes import in_workers
 from echogen.support.signals import catch_signals

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from echogen.command_report import CommandReport
 from echogen.config import EngineConfig
 from echogen.datasets import Dataset, open_chosen, select
 from echogen.errors import UsageError
@@ -25,7 +24,7 @@ from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
 from echogen.pictures.panels import headings, marks, panels
 from echogen.pictures.planned import planned_copies, planned_source
 from echogen.pictures.sheet import Line, Page, draw
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.support.words import counted
 from echogen.types import FrameKey, Problem

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.command_report import CommandReport
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.errors import (
@@ -37,7 +36,7 @@ from echogen.painting.stream import Outcome, Painted, Shard, Work, statuses, why
 from echogen.pictures import image_sheet, save_png
 from echogen.planning.plan import Row, sample_seed
 from echogen.planning.record import generated_attributes, generated_columns
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import (
     Status,
     StoreReader,

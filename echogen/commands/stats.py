@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
@@ -28,7 +27,7 @@ from echogen.measures.records import (
     Realism,
     Volume,
 )
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import write_whole
 from echogen.support.words import counted

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
@@ -23,7 +22,7 @@ from echogen.errors import (
     UsageError,
     exit_code_of,
 )
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 from echogen.support.lock import store_lock
 from echogen.support.signals import catch_signals
 from echogen.support.words import counted

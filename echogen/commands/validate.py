@@ -9,7 +9,6 @@ from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
-from echogen.command_report import CommandReport
 from echogen.config import DatasetConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import (
@@ -19,7 +18,7 @@ from echogen.errors import (
     StoreError,
     UsageError,
 )
-from echogen.report import Counts, Quiet, Reporter
+from echogen.report import CommandReport, Counts, Quiet, Reporter
 from echogen.store import (
     Status,
     StoreReader,

@@ -4,11 +4,10 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echogen.command_report import REPORT_FORMAT, CommandReport
 from echogen.diffusion.checkpoint import (
     SCHEDULER_CONFIG,
     UNET_CONFIG,
@@ -18,7 +17,8 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
-from echogen.errors import EXIT_DONE, CheckpointError
+from echogen.errors import CheckpointError
+from echogen.report import CommandReport
 
 CARD_FILE = "README.md"
 _LONGEST_HEADER = 100_000_000
@@ -66,15 +66,12 @@ class Description(CommandReport):
     trained_cases: int | None
     held_out_cases: int | None
     card: str | None
+    derived = ("here",)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {
-            "format": REPORT_FORMAT,
-            "exit_code": EXIT_DONE,
-            "here": True,
-            **asdict(self),
-        }
+    @property
+    def here(self) -> bool:
+        """Unlike a model that is only listed."""
+        return True
 
 
 def describe(path_or_name: str | Path) -> Description:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echogen.command_report import CommandReport
 from echogen.diffusion.checkpoint import (
     HASHED_FILES,
     INFO_FILE,
@@ -26,7 +25,7 @@ from echogen.errors import CheckpointError
 from echogen.models.hub import Fetched, fetch
 from echogen.models.registry import ModelCard, checkpoints_home, find_card, local_folder
 from echogen.models.resolve import unknown_name
-from echogen.report import Quiet, Reporter
+from echogen.report import CommandReport, Quiet, Reporter
 
 if TYPE_CHECKING:
     from echogen.models.guided.probe import Probe

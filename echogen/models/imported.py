@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echogen.command_report import CommandReport
 from echogen.errors import EXIT_DONE, CheckpointError
+from echogen.report import CommandReport
 
 if TYPE_CHECKING:
     from echogen.diffusion.checkpoint import CheckpointInfo

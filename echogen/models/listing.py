@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from echogen.command_report import CommandReport
 from echogen.diffusion.checkpoint import checkpoint_folder
 from echogen.models.registry import Kind, ModelCard, local_folder, read_cards
+from echogen.report import CommandReport
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ by the Gaussian that suits that level best.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from echogen.command_report import REPORT_FORMAT, CommandReport
 from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     checkpoint_folder,
@@ -23,6 +22,7 @@ from echogen.diffusion.checkpoint import (
 )
 from echogen.errors import EXIT_DONE, CheckpointError, EngineError
 from echogen.models.describe import describe
+from echogen.report import CommandReport
 
 if TYPE_CHECKING:
     from echogen.diffusion.denoiser import Denoiser
@@ -68,6 +68,7 @@ class Verification(CommandReport):
     folder: str
     checks: tuple[Check, ...]
     denoising: tuple[Level, ...]
+    derived = ("ok",)
 
     @property
     def ok(self) -> bool:
@@ -78,15 +79,6 @@ class Verification(CommandReport):
     def exit_code(self) -> int:
         """0, or that of a wrong checkpoint."""
         return EXIT_DONE if self.ok else CheckpointError.exit_code
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {
-            "format": REPORT_FORMAT,
-            "exit_code": self.exit_code,
-            "ok": self.ok,
-            **asdict(self),
-        }
 
 
 def verify(path_or_name: str | Path) -> Verification:

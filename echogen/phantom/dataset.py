@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.command_report import CommandReport
 from echogen.errors import UsageError
 from echogen.phantom.anatomy import PHASES, VIEWS, View
 from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
+from echogen.report import CommandReport
 from echogen.types import UInt8HW
 
 METAIMAGE_FROM = 7
