@@ -25,7 +25,6 @@ from echogen.support.signals import Interrupted
 app = typer.Typer(
     name="echogen",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -71,6 +71,39 @@ def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ex", {"expand", "export"}),
+        ("checkpoint ver", {"verify"}),
+        ("expand --cop", {"--copies"}),
+        ("train --hol", {"--hold-out"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed: str, offered: set[str]) -> None:
+    code = (
+        "import sys\nfrom echogen.cli import main\nsys.argv = ['echogen']\n"
+        "try: main()\n"
+        f"finally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    words = f"echogen {typed}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={
+            **os.environ,
+            "_ECHOGEN_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
+    assert set(done.stdout.split()) == offered
+    assert done.stderr.strip() == "[]"
+
+
 def test_every_option_has_help_and_every_command_is_documented() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     documented = "".join(page.read_text() for page in pages)
