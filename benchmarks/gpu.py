@@ -89,11 +89,10 @@ class Packed:
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
-    from echogen.config import load_config
+    from echogen.config import AugmentationConfig, load_config
     from echogen.phantom.jobs import phantom_jobs
 
-    given = {"input": "x", "output": "x.zarr", "sampler": sampler, "checkpoint": checkpoint}
-    config = load_config(None, {}, given)
+    config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})
     info = read_info(checkpoint)
     jobs = phantom_jobs(count, (info.image_size, info.resize), config.transforms)
     settings = {

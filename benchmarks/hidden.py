@@ -17,7 +17,7 @@ import numpy as np
 
 import echogen.diffusion
 from echogen.commands.expand import open_engine
-from echogen.config import load_config
+from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
@@ -61,7 +61,7 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     settings: dict[str, Any] = {"input": data, "output": "unused.zarr", "copies": 1, "seed": seed}
     listed = [case for case in held_out if list(data.rglob(case))]
     settings["dataset"] = {"cases": listed}
-    source = open_source(load_config(None, {}, settings), info, Quiet())
+    source = open_source(load_config(ExpandConfig, settings), info, Quiet())
     moved_at_all = {row.frame_id for row in source.plan.rows if row.copy and not row.rejected}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]
@@ -120,7 +120,7 @@ def paint(
             continue
         if engine is None:
             given = {"input": "x", "output": "x.zarr", "sampler": sampler}
-            engine = open_engine(load_config(None, {}, given), Quiet())
+            engine = open_engine(load_config(ExpandConfig, given), Quiet())
         jobs = [
             dataclasses.replace(job, seed=_seed(job.sample_id, run, draw)) for job in hidden.jobs
         ]

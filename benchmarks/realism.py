@@ -25,17 +25,17 @@ from measures import Distances, Measured
 from measures.compare import all_draws, holm, standard_error
 from scipy import ndimage
 
-from echogen.config import load_config, preset_values
+from echogen.config import AugmentationConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.samplers import make_sampler
 
 HERE = Path(__file__).parent
 REFERENCE = {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10}
-PRESETS = {name: preset_values(name) for name in ("fast", "balanced", "high")}
+PRESETS = ("fast", "balanced", "high")
 SAMPLERS: dict[str, dict[str, Any]] = {
     **{
-        name: load_config(None, preset, {"input": "-", "output": "-.zarr"}).sampler.model_dump()
-        for name, preset in PRESETS.items()
+        name: load_config(AugmentationConfig, {}, preset=name).sampler.model_dump()
+        for name in PRESETS
     },
     "repaint-10-1-1": {"name": "repaint", "steps": 10, "jump_length": 1, "resamplings": 1},
     "repaint-25-5-3": {"name": "repaint", "steps": 25, "jump_length": 5, "resamplings": 3},

@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from echogen.config import load_config
+from echogen.config import AugmentationConfig
 from echogen.diffusion.checkpoint import (
     UNET_CONFIG,
     WEIGHTS,
@@ -257,7 +257,7 @@ def main() -> None:
     given = parser.parse_args()
     command = "python benchmarks/speed.py " + shlex.join(sys.argv[1:])
     shown = {name: value for name, value in vars(given).items() if name not in ("data", "out")}
-    sampler = load_config(None, {}, {"input": "x", "output": "x.zarr"}).sampler
+    sampler = AugmentationConfig().sampler
     settings = {**shown, "checkpoint": read_info("builtin").sha256, "sampler": dict(sampler)}
     record = Record(given.out, command.strip(), settings)
     sizes = [int(size) for size in given.sizes.split(",")]

@@ -27,7 +27,7 @@ from rivals import heun
 from scipy import ndimage
 
 from echogen.commands.expand import expand
-from echogen.config import LangevinConfig, load_config
+from echogen.config import ExpandConfig, LangevinConfig, load_config
 from echogen.diffusion.checkpoint import load_checkpoint, read_info
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import make_sampler
@@ -79,7 +79,7 @@ def real_frames(data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
         "copies": 0,
         "dataset": {"cases": cases},
     }
-    expand(load_config(None, settings, {}))
+    expand(load_config(ExpandConfig, settings))
     with open_store(cache / "real.zarr") as store:
         return store.images[:], store.columns["case_id"]
 

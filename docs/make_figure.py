@@ -40,7 +40,7 @@ def configuration(sampler: dict[str, Any]) -> ExpandConfig:
         "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
         "sampler": sampler,
     }
-    return load_config(None, {}, settings)
+    return load_config(ExpandConfig, settings)
 
 
 def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:

@@ -6,19 +6,34 @@ Unknown keys are refused, with the nearest valid name.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from echogen.errors import UsageError
 
 Range = tuple[float, float]
+Presets = Mapping[str, Mapping[str, Any]]
+Config = TypeVar("Config", bound="Settings")
 
 
 class Settings(BaseModel):
-    """A frozen table of settings; unknown keys and numbers that are not finite are refused."""
+    """A frozen table of settings; unknown keys and numbers that are not finite are refused.
+
+    `presets` are choices of them by name, of which "balanced" is the default.
+    """
+
+    presets: ClassVar[Presets] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
@@ -152,6 +167,7 @@ class DpmConfig(Settings):
 
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
 """The samplers that paint what is missing of an image."""
+_SAMPLERS: Mapping[str, type[Settings]] = {"langevin": LangevinConfig, "repaint": RepaintConfig}
 AnySampler = LangevinConfig | RepaintConfig | DpmConfig
 
 
@@ -177,60 +193,15 @@ class StoreConfig(Settings):
     shard_size: int = Field(default=32, ge=1, le=4096)
 
 
-class ExpandConfig(Settings):
-    """Everything `echogen expand` can be told.
-
-    `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
-    foreign file: see `echogen.models.resolve`.
-    """
-
-    input: Path
-    output: Path
-    copies: int = Field(default=4, ge=0, le=65535)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    originals: bool = True
-    on_error: Literal["skip", "fail"] = "skip"
-    checkpoint: str = "builtin"
-    dataset: DatasetConfig = DatasetConfig()
-    transforms: TransformConfig = TransformConfig()
-    sampler: SamplerConfig = LangevinConfig()
-    engine: EngineConfig = EngineConfig()
-    store: StoreConfig = StoreConfig()
-
-    @field_validator("output")
-    @classmethod
-    def _known_suffix(cls, value: Path) -> Path:
-        return _of_a_store(value)
-
-
-class SampleConfig(Settings):
-    """Everything `echogen sample` can be told.
-
-    `background` "black" sets what lies outside of an image's fan to 0, "as-is" leaves it.
-    """
-
-    output: Path
-    n: int = Field(default=64, ge=1, le=1_000_000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    background: Literal["black", "as-is"] = "black"
-    checkpoint: str = "builtin"
-    sampler: DpmConfig = DpmConfig()
-    engine: EngineConfig = EngineConfig()
-    store: StoreConfig = StoreConfig()
-
-    @field_validator("output")
-    @classmethod
-    def _known_suffix(cls, value: Path) -> Path:
-        return _of_a_store(value)
-
-
 def _of_a_store(path: Path) -> Path:
     if path.suffix not in (".zarr", ".h5"):
         raise ValueError(f"must end in .zarr or .h5, got {path.name!r}")
     return path
 
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+StorePath = Annotated[Path, AfterValidator(_of_a_store)]
+
+PRESETS: Presets = {
     "fast": {
         "sampler": {
             "name": "langevin",
@@ -261,11 +232,76 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-SAMPLE_PRESETS: Mapping[str, Mapping[str, Any]] = {
+SAMPLE_PRESETS: Presets = {
     "fast": {"sampler": {"steps": 15}},
     "balanced": {},
     "high": {"sampler": {"steps": 40}},
 }
+
+
+class AugmentationConfig(Settings):
+    """What is made of a dataset, wherever that lies, whatever paints it and wherever it goes.
+
+    `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
+    foreign file: see `echogen.models.resolve`.
+    """
+
+    presets: ClassVar[Presets] = PRESETS
+
+    copies: int = Field(default=4, ge=0, le=65535)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    originals: bool = True
+    on_error: Literal["skip", "fail"] = "skip"
+    checkpoint: str = "builtin"
+    dataset: DatasetConfig = DatasetConfig()
+    transforms: TransformConfig = TransformConfig()
+    sampler: SamplerConfig = LangevinConfig()
+
+
+class _Places(Settings):
+    input: Path
+    output: StorePath
+
+
+class ExpandConfig(AugmentationConfig, _Places):  # places come first where settings are printed
+    """Everything `echogen expand` can be told."""
+
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = StoreConfig()
+
+
+class BenchConfig(AugmentationConfig):
+    """Everything `echogen bench` can be told: the settings of `expand`, of which it writes none.
+
+    Without `input`, no dataset's share of the work is estimated.
+    """
+
+    input: Path | None = None
+    output: StorePath | None = None
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = StoreConfig()
+
+
+class SampleConfig(Settings):
+    """Everything `echogen sample` can be told.
+
+    `background` "black" sets what lies outside of an image's fan to 0, "as-is" leaves it.
+    """
+
+    presets: ClassVar[Presets] = SAMPLE_PRESETS
+
+    output: StorePath
+    n: int = Field(default=64, ge=1, le=1_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    background: Literal["black", "as-is"] = "black"
+    checkpoint: str = "builtin"
+    sampler: DpmConfig = DpmConfig()
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = StoreConfig()
+
+
+RunConfig = ExpandConfig | SampleConfig
+"""What a run that fills a store is told."""
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,101 +322,77 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 
 
 def load_config(
-    toml_file: Path | None, preset: Mapping[str, Any], flags: Mapping[str, Any]
-) -> ExpandConfig:
-    """The resolved configuration: defaults, then preset, then file, then flags.
+    kind: type[Config],
+    flags: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+) -> Config:
+    """The resolved settings of a command: defaults, then preset, then file, then flags.
+
+    Args:
+        kind: the command's configuration.
+        flags: settings that win over all others, tables nested.
+        preset: by name; None takes the default one.
+        file: TOML with settings.
 
     Raises:
-        UsageError: the file cannot be read, a key is unknown, or a value is out of range.
+        UsageError: no such preset, the file cannot be read, a key is unknown, or a value is out of
+            range.
     """
-    from_file: dict[str, Any] = {}
-    if toml_file is not None:
-        try:
-            from_file = tomllib.loads(toml_file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"--config {toml_file}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"--config {toml_file}: not valid TOML: {error}") from error
-    default = {"sampler": {"name": "langevin"}}  # so that a table without a name is its
-    source = f"--config {toml_file}" if toml_file is not None else "settings"
+    if preset is not None and preset not in kind.presets:
+        known = ", ".join(kind.presets)
+        raise UsageError(f"--preset {preset}: unknown; expected one of {known}.")
+    from_file = {} if file is None else _read(file)
+    settings = merge(kind.presets.get(preset or "balanced", {}), from_file)
     try:
-        return ExpandConfig.model_validate(merge(merge(merge(default, preset), from_file), flags))
+        return kind.model_validate(merge(settings, flags))
     except ValidationError as error:
-        raise UsageError(f"{source}: {explain(error, ExpandConfig)}") from error
+        source = "settings" if file is None else f"--config {file}"
+        raise UsageError(f"{source}: {explain(error, kind)}") from error
 
 
-def load_sample_config(preset: str | None, flags: Mapping[str, Any]) -> SampleConfig:
-    """The resolved configuration of `echogen sample`: defaults, then preset, then flags.
-
-    Raises:
-        UsageError: no such preset, or a value is out of range.
-    """
-    base = _of_preset(preset, SAMPLE_PRESETS)
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return SampleConfig.model_validate(merge(base, flags))
-    except ValidationError as error:
-        raise UsageError(f"settings: {explain(error, SampleConfig)}") from error
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file}: not valid TOML: {error}") from error
 
 
 def explain(error: ValidationError, config: type[BaseModel]) -> str:
     """The first thing wrong with a table that should be a `config`, in one line."""
     first = error.errors()[0]
-    loc = tuple(str(part) for part in first["loc"])
-    if loc[:1] == ("sampler",) and config is ExpandConfig:
-        return _explain_sampler(first, loc)
+    loc = [str(part) for part in first["loc"]]
+    # The place of an error in the table of a chosen sampler names it: (sampler, langevin, churn).
+    sampler = loc.pop(1) if loc[:1] == ["sampler"] and _SAMPLERS.keys() & loc[1:2] else ""
     where = ".".join(loc)
-    if first["type"] == "extra_forbidden":
-        table: Any = config
-        for part in loc[:-1]:
-            table = table.model_fields[part].annotation
-        return f"unknown key {where!r}; {_nearest(loc[-1], table)}"
     if first["type"] == "missing":
         flag = {"input": "--in", "output": "--out"}.get(where, where)
         return f"{flag} is missing; give it as a flag or in the configuration file."
-    return _out_of_range(first, where)
-
-
-def _explain_sampler(first: Any, loc: tuple[str, ...]) -> str:
-    """Errors in the sampler's table, whose place names the sampler: (sampler, langevin, churn)."""
-    kinds: dict[str, Any] = {"langevin": LangevinConfig, "repaint": RepaintConfig}
     if first["type"].startswith("union_tag"):
         found = first["input"].get("name") if isinstance(first["input"], Mapping) else None
-        return f"sampler: expected one of {', '.join(kinds)}; got {found or first['input']!r}"
-    if first["type"] != "extra_forbidden" or len(loc) < 3:
-        return _out_of_range(first, ".".join((loc[0], *loc[2:])))
-    chosen, key = loc[1], loc[2]
-    others = [name for name, kind in kinds.items() if name != chosen and key in kind.model_fields]
-    hint = f"it belongs to --sampler {others[0]}." if others else _nearest(key, kinds[chosen])
-    return f"unknown key 'sampler.{key}' of sampler {chosen}; {hint}"
-
-
-def _nearest(key: str, table: Any) -> str:
-    names = list(table.model_fields)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}."
-
-
-def _out_of_range(first: Any, where: str) -> str:
+        return f"{where}: expected one of {', '.join(_SAMPLERS)}; got {found or first['input']!r}"
+    if first["type"] == "extra_forbidden":
+        of = f" of sampler {sampler}" if sampler else ""
+        return f"unknown key {where!r}{of}; {_hint(loc, config, sampler)}"
     message = first["msg"].removeprefix("Value error, ")
     got = "" if "got" in message else f" (got {first['input']!r})"
     return f"{where}: {message}{got}" if where else f"{message}{got}"
 
 
-def preset_values(name: str | None) -> Mapping[str, Any]:
-    """The settings of a named preset; nothing for None.
-
-    Raises:
-        UsageError: there is no such preset.
-    """
-    return _of_preset(name, PRESETS)
-
-
-def _of_preset(name: str | None, presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    if name is None:
-        return {}
-    if name not in presets:
-        raise UsageError(f"--preset {name}: unknown; expected one of {', '.join(presets)}.")
-    return presets[name]
+def _hint(loc: Sequence[str], config: type[BaseModel], sampler: str) -> str:
+    """Where a key that is unknown in its table may belong."""
+    *tables, key = loc
+    table: Any = config
+    for name in tables:
+        table = _SAMPLERS[sampler] if sampler else table.model_fields[name].annotation
+    near = difflib.get_close_matches(key, table.model_fields, n=1, cutoff=0.4)
+    others = [name for name, kind in _SAMPLERS.items() if sampler and key in kind.model_fields]
+    if others:
+        return f"it belongs to --sampler {others[0]}."
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(table.model_fields)}."
 
 
 def to_toml(config: ExpandConfig) -> str:

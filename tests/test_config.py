@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from echogen.config import PRESETS, RepaintConfig, load_config, preset_values, to_toml
+from echogen.config import ExpandConfig, RepaintConfig, SampleConfig, load_config, to_toml
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import UsageError
 
@@ -14,7 +14,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) ->
     file.write_text(
         'copies = 7\nseed = 5\n[sampler]\nsteps = 50\n[transforms]\noutside = "background"'
     )
-    config = load_config(file, PRESETS["paper"], {**FLAGS, "seed": 9})
+    config = load_config(ExpandConfig, {**FLAGS, "seed": 9}, preset="paper", file=file)
     assert (config.copies, config.seed) == (7, 9)
     assert (config.sampler.steps, config.sampler.resamplings) == (50, 10)
     assert config.transforms.outside == "background"
@@ -22,14 +22,14 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) ->
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
     config = load_config(
-        None, PRESETS["paper"], {**FLAGS, "dataset": {"views": ["2CH"], "limit": 3}}
+        ExpandConfig, {**FLAGS, "dataset": {"views": ["2CH"], "limit": 3}}, preset="paper"
     )
     (tmp_path / "run.toml").write_text(to_toml(config))
-    assert load_config(tmp_path / "run.toml", {}, {}) == config
+    assert load_config(ExpandConfig, {}, file=tmp_path / "run.toml") == config
 
 
 def test_paper_preset_is_the_published_method() -> None:
-    config = load_config(None, preset_values("paper"), FLAGS)
+    config = load_config(ExpandConfig, FLAGS, preset="paper")
     sampler = config.sampler
     assert (sampler.steps, sampler.jump_length, sampler.resamplings) == (250, 10, 10)
     moves = config.transforms
@@ -67,39 +67,41 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
     flags: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        load_config(None, {}, {**FLAGS, **flags})
+        load_config(ExpandConfig, {**FLAGS, **flags})
 
 
 def test_missing_input_names_the_flag() -> None:
     with pytest.raises(UsageError, match="--in is missing"):
-        load_config(None, {}, {"output": "out.zarr"})
+        load_config(ExpandConfig, {"output": "out.zarr"})
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read"):
-        load_config(tmp_path / "nowhere.toml", {}, FLAGS)
+        load_config(ExpandConfig, FLAGS, file=tmp_path / "nowhere.toml")
     (tmp_path / "bad.toml").write_text("copies =")
     with pytest.raises(UsageError, match=r"bad\.toml: not valid TOML"):
-        load_config(tmp_path / "bad.toml", {}, FLAGS)
+        load_config(ExpandConfig, FLAGS, file=tmp_path / "bad.toml")
 
 
 def test_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match="expected one of fast, balanced, high, paper"):
-        preset_values("papers")
+        load_config(ExpandConfig, FLAGS, preset="papers")
+    with pytest.raises(UsageError, match="paper: unknown; expected one of fast, balanced, high"):
+        load_config(SampleConfig, {"output": "out.zarr"}, preset="paper")
 
 
 def test_presets_by_cost_differ_only_in_the_sampler_and_cost_more_each() -> None:
-    made = [load_config(None, preset_values(name), FLAGS) for name in ("fast", "balanced", "high")]
+    made = [load_config(ExpandConfig, FLAGS, preset=name) for name in ("fast", "balanced", "high")]
     costs = [sampler_nfe(**config.sampler.model_dump()) for config in made]
     assert costs == sorted(set(costs))
     assert costs[-1] < 2410 / 20
-    default = load_config(None, {}, FLAGS)
+    default = load_config(ExpandConfig, FLAGS)
     assert made[1] == default
     assert all(c.model_copy(update={"sampler": default.sampler}) == default for c in made)
 
 
 def test_another_sampler_takes_none_of_the_presets_settings() -> None:
-    config = load_config(None, preset_values("fast"), {**FLAGS, "sampler": {"name": "repaint"}})
+    config = load_config(ExpandConfig, {**FLAGS, "sampler": {"name": "repaint"}}, preset="fast")
     assert config.sampler == RepaintConfig()
-    file_wins = load_config(None, preset_values("fast"), {**FLAGS, "sampler": {"churn": 0.5}})
+    file_wins = load_config(ExpandConfig, {**FLAGS, "sampler": {"churn": 0.5}}, preset="fast")
     assert (file_wins.sampler.churn, file_wins.sampler.inner_steps) == (0.5, 1)

@@ -49,12 +49,11 @@ def bench(
     """
     from echogen.cli.console import ConsoleReporter, show_bench
     from echogen.cli.expand import settings_from_flags
-    from echogen.commands.bench import NO_DATASET
     from echogen.commands.bench import bench as measure
-    from echogen.config import load_config, merge, preset_values
+    from echogen.config import BenchConfig, load_config
 
-    base = merge({"input": NO_DATASET, "output": "unused.zarr"}, preset_values(preset))
-    resolved = load_config(config, base, settings_from_flags(ctx.params))
+    flags = settings_from_flags(ctx.params)
+    resolved = load_config(BenchConfig, flags, preset=preset, file=config)
     reporter = ConsoleReporter(quiet)
     try:
         report = measure(resolved, reporter)

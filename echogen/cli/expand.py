@@ -151,9 +151,11 @@ def expand(
     Example: echogen expand --in camus/ --out camus_aug.zarr --copies 4
     """
     from echogen.cli.console import ConsoleReporter, show_dry_run, show_run
-    from echogen.config import load_config, preset_values, to_toml
+    from echogen.config import ExpandConfig, load_config, to_toml
 
-    resolved = load_config(config, preset_values(preset), settings_from_flags(ctx.params))
+    resolved = load_config(
+        ExpandConfig, settings_from_flags(ctx.params), preset=preset, file=config
+    )
     if print_config:
         typer.echo(to_toml(resolved), nl=False)
         return

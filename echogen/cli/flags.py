@@ -65,9 +65,7 @@ def chosen_frames(
     Raises:
         UsageError: no such format.
     """
-    from pathlib import Path
-
-    from echogen.config import load_config
+    from echogen.config import AugmentationConfig, load_config
 
     chosen = {
         "format": format,
@@ -77,5 +75,4 @@ def chosen_frames(
         "cases": listed(cases),
         "frames": frames or "key",
     }
-    settings = {"input": Path(), "output": "none.zarr", "dataset": chosen}
-    return load_config(None, {}, settings).dataset
+    return load_config(AugmentationConfig, {"dataset": chosen}).dataset

@@ -86,9 +86,9 @@ def sample(
     """
     from echogen.cli.console import ConsoleReporter, show_sample
     from echogen.commands import sample as making
-    from echogen.config import load_sample_config
+    from echogen.config import SampleConfig, load_config
 
-    resolved = load_sample_config(preset, _settings(ctx.params))
+    resolved = load_config(SampleConfig, _settings(ctx.params), preset=preset)
     reporter = ConsoleReporter(quiet)
     try:
         report = making.sample(

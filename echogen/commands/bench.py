@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echogen.commands.expand import compressed_megabytes
-from echogen.config import ExpandConfig
+from echogen.config import BenchConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.models.resolve import resolve_checkpoint
@@ -26,7 +25,6 @@ from echogen.types import Job, Result
 if TYPE_CHECKING:
     from echogen.painting.local import LocalEngine
 
-NO_DATASET = Path("-")
 PAINTING_S = 20.0
 MOST_BATCHES = 16
 DISTINCT = 8
@@ -95,11 +93,11 @@ class BenchReport(CommandReport):
     estimate: Estimate | None
 
 
-def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:
+def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
     """Measure what a configuration costs here, in about a minute or less.
 
     Args:
-        config: of the run; `input` may be `NO_DATASET`, and `output` is not touched.
+        config: of the run.
         reporter: where progress goes.
 
     Raises:
@@ -112,8 +110,8 @@ def bench(config: ExpandConfig, reporter: Reporter = QUIET) -> BenchReport:
     config = config.model_copy(update={"checkpoint": checkpoint})
     info = read_info(config.checkpoint)
     dataset, frames = "", 0
-    if config.input != NO_DATASET:
-        reader, keys = list_source(config, reporter)
+    if config.input is not None:
+        reader, keys = list_source(config.input, config.dataset, reporter)
         dataset, frames = reader.describe(), len(keys)
     began = time.monotonic()
     with closing(

@@ -53,7 +53,7 @@ def expand(
     checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
     config = config.model_copy(update={"checkpoint": checkpoint})
     info = read_info(checkpoint)
-    dataset, keys = list_source(config, reporter)
+    dataset, keys = list_source(config.input, config.dataset, reporter)
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         check_output(config.output, overwrite)
         reporter.tell(terms(info))

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
-from echogen.config import AnySampler, EngineConfig, StoreConfig
+from echogen.config import EngineConfig, RunConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import StoreError
@@ -30,30 +30,6 @@ from echogen.store import (
     working_store_path,
 )
 from echogen.support.signals import Stop
-
-
-class RunConfig(Protocol):
-    """What every run is told."""
-
-    @property
-    def output(self) -> Path:
-        """Of the store."""
-
-    @property
-    def checkpoint(self) -> str:
-        """The model."""
-
-    @property
-    def sampler(self) -> AnySampler:
-        """Its name and settings."""
-
-    @property
-    def engine(self) -> EngineConfig:
-        """Where and how to paint."""
-
-    @property
-    def store(self) -> StoreConfig:
-        """How much is one unit of work."""
 
 
 @dataclass(frozen=True)

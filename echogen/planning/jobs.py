@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
-from echogen.config import ExpandConfig
+from echogen.config import DatasetConfig, ExpandConfig
 from echogen.datasets import Dataset, open_chosen, select
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import DatasetError
@@ -71,14 +72,15 @@ class Source:
         return render(frame, planned.sector, row.params, grid, transforms, row.sample_id, row.seed)
 
 
-def list_source(config: ExpandConfig, reporter: Reporter) -> tuple[Dataset, list[FrameKey]]:
+def list_source(
+    path: Path, chosen: DatasetConfig, reporter: Reporter
+) -> tuple[Dataset, list[FrameKey]]:
     """Open the dataset and select frames; no pixel is read.
 
     Raises:
         DatasetError, UsageError: there is nothing to read.
     """
-    chosen = config.dataset
-    dataset = open_chosen(config.input, chosen)
+    dataset = open_chosen(path, chosen)
     reporter.tell(dataset.describe())
     return dataset, list(select(dataset.keys(), chosen))
 
@@ -89,7 +91,7 @@ def open_source(config: ExpandConfig, info: CheckpointInfo, reporter: Reporter) 
     Raises:
         DatasetError, UsageError, PlanError: nothing can be planned.
     """
-    dataset, keys = list_source(config, reporter)
+    dataset, keys = list_source(config.input, config.dataset, reporter)
     return _plan(config, info, dataset, keys, reporter)[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen import __version__
-from echogen.config import ExpandConfig, SampleConfig
+from echogen.config import ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
 from echogen.geometry.transforms import MOVES, Grid, model_grid, sample_spacing, sector_on_grid
@@ -123,7 +123,7 @@ def generated_attributes(
 
 
 def _run_attributes(
-    config: ExpandConfig | SampleConfig, info: CheckpointInfo, nfe: int, precision: str
+    config: RunConfig, info: CheckpointInfo, nfe: int, precision: str
 ) -> dict[str, Any]:
     return {
         "version": __version__,

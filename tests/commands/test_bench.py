@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands import bench as module
-from echogen.commands.bench import NO_DATASET, bench, images_to_paint, repeated
-from echogen.config import ExpandConfig, TransformConfig, load_config
+from echogen.commands.bench import bench, images_to_paint, repeated
+from echogen.config import BenchConfig, TransformConfig, load_config, merge
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
@@ -38,8 +38,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "images_to_paint", lambda at_once, *_: at_once)
 
 
-def config(settings: dict[str, object], **changes: object) -> ExpandConfig:
-    return load_config(None, {**settings, "input": str(NO_DATASET)}, changes)
+def config(settings: dict[str, object], **changes: object) -> BenchConfig:
+    chosen = {name: value for name, value in settings.items() if name != "input"}
+    return load_config(BenchConfig, merge(chosen, changes))
 
 
 @pytest.mark.parametrize(

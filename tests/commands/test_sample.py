@@ -19,7 +19,7 @@ from echogen.cli import app
 from echogen.commands import sample as making
 from echogen.commands.expand import expand
 from echogen.commands.sample import SampleReport, generated_rows, sample, write_sheet
-from echogen.config import DpmConfig, SampleConfig, load_sample_config
+from echogen.config import DpmConfig, SampleConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import make_sampler
@@ -51,7 +51,7 @@ def given(checkpoint: Path, tmp_path: Path) -> dict[str, object]:
 
 
 def config(given: dict[str, object], **changes: object) -> SampleConfig:
-    return load_sample_config(None, {**given, **changes})
+    return load_config(SampleConfig, {**given, **changes})
 
 
 def run(given: dict[str, object], **changes: object) -> SampleReport:

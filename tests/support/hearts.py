@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.config import ExpandConfig, load_config
+from echogen.config import ExpandConfig, load_config, merge
 from echogen.geometry.sector import Sector
 from echogen.types import Job, to_model_range
 
@@ -63,4 +63,4 @@ def make_job(index: int, side: int, hole: bool = True) -> Job:
 
 
 def make_config(settings: dict[str, object], **changes: object) -> ExpandConfig:
-    return load_config(None, settings, changes)
+    return load_config(ExpandConfig, merge(settings, changes))

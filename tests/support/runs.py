@@ -22,7 +22,7 @@ from diffusers import UNet2DModel  # noqa: F401
 
 from echogen.commands import expand as generate
 from echogen.commands import sample
-from echogen.config import load_config, load_sample_config
+from echogen.config import ExpandConfig, SampleConfig, load_config
 from echogen.diffusion import repaint
 from echogen.errors import EchogenError
 from echogen.painting import local  # noqa: F401
@@ -59,10 +59,10 @@ def run(settings: dict[str, object]) -> int:
 
     try:
         if "n" in settings:
-            return sample.sample(load_sample_config(None, settings), reporter=Tell()).exit_code
+            return sample.sample(load_config(SampleConfig, settings), reporter=Tell()).exit_code
         pause = float(os.environ.get("PAUSE", "0"))
         engine.make_sampler = lambda *_, **__: Slow(pause)  # type: ignore[assignment]
-        return generate.expand(load_config(None, {}, settings), reporter=Tell()).exit_code
+        return generate.expand(load_config(ExpandConfig, settings), reporter=Tell()).exit_code
     except EchogenError as error:
         print(error, file=sys.stderr)
         return error.exit_code

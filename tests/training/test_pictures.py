@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echogen.config import DpmConfig, load_config, preset_values
+from echogen.config import AugmentationConfig, DpmConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.training.log import RunLog, read_log
@@ -73,8 +73,7 @@ def test_a_part_of_the_fan_is_hidden_and_painted_and_the_rest_kept():
 
 
 def test_the_samplers_are_those_of_the_commands():
-    settings = {"input": "a", "output": "b.zarr"}
-    preset = load_config(None, preset_values("fast"), settings).sampler.model_dump()
+    preset = load_config(AugmentationConfig, {}, preset="fast").sampler.model_dump()
     assert preset == {"name": "langevin", **SAMPLER}
     assert DpmConfig().model_dump() == {"name": "dpm", "steps": RunOptions().sample_steps, **WHOLE}
 
