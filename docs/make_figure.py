@@ -14,23 +14,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from echogen.commands.expand import open_engine
 from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
-from echogen.pictures import MISSING, Rgb, grey, join, save_png
-from echogen.pictures.entries import Entry, Picture, facts_of
-from echogen.pictures.panels import headings, marks, panels
-from echogen.pictures.sheet import Line, Page, draw
+from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
+from echogen.pictures.files import save_png
+from echogen.pictures.sheet import Line, Sheet, draw
+from echogen.pictures.tiles import MISSING
 from echogen.planning.jobs import Source, open_source
 from echogen.planning.record import grid_of
 from echogen.report import Quiet
 from echogen.types import Job, Result
 
+Rgb = npt.NDArray[np.uint8]
+
 HERE = Path(__file__).parent
-BUILTIN = HERE.parent / "echogen" / "checkpoints" / "builtin"
+BUILTIN = HERE.parent / "echogen" / "models" / "builtin"
 SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
+
+
+GAP = 4  # pixels between pictures
+
+
+def grey(image: npt.NDArray[np.uint8]) -> Rgb:
+    """(H, W) grey levels as (H, W, 3)."""
+    return np.repeat(image[..., None], 3, axis=2)
+
+
+def join(pictures: list[Rgb], axis: int) -> Rgb:
+    """Pictures of one size in a row (axis 1) or a column (axis 0), with white gaps."""
+    spaced: list[Rgb] = []
+    for picture in pictures:
+        shape = list(picture.shape)
+        shape[axis] = GAP
+        spaced += [picture, np.full(shape, 255, np.uint8)]
+    return np.concatenate(spaced[:-1], axis=axis)
 
 
 def configuration(sampler: dict[str, Any]) -> ExpandConfig:
@@ -95,21 +117,21 @@ def entry(before: Result, after: Result, source: Source) -> Entry:
     )
 
 
-def overview(befores: list[Result], afters: list[Result], source: Source) -> Rgb:
+def overview(befores: list[Result], afters: list[Result], source: Source) -> Image.Image:
     """A sheet as `echogen preview` draws it."""
     entries = [entry(*pair, source) for pair in zip(befores, afters, strict=True)]
     names = headings(entries)
-    lines = tuple(Line(panels(one, names, 220), one.name, one.facts) for one in entries)
-    page = Page(
+    lines = tuple(Line(one.panels(names, 220), one.name, one.facts) for one in entries)
+    sheet = Sheet(
         title="camus_aug.zarr",
         subtitle=("simulated frames of the sample data, painted by the built-in model",),
         headings=names,
         lines=lines,
-        marks=marks(entries, dict(source.dataset.provenance.labels)),
+        legend=legend(entries, source.dataset.provenance.labels),
         footer=(),
         columns=1,
     )
-    return np.asarray(draw(page))
+    return draw(sheet)
 
 
 def main() -> None:
@@ -125,14 +147,14 @@ def main() -> None:
     if "overview" in wanted:
         save_png(overview(before, after, source), HERE / "images" / "overview.png")
     if "phantoms" in wanted:
-        save_png(card_figure(before, jobs, originals, config), BUILTIN / "phantoms.png")
+        figure = Image.fromarray(card_figure(before, jobs, originals, config))
+        save_png(figure, BUILTIN / "phantoms.png")
     if "schedules" in wanted:
         columns = [join([moved(result) for result in after], axis=0)]
         for schedule in SCHEDULES:
             results = paint(configuration(repaint(*schedule)), jobs)
             columns.append(join([grey(result.image) for result in results], axis=0))
-        picture = np.ascontiguousarray(join(columns, axis=1))
-        save_png(picture, HERE / "images" / "schedules.png")
+        save_png(Image.fromarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def preview(
     from echogen.commands.preview import preview as draw
     from echogen.config import EngineConfig
     from echogen.errors import UsageError
-    from echogen.pictures.choice import Choice, known_by
+    from echogen.pictures.choice import Choice, transform_named
     from echogen.support.files import check_writable
 
     if out is None and gif is None:
@@ -109,7 +109,8 @@ def preview(
         if picture is not None:
             check_writable(flag, picture, suffix)
     dataset = chosen_frames(format, views, phases, split, cases, frames)
-    choice = Choice(n, seed, worst, known_by(by), tuple(listed(samples)), dataset, workers)
+    choice = Choice(n, seed, worst, by=transform_named(by), samples=tuple(listed(samples)),
+                    dataset=dataset, workers=workers)  # fmt: skip
     engine = EngineConfig(device=device)
     options = Options(choice, plan, columns, height, gif, checkpoint or "", engine)
     reporter = ConsoleReporter(quiet)

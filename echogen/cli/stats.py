@@ -89,9 +89,11 @@ def stats(
         if csv is not None:
             write_csv(measured, csv)
         if html is not None:
-            from echogen.pictures.page import Look, write_report
+            from echogen.pictures.choice import Choice
+            from echogen.pictures.page import write_report
 
-            write_report(report, measured, html, Look(options, seed, reporter))
+            choice = Choice(seed=seed, dataset=dataset, workers=workers)
+            write_report(report, measured, html, choice, reporter)
             reporter.tell(f"report: {html}")
     finally:
         reporter.close()

@@ -1,33 +1,31 @@
 """Contact sheets of a dataset, a plan or a store, and one sample's way through the sampler."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from pydantic import ValidationError
 
-from echogen.config import EngineConfig
-from echogen.datasets import Dataset, open_chosen, select
-from echogen.errors import UsageError
-from echogen.geometry.transforms import MOVES
+from echogen.config import EngineConfig, ExpandConfig
+from echogen.datasets import open_chosen
+from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
     Choice,
-    along,
-    amount,
-    at_random,
-    rows_of_store,
-    worst_rows,
+    Selection,
+    select_copies,
+    select_frames,
+    select_samples,
 )
-from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
-from echogen.pictures.panels import headings, marks, panels
-from echogen.pictures.planned import planned_copies, planned_source
-from echogen.pictures.sheet import Line, Page, draw
+from echogen.pictures.entries import headings, legend
+from echogen.pictures.files import save_gif, save_png
+from echogen.pictures.sheet import Line, Sheet, draw
+from echogen.planning.jobs import Source
+from echogen.planning.plan import load_plan
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.support.words import counted
-from echogen.types import FrameKey, Problem
+from echogen.types import Problem
 
 QUIET = Quiet()
 MOST = 200
@@ -40,12 +38,12 @@ class Options:
 
     Attributes:
         choice: of samples.
-        plan: of copies that are not yet painted; PATH is its dataset then.
-        columns: samples side by side; 0 takes as many as four pictures allow.
+        plan: file of a plan whose copies are shown; the path is its dataset then.
+        columns: samples side by side; 0 takes as many as fit four pictures.
         height: of an image, pixels.
-        gif: where the way of the first chosen sample goes, or None.
-        checkpoint: that paints it; empty takes the store's, or the built-in one.
-        engine: where it is painted.
+        gif: file for the animation of the first chosen sample, or None.
+        checkpoint: to paint it with; empty takes the store's, or the built-in one.
+        engine: device and precision to paint it with.
     """
 
     choice: Choice = field(default_factory=Choice)
@@ -58,12 +56,12 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetSample:
     """A sample on a sheet.
 
     Attributes:
         sample_id: of the sample, or of a dataset's frame.
-        facts: as below its pictures.
+        facts: the line below its pictures.
     """
 
     sample_id: str
@@ -77,14 +75,14 @@ class PreviewReport(CommandReport):
     Attributes:
         path: of the dataset or store.
         kind: dataset, plan, expanded or generated.
-        sheet: that was written, or empty.
-        gif: that was written, or empty.
+        sheet: its file, or empty.
+        gif: its file, or empty.
         width: of the sheet, pixels.
         height: of the sheet, pixels.
-        of: samples that there are to choose from.
+        of: samples there were to choose from.
         shown: the chosen ones, in order.
-        problems: frames that could not be shown, with the reason.
-        seconds: it took.
+        problems: frames that cannot be shown, with the reason.
+        seconds: elapsed.
     """
 
     path: str
@@ -94,23 +92,21 @@ class PreviewReport(CommandReport):
     width: int
     height: int
     of: int
-    shown: tuple[Shown, ...]
+    shown: tuple[SheetSample, ...]
     problems: tuple[Problem, ...]
     seconds: float
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What there is to draw: entries, and the words around them."""
+class _Content:
+    """The chosen samples, and the words around them."""
 
     kind: str
-    entries: tuple[Entry, ...]
-    problems: tuple[Problem, ...]
-    of: int
+    selection: Selection
     title: str
-    what: str
-    labels: dict[int, str]
-    footer: tuple[str, ...]
+    description: str
+    labels: Mapping[int, str]
+    licences: tuple[str, ...]
 
 
 def preview(
@@ -120,35 +116,35 @@ def preview(
 
     Args:
         path: a dataset's folder, or a store.
-        out: the sheet, a .png; None draws none.
+        out: the sheet's file, a .png; None draws none.
         options: what to draw.
-        reporter: where progress goes.
+        reporter: told of progress.
 
     Raises:
-        DatasetError, PlanError, StoreError: it cannot be read.
+        DatasetError, PlanError, StoreError: the path cannot be read.
         UsageError: nothing is left to show, or an option does not apply.
         StoreError: a picture cannot be written.
     """
-    from echogen.pictures import save_gif, save_png
-
     began = time.monotonic()
     options = options or Options()
     _check(path, options)
-    found = _find(path, options, reporter)
-    if not found.entries:
-        reason = f" The first reason: {found.problems[0].reason}" if found.problems else ""
+    source = None if options.plan is None else _planned(path, options.plan, options.choice)
+    content = _content(path, source, options.choice, reporter)
+    entries, problems = content.selection.entries, content.selection.problems
+    if not entries:
+        reason = f" The first reason: {problems[0].reason}" if problems else ""
         raise UsageError(f"{path}: none of the chosen samples can be shown.{reason}")
     subject = None
     if options.gif is not None:
         from echogen.pictures.subject import subject_of
 
-        subject = subject_of(path, options.plan, found.entries[0].name, options.choice,
-                             options.checkpoint, options.engine, reporter)  # fmt: skip
+        subject = subject_of(path, source, entries[0].name, options.choice, options.checkpoint,
+                             options.engine, reporter)  # fmt: skip
     size = (0, 0)
     if out is not None:
-        sheet = draw(_page(found, options))
+        sheet = draw(_sheet(content, options))
         size = sheet.size
-        save_png(np.asarray(sheet), out)
+        save_png(sheet, out)
     if subject is not None and options.gif is not None:
         from echogen.pictures.passage import animation, walk
 
@@ -156,14 +152,14 @@ def preview(
         save_gif(frames, options.gif, milliseconds)
     return PreviewReport(
         path=str(path),
-        kind=found.kind,
+        kind=content.kind,
         sheet="" if out is None else str(out),
         gif="" if options.gif is None else str(options.gif),
         width=size[0],
         height=size[1],
-        of=found.of,
-        shown=tuple(Shown(entry.name, entry.facts) for entry in found.entries),
-        problems=found.problems,
+        of=content.selection.of,
+        shown=tuple(SheetSample(entry.name, entry.facts) for entry in entries),
+        problems=problems,
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -185,109 +181,84 @@ def _check(path: Path, options: Options) -> None:
     if store and options.plan is not None:
         raise UsageError(f"--plan: goes with the dataset it was made of, and {path} is a store.")
     if choice.worst and not store:
-        raise UsageError(f"--worst: is for painted samples, and {path} is no store.")
+        raise UsageError(f"--worst: is for painted samples, and {path} is not a store.")
     if choice.by and not store and options.plan is None:
         raise UsageError(f"--by: is for moved samples: give a store, or --plan with {path}.")
 
 
-def _find(path: Path, options: Options, reporter: Reporter) -> _Found:
+def _planned(path: Path, plan_file: Path, choice: Choice) -> Source:
+    """A plan that `echogen expand --dry-run --plan` wrote, over the dataset it was made of.
+
+    Raises:
+        PlanError: the file is not a plan, or not one of this dataset.
+        DatasetError: the dataset cannot be read.
+    """
+    plan = load_plan(plan_file)
+    names = ("copies", "seed", "originals", "transforms")
+    try:
+        settings = {name: plan.settings[name] for name in names}
+        dataset_settings = {**plan.settings["dataset"], "format": choice.dataset.format}
+        config = ExpandConfig.model_validate(
+            {"input": path, "output": "none.zarr", "dataset": dataset_settings, **settings}
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise PlanError(f"{plan_file}: damaged or incomplete; make the plan again.") from error
+    dataset = open_chosen(path, config.dataset)
+    listed = dataset.keys()
+    keys = {key.frame_id: key for key in listed}
+    absent = sorted({planned.frame_id for planned in plan.frames} - keys.keys())
+    if absent:
+        raise PlanError(
+            f"{plan_file}: was made of another dataset than {path}: {len(absent)} of its "
+            f"{len(plan.frames)} frames are not there, such as {absent[0]}. Give its own dataset."
+        )
+    return Source(dataset, keys, plan, config)
+
+
+def _content(path: Path, source: Source | None, choice: Choice, reporter: Reporter) -> _Content:
     if is_store(path):
         with open_store(present_store_path(path)) as store:
-            return _of_store(store, options.choice, reporter)
-    if options.plan is not None:
-        return _of_plan(path, options.plan, options.choice)
-    chosen = options.choice.dataset
-    dataset = open_chosen(path, chosen)
-    return _of_dataset(dataset, options.choice)
-
-
-def _of_dataset(dataset: Dataset, choice: Choice) -> _Found:
-    keys = _named(select(dataset.keys(), choice.dataset), choice)
-    found = list(of_dataset(dataset, at_random(keys, choice.n, choice.seed)))
-    entries, problems = _parted(found)
-    provenance = dataset.provenance
-    return _Found(
-        "dataset", entries, problems, len(keys), provenance.root_name, dataset.describe(),
-        dict(provenance.labels), _terms(provenance.licence, ""),
-    )  # fmt: skip
-
-
-def _of_plan(path: Path, plan: Path, choice: Choice) -> _Found:
-    source = planned_source(path, plan, choice.dataset.format)
-    rows = planned_copies(source, choice)
-    if choice.by:
-        moves = np.array([[getattr(row.params, name) for name in MOVES] for row in rows])
-        chosen = _by(rows, moves.reshape(-1, len(MOVES)), choice)
+            return _of_store(store, choice, reporter)
+    if source is not None:
+        selection, provenance = select_copies(source, choice), source.dataset.provenance
+        title = f"{provenance.root_name}: planned, not yet painted"
+        kind, description = "plan", f"{selection.of} planned copies"
     else:
-        chosen = at_random(rows, choice.n, choice.seed)
-    entries, problems = _parted(list(of_plan(source, chosen)))
-    dataset = source.dataset.provenance
-    return _Found(
-        "plan", entries, problems, len(rows), f"{dataset.root_name}: planned, not yet painted",
-        f"{len(rows)} planned copies", dict(dataset.labels), _terms(dataset.licence, ""),
-    )  # fmt: skip
+        dataset = open_chosen(path, choice.dataset)
+        selection, provenance = select_frames(dataset, choice), dataset.provenance
+        title, kind, description = provenance.root_name, "dataset", dataset.describe()
+    licences = _licences(provenance.licence, "")
+    return _Content(kind, selection, title, description, provenance.labels, licences)
 
 
-def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> _Found:
-    rows, scores = rows_of_store(store, choice), {}
-    if choice.worst:
-        scores = worst_rows(store, rows, choice, reporter)
-        chosen = list(scores)
-    elif choice.by:
-        columns = store.columns
-        moves = np.stack([columns[name][rows].astype(np.float64) for name in MOVES], axis=1)
-        chosen = _by(rows, moves, choice)
-    else:
-        chosen = at_random(rows, choice.n, choice.seed)
-    entries, problems = _parted(list(of_store(store, chosen, scores)))
+def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> _Content:
+    selection = select_samples(store, choice, reporter)
     attrs = store.attrs
     labels = {int(class_id): name for class_id, name in attrs.get("labels", {}).items()}
-    licences = _terms(
+    licences = _licences(
         attrs.get("dataset", {}).get("licence", ""), attrs.get("checkpoint", {}).get("licence", "")
     )
-    what = f"{counted(len(store), 'sample')} of {counted(len(store.cases), 'case')}"
-    return _Found(store.kind, entries, problems, len(rows), store.path.name, what, labels, licences)
+    description = f"{counted(len(store), 'sample')} of {counted(len(store.cases), 'case')}"
+    return _Content(store.kind, selection, store.path.name, description, labels, licences)
 
 
-def _by(items: Sequence[Any], moves: Any, choice: Choice) -> list[Any]:
-    assert choice.by is not None
-    values = amount(choice.by, moves)
-    moved = np.flatnonzero(np.isfinite(values))
-    if not len(moved):
-        raise UsageError(f"--by {choice.by}: none of {len(items)} samples has such a move.")
-    return along([items[int(i)] for i in moved], values[moved].tolist(), choice.n)
-
-
-def _named(keys: Iterable[FrameKey], choice: Choice) -> list[FrameKey]:
-    found = [key for key in keys if choice.names(key.frame_id)]
-    if not found:
-        raise UsageError(f"--samples {','.join(choice.samples)}: no frame has such an id.")
-    return found
-
-
-def _parted(found: Sequence[Entry | Problem]) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
-    entries = tuple(one for one in found if isinstance(one, Entry))
-    return entries, tuple(one for one in found if isinstance(one, Problem))
-
-
-def _terms(dataset: str, model: str) -> tuple[str, ...]:
+def _licences(dataset: str, model: str) -> tuple[str, ...]:
     named = (("data", dataset), ("model", model))
     return tuple(f"{name}: {licence}" for name, licence in named if licence)
 
 
-def _page(found: _Found, options: Options) -> Page:
-    names = headings(found.entries)
-    lines = tuple(
-        Line(panels(entry, names, options.height), entry.name, entry.facts)
-        for entry in found.entries
-    )
-    shown = f"{len(lines)} of {found.of} shown" if len(lines) < found.of else f"{len(lines)} shown"
-    return Page(
-        title=found.title,
-        subtitle=(found.what, f"{shown}, {options.choice.words}"),
+def _sheet(content: _Content, options: Options) -> Sheet:
+    entries, of = content.selection.entries, content.selection.of
+    names = headings(entries)
+    lines = tuple(Line(entry.panels(names, options.height), entry.name, entry.facts)
+                  for entry in entries)  # fmt: skip
+    shown = f"{len(lines)} of {of} shown" if len(lines) < of else f"{len(lines)} shown"
+    return Sheet(
+        title=content.title,
+        subtitle=(content.description, f"{shown}, {options.choice.words}"),
         headings=names,
         lines=lines,
-        marks=marks(found.entries, found.labels),
-        footer=found.footer,
+        legend=legend(entries, content.labels),
+        footer=content.licences,
         columns=options.columns or max(1, 4 // len(names)),
     )

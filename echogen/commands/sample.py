@@ -33,7 +33,8 @@ from echogen.painting.fill import (
     terms,
 )
 from echogen.painting.stream import Outcome, Painted, Shard, Work, statuses, why_not
-from echogen.pictures import image_sheet, save_png
+from echogen.pictures.files import save_png
+from echogen.pictures.sheet import bare_sheet
 from echogen.planning.plan import Row, sample_seed
 from echogen.planning.record import generated_attributes, generated_columns
 from echogen.report import CommandReport, Quiet, Reporter
@@ -146,7 +147,7 @@ def write_sheet(store: StoreReader, path: Path, columns: int = 8) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    save_png(image_sheet(store.images[0:MOST_ON_A_SHEET], columns), path)
+    save_png(bare_sheet(store.images[0:MOST_ON_A_SHEET], columns), path)
 
 
 def generated_rows(n: int, seed: int) -> list[Row]:

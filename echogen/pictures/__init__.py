@@ -1,30 +1,4 @@
-"""Pictures for people: grids of images, tiles with contours, pages of tiles with captions."""
+"""Pictures for people: contact sheets, animations, and the page of `echogen stats --html`.
 
-from echogen.pictures.files import save_gif, save_png
-from echogen.pictures.grids import (
-    COLOURS,
-    GAP,
-    MISSING,
-    OTHER,
-    SHEET_GREY,
-    Colour,
-    Rgb,
-    grey,
-    image_sheet,
-    join,
-)
-
-__all__ = [
-    "COLOURS",
-    "GAP",
-    "MISSING",
-    "OTHER",
-    "SHEET_GREY",
-    "Colour",
-    "Rgb",
-    "grey",
-    "image_sheet",
-    "join",
-    "save_gif",
-    "save_png",
-]
+What is shown of datasets, plans and stores, and how it is drawn. Measures are taken in `measures`.
+"""

@@ -1,7 +1,7 @@
-"""Choosing what to show: at random by a seed, the worst, or along one transform."""
+"""Choosing what to show: at random by a seed, the worst, or evenly along one transform."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,19 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig
+from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
+from echogen.geometry.transforms import MOVES
 from echogen.measures.painting import MEASURES, measure_readable, original_rows, score, usual
+from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
+from echogen.planning.jobs import Source
 from echogen.planning.record import frame_keys
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
+from echogen.types import Problem
 
 By = Literal["depth", "tilt", "width", "shift"]
 PORTION = 64
 SERIAL_BELOW = 256
 
 T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,18 @@ class Choice:
     Attributes:
         n: samples.
         seed: of a random choice.
-        worst: those whose painting is farthest from what real frames show.
-        by: evenly along one transform, from the least to the most.
+        worst: take those whose painting is farthest from what real frames show.
+        judged: of how many samples at random the worst are taken; 0 judges all.
+        by: take them evenly along one transform, from the least to the most.
         samples: shell patterns of sample ids; empty for all.
-        dataset: cases, views, phases and split, as for a dataset.
+        dataset: which frames of a dataset, and in which layout.
         workers: processes; 0 takes one a core.
     """
 
     n: int = 8
     seed: int = 0
     worst: bool = False
+    judged: int = 0
     by: By | None = None
     samples: tuple[str, ...] = ()
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -50,11 +58,11 @@ class Choice:
 
     def names(self, sample_id: str) -> bool:
         """Whether `samples` names a sample, or a dataset's frame."""
-        return not self.samples or any(fnmatchcase(sample_id, one) for one in self.samples)
+        return not self.samples or any(fnmatchcase(sample_id, glob) for glob in self.samples)
 
     @property
     def words(self) -> str:
-        """How it was chosen, for people."""
+        """How the samples were chosen, for people."""
         if self.worst:
             return "the worst by seam and texture"
         if self.by:
@@ -62,18 +70,105 @@ class Choice:
         return f"chosen at random, seed {self.seed}"
 
 
-def known_by(name: str | None) -> By | None:
-    """A transform's name.
+@dataclass(frozen=True)
+class Selection:
+    """The samples that a choice took.
+
+    Attributes:
+        entries: in the order to show them.
+        problems: samples that cannot be read, with the reason.
+        of: how many samples there were to choose from.
+    """
+
+    entries: tuple[Entry, ...]
+    problems: tuple[Problem, ...]
+    of: int
+
+
+def transform_named(name: str | None) -> By | None:
+    """The transform of a name; None without one.
 
     Raises:
         UsageError: there is no such transform.
     """
-    for known in get_args(By):
-        if name == known:
-            return cast(By, known)
-    if name is None:
-        return None
+    if name is None or name in get_args(By):
+        return cast(By | None, name)
     raise UsageError(f"--by {name}: expected one of {', '.join(get_args(By))}.")
+
+
+def select_frames(dataset: Dataset, choice: Choice) -> Selection:
+    """Frames of a dataset.
+
+    Raises:
+        UsageError: no frame fits the choice.
+    """
+    keys = [key for key in select(dataset.keys(), choice.dataset) if choice.names(key.frame_id)]
+    if not keys:
+        raise UsageError(f"--samples {','.join(choice.samples)}: no frame has such an id.")
+    return _selection(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
+
+
+def select_copies(source: Source, choice: Choice) -> Selection:
+    """Planned copies that have a move.
+
+    Raises:
+        UsageError: no copy fits the choice.
+    """
+    rows = [
+        row
+        for row in source.plan.rows
+        if row.copy > 0
+        and not row.rejected
+        and fits(source.frames[row.frame_id], choice.dataset)
+        and choice.names(row.sample_id)
+    ]
+    if not rows:
+        raise UsageError(
+            f"no copy to show: none of the plan's {len(source.plan.rows)} samples is a copy that "
+            "fits --samples, --cases, --views, --phases and --split together."
+        )
+    if choice.by:
+        moves = np.array([[getattr(row.params, name) for name in MOVES] for row in rows])
+        chosen = _by(choice.by, rows, moves, choice.n)
+    else:
+        chosen = at_random(rows, choice.n, choice.seed)
+    return _selection(of_plan(source, chosen), len(rows))
+
+
+def select_samples(store: StoreReader, choice: Choice, reporter: Reporter) -> Selection:
+    """Samples of a store that are done; see `rows_of_store`.
+
+    Raises:
+        UsageError: no sample fits the choice, or nothing is painted to be judged.
+    """
+    rows, scores = rows_of_store(store, choice), {}
+    if choice.worst:
+        judged = at_random(rows, choice.judged or len(rows), choice.seed)
+        scores = worst_rows(store, judged, choice, reporter)
+        chosen = list(scores)
+    elif choice.by:
+        moves = np.stack([store.columns[name][rows] for name in MOVES], axis=1)
+        chosen = _by(choice.by, rows, moves.astype(np.float64), choice.n)
+    else:
+        chosen = at_random(rows, choice.n, choice.seed)
+    return _selection(of_store(store, chosen, scores), len(rows))
+
+
+def _by(by: By, items: Sequence[T], moves: Floats, n: int) -> list[T]:
+    values = amount(by, moves)
+    moved = np.flatnonzero(np.isfinite(values))
+    if not len(moved):
+        raise UsageError(f"--by {by}: none of {len(items)} samples has such a move.")
+    return along([items[int(i)] for i in moved], values[moved].tolist(), n)
+
+
+def _selection(chosen: Iterable[Entry | Problem], of: int) -> Selection:
+    shown = list(chosen)
+    return Selection(
+        tuple(entry for entry in shown if isinstance(entry, Entry)),
+        tuple(problem for problem in shown if isinstance(problem, Problem)),
+        of,
+    )
 
 
 def at_random(items: Sequence[T], n: int, seed: int) -> list[T]:
@@ -90,7 +185,7 @@ def along(items: Sequence[T], values: Sequence[float], n: int) -> list[T]:
     return [items[int(order[place])] for place in places]
 
 
-def amount(by: By, moves: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
+def amount(by: By, moves: Floats) -> Floats:
     """How strong one transform is in each move.
 
     Args:
@@ -133,7 +228,7 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
 def worst_rows(
     store: StoreReader, rows: Sequence[int], choice: Choice, reporter: Reporter
 ) -> dict[int, float]:
-    """{row: score} of the `n` rows with the highest, worst first; see `checks.scores`.
+    """{row: score} of the `n` rows with the highest, worst first; see `measures.painting`.
 
     Raises:
         UsageError: nothing is painted in these rows.
@@ -159,6 +254,6 @@ def worst_rows(
     return {painted[int(place)]: float(scores[place]) for place in order}
 
 
-def _measure(rows: Sequence[int], path: Path) -> tuple[npt.NDArray[np.float64], ...]:
+def _measure(rows: Sequence[int], path: Path) -> tuple[Floats, Floats]:
     store = shared_store(path)
     return measure_readable(store, rows, original_rows(store))

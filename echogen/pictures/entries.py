@@ -1,14 +1,15 @@
-"""What is shown of a sample: its pictures and the facts below them; from a dataset, plan or store.
+"""What is shown of a sample: its pictures and the facts below them, and both as tiles.
 
-Each source gives the same record, so that a contact sheet and a report draw them alike.
+Frames of a dataset, planned copies and a store's samples give the same record, so that a contact
+sheet and a report draw them alike.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from echogen.datasets import Dataset
 from echogen.errors import DatasetError, StoreError
@@ -16,16 +17,26 @@ from echogen.geometry.fan import fan_mask
 from echogen.geometry.render import render_original
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.painting import original_rows
+from echogen.pictures.tiles import (
+    COLOURS,
+    MISSING,
+    OTHER,
+    Bools,
+    Colour,
+    Levels,
+    contoured,
+    displayed_size,
+    hatched,
+    tile,
+)
 from echogen.planning.jobs import Source
 from echogen.planning.plan import Row
 from echogen.planning.record import grid_of
 from echogen.store import StoreReader
-from echogen.types import FrameKey, Job, Problem, to_uint8
+from echogen.types import BACKGROUND, IGNORE, FrameKey, Job, Problem, to_uint8
 
 LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
-
-Bools = npt.NDArray[np.bool_]
-Levels = npt.NDArray[np.uint8]
+ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class Picture:
     label: Levels | None
     aspect: float
 
+    def tile(self, height: int) -> Image.Image:
+        """The image alone, `height` pixels high."""
+        rows, cols = self.image.shape
+        return tile(self.image, displayed_size((rows, cols), self.aspect, height))
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -50,18 +66,71 @@ class Entry:
     Attributes:
         name: its id.
         facts: in one line: its move, how much was painted, its score.
-        original: the frame that it was made of, or None.
-        made: the moved frame, painted or not; None for a frame that was not moved.
-        missing: (h, w) bool on the grid of `made`: what the move left empty; None without a move.
-        painted: whether `made` is painted.
+        original: the source frame, or None.
+        sample: the moved frame, painted or not, or a generated image; None for a plain frame.
+        missing: (h, w) bool on the grid of `sample`: what the move left empty; None without a move.
+        painted: whether `sample` is painted.
     """
 
     name: str
     facts: str
     original: Picture | None
-    made: Picture | None = None
+    sample: Picture | None = None
     missing: Bools | None = None
     painted: bool = False
+
+    @property
+    def labelled(self) -> Picture | None:
+        """The picture whose labels are shown, if it has any."""
+        picture = self.sample or self.original
+        return picture if picture is not None and picture.label is not None else None
+
+    def panels(self, headings: Sequence[str], height: int) -> tuple[Image.Image | None, ...]:
+        """The tiles under these headings; None where the entry has none."""
+        tiles: dict[str, Image.Image] = {}
+        if self.original is not None:
+            tiles[ORIGINAL] = self.original.tile(height)
+        if self.sample is not None and self.missing is not None:
+            tiles[MOVED] = hatched(self.sample.tile(height), self.missing)
+        if self.sample is not None and self.painted:
+            tiles[PAINTED] = self.sample.tile(height)
+        labelled = self.labelled
+        if labelled is not None and labelled.label is not None:
+            tiles[LABELS] = contoured(labelled.tile(height), labelled.label)
+        return tuple(tiles.get(heading) for heading in headings)
+
+
+def headings(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Of the tiles that at least one of the entries has."""
+    present = {
+        ORIGINAL: any(entry.original is not None for entry in entries),
+        MOVED: any(entry.missing is not None for entry in entries),
+        PAINTED: any(entry.painted for entry in entries),
+        LABELS: any(entry.labelled is not None for entry in entries),
+    }
+    return tuple(heading for heading, shown in present.items() if shown)
+
+
+def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[str, Colour], ...]:
+    """The classes that the entries show, and what is missing, with their colours.
+
+    Args:
+        entries: that are shown.
+        labels: {class id: name}.
+    """
+    pictures = [picture for entry in entries for picture in (entry.original, entry.sample)]
+    shown: set[int] = set()
+    for picture in pictures:
+        if picture is not None and picture.label is not None:
+            shown |= set(np.unique(picture.label).tolist())
+    names = {**labels, IGNORE: "not judged (255)"}
+    classes = [
+        (names.get(class_id, f"class {class_id}"), COLOURS.get(class_id, OTHER))
+        for class_id in sorted(shown - {BACKGROUND})
+    ]
+    if any(entry.missing is not None for entry in entries):
+        classes.append(("left empty by the move, painted by the model", MISSING))
+    return tuple(classes)
 
 
 def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | Problem]:

@@ -2,29 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from echogen.errors import StoreError
-from echogen.pictures.grids import Rgb
 from echogen.support.files import write_whole
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
-
-def save_png(image: Rgb, path: Path) -> None:
-    """Write an (H, W, 3) uint8 image.
+def save_png(picture: Image, path: Path) -> None:
+    """Write a picture.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    from PIL import Image
-
-    picture = Image.fromarray(image)
     _write(path, lambda beside: picture.save(beside, format="PNG", optimize=True))
 
 
-def save_gif(frames: "Sequence[Image]", path: Path, milliseconds: Sequence[int]) -> None:
+def save_gif(frames: Sequence[Image], path: Path, milliseconds: Sequence[int]) -> None:
     """Write frames of one size as an animation that runs for ever.
 
     Args:

@@ -6,8 +6,8 @@ policy forbids everything else. All text is escaped by the template.
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,20 @@ from jinja2 import Environment
 from PIL.Image import Image
 
 from echogen import __version__
-from echogen.commands.stats import Measurements, Options, StatsReport
-from echogen.datasets import open_chosen, select
+from echogen.commands.stats import Measurements, StatsReport
+from echogen.config import DatasetConfig
+from echogen.datasets import open_chosen
 from echogen.errors import UsageError
 from echogen.measures.features import BY_NAME
 from echogen.pictures import plots
-from echogen.pictures.choice import Choice, at_random, rows_of_store, worst_rows
-from echogen.pictures.entries import Entry, of_dataset, of_store
-from echogen.pictures.panels import headings, panels
+from echogen.pictures.choice import Choice, Selection, select_frames, select_samples
+from echogen.pictures.entries import headings
 from echogen.pictures.plots import Plot
 from echogen.report import Quiet, Reporter
-from echogen.store import StoreReader, is_store, open_store, present_store_path
+from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import write_whole
-from echogen.types import Problem
 
+QUIET = Quiet()
 SHOWN = 6
 JUDGED = 1000
 TILE = 220
@@ -53,23 +53,12 @@ class Gallery:
     lines: tuple[tuple[str, str, list[tuple[str, str]]], ...]
 
 
-@dataclass(frozen=True)
-class Look:
-    """How the page's pictures are found.
-
-    Attributes:
-        options: of the measuring.
-        seed: of what is shown at random.
-        reporter: where progress goes.
-    """
-
-    options: Options = field(default_factory=Options)
-    seed: int = 0
-    reporter: Reporter = field(default_factory=Quiet)
-
-
 def write_report(
-    report: StatsReport, measured: Measurements, path: Path, look: Look | None = None
+    report: StatsReport,
+    measured: Measurements,
+    path: Path,
+    choice: Choice | None = None,
+    reporter: Reporter = QUIET,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -77,13 +66,16 @@ def write_report(
         report: of `stats`.
         measured: the samples behind it.
         path: of the .html file.
-        look: how pictures are found.
+        choice: which frames of a dataset may be shown, the seed and the processes; the number of
+            pictures is the page's own.
+        reporter: told of progress.
 
     Raises:
         UsageError: the file cannot be written.
         DatasetError, StoreError: pictures cannot be read.
     """
-    galleries = _galleries(Path(report.path), look or Look())
+    choice = replace(choice or Choice(), n=SHOWN)
+    galleries = _galleries(Path(report.path), choice, reporter)
     text = render(report, _plots(report, measured), galleries)
     try:
         write_whole(path, text)
@@ -133,39 +125,35 @@ def _plots(report: StatsReport, measured: Measurements) -> dict[str, list[Plot]]
     return {name: [one for one in some if one is not None] for name, some in sections.items()}
 
 
-def _galleries(path: Path, look: Look) -> list[Gallery]:
-    config = look.options.dataset
-    choice = Choice(n=SHOWN, seed=look.seed, workers=look.options.workers)
-    if not is_store(path):
-        dataset = open_chosen(path, config)
-        keys = at_random(select(dataset.keys(), config), SHOWN, look.seed)
-        found = [_gallery(f"Frames {choice.words}", of_dataset(dataset, keys))]
-    else:
+def _galleries(path: Path, choice: Choice, reporter: Reporter) -> list[Gallery]:
+    if is_store(path):
         with open_store(present_store_path(path)) as store:
-            found = _of_store(store, choice, look.reporter)
-    return [gallery for gallery in found if gallery.lines]
+            galleries = _of_store(store, choice, reporter)
+    else:
+        frames = select_frames(open_chosen(path, choice.dataset), choice)
+        galleries = [_gallery(f"Frames {choice.words}", frames)]
+    return [gallery for gallery in galleries if gallery.lines]
 
 
 def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Gallery]:
-    rows = rows_of_store(store, choice)
-    shown = of_store(store, at_random(rows, SHOWN, choice.seed), {})
-    found = [_gallery(f"Samples {choice.words}", shown)]
-    if store.kind == "expanded" and (store.columns["copy"][rows] > 0).any():
-        judged = at_random(rows, JUDGED, choice.seed)
-        scores = worst_rows(store, judged, replace(choice, worst=True), reporter)
+    choice = replace(choice, dataset=DatasetConfig())  # a store is measured whole
+    random = select_samples(store, choice, reporter)
+    galleries = [_gallery(f"Samples {choice.words}", random)]
+    copies = (store.columns["copy"] > 0) & (store.columns["status"] == Status.DONE)
+    if store.kind == "expanded" and copies.any():
+        worst = select_samples(store, replace(choice, worst=True, judged=JUDGED), reporter)
         title = "The worst by seam and texture (score: spreads from what real frames show)"
-        if len(judged) < len(rows):
+        if worst.of > JUDGED:
             title += f", of {JUDGED} at random"
-        found.append(_gallery(title, of_store(store, list(scores), scores)))
-    return found
+        galleries.append(_gallery(title, worst))
+    return galleries
 
 
-def _gallery(title: str, shown: Iterable[Entry | Problem]) -> Gallery:
-    entries = [one for one in shown if isinstance(one, Entry)]
-    names = headings(entries)
+def _gallery(title: str, selection: Selection) -> Gallery:
+    names = headings(selection.entries)
     lines = []
-    for entry in entries:
-        tiles = zip(names, panels(entry, names, TILE), strict=True)
+    for entry in selection.entries:
+        tiles = zip(names, entry.panels(names, TILE), strict=True)
         pictures = [(name, _jpeg(tile)) for name, tile in tiles if tile is not None]
         lines.append((entry.name, entry.facts, pictures))
     return Gallery(title, tuple(lines))

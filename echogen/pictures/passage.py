@@ -1,54 +1,25 @@
-"""One sample's way through the sampler: what the network sees at each evaluation, and expects."""
+"""The animation of one sample being painted: what the network sees and expects at each step."""
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from echogen.config import AnySampler, EngineConfig
 from echogen.diffusion.denoiser import Prediction
 from echogen.diffusion.watched import watched
 from echogen.painting.local import open_local
-from echogen.pictures.grids import Colour
-from echogen.pictures.sheet import PAPER, written
-from echogen.pictures.tiles import displayed_size, hatched, tile
+from echogen.pictures.sheet import PAPER, caption
+from echogen.pictures.subject import Subject
+from echogen.pictures.tiles import Levels, displayed_size, hatched, tile
 from echogen.types import to_uint8
 
 MOST_FRAMES = 40
 SHOWN_MS, FIRST_MS, LAST_MS = 90, 900, 2500
-GAP = 6
-Levels = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A sample that is painted once more, to be watched.
-
-    Attributes:
-        name: its id.
-        image: (h, w) float32 in [-1, 1].
-        keep: (h, w) bool.
-        aspect: displayed width of a pixel over its height.
-        seed: of its noise.
-        sampler: that painted it.
-        checkpoint: a folder, or "builtin".
-        engine: where, and in which precision.
-    """
-
-    name: str
-    image: npt.NDArray[np.float32]
-    keep: Bools
-    aspect: float
-    seed: int
-    sampler: AnySampler
-    checkpoint: str
-    engine: EngineConfig
+GAP = 6  # pixels between the two images of a frame
 
 
 @dataclass(frozen=True)
@@ -58,21 +29,21 @@ class Step:
     Attributes:
         number: from 1.
         sigma: noise level, in units of the model's range.
-        seen: (h, w) what the network was shown.
-        expected: (h, w) the clean image that it expects, with the kept pixels as they are.
+        noisy: (h, w) what the network is shown.
+        estimate: (h, w) the clean image that it expects, with the kept pixels as they are.
     """
 
     number: int
     sigma: float
-    seen: Levels
-    expected: Levels
+    noisy: Levels
+    estimate: Levels
 
 
 def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Levels]:
-    """Paint a sample, and remember its evaluations, `MOST_FRAMES` at most, evenly.
+    """Paint a sample and record its evaluations: evenly spaced, `MOST_FRAMES` at most.
 
     Returns:
-        The evaluations in order, and the painted (h, w) image: what the run itself makes.
+        The evaluations in order, and the painted (h, w) image, the same as without recording.
 
     Raises:
         CheckpointError, EngineError: as in painting.
@@ -89,11 +60,9 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
         number = next(counter)
         if number not in shown:
             return
-        seen, expected = (values[0].float().mean(0).cpu().numpy() for values in (x, prediction.x0))
-        expected = np.where(subject.keep, known, expected)
-        steps.append(
-            Step(number + 1, float(schedule.sigma_at(t)), to_uint8(seen), to_uint8(expected))
-        )
+        noisy, clean = (values[0].float().mean(0).cpu().numpy() for values in (x, prediction.x0))
+        estimate = to_uint8(np.where(subject.keep, known, clean))
+        steps.append(Step(number + 1, float(schedule.sigma_at(t)), to_uint8(noisy), estimate))
 
     engine = replace(engine, denoiser=watched(engine.denoiser, watch), batch_size=1)
     image, keep = torch.from_numpy(subject.image[None]), torch.from_numpy(subject.keep[None])
@@ -107,7 +76,7 @@ def animation(
     """The frames of an animation, and how many milliseconds each is shown.
 
     Args:
-        subject: that was painted.
+        subject: the sample.
         steps: of `walk`.
         painted: (h, w) the last picture.
         height: of an image in it.
@@ -123,17 +92,16 @@ def animation(
             f"evaluation {step.number} of {total} · noise {step.sigma:.3g} · "
             "left: what the network sees, right: what it expects"
         )
-        frames.append(_frame(tile(step.seen, size), tile(step.expected, size), words))
+        frames.append(_frame(tile(step.noisy, size), tile(step.estimate, size), words))
     last = tile(painted, size)
     frames.append(_frame(last, last, f"{subject.name}: painted, {total} evaluations"))
     return frames, [FIRST_MS, *[SHOWN_MS] * (len(frames) - 2), LAST_MS]
 
 
 def _frame(left: Image.Image, right: Image.Image, words: str) -> Image.Image:
-    paper: Colour = PAPER
-    caption = written(words, left.width + GAP + right.width)
-    frame = Image.new("RGB", (caption.width, left.height + caption.height), paper)
+    strip = caption(words, left.width + GAP + right.width)
+    frame = Image.new("RGB", (strip.width, left.height + strip.height), PAPER)
     frame.paste(left, (0, 0))
     frame.paste(right, (left.width + GAP, 0))
-    frame.paste(caption, (0, left.height))
+    frame.paste(strip, (0, left.height))
     return frame

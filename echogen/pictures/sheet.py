@@ -1,26 +1,29 @@
-"""A page of tiles: a title, lines of tiles with their captions, a legend, and whose terms apply."""
+"""Contact sheets: bare images in rows, or tiles with captions, a legend and the licences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from echogen.pictures.grids import Colour
+from echogen.pictures.tiles import Colour
 
 PAPER, INK, FAINT, RULE = (17, 19, 23), (240, 242, 245), (150, 157, 168), (44, 48, 56)
 MARGIN, BETWEEN, APART = 28, 6, 34
 TITLE, TEXT, SMALL = 26, 15, 13
+GAP, GAP_GREY = 4, 40
 
 
 @dataclass(frozen=True)
 class Line:
-    """A sample's tiles, and what is written below them.
+    """A sample's tiles and the text below them.
 
     Attributes:
         tiles: one under each heading; None leaves its place empty.
-        title: of the sample.
+        title: the sample's name.
         facts: about it, in one line.
     """
 
@@ -30,24 +33,16 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """An entry of the legend: a name beside a patch."""
-
-    name: str
-    colour: Colour
-
-
-@dataclass(frozen=True)
-class Page:
-    """What is on a page.
+class Sheet:
+    """What a contact sheet shows.
 
     Attributes:
-        title: of the whole.
-        subtitle: below it, one line each.
+        title: of the whole sheet.
+        subtitle: lines of text below the title.
         headings: of the tiles in a line.
-        lines: at least one.
-        marks: the legend.
-        footer: whose terms apply, one line each.
+        lines: one a sample; at least one.
+        legend: names and their colours.
+        footer: licences of what is shown, one line each.
         columns: lines side by side.
     """
 
@@ -55,43 +50,62 @@ class Page:
     subtitle: tuple[str, ...]
     headings: tuple[str, ...]
     lines: tuple[Line, ...]
-    marks: tuple[Mark, ...]
+    legend: tuple[tuple[str, Colour], ...]
     footer: tuple[str, ...]
     columns: int
 
 
-def draw(page: Page) -> Image.Image:
-    """The page as an RGB picture."""
-    shown = [tile for line in page.lines for tile in line.tiles if tile is not None]
+def bare_sheet(images: npt.NDArray[np.uint8], columns: int = 8) -> Image.Image:
+    """Images alone, in rows of `columns`, with a small dark gap between and around them.
+
+    Args:
+        images: (N, h, w) grey levels, N at least 1.
+        columns: images in a row; an incomplete last row is filled with the gap's grey.
+    """
+    count, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    sheet = np.full(shape, GAP_GREY, np.uint8)
+    for number, image in enumerate(images):
+        top = GAP + number // columns * (height + GAP)
+        left = GAP + number % columns * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return Image.fromarray(sheet).convert("RGB")
+
+
+def draw(sheet: Sheet) -> Image.Image:
+    """The sheet as an RGB picture."""
+    shown = [tile for line in sheet.lines for tile in line.tiles if tile is not None]
     width, height = (max(getattr(tile, side) for tile in shown) for side in ("width", "height"))
-    block = len(page.headings) * (width + BETWEEN) - BETWEEN
-    columns = max(1, min(page.columns, len(page.lines)))
+    block = len(sheet.headings) * (width + BETWEEN) - BETWEEN
+    columns = max(1, min(sheet.columns, len(sheet.lines)))
     block = max(block, 420 if columns == 1 else 200)
     step = height + 2 * TEXT + SMALL + 26
-    rows = -(-len(page.lines) // columns)
+    rows = -(-len(sheet.lines) // columns)
     total = 2 * MARGIN + columns * block + (columns - 1) * APART
-    head = MARGIN + TITLE + 22 * len(page.subtitle) + 54
-    foot = 46 + (SMALL + 7) * len(page.footer) + MARGIN
+    head = MARGIN + TITLE + 22 * len(sheet.subtitle) + 54
+    foot = 46 + (SMALL + 7) * len(sheet.footer) + MARGIN
     paper = Image.new("RGB", (total, head + rows * step + foot), PAPER)
     pen = ImageDraw.Draw(paper)
-    _write(pen, (MARGIN, MARGIN - 4), page.title, TITLE, INK, total - 2 * MARGIN, bold=True)
-    for number, text in enumerate(page.subtitle):
+    _write(pen, (MARGIN, MARGIN - 4), sheet.title, TITLE, INK, total - 2 * MARGIN, bold=True)
+    for number, text in enumerate(sheet.subtitle):
         at = (MARGIN, MARGIN + TITLE + 8 + 22 * number)
         _write(pen, at, text, TEXT, FAINT, total - 2 * MARGIN)
-    for number, line in enumerate(page.lines):
+    for number, line in enumerate(sheet.lines):
         left = MARGIN + number % columns * (block + APART)
         top = head + number // columns * step
         if number < columns:
-            for place, heading in enumerate(page.headings):
+            for place, heading in enumerate(sheet.headings):
                 at = (left + place * (width + BETWEEN), top - 24)
                 _write(pen, at, heading, SMALL, FAINT, width)
         _draw_line(paper, line, (left, top), (width, height))
-    _draw_foot(pen, page, (MARGIN, head + rows * step), total)
+    _draw_foot(pen, sheet, (MARGIN, head + rows * step), total)
     return paper
 
 
-def written(text: str, width: int, height: int = 26) -> Image.Image:
-    """A line of text as a strip, for a picture without a page."""
+def caption(text: str, width: int, height: int = 26) -> Image.Image:
+    """A line of text as a strip, for a picture without a sheet."""
     strip = Image.new("RGB", (width, height), PAPER)
     _write(ImageDraw.Draw(strip), (8, (height - SMALL) // 2 - 2), text, SMALL, INK, width - 16)
     return strip
@@ -108,15 +122,15 @@ def _draw_line(paper: Image.Image, line: Line, at: tuple[int, int], cell: tuple[
     _write(pen, (left, top + height + TEXT + 13), line.facts, SMALL, FAINT, room)
 
 
-def _draw_foot(pen: ImageDraw.ImageDraw, page: Page, at: tuple[int, int], total: int) -> None:
+def _draw_foot(pen: ImageDraw.ImageDraw, sheet: Sheet, at: tuple[int, int], total: int) -> None:
     left, top = at
     pen.line([(MARGIN, top), (total - MARGIN, top)], RULE)
-    for mark in page.marks:
-        pen.rounded_rectangle([left, top + 14, left + 14, top + 28], 3, mark.colour)
+    for name, colour in sheet.legend:
+        pen.rounded_rectangle([left, top + 14, left + 14, top + 28], 3, colour)
         left += 21
-        _write(pen, (left, top + 13), mark.name, SMALL, INK, total)
-        left += int(_font(SMALL, False).getlength(mark.name)) + 24
-    for number, text in enumerate(page.footer):
+        _write(pen, (left, top + 13), name, SMALL, INK, total)
+        left += int(_font(SMALL, False).getlength(name)) + 24
+    for number, text in enumerate(sheet.footer):
         place = (MARGIN, top + 40 + number * (SMALL + 7))
         _write(pen, place, text, SMALL, FAINT, total - 2 * MARGIN)
 

@@ -1,10 +1,12 @@
-"""One sample as a job again, with the sampler and the model that painted it or would paint it."""
+"""One sample to be painted again, with the sampler and the model that painted or would paint it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
 from echogen.config import (
@@ -20,8 +22,7 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.models.resolve import resolve_checkpoint
 from echogen.pictures.choice import Choice
-from echogen.pictures.passage import Subject
-from echogen.pictures.planned import by_id, planned_source
+from echogen.pictures.tiles import Bools
 from echogen.planning.jobs import Source
 from echogen.planning.make import build_plan
 from echogen.planning.record import grid_of
@@ -35,9 +36,34 @@ _SAMPLERS: TypeAdapter[Any] = TypeAdapter(
 _NOT_SETTINGS = ("precision", "nfe", "noise")
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A sample to be painted again.
+
+    Attributes:
+        name: its id.
+        image: (h, w) float32 in [-1, 1].
+        keep: (h, w) bool, False where it is to be painted.
+        aspect: displayed width of a pixel over its height.
+        seed: of its noise.
+        sampler: settings of the sampler.
+        checkpoint: a folder, or "builtin".
+        engine: device and precision.
+    """
+
+    name: str
+    image: npt.NDArray[np.float32]
+    keep: Bools
+    aspect: float
+    seed: int
+    sampler: AnySampler
+    checkpoint: str
+    engine: EngineConfig
+
+
 def subject_of(
     path: Path,
-    plan: Path | None,
+    source: Source | None,
     name: str,
     choice: Choice,
     checkpoint: str,
@@ -48,27 +74,22 @@ def subject_of(
 
     Args:
         path: of the dataset or store.
-        plan: of the dataset's copies, or None: then a first copy of the frame is drawn.
+        source: of a plan over the dataset, or None: then a first copy of the frame is drawn.
         name: of the sample; of the frame where there is no plan.
         choice: for the seed and the layout.
-        checkpoint: that paints; empty takes the store's own, or the built-in one.
-        engine: where.
-        reporter: hears of conversions.
+        checkpoint: to paint with; empty takes the store's own, or the built-in one.
+        engine: device and precision.
+        reporter: told when a model is converted.
 
     Raises:
-        UsageError: it cannot be painted: an original, or a frame without a valid move.
-        CheckpointError: the model is not here.
+        UsageError: the sample is an original, or the frame has no valid move.
+        CheckpointError: the model is not on this machine.
     """
     if is_store(path):
         subject = _in_store(path, name, checkpoint, engine, reporter)
     else:
         folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
-        source = (
-            _drawn(path, name, choice, folder)
-            if plan is None
-            else planned_source(path, plan, choice.dataset.format)
-        )
-        subject = _of_source(source, name, folder, engine)
+        subject = _of_source(source or _drawn(path, name, choice, folder), name, folder, engine)
     info = read_info(subject.checkpoint)
     if subject.image.shape[0] != info.image_size:
         raise UsageError(
@@ -83,30 +104,27 @@ def _in_store(
 ) -> Subject:
     with open_store(present_store_path(path)) as store:
         recorded = store.attrs.get("checkpoint", {})
-        folder = checkpoint or _own_model(str(recorded.get("name", "")))
-        folder = str(resolve_checkpoint(folder, reporter.tell))
+        own = str(recorded.get("name", ""))
+        try:
+            folder = str(resolve_checkpoint(checkpoint or own, reporter.tell))
+        except CheckpointError as error:
+            if checkpoint:
+                raise
+            raise UsageError(
+                f"--gif: the store was painted by the model {own}, which is not known here by that "
+                "name; give its folder with --checkpoint."
+            ) from error
         info = read_info(folder)
         if info.sha256 != recorded.get("sha256"):
             reporter.tell(f"note: painted by {info.name}, not by the store's own model")
         return _of_store(store, name, folder, engine)
 
 
-def _own_model(name: str) -> str:
-    """What resolves to the model that a store names."""
-    try:
-        resolve_checkpoint(name)
-    except CheckpointError as error:
-        raise UsageError(
-            f"--gif: the store was painted by the model {name}, which is not known here by that "
-            "name; give its folder with --checkpoint."
-        ) from error
-    return name
-
-
 def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> Source:
     """A plan of one copy of one frame."""
     dataset = open_chosen(path, choice.dataset)
-    keys = by_id(dataset)
+    listed = dataset.keys()
+    keys = {key.frame_id: key for key in listed}
     settings = {"copies": 1, "originals": False, "seed": choice.seed, "dataset": choice.dataset}
     config = ExpandConfig(input=path, output=Path("none.zarr"), **settings)  # type: ignore[arg-type]  # each has its type
     info = read_info(checkpoint)
@@ -150,7 +168,7 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
 def _sampler(path: Path, recorded: Mapping[str, Any]) -> AnySampler:
     settings = {name: value for name, value in recorded.items() if name not in _NOT_SETTINGS}
     try:
-        found: AnySampler = _SAMPLERS.validate_python(settings)
+        sampler: AnySampler = _SAMPLERS.validate_python(settings)
     except ValidationError as error:
         raise StoreError(f"{path}: its sampler is not one of this version of echogen.") from error
-    return found
+    return sampler

@@ -4,6 +4,7 @@ A tile is a Pillow image; what it shows comes as arrays on the image's own grid.
 between pixels, at three times the size, so that they are as smooth as the label allows.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 import contourpy
@@ -12,15 +13,25 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from echogen.pictures.grids import COLOURS, MISSING, OTHER
-from echogen.types import BACKGROUND
+from echogen.types import BACKGROUND, IGNORE
 
+Colour = tuple[int, int, int]
+
+MISSING: Colour = (70, 40, 110)
+COLOURS: Mapping[int, Colour] = {
+    1: (255, 112, 82),
+    2: (64, 214, 168),
+    3: (110, 170, 255),
+    IGNORE: (245, 214, 70),
+}
+"""By class id; also distinct without red and green, because their brightness differs."""
+OTHER: Colour = (235, 235, 235)
 FINER = 3
 FILL = 34  # of 255
 HATCH = 11  # pixels from line to line
 
 Bools = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.uint8]
+Levels = npt.NDArray[np.uint8]
 
 
 def displayed_size(shape: tuple[int, int], aspect: float, height: int) -> tuple[int, int]:
@@ -35,7 +46,7 @@ def displayed_size(shape: tuple[int, int], aspect: float, height: int) -> tuple[
     return max(1, round(height * shape[1] * known / shape[0])), height
 
 
-def tile(image: Labels, size: tuple[int, int]) -> Image.Image:
+def tile(image: Levels, size: tuple[int, int]) -> Image.Image:
     """(h, w) grey levels at a size."""
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC).convert("RGB")
 
@@ -52,7 +63,7 @@ def hatched(shown: Image.Image, missing: Bools) -> Image.Image:
     return Image.composite(_pattern(shown.size), shown, where)
 
 
-def contoured(shown: Image.Image, label: Labels) -> Image.Image:
+def contoured(shown: Image.Image, label: Levels) -> Image.Image:
     """A tile with each class lightly filled, and its contour.
 
     Args:

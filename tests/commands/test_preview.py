@@ -12,12 +12,11 @@ from echogen.commands.expand import dry_run, expand
 from echogen.config import DpmConfig, EngineConfig, LangevinConfig, RepaintConfig
 from echogen.geometry.transforms import TransformParams
 from echogen.painting.local import open_local
-from echogen.pictures import MISSING
 from echogen.pictures.choice import Choice, along, amount, at_random, rows_of_store, worst_rows
-from echogen.pictures.entries import Entry, Picture, facts_of, of_store
-from echogen.pictures.panels import headings, panels
-from echogen.pictures.passage import Subject, walk
-from echogen.pictures.subject import subject_of
+from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_store
+from echogen.pictures.passage import walk
+from echogen.pictures.subject import Subject, subject_of
+from echogen.pictures.tiles import MISSING
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
@@ -68,7 +67,7 @@ def test_the_panels_are_the_stores_pixels(store: Path) -> None:
         (entry,) = of_store(opened, [row], {})
         names = headings([entry])
         assert len(names) == 4
-        original, moved, painted, labelled = panels(entry, names, 32)
+        original, moved, painted, labelled = entry.panels(names, 32)
         size = painted.size
         expected = np.asarray(Image.fromarray(opened.images[row]).resize(size, 3))
         np.testing.assert_array_equal(np.asarray(painted)[..., 0], expected)
@@ -234,7 +233,7 @@ def test_watching_changes_nothing_and_sees_every_evaluation(
     assert len(steps) == plain.sampler.nfe
     assert steps[0].sigma > steps[-1].sigma
     known = np.rint((image[keep] + 1) * 127.5)
-    np.testing.assert_array_equal(steps[-1].expected[keep], known)
+    np.testing.assert_array_equal(steps[-1].estimate[keep], known)
 
 
 def test_the_way_of_a_stored_sample_ends_in_its_own_pixels(

@@ -26,7 +26,7 @@ from echogen.diffusion.samplers import make_sampler
 from echogen.diffusion.schedule import dpm_sigmas, sampler_nfe, schedule_from_config
 from echogen.errors import StoreError, UsageError
 from echogen.geometry.aspect import fit_fan
-from echogen.pictures import GAP, SHEET_GREY
+from echogen.pictures.sheet import GAP, GAP_GREY
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, damaged_rows, open_store, working_store_path
 from tests.support.hearts import fan_frame, make_config
@@ -329,8 +329,8 @@ def test_the_sheet_shows_the_images_in_order(given: dict[str, object], tmp_path:
     for number, image in enumerate(images(report.output)):
         top, left = (GAP + k * (32 + GAP) for k in divmod(number, 3))
         np.testing.assert_array_equal(shown[top : top + 32, left : left + 32, 1], image)
-    assert (shown[-32:, -32:] == SHEET_GREY).all()
-    assert (shown[:GAP] == SHEET_GREY).all()
+    assert (shown[-32:, -32:] == GAP_GREY).all()
+    assert (shown[:GAP] == GAP_GREY).all()
     with open_store(Path(report.output)) as store:
         write_sheet(store, tmp_path / "again.png", 3)
     assert (tmp_path / "again.png").read_bytes() == sheet.read_bytes()

@@ -20,7 +20,8 @@ from echogen.commands.expand import expand
 from echogen.commands.stats import Measurements, StatsReport, stats
 from echogen.errors import UsageError
 from echogen.measures.records import Provenance
-from echogen.pictures.page import Gallery, Look, render, write_report
+from echogen.pictures.choice import Choice
+from echogen.pictures.page import Gallery, render, write_report
 from tests.support.hearts import make_config
 
 BROWSER = (
@@ -120,7 +121,7 @@ def test_one_report_is_one_page(
 ) -> None:
     write_report(*measured, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
-    write_report(*measured, tmp_path / "other.html", Look(seed=1))
+    write_report(*measured, tmp_path / "other.html", Choice(seed=1))
     assert (tmp_path / "other.html").read_bytes() != page.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.html", "other.html"]
 

@@ -5,17 +5,9 @@ import pytest
 from PIL import Image
 
 from echogen.errors import StoreError
-from echogen.pictures import (
-    COLOURS,
-    GAP,
-    MISSING,
-    SHEET_GREY,
-    image_sheet,
-    save_gif,
-    save_png,
-)
-from echogen.pictures.sheet import PAPER, Line, Mark, Page, draw, fitting
-from echogen.pictures.tiles import contoured, displayed_size, hatched, tile
+from echogen.pictures.files import save_gif, save_png
+from echogen.pictures.sheet import GAP, GAP_GREY, PAPER, Line, Sheet, bare_sheet, draw, fitting
+from echogen.pictures.tiles import COLOURS, MISSING, contoured, displayed_size, hatched, tile
 
 
 @pytest.mark.parametrize(("count", "columns", "grid"), [(5, 3, (2, 3)), (2, 8, (1, 2))])
@@ -23,16 +15,16 @@ def test_a_sheet_of_images_has_them_in_order_with_gaps_between_and_around(
     count: int, columns: int, grid: tuple[int, int]
 ) -> None:
     images = np.stack([np.full((6, 4), 100 + i, np.uint8) for i in range(count)])
-    sheet = image_sheet(images, columns)
+    sheet = np.asarray(bare_sheet(images, columns))
     assert sheet.shape == (grid[0] * (6 + GAP) + GAP, grid[1] * (4 + GAP) + GAP, 3)
     for i in range(count):
         top, left = GAP + i // columns * (6 + GAP), GAP + i % columns * (4 + GAP)
         assert (sheet[top : top + 6, left : left + 4] == 100 + i).all()
-    assert (sheet == SHEET_GREY).sum() == sheet.size - images.size * 3
+    assert (sheet == GAP_GREY).sum() == sheet.size - images.size * 3
 
 
 def test_a_picture_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
+    image = Image.new("RGB", (4, 4))
     with pytest.raises(StoreError, match=r"no/such\.png: cannot be written"):
         save_png(image, tmp_path / "no" / "such.png")
     (tmp_path / "taken.png").mkdir()
@@ -76,14 +68,14 @@ def test_contours_follow_the_label_between_its_pixels() -> None:
     assert drawn[128, 120].sum() > 0  # lightly filled
 
 
-def test_a_page_holds_each_tile_unchanged_with_its_heading_place() -> None:
+def test_a_sheet_holds_each_tile_unchanged_with_its_heading_place() -> None:
     tiles = [tile(np.full((8, 8), 60 + 20 * i, np.uint8), (90, 80)) for i in range(3)]
-    page = Page(
+    sheet = Sheet(
         title="hearts", subtitle=("one", "two"), headings=("a", "b"),
         lines=(Line((tiles[0], tiles[1]), "first", ""), Line((None, tiles[2]), "second", "")),
-        marks=(Mark("LV", COLOURS[1]),), footer=("CC",), columns=2,
+        legend=(("LV", COLOURS[1]),), footer=("CC",), columns=2,
     )  # fmt: skip
-    drawn = np.asarray(draw(page))
+    drawn = np.asarray(draw(sheet))
     found = [np.argwhere((drawn == 60 + 20 * i).all(axis=2)) for i in range(3)]
     corners = [(places.min(axis=0).tolist(), len(places)) for places in found]
     assert [count for _, count in corners] == [90 * 80] * 3
