@@ -6,7 +6,7 @@ sheet and a report draw them alike.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,6 @@ from PIL import Image
 from echogen.datasets import Dataset
 from echogen.errors import DatasetError, StoreError
 from echogen.geometry.fan import fan_mask
-from echogen.geometry.render import render_original
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.painting import original_rows
 from echogen.pictures.tiles import (
@@ -150,21 +149,24 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
 
 
 def of_plan(source: Source, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
-    """Planned copies: moved, with nothing painted."""
-    for row, job in zip(rows, source.jobs(rows), strict=True):
-        if not isinstance(job, Job):
-            yield job or Problem(row.sample_id, "rejected: no valid move was found.")
+    """Planned copies: moved, with nothing painted; each frame is read once."""
+    pairs = [row for copy in rows for row in (replace(copy, copy=0), copy)]
+    jobs = source.jobs(pairs)
+    for row, original, job in zip(rows, jobs, jobs, strict=True):
+        if isinstance(job, Problem):
+            yield job
+            continue
+        if job is None or not isinstance(original, Job):
+            yield Problem(row.sample_id, "rejected: no valid move was found.")
             continue
         planned = source.frames[row.frame_id]
         grid = grid_of(planned, source.plan)
         aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
-        frame = source.dataset.read(source.keys[row.frame_id])
-        still = render_original(frame, grid, row.frame_id, 0)
         fan = fan_mask(*sector_on_grid(planned.sector, grid), grid.shape)
         yield Entry(
             row.sample_id,
             facts_of(row.params, _share(~job.keep, fan)),
-            Picture(to_uint8(still.image), still.label, aspect),
+            Picture(to_uint8(original.image), original.label, aspect),
             Picture(to_uint8(job.image), job.label, aspect),
             ~job.keep,
         )

@@ -1,5 +1,7 @@
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,19 @@ from typer.testing import CliRunner, Result
 from echogen.cli import app
 from echogen.commands.expand import dry_run, expand
 from echogen.config import DpmConfig, EngineConfig, LangevinConfig, RepaintConfig
+from echogen.datasets import open_dataset
 from echogen.geometry.transforms import TransformParams
 from echogen.painting.local import open_local
 from echogen.pictures.choice import Choice, along, amount, at_random, rows_of_store, worst_rows
-from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_store
+from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_plan, of_store
 from echogen.pictures.passage import walk
 from echogen.pictures.subject import Subject, subject_of
 from echogen.pictures.tiles import MISSING
+from echogen.planning.jobs import Source
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
+from echogen.types import Frame, FrameKey
 from tests.support.hearts import make_config
 from tests.support.shapes import printed
 
@@ -143,6 +148,24 @@ def test_a_plan_is_shown_before_anything_is_painted(
     shutil.copytree(dataset / "patient0002", elsewhere / "patient0002")
     refused = run(elsewhere, "--plan", tmp_path / "plan.json", "--out", out)
     assert "was made of another dataset" in str(refused.exception)
+
+
+def test_each_planned_frame_is_read_once(settings: dict[str, object], dataset: Path) -> None:
+    config = make_config(settings)
+    plan, _ = dry_run(config)
+    listing = open_dataset(dataset)
+    reads: list[str] = []
+
+    def counted(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
+        reads.append(key.frame_id)
+        return listing.read_frame(root, key, labels)
+
+    keys = {key.frame_id: key for key in listing.keys()}  # noqa: SIM118 - a method of datasets
+    source = Source(replace(listing, read_frame=counted), keys, plan, config)
+    copies = [row for row in plan.rows if row.copy == 1 and not row.rejected]
+    entries = list(of_plan(source, copies))
+    assert [entry.name for entry in entries] == [row.sample_id for row in copies]
+    assert reads == [row.frame_id for row in copies]
 
 
 def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> None:
