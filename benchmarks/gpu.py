@@ -15,20 +15,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from record import Record
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from echogen.diffusion.checkpoint import load_checkpoint, read_info  # noqa: E402
+from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig, load_config  # noqa: E402
+from echogen.diffusion.checkpoint import read_info  # noqa: E402
 from echogen.diffusion.compiled import PATIENCE  # noqa: E402
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling, synchronise  # noqa: E402
-from echogen.diffusion.denoiser import PRECISIONS, Denoiser  # noqa: E402
+from echogen.diffusion.denoiser import Denoiser  # noqa: E402
+from echogen.diffusion.network import PRECISIONS, load_checkpoint  # noqa: E402
 from echogen.diffusion.noise import SampleNoise  # noqa: E402
 from echogen.painting.devices import open_engine, resolve_devices  # noqa: E402
 from echogen.painting.engine import Engine  # noqa: E402
@@ -37,18 +39,6 @@ from echogen.types import Job, Result, to_model_range, to_uint8  # noqa: E402
 DISTINCT = 64
 CALLS = 20
 COMPARED = 8
-
-
-class Settings(SimpleNamespace):
-    """In place of the configuration's tables, which need pydantic."""
-
-    def model_dump(self, exclude: Iterable[str] = (), **_: Any) -> dict[str, Any]:
-        """The settings by name."""
-        return {name: value for name, value in vars(self).items() if name not in set(exclude)}
-
-    def model_copy(self, update: dict[str, Any]) -> "Settings":
-        """These settings with others laid over them."""
-        return Settings(**{**vars(self), **update})
 
 
 class Packed:
@@ -82,14 +72,14 @@ class Packed:
             if "torch.compile failed" in line:
                 raise RuntimeError(line)
 
-        chosen: Any = Settings(device=device, precision=precision, batch_size=size, compile=compile)
-        sampler: Any = Settings(**self.settings["sampler"])
+        settings = {"device": device, "precision": precision, "batch_size": size}
+        chosen = EngineConfig.model_validate({**settings, "compile": compile})
+        sampler = TypeAdapter(SamplerConfig).validate_python(self.settings["sampler"])
         return open_engine(self.checkpoint, sampler, chosen, tell)
 
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
-    from echogen.config import AugmentationConfig, load_config
     from echogen.phantom.jobs import phantom_jobs
 
     config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})

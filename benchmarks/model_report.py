@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
-from echogen.diffusion.denoiser import build_denoiser, load_network
+from echogen.diffusion.network import build_denoiser, load_network
 from echogen.training.data import load_packed, open_frames
 from echogen.training.figure import figure
 from echogen.training.loss import alphas_cumprod, geometric_mean, loss_by_level

@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -26,10 +26,10 @@ from gaussian_mixture import Mixture, exact_denoiser, make_prior, masks
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from echogen.config import PRESETS, LangevinConfig
+from echogen.config import PRESETS, LangevinConfig, RepaintConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource, SampleNoise
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.samplers import Sampler
 
 HERE = Path(__file__).parent
 REFERENCE = "repaint 250/10/10"
@@ -41,12 +41,12 @@ Paint = Callable[[Denoiser, Tensor, Tensor, NoiseSource], Tensor]
 
 def langevin(preset: str, **changes: Any) -> Paint:
     """The sampler of a preset of `echogen expand`, with some settings changed."""
-    config = LangevinConfig(**{**PRESETS[preset]["sampler"], **changes})
-    return make_sampler(config.name, **config.model_dump(exclude={"name"}))
+    return Sampler(LangevinConfig(**{**PRESETS[preset]["sampler"], **changes}))
 
 
 def repaint(steps: int, jump_length: int, resamplings: int) -> Paint:
-    return make_sampler("repaint", steps=steps, jump_length=jump_length, resamplings=resamplings)
+    config = RepaintConfig(steps=steps, jump_length=jump_length, resamplings=resamplings)
+    return Sampler(config)
 
 
 SAMPLERS: Mapping[str, Paint] = {
@@ -237,7 +237,9 @@ def against(reference: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]
 
 def settings(sampler: Paint) -> dict[str, Any]:
     """What a row of `SAMPLERS` was made with."""
-    return sampler.keywords if isinstance(sampler, partial) else asdict(cast(Any, sampler))
+    if isinstance(sampler, Sampler):
+        return sampler.config.model_dump()
+    return cast(Any, sampler).keywords
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -23,14 +23,15 @@ import numpy as np
 from hidden import Hidden, hidden_frames, paint
 from measures import Distances, Measured
 from measures.compare import all_draws, holm, standard_error
+from pydantic import TypeAdapter
 from scipy import ndimage
 
-from echogen.config import AugmentationConfig, load_config
+from echogen.config import AugmentationConfig, RepaintConfig, SamplerConfig, load_config
 from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.schedule import sampler_nfe
 
 HERE = Path(__file__).parent
-REFERENCE = {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10}
+REFERENCE = RepaintConfig().model_dump()
 PRESETS = ("fast", "balanced", "high")
 SAMPLERS: dict[str, dict[str, Any]] = {
     **{
@@ -329,7 +330,7 @@ def main() -> None:
         "of": frames.of,
         "hidden_share_of_fan": round(float((~frames.keep).sum() / frames.inside.sum()), 3),
         "draws": {"reference": 2 * m, "others": m},
-        "reference": {**REFERENCE, "nfe": make_sampler(**REFERENCE).nfe},
+        "reference": {**REFERENCE, "nfe": sampler_nfe(RepaintConfig())},
         "null": null(table, 2 * m, rng),
         "reference_by_depth": by_depth([frame[: 2 * m] for frame in draws], truths),
         "samplers": {},
@@ -338,7 +339,7 @@ def main() -> None:
         first = (position + 2) * m
         result["samplers"][name] = {
             "settings": SAMPLERS[name],
-            "nfe": make_sampler(**SAMPLERS[name]).nfe,
+            "nfe": sampler_nfe(TypeAdapter(SamplerConfig).validate_python(SAMPLERS[name])),
             "measures": figures(table, first, first + m, rng, 2 * m),
             "by_depth": by_depth([frame[first : first + m] for frame in draws], truths),
         }

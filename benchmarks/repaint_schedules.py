@@ -17,8 +17,9 @@ import numpy as np
 from hidden import hidden_frames, paint
 from scipy import ndimage
 
+from echogen.config import RepaintConfig
 from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.schedule import sampler_nfe
 
 HERE = Path(__file__).parent
 SCHEDULES = ((10, 1, 1), (20, 5, 3), (25, 5, 3), (50, 10, 2), (100, 10, 1), (25, 5, 5))
@@ -46,8 +47,8 @@ def main() -> None:
     frames = hidden_frames(arguments.data, arguments.frames, arguments.seed)
     rows = []
     for steps, jump_length, resamplings in SCHEDULES:
-        sampler = {"steps": steps, "jump_length": jump_length, "resamplings": resamplings}
-        images = paint(frames, sampler, run=0, draws=1, cache=None)[0]
+        config = RepaintConfig(steps=steps, jump_length=jump_length, resamplings=resamplings)
+        images = paint(frames, config.model_dump(), run=0, draws=1, cache=None)[0]
         scores = [
             score(image.astype(float), truth.astype(float), keep)
             for image, truth, keep in zip(images, frames.truths, frames.keep, strict=True)
@@ -57,7 +58,8 @@ def main() -> None:
             f"{name}_se": float(np.nanstd([s[name] for s in scores]) / np.sqrt(len(scores)))
             for name in scores[0]
         }
-        rows.append({**sampler, "nfe": make_sampler("repaint", **sampler).nfe, **mean, **spread})
+        settings = config.model_dump(exclude={"name"})
+        rows.append({**settings, "nfe": sampler_nfe(config), **mean, **spread})
         print(rows[-1], flush=True)
     result = {
         "command": "python benchmarks/repaint_schedules.py "

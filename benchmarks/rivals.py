@@ -1,7 +1,7 @@
 """Other ways to paint with a diffusion model, to compare echogen's samplers with.
 
-Each is a function of a denoiser, image, keep and noise, as `echogen.diffusion.repaint.inpaint`, and
-of its own settings. Written from the papers. z = x_0 + sigma n throughout, so that a step to
+Each is a function of a denoiser, image, keep and noise, as `echogen.diffusion.samplers.Sampler`,
+and of its own settings. Written from the papers. z = x_0 + sigma n throughout, so that a step to
 another noise level is a step along z - x_0.
 """
 
@@ -11,11 +11,12 @@ import math
 import torch
 from torch import Tensor
 
-from echogen.diffusion.batch import composite, known_image
+from echogen.config import RepaintConfig
 from echogen.diffusion.denoiser import Denoiser, Prediction
 from echogen.diffusion.langevin import predict_at
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.repaint import reverse_step
+from echogen.diffusion.samplers import composite, known_image
 from echogen.diffusion.schedule import karras_sigmas, repaint_times, respace
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 20.0, 7.0
@@ -38,15 +39,16 @@ def ddnm(
     inpainting is what is hidden); after every `travel` steps the chain goes back as many.
 
     Args:
-        denoiser, image, keep, noise: as `inpaint`.
+        denoiser, image, keep, noise: as `Sampler`'s.
         steps: of the respaced schedule.
         travel: l of the paper.
         repeats: r of the paper; 1 never goes back.
     """
     known, inside = known_image(denoiser, image), keep.to(denoiser.device)
+    walk = RepaintConfig(steps=steps, jump_length=travel, resamplings=repeats)
     schedule = respace(denoiser.schedule, steps)
     x = noise.draw(known.shape)
-    for now, after in itertools.pairwise(repaint_times(steps, travel, repeats)):
+    for now, after in itertools.pairwise(repaint_times(walk)):
         drawn = noise.draw(known.shape)
         if after < now:
             prediction = denoiser.predict(x, int(schedule.timesteps[now]))
@@ -75,7 +77,7 @@ def diffpir(
     to the measurement's variance: here 0, so that known pixels of x_0 are the known image.
 
     Args:
-        denoiser, image, keep, noise: as `inpaint`.
+        denoiser, image, keep, noise: as `Sampler`'s.
         steps: of the respaced schedule; one evaluation each.
         zeta: share of the noise's variance that is drawn anew at each step.
     """
@@ -106,7 +108,7 @@ def heun(
     Song et al. (2021, 2011.13456, appendix I.2); within a step they keep their noise.
 
     Args:
-        denoiser, image, keep, noise: as `inpaint`.
+        denoiser, image, keep, noise: as `Sampler`'s.
         levels: noise levels; two evaluations each, but one for the last.
         churn: gamma, noise added before each step as a share of the level's.
     """
@@ -149,7 +151,7 @@ def lanpaint(
     level. The paper's own solver has momentum.
 
     Args:
-        denoiser, image, keep, noise: as `inpaint`.
+        denoiser, image, keep, noise: as `Sampler`'s.
         levels: noise levels.
         inner_steps: Langevin steps at each, one evaluation each; one more for the Euler step.
         step_size: h, in units of the level's variance.

@@ -28,21 +28,15 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from echogen.config import AugmentationConfig
-from echogen.diffusion.checkpoint import (
-    UNET_CONFIG,
-    WEIGHTS,
-    checkpoint_folder,
-    load_checkpoint,
-    read_info,
-)
+from echogen.config import AugmentationConfig, RepaintConfig
+from echogen.diffusion.checkpoint import UNET_CONFIG, WEIGHTS, checkpoint_folder, read_info
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling
-from echogen.diffusion.denoiser import load_network, precision_name
 from echogen.diffusion.fast import FastUNet
-from echogen.diffusion.schedule import nfe, repaint_times
+from echogen.diffusion.network import load_checkpoint, load_network, precision_name
+from echogen.diffusion.schedule import sampler_nfe
 
 HERE = Path(__file__).parent
-PUBLISHED_NFE = nfe(repaint_times(250, 10, 10))
+PUBLISHED_NFE = sampler_nfe(RepaintConfig())
 PUBLISHED = {  # 64 channels times 1-1-2-2-4-4, three residual blocks, attention at 16 and 8
     "sample_size": 256,
     "in_channels": 3,

@@ -27,10 +27,11 @@ from rivals import heun
 from scipy import ndimage
 
 from echogen.commands.expand import expand
-from echogen.config import ExpandConfig, LangevinConfig, load_config
-from echogen.diffusion.checkpoint import load_checkpoint, read_info
+from echogen.config import DpmConfig, ExpandConfig, LangevinConfig, RepaintConfig, load_config
+from echogen.diffusion.checkpoint import read_info
+from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.samplers import Sampler
 from echogen.geometry.aspect import fit_fan
 from echogen.planning.plan import sample_seed
 from echogen.store import open_store
@@ -45,16 +46,15 @@ RIM = 4  # pixels around the fan that are neither in it nor background
 
 
 def dpm(steps: int, **changes: Any) -> Callable[..., Any]:
-    defaults = {"eta": 1.0, "order": 2, "sigma_min": 0.01, "sigma_max": 80.0, "rho": 7.0}
-    return make_sampler("dpm", steps=steps, **{**defaults, **changes})
+    return Sampler(DpmConfig(steps=steps, **changes))
 
 
 def ancestral(steps: int) -> Callable[..., Any]:
-    return make_sampler("repaint", steps=steps, jump_length=1, resamplings=1)
+    return Sampler(RepaintConfig(steps=steps, jump_length=1, resamplings=1))
 
 
 def langevin() -> Callable[..., Any]:
-    return make_sampler(**{**LangevinConfig().model_dump(), "guidance": 0.0})
+    return Sampler(LangevinConfig(guidance=0.0))
 
 
 # name: (evaluations, sampler)

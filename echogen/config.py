@@ -111,14 +111,29 @@ class TransformConfig(Settings):
 class LangevinConfig(Settings):
     """Langevin steps at falling noise levels (`echogen.diffusion.langevin`); as `balanced`.
 
-    Noise levels are in units of the model's range, -1 to 1. There are `levels` of them between
-    `sigma_max` and `sigma_min`, crowding at the low end with `rho`; from `inner_max` to `inner_min`
-    each is visited `inner_steps` times more. `churn` is the noise added before a step, as a share
-    of the level's, times `noise_gain`. Where the network expects another known pixel than there is,
-    `guidance` of the difference, averaged over blocks of `guidance_scale` of the image's height, is
-    added to what it is shown, and `memory` of that lasts. At the end, noise of level `refine_from`
-    is added once more and taken away over `refine_levels` levels in smaller steps, `refine_steps`
-    more at each, with `refine_churn`.
+    Noise levels are in units of the model's range, -1 to 1.
+
+    Attributes:
+        name: of the sampler.
+        levels: how many noise levels there are between `sigma_max` and `sigma_min`.
+        inner_steps: evaluations more at each level from `inner_min` to `inner_max`.
+        inner_min, inner_max: noise levels.
+        churn: noise added before an evaluation, as a share of the level's, down to `inner_min`;
+            none below, where speckle settles.
+        noise_gain: factor on the noise of painted pixels, for what a step's finite size takes away.
+        guidance: share of the network's error on known pixels by which these are exaggerated more
+            at each evaluation; 0 leaves them alone.
+        guidance_scale: the error is smoothed over this share of the image's height, so that anatomy
+            is exaggerated and speckle is not; 0 leaves it as it is.
+        memory: share of that exaggeration which lasts from one evaluation to the next.
+        sigma_min, sigma_max: of the levels.
+        rho: how strongly the levels crowd at the low end.
+        refine_levels: at the end, noise is added once more and taken away over this many levels in
+            smaller steps, which give speckle its full strength; 0 leaves it out.
+        refine_from: the noise level to which that goes back up.
+        refine_steps: evaluations more at each of these levels, down to twice `sigma_min`; they
+            close the seam.
+        refine_churn: `churn` of these levels.
     """
 
     name: Literal["langevin"] = "langevin"
@@ -139,6 +154,17 @@ class LangevinConfig(Settings):
     refine_steps: int = Field(default=5, ge=0)
     refine_churn: float = Field(default=0.5, ge=0)
 
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        _check_range_of_levels(self.sigma_min, self.sigma_max)
+        if self.refine_levels == 1:
+            raise ValueError("refine_levels must be 0 or at least 2, got 1")
+        if self.refine_levels and self.refine_from <= self.sigma_min:
+            raise ValueError(
+                f"refine_from must be above sigma_min, {self.sigma_min}; got {self.refine_from}"
+            )
+        return self
+
 
 class RepaintConfig(Settings):
     """RePaint's schedule (Lugmayr et al. 2022, 2201.09865): steps, jump length, resamplings."""
@@ -152,8 +178,15 @@ class RepaintConfig(Settings):
 class DpmConfig(Settings):
     """SDE-DPM-Solver++ (`echogen.diffusion.dpm`), which paints whole images; as `balanced`.
 
-    `steps` noise levels fall from `sigma_max` to `sigma_min`, crowding at the low end with `rho`.
-    `eta` is the noise of the reverse process, 0 to 1; `order` 2 extrapolates from the step before.
+    Attributes:
+        name: of the sampler.
+        steps: noise levels, each one network evaluation.
+        eta: noise of the reverse process: 1 as much as went in, 0 none (an ordinary differential
+            equation).
+        order: 2 extrapolates from the step before, 1 does not (DDPM's posterior where eta is 1).
+        sigma_min, sigma_max: noise levels at the last evaluation and at the first, which is not
+            above the model's highest.
+        rho: how strongly the levels crowd at the low end.
     """
 
     name: Literal["dpm"] = "dpm"
@@ -163,6 +196,16 @@ class DpmConfig(Settings):
     sigma_min: float = Field(default=0.01, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
     rho: float = Field(default=7.0, gt=0)
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        _check_range_of_levels(self.sigma_min, self.sigma_max)
+        return self
+
+
+def _check_range_of_levels(sigma_min: float, sigma_max: float) -> None:
+    if sigma_min >= sigma_max:
+        raise ValueError(f"must have sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
 
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]

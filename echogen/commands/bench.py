@@ -121,7 +121,7 @@ def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
         engine.settle(frames * config.copies or EXPECTED)
         grid = (info.image_size, info.resize)
         jobs = phantom_jobs(min(engine.at_once, DISTINCT), grid, config.transforms, config.seed)
-        nfe = sampler_nfe(**config.sampler.model_dump())
+        nfe = sampler_nfe(config.sampler)
         per_image = engine.seconds_per_image(repeated(jobs, engine.at_once))
         count = images_to_paint(engine.at_once, per_image, PAINTING_S)
         if count and (config.engine.compile != "off" or "cpu" not in engine.device):

@@ -1,5 +1,5 @@
-"""Painting with a diffusion model: schedule, checkpoint, denoiser, noise, sampler.
+"""Painting with a diffusion model: checkpoint, network, schedule, denoiser, noise, samplers.
 
-Imports point one way: noise schedule, then network, then sampler. Only the schedule and a
+It knows no file format but the checkpoint's, and no dataset, frame or store. Schedules and a
 checkpoint's description can be read without torch.
 """

@@ -9,17 +9,13 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from echogen.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from echogen.diffusion.compiled import CompileMode
-    from echogen.diffusion.denoiser import Denoiser
 
 FORMAT = 1
 INFO_FILE = "echogen.json"
@@ -156,39 +152,6 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
                 f"{folder}: damaged or altered: {'; '.join(wrong)}. Fetch or save it again."
             )
     return info
-
-
-def load_checkpoint(
-    path_or_name: str | Path,
-    device: str = "auto",
-    precision: str = "auto",
-    *,
-    compile: "CompileMode" = "off",
-    tell: Callable[[str], None] = lambda _: None,
-) -> "Denoiser":
-    """The checkpoint as a denoiser, its files verified first.
-
-    Args:
-        path_or_name: a folder, or "builtin".
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        precision: "auto", "fp32", "bf16" or "fp16", of the network's weights and activations.
-        compile: "off", "on" (torch.compile) or "graphs" (CUDA graphs besides).
-        tell: called with one line when compiling begins, and where it fails.
-
-    Raises:
-        CheckpointError: files are missing, damaged, or do not fit together.
-        EngineError: there is no such device.
-    """
-    from echogen.diffusion.denoiser import build_denoiser, load_network
-
-    info = verify_checkpoint(path_or_name)
-    with checkpoint_folder(path_or_name) as folder:
-        network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
-        scheduler = read_json(folder / SCHEDULER_CONFIG)
-        check_image_size(read_json(folder / UNET_CONFIG), info)
-        return build_denoiser(
-            network, scheduler, info, device, precision, compile=compile, tell=tell
-        )
 
 
 def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> None:

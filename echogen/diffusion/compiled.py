@@ -14,11 +14,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from echogen.diffusion.denoiser import Network
+
 CompileMode = Literal["off", "on", "graphs"]
 COMPILE_MODES: tuple[CompileMode, ...] = ("off", "on", "graphs")
 PATIENCE = 12  # calls of one shape before it is compiled; measuring a batch size takes fewer
-
-Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass

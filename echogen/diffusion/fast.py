@@ -5,7 +5,7 @@ every residual block is an affine map that folds into a bias or into a group nor
 vector, computed in float32 and kept for each timestep. Queries, keys and values are one product;
 activations and sums are in place; channels stay last; divisions by 1 are left out. On a CPU,
 doubling the size before a 3 x 3 convolution becomes one transposed convolution, at 4/9 of its
-products. Every change is exact but for rounding: `tests/test_fast.py`.
+products. Every change is exact but for rounding: `tests/diffusion/test_fast.py`.
 """
 
 import copy

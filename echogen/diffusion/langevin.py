@@ -12,71 +12,42 @@ Everything is written in z = x_t / sqrt(abar_t) = x_0 + sigma n.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.diffusion.batch import check_batch, composite, known_image
+from echogen.config import LangevinConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
-from echogen.diffusion.schedule import LangevinWalk, langevin_walk
+from echogen.diffusion.schedule import langevin_walk
 
 
-@dataclass(frozen=True)
-class LangevinSampler:
-    """Langevin inpainting with its settings.
+def chain(
+    config: LangevinConfig, denoiser: Denoiser, known: Tensor, keep: Tensor, noise: NoiseSource
+) -> Tensor:
+    """From noise to the last prediction: (B, C, H, W), kept pixels not yet put back.
 
-    Attributes:
-        walk: the noise levels, and the steps at each.
-        guidance: share of the network's error on known pixels by which these are exaggerated more
-            at each evaluation; 0 leaves them alone.
-        guidance_scale: the error is smoothed over this share of the image's height, so that anatomy
-            is exaggerated and speckle is not; 0 leaves it as it is.
-        memory: share of that exaggeration which lasts from one evaluation to the next.
-        noise_gain: factor on the noise of painted pixels, for what a step's finite size takes away.
+    Args:
+        config: the noise levels, and the settings of `langevin_walk` and the guidance.
+        denoiser: an image prior.
+        known: (B, C, H, W) float32, C the denoiser's channels.
+        keep: (B, 1, H, W) bool.
+        noise: one stream a sample; one draw for the start and one an evaluation.
     """
-
-    walk: LangevinWalk
-    guidance: float
-    guidance_scale: float
-    memory: float
-    noise_gain: float
-
-    def __post_init__(self) -> None:
-        langevin_walk(self.walk)
-
-    @property
-    def nfe(self) -> int:
-        """Network function evaluations for one image."""
-        return len(langevin_walk(self.walk))
-
-    @torch.inference_mode()
-    def __call__(
-        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
-    ) -> Tensor:
-        """As `samplers.Sampler`."""
-        check_batch(denoiser, image, keep)
-        known = known_image(denoiser, image)
-        on_device = keep.to(denoiser.device)
-        return composite(self._chain(denoiser, known, on_device, noise), image, keep)
-
-    def _chain(self, denoiser: Denoiser, known: Tensor, keep: Tensor, noise: NoiseSource) -> Tensor:
-        """From noise to the last prediction: (B, C, H, W), kept pixels not yet put back."""
-        moves = langevin_walk(self.walk)
-        z = moves[0].sigma * noise.draw(known.shape)
-        exaggeration = torch.zeros_like(known)
-        smooth = smoother(keep, self.guidance_scale)
-        for move in moves:
-            drawn = noise.draw(known.shape)
-            added = math.sqrt(move.sigma_hat**2 - move.sigma**2) * self.noise_gain
-            shown = known + exaggeration + move.sigma_hat * drawn
-            z = torch.where(keep, shown, z + added * drawn)
-            x0 = predict_at(denoiser, z, move.sigma_hat)
-            exaggeration = self.memory * exaggeration + self.guidance * smooth(known - x0)
-            z = x0 + (move.sigma_next / move.sigma_hat) * (z - x0)
-        return z
+    moves = langevin_walk(config)
+    z = moves[0].sigma * noise.draw(known.shape)
+    exaggeration = torch.zeros_like(known)
+    smooth = smoother(keep, config.guidance_scale)
+    for move in moves:
+        drawn = noise.draw(known.shape)
+        added = math.sqrt(move.sigma_hat**2 - move.sigma**2) * config.noise_gain
+        shown = known + exaggeration + move.sigma_hat * drawn
+        z = torch.where(keep, shown, z + added * drawn)
+        x0 = predict_at(denoiser, z, move.sigma_hat)
+        exaggeration = config.memory * exaggeration + config.guidance * smooth(known - x0)
+        z = x0 + (move.sigma_next / move.sigma_hat) * (z - x0)
+    return z
 
 
 def predict_at(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:

@@ -7,106 +7,36 @@ comes to agree with what is known. Reverse steps are those of respaced DDPM (210
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from echogen.diffusion.batch import check_batch, composite, known_image
+from echogen.config import RepaintConfig
 from echogen.diffusion.denoiser import Denoiser, Prediction
 from echogen.diffusion.noise import NoiseSource
-from echogen.diffusion.schedule import Schedule, nfe, repaint_times, respace
+from echogen.diffusion.schedule import Schedule, repaint_times, respace
 
 
-@dataclass(frozen=True)
-class RepaintSampler:
-    """`inpaint` with its settings; see `schedule.repaint_times` for what they mean."""
-
-    steps: int = 25
-    jump_length: int = 5
-    resamplings: int = 3
-
-    def __post_init__(self) -> None:
-        repaint_times(self.steps, self.jump_length, self.resamplings)
-
-    @property
-    def nfe(self) -> int:
-        """Network function evaluations for one image."""
-        return nfe(repaint_times(self.steps, self.jump_length, self.resamplings))
-
-    def __call__(
-        self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
-    ) -> Tensor:
-        """As `inpaint`."""
-        return inpaint(
-            denoiser,
-            image,
-            keep,
-            noise,
-            steps=self.steps,
-            jump_length=self.jump_length,
-            resamplings=self.resamplings,
-        )
-
-
-@torch.inference_mode()
-def inpaint(
-    denoiser: Denoiser,
-    image: Tensor,
-    keep: Tensor,
-    noise: NoiseSource,
-    *,
-    steps: int,
-    jump_length: int,
-    resamplings: int,
+def chain(
+    config: RepaintConfig, denoiser: Denoiser, known: Tensor, keep: Tensor, noise: NoiseSource
 ) -> Tensor:
-    """Paints what is not kept.
+    """From noise to the last x_0: (B, C, H, W), kept pixels not yet put back.
 
     Args:
-        denoiser: an image prior.
-        image: (B, 1, H, W) float32 in [-1, 1], on any device.
-        keep: (B, 1, H, W) bool, True where `image` is known.
-        noise: one generator a sample, drawing on the denoiser's device.
-        steps, jump_length, resamplings: the walk; 250, 10, 10 are the published ones.
-
-    Returns:
-        (B, 1, H, W) float32 in [-1, 1] on `image`'s device; equal to `image` where kept. A sample
-        for which the network gave NaN has NaN where it is painted: the caller judges it alone.
-
-    Raises:
-        EngineError: shapes do not fit the model.
-        UsageError: the walk does not fit the model's schedule.
-    """
-    check_batch(denoiser, image, keep)
-    times = repaint_times(steps, jump_length, resamplings)
-    known = known_image(denoiser, image)
-    state = walk(denoiser, known, keep.to(denoiser.device), noise, times, steps)
-    return composite(state, image, keep)
-
-
-def walk(
-    denoiser: Denoiser,
-    known: Tensor,
-    keep: Tensor,
-    noise: NoiseSource,
-    times: list[int],
-    steps: int,
-) -> Tensor:
-    """The chain of `inpaint`, from pure noise to the last x_0, kept pixels not yet put back.
-
-    Args:
+        config: the walk of `schedule.repaint_times`.
         denoiser: an image prior.
         known: (B, C, H, W) float32, C the denoiser's channels.
         keep: (B, 1, H, W) bool.
         noise: drawn in the published order: the start, then for each reverse step its own noise
             and that of the next injection, for each forward step one.
-        times: of `schedule.repaint_times`.
-        steps: what `times` walks over.
+
+    Raises:
+        UsageError: the walk is longer than the model's schedule.
     """
-    schedule = respace(denoiser.schedule, steps)
+    schedule = respace(denoiser.schedule, config.steps)
     x = noise.draw(known.shape)
     started = False
-    for now, after in itertools.pairwise(times):
+    for now, after in itertools.pairwise(repaint_times(config)):
         if after < now:
             step_noise = noise.draw(known.shape)
             if started:

@@ -1,26 +1,41 @@
-"""The samplers by name: each a function that paints a batch, and tells its cost."""
+"""A batch painted under a sampler's configuration: checked, sent down its chain, composited."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from echogen.config import AnySampler
+from echogen.diffusion import dpm, langevin, repaint
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.dpm import DpmSampler
-from echogen.diffusion.langevin import LangevinSampler
 from echogen.diffusion.noise import NoiseSource
-from echogen.diffusion.repaint import RepaintSampler
-from echogen.diffusion.schedule import LangevinWalk
-from echogen.errors import UsageError
+from echogen.diffusion.schedule import sampler_nfe
+from echogen.errors import EngineError
+
+CHAINS: Mapping[str, Callable[..., Tensor]] = {
+    "dpm": dpm.chain,
+    "langevin": langevin.chain,
+    "repaint": repaint.chain,
+}
 
 
-class Sampler(Protocol):
-    """How a batch is painted. Any sampler is a function of these four, and tells its cost."""
+@dataclass(frozen=True)
+class Sampler:
+    """A function that paints a batch, and what it costs.
+
+    Attributes:
+        config: which sampler, and its settings.
+    """
+
+    config: AnySampler
 
     @property
     def nfe(self) -> int:
         """Network function evaluations for one image."""
+        return sampler_nfe(self.config)
 
+    @torch.inference_mode()
     def __call__(
         self, denoiser: Denoiser, image: Tensor, keep: Tensor, noise: NoiseSource
     ) -> Tensor:
@@ -38,43 +53,54 @@ class Sampler(Protocol):
             it alone.
 
         Raises:
-            EngineError: shapes do not fit the model.
+            EngineError: shapes or types do not fit the model.
+            UsageError: the sampler has more steps than the model's schedule.
         """
+        check_batch(denoiser, image, keep)
+        known, kept = known_image(denoiser, image), keep.to(denoiser.device)
+        painted = CHAINS[self.config.name](self.config, denoiser, known, kept, noise)
+        return composite(painted, image, keep)
 
 
-def langevin_sampler(
-    *,
-    guidance: float,
-    guidance_scale: float,
-    memory: float,
-    noise_gain: float,
-    **walk: Any,
-) -> LangevinSampler:
-    """A `LangevinSampler` from one flat table of settings, as the configuration has it.
+def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
+    """Refuses a batch that the denoiser cannot take.
 
     Raises:
-        UsageError: a value is out of range.
-        TypeError: a setting is missing or unknown.
+        EngineError: the shapes of image, keep and model do not fit, or types are wrong.
     """
-    return LangevinSampler(LangevinWalk(**walk), guidance, guidance_scale, memory, noise_gain)
+    side = denoiser.image_size
+    if image.ndim != 4 or image.shape[1] != 1 or keep.shape != image.shape:
+        raise EngineError(
+            "image and keep: expected (B, 1, H, W) both, "
+            f"found {tuple(image.shape)} and {tuple(keep.shape)}"
+        )
+    if side is not None and tuple(image.shape[2:]) != (side, side):
+        raise EngineError(
+            f"image: the model paints {side} x {side}, found {tuple(image.shape[2:])}"
+        )
+    if image.dtype != torch.float32 or keep.dtype != torch.bool:
+        raise EngineError(
+            f"image and keep: expected float32 and bool, found {image.dtype}, {keep.dtype}"
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise EngineError("image: values that are not finite; put -1 where nothing is known.")
 
 
-SAMPLERS: Mapping[str, Callable[..., Sampler]] = {
-    "dpm": DpmSampler,
-    "langevin": langevin_sampler,
-    "repaint": RepaintSampler,
-}
+def known_image(denoiser: Denoiser, image: Tensor) -> Tensor:
+    """(B, 1, H, W) on any device to (B, C, H, W) float32 on the denoiser's."""
+    return image.to(denoiser.device, torch.float32).expand(-1, denoiser.channels, -1, -1)
 
 
-def make_sampler(name: str, **settings: Any) -> Sampler:
-    """The sampler of a name, with its settings.
+def composite(painted: Tensor, image: Tensor, keep: Tensor) -> Tensor:
+    """The end of a chain as the picture it stands for.
 
-    Raises:
-        UsageError: the name or a setting is not known, or a value is out of range.
+    Args:
+        painted: (B, C, H, W) float32, on the denoiser's device.
+        image: (B, 1, H, W) float32.
+        keep: (B, 1, H, W) bool.
+
+    Returns:
+        (B, 1, H, W) float32 in [-1, 1] on `image`'s device; equal to `image` where kept.
     """
-    if name not in SAMPLERS:
-        raise UsageError(f"sampler: expected one of {', '.join(SAMPLERS)}; got {name!r}")
-    try:
-        return SAMPLERS[name](**settings)
-    except TypeError as error:
-        raise UsageError(f"sampler {name}: {error}") from error
+    grey = painted.mean(dim=1, keepdim=True).clamp(-1.0, 1.0).to(image.device)
+    return torch.where(keep, image, grey)

@@ -1,4 +1,4 @@
-"""Noise schedules, their respacing, and the walk of a RePaint run: NumPy only, float64.
+"""Noise schedules, their respacing, and the walks of the samplers: NumPy only, float64.
 
 The forward process is q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I) with abar the cumulative
 product of 1 - beta (Ho et al. 2020, 2006.11239). Respacing is that of Nichol and Dhariwal (2021,
@@ -8,12 +8,13 @@ product of 1 - beta (Ho et al. 2020, 2006.11239). Respacing is that of Nichol an
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from echogen.config import AnySampler, DpmConfig, LangevinConfig, RepaintConfig
 from echogen.errors import CheckpointError, UsageError
 
 Float64 = npt.NDArray[np.float64]
@@ -177,73 +178,23 @@ def respace(schedule: Schedule, steps: int) -> Schedule:
     return Schedule(1.0 - abar / np.append(1.0, abar[:-1]), schedule.timesteps[kept])
 
 
-def repaint_times(steps: int, jump_length: int, resamplings: int) -> list[int]:
+def repaint_times(config: RepaintConfig) -> list[int]:
     """The walk of RePaint over respaced steps, from steps - 1 down to -1 with its jumps back up.
 
     A move down is a reverse step (one network evaluation), a move up adds noise. At every multiple
     of `jump_length` but the last the walk climbs back `jump_length` steps, `resamplings` - 1 times.
-
-    Raises:
-        UsageError: an argument is below 1.
     """
-    for name, value in (
-        ("steps", steps),
-        ("jump_length", jump_length),
-        ("resamplings", resamplings),
-    ):
-        if value < 1:
-            raise UsageError(f"{name}: expected 1 or more, got {value}")
-    climbs_left = dict.fromkeys(range(0, steps - jump_length, jump_length), resamplings - 1)
-    times, now = [], steps
+    jump = config.jump_length
+    climbs_left = dict.fromkeys(range(0, config.steps - jump, jump), config.resamplings - 1)
+    times, now = [], config.steps
     while now >= 1:
         now -= 1
         times.append(now)
         if climbs_left.get(now, 0) > 0:
             climbs_left[now] -= 1
-            times.extend(range(now + 1, now + jump_length + 1))
-            now += jump_length
+            times.extend(range(now + 1, now + jump + 1))
+            now += jump
     return [*times, -1]
-
-
-def nfe(times: Sequence[int]) -> int:
-    """Network function evaluations of a walk: its moves down."""
-    return sum(after < before for before, after in itertools.pairwise(times))
-
-
-@dataclass(frozen=True)
-class LangevinWalk:
-    """Noise levels from `sigma_max` down to 0, and how often each is visited.
-
-    The levels are those of Karras et al. (2022, 2206.00364, eq. 5).
-
-    Attributes:
-        levels: how many noise levels, at least 2.
-        inner_steps: evaluations more at each level from `inner_min` to `inner_max`.
-        inner_min, inner_max: noise levels, in grey levels of [-1, 1].
-        churn: noise added before an evaluation, as a share of the level's, down to `inner_min`;
-            none below, where speckle settles.
-        sigma_min, sigma_max: of the levels, 0 < sigma_min < sigma_max.
-        rho: how strongly the levels crowd at the low end, above 0.
-        refine_levels: after the walk, noise is added once more and taken away over this many
-            levels in smaller steps, which give speckle its full strength; 0 leaves it out.
-        refine_from: the noise level to which that goes back up.
-        refine_steps: evaluations more at each of these levels, down to twice `sigma_min`; they
-            close the seam.
-        refine_churn: `churn` of these levels.
-    """
-
-    levels: int
-    inner_steps: int
-    inner_min: float
-    inner_max: float
-    churn: float
-    sigma_min: float
-    sigma_max: float
-    rho: float
-    refine_levels: int
-    refine_from: float
-    refine_steps: int
-    refine_churn: float
 
 
 @dataclass(frozen=True)
@@ -255,38 +206,22 @@ class Move:
     sigma_next: float
 
 
-def langevin_walk(walk: LangevinWalk) -> list[Move]:
-    """The evaluations of a Langevin run, in order; the last one ends at noise level 0.
-
-    Raises:
-        UsageError: a setting is out of range.
-    """
-    if not 0 < walk.sigma_min < walk.sigma_max:
-        raise UsageError(
-            "sigma_min and sigma_max: expected 0 < sigma_min < sigma_max, "
-            f"got {walk.sigma_min} and {walk.sigma_max}"
-        )
-    if walk.levels < 2 or walk.refine_levels == 1:
-        raise UsageError(
-            "levels and refine_levels: expected at least 2 (or none to refine), "
-            f"got {walk.levels} and {walk.refine_levels}"
-        )
-    if walk.refine_levels and walk.refine_from <= walk.sigma_min:
-        raise UsageError(
-            f"refine_from: expected more than sigma_min, {walk.sigma_min}; got {walk.refine_from}"
-        )
-    sigmas = karras_sigmas(walk.levels, walk.sigma_min, walk.sigma_max, walk.rho)
+def langevin_walk(config: LangevinConfig) -> list[Move]:
+    """The evaluations of a Langevin run, in order; the last one ends at noise level 0."""
+    sigmas = karras_sigmas(config.levels, config.sigma_min, config.sigma_max, config.rho)
     moves = []
     for sigma, after in itertools.pairwise([*sigmas, 0.0]):
-        steps = walk.inner_steps if walk.inner_min <= sigma <= walk.inner_max else 0
-        churn = walk.churn if sigma >= walk.inner_min else 0.0
+        steps = config.inner_steps if config.inner_min <= sigma <= config.inner_max else 0
+        churn = config.churn if sigma >= config.inner_min else 0.0
         moves.extend(_visit(sigma, after, churn, steps))
-    if walk.refine_levels:
-        again = karras_sigmas(walk.refine_levels, walk.sigma_min, walk.refine_from, walk.rho)
+    if config.refine_levels:
+        again = karras_sigmas(
+            config.refine_levels, config.sigma_min, config.refine_from, config.rho
+        )
         moves.append(Move(0.0, again[0], again[1]))
         for sigma, after in itertools.pairwise([*again[1:], 0.0]):
-            coarse = sigma >= 2.0 * walk.sigma_min
-            steps, churn = (walk.refine_steps, walk.refine_churn) if coarse else (0, 0.0)
+            coarse = sigma >= 2.0 * config.sigma_min
+            steps, churn = (config.refine_steps, config.refine_churn) if coarse else (0, 0.0)
             moves.extend(_visit(sigma, after, churn, steps))
     return moves
 
@@ -303,30 +238,10 @@ def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -
     return [(high + i / (levels - 1) * (low - high)) ** rho for i in range(levels)]
 
 
-def dpm_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
-    """The noise levels at which an unconditional sample is evaluated, those of `karras_sigmas`.
-
-    Raises:
-        UsageError: a setting is out of range.
-    """
-    if steps < 2 or not 0 < sigma_min < sigma_max or rho <= 0:
-        raise UsageError(
-            "steps, sigma_min, sigma_max and rho: expected at least 2, 0 < sigma_min < sigma_max "
-            f"and more than 0, got {steps}, {sigma_min}, {sigma_max} and {rho}"
-        )
-    return karras_sigmas(steps, sigma_min, sigma_max, rho)
-
-
-def sampler_nfe(name: str, **settings: Any) -> int:
-    """Network function evaluations of a sampler, from its settings alone.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    if name == "repaint":
-        return nfe(repaint_times(**settings))
-    if name == "dpm":
-        return int(settings["steps"])
-    return len(
-        langevin_walk(LangevinWalk(**{f.name: settings[f.name] for f in fields(LangevinWalk)}))
-    )
+def sampler_nfe(config: AnySampler) -> int:
+    """Network function evaluations for one image: the cost of a sampler."""
+    if isinstance(config, DpmConfig):
+        return config.steps
+    if isinstance(config, LangevinConfig):
+        return len(langevin_walk(config))
+    return sum(after < before for before, after in itertools.pairwise(repaint_times(config)))

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     checkpoint_folder,
-    load_checkpoint,
     read_info,
     verify_checkpoint,
 )
+from echogen.diffusion.network import load_checkpoint
 from echogen.errors import EXIT_DONE, CheckpointError, EngineError
 from echogen.models.describe import describe
 from echogen.report import CommandReport

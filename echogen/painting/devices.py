@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from echogen.diffusion.denoiser import resolve_device
-from echogen.diffusion.samplers import Sampler, make_sampler
+from echogen.diffusion.network import resolve_device
+from echogen.diffusion.samplers import Sampler
 from echogen.errors import EchogenError, EngineError
 from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
 from echogen.painting.engine import Begin, Engine
@@ -91,8 +91,7 @@ def open_engine(
         Task(checkpoint, sampler, engine.model_copy(update={"device": str(device)}), threads)
         for device in devices
     ]
-    settings = sampler.model_dump(exclude={"name"})
-    return DevicesEngine(tasks, make_sampler(sampler.name, **settings), tell)
+    return DevicesEngine(tasks, Sampler(sampler), tell)
 
 
 @dataclass

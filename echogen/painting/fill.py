@@ -124,7 +124,7 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
     Raises:
         EngineError: no such device.
     """
-    from echogen.diffusion.denoiser import precision_name, resolve_precision
+    from echogen.diffusion.network import precision_name, resolve_precision
     from echogen.painting.devices import resolve_devices
 
     device, asked = resolve_devices(config.engine.device)[0], config.engine.precision
@@ -138,7 +138,7 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
 
 def evaluations(config: RunConfig) -> int:
     """Network evaluations an image."""
-    return sampler_nfe(**config.sampler.model_dump())
+    return sampler_nfe(config.sampler)
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echogen.diffusion.checkpoint import load_checkpoint
-from echogen.diffusion.denoiser import Denoiser, precision_name
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.network import load_checkpoint, precision_name
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import Sampler, make_sampler
+from echogen.diffusion.samplers import Sampler
 from echogen.errors import EngineError
 from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
 from echogen.painting.engine import Begin
@@ -46,8 +46,7 @@ def open_local(
     denoiser = load_checkpoint(
         checkpoint, engine.device, engine.precision, compile=engine.compile, tell=tell
     )
-    settings = sampler.model_dump(exclude={"name"})
-    return LocalEngine(denoiser, make_sampler(sampler.name, **settings), engine.batch_size, tell)
+    return LocalEngine(denoiser, Sampler(sampler), engine.batch_size, tell)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Prediction
-from echogen.diffusion.watched import watched
 from echogen.painting.local import open_local
 from echogen.pictures.sheet import PAPER, caption
 from echogen.pictures.subject import Subject
@@ -64,7 +63,7 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
         estimate = to_uint8(np.where(subject.keep, known, clean))
         steps.append(Step(number + 1, float(schedule.sigma_at(t)), to_uint8(noisy), estimate))
 
-    engine = replace(engine, denoiser=watched(engine.denoiser, watch), batch_size=1)
+    engine = replace(engine, denoiser=replace(engine.denoiser, watch=watch), batch_size=1)
     image, keep = torch.from_numpy(subject.image[None]), torch.from_numpy(subject.keep[None])
     painted = engine.paint(image, keep, [subject.seed])
     return steps, painted.levels[0]

@@ -23,7 +23,8 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
-from echogen.diffusion.denoiser import Denoiser, build_denoiser
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.network import build_denoiser
 from echogen.diffusion.saving import save_checkpoint
 from echogen.training.card import model_card
 from echogen.training.data import PackedFrames

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.denoiser import Denoiser, resolve_device
+from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.network import resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.training import memorisation
 from echogen.training.checkpoint import (
@@ -147,7 +148,7 @@ def measure(
         UsageError: no sample is to be compared.
         CheckpointError: there is no checkpoint, or it was trained on other frames.
     """
-    from echogen.diffusion.checkpoint import load_checkpoint
+    from echogen.diffusion.network import load_checkpoint
 
     if options.compared < 1:
         raise UsageError(f"--compared {options.compared}: expected 1 or more to compare.")

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import broadcast_object_list
 
-from echogen.diffusion.denoiser import precision_name, resolve_device, resolve_precision
+from echogen.diffusion.network import precision_name, resolve_device, resolve_precision
 from echogen.errors import UsageError
 from echogen.training.options import RunOptions
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from echogen.config import PRESETS, DpmConfig, LangevinConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.samplers import Sampler
 
 Images = npt.NDArray[np.uint8]
 """(N, S, S) grey levels."""
@@ -22,28 +23,7 @@ Images = npt.NDArray[np.uint8]
 GAP = 96
 """Grey level between the images of a sheet."""
 
-SAMPLER = {
-    "levels": 16,
-    "inner_steps": 1,
-    "inner_min": 0.05,
-    "inner_max": 1.0,
-    "churn": 1.5,
-    "noise_gain": 1.05,
-    "guidance": 1.0,
-    "guidance_scale": 0.1,
-    "memory": 0.9,
-    "sigma_min": 0.01,
-    "sigma_max": 20.0,
-    "rho": 7.0,
-    "refine_levels": 8,
-    "refine_from": 0.25,
-    "refine_steps": 1,
-    "refine_churn": 0.5,
-}
-"""The Langevin sampler of the preset `fast`: here too, since training runs without pydantic."""
-
-WHOLE = {"eta": 1.0, "order": 2, "sigma_min": 0.01, "sigma_max": 80.0, "rho": 7.0}
-"""The sampler of whole images, as `echogen sample` sets it."""
+SAMPLER = LangevinConfig.model_validate(PRESETS["fast"]["sampler"])
 
 
 @torch.inference_mode()
@@ -58,13 +38,10 @@ def draw_samples(
         steps: network evaluations for each.
         seed: of the noise; each image has a stream of its own.
         batch_size: at most so many at once.
-
-    Raises:
-        UsageError: too few steps.
     """
     if denoiser.image_size is None:
         raise ValueError("the denoiser has no image size")
-    sampler = make_sampler("dpm", steps=steps, **WHOLE)
+    sampler = Sampler(DpmConfig(steps=steps))
     side = denoiser.image_size
     drawn = []
     for first in range(0, count, batch_size):
@@ -92,7 +69,7 @@ def hidden_parts(frames: Images) -> npt.NDArray[np.bool_]:
 
 def inpaint(denoiser: Denoiser, frames: Images, *, seed: int, batch_size: int = 64) -> Images:
     """The frames' `hidden_parts` painted with the preset `fast`; (N, S, S)."""
-    sampler = make_sampler("langevin", **SAMPLER)
+    sampler = Sampler(SAMPLER)
     hidden = hidden_parts(frames)
     painted = []
     for first in range(0, len(frames), batch_size):

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "benchmarks" / "gpu.py")
-NOT_THERE = ("pydantic", "typer", "SimpleITK", "zarr", "h5py", "tomli_w", "rich")
+NOT_THERE = ("typer", "SimpleITK", "zarr", "h5py", "tomli_w", "rich")
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_images_go_through_the_sampler_and_the_rate_is_theirs(
             return torch.zeros_like(image)
 
     clock = iter([0.0, 1.0, 10.0, 11.5])  # loading, painting
-    monkeypatch.setattr("echogen.painting.local.make_sampler", lambda *_, **__: Half())
+    monkeypatch.setattr("echogen.painting.local.Sampler", lambda *_: Half())
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     recorder = Recorder()
     report = bench(config(settings), recorder)

@@ -15,8 +15,9 @@ import zarr
 
 from echogen.commands.expand import dry_run, expand
 from echogen.commands.export import ExportSettings, export
+from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
-from echogen.diffusion.repaint import RepaintSampler
+from echogen.diffusion.samplers import Sampler
 from echogen.errors import DatasetError, EngineError, StoreError
 from echogen.exports.selection import Selection
 from echogen.geometry.render import frame_grid, warp_image, warp_label
@@ -445,7 +446,7 @@ class Spy:
 
     def __init__(self, hear: Callable[[int], object]) -> None:
         self.hear = hear
-        self.sampler = RepaintSampler(4, 2, 2)
+        self.sampler = Sampler(RepaintConfig(steps=4, jump_length=2, resamplings=2))
 
     def __call__(self, *arguments: Any) -> Any:
         spoilt = self.hear(len(arguments[1]))
@@ -456,7 +457,7 @@ class Spy:
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, hear: Callable[[int], object]) -> None:
-    monkeypatch.setattr(local, "make_sampler", lambda *_, **__: Spy(hear))
+    monkeypatch.setattr(local, "Sampler", lambda *_: Spy(hear))
 
 
 @pytest.mark.parametrize("shard_size", [1, 5, 16])

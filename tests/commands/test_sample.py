@@ -22,8 +22,8 @@ from echogen.commands.sample import SampleReport, generated_rows, sample, write_
 from echogen.config import DpmConfig, SampleConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import make_sampler
-from echogen.diffusion.schedule import dpm_sigmas, sampler_nfe, schedule_from_config
+from echogen.diffusion.samplers import Sampler
+from echogen.diffusion.schedule import karras_sigmas, sampler_nfe, schedule_from_config
 from echogen.errors import StoreError, UsageError
 from echogen.geometry.aspect import fit_fan
 from echogen.pictures.sheet import GAP, GAP_GREY
@@ -33,7 +33,6 @@ from tests.support.hearts import fan_frame, make_config
 from tests.support.shapes import printed
 
 SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
-SETTINGS = DpmConfig().model_dump()
 RUNS = Path(__file__).parents[1] / "support" / "runs.py"
 
 
@@ -78,7 +77,7 @@ def gaussian(mean: float, std: float) -> Denoiser:
 def test_it_samples_the_distribution_that_the_denoiser_knows(
     eta: float, order: int, steps: int
 ) -> None:
-    sampler = make_sampler(**{**SETTINGS, "eta": eta, "order": order, "steps": steps})
+    sampler = Sampler(DpmConfig(eta=eta, order=order, steps=steps))
     empty = torch.full((2, 1, 64, 64), -1.0)
     drawn = sampler(
         gaussian(-0.2, 0.1), empty, torch.zeros_like(empty, dtype=torch.bool), SampleNoise([1, 2])
@@ -88,19 +87,24 @@ def test_it_samples_the_distribution_that_the_denoiser_knows(
 
 
 def test_the_noise_levels_fall_and_the_cost_is_their_number() -> None:
-    sigmas = dpm_sigmas(10, 0.01, 80.0, 7.0)
+    sigmas = karras_sigmas(10, 0.01, 80.0, 7.0)
     assert sigmas == sorted(sigmas, reverse=True)
     assert (sigmas[0], sigmas[-1]) == (pytest.approx(80.0), pytest.approx(0.01))
-    assert sampler_nfe(**{**SETTINGS, "steps": 10}) == len(sigmas) == 10
-    assert make_sampler(**{**SETTINGS, "steps": 10}).nfe == 10
+    assert sampler_nfe(DpmConfig(steps=10)) == Sampler(DpmConfig(steps=10)).nfe == len(sigmas) == 10
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 1}, {"sigma_min": 0.0}, {"sigma_max": 0.01}, {"rho": 0.0}]
+    ("changes", "says"),
+    [
+        ({"steps": 1}, r"sampler\.steps: .*greater than or equal to 2"),
+        ({"sigma_min": 0.0}, r"sampler\.sigma_min: .*greater than 0"),
+        ({"sigma_max": 0.01}, "sampler: must have sigma_min < sigma_max, got 0.01 and 0.01"),
+        ({"rho": 0.0}, r"sampler\.rho: .*greater than 0"),
+    ],
 )
-def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="expected at least 2"):
-        make_sampler(**{**SETTINGS, **changes})
+def test_settings_out_of_range_are_refused(changes: dict[str, float], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_sample_config(None, {"output": "out.zarr", "sampler": changes})
 
 
 def stretched(aspect: float) -> np.ndarray:
@@ -167,7 +171,7 @@ def test_the_recorded_fan_is_the_one_that_was_cut_out(
 
         return Painted()
 
-    monkeypatch.setattr("echogen.painting.local.make_sampler", fans)
+    monkeypatch.setattr("echogen.painting.local.Sampler", fans)
     run(given, n=2)
     other = str(Path(str(given["output"])).with_name("as-is.zarr"))
     run(given, n=2, output=other, background="as-is")
@@ -294,10 +298,10 @@ def test_an_image_that_is_not_finite_fails_alone(
 ) -> None:
     from echogen.painting import local
 
-    real = local.make_sampler
+    real = local.Sampler
 
-    def spoil(name: str, **settings: object) -> object:
-        paint = real(name, **settings)  # type: ignore[arg-type]
+    def spoil(sampler: DpmConfig) -> object:
+        paint = real(sampler)
 
         class Spoilt:
             nfe = paint.nfe
@@ -309,7 +313,7 @@ def test_an_image_that_is_not_finite_fails_alone(
 
         return Spoilt()
 
-    monkeypatch.setattr(local, "make_sampler", spoil)
+    monkeypatch.setattr(local, "Sampler", spoil)
     report = run(given, n=3)
     assert (report.images, len(report.failed), report.exit_code) == (2, 1, 1)
     with open_store(Path(report.output)) as store:

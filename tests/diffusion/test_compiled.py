@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.compiled import PATIENCE, CompiledNetwork, Network
+from echogen.diffusion.network import load_checkpoint
 from echogen.errors import UsageError
 
 CONDITION = torch.ones(1)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from echogen.diffusion import fast
 from echogen.diffusion.checkpoint import UNET_CONFIG, WEIGHTS, CheckpointInfo, checkpoint_folder
-from echogen.diffusion.denoiser import build_denoiser, load_network
 from echogen.diffusion.fast import FastUNet, is_supported
+from echogen.diffusion.network import build_denoiser, load_network
 
 CPU = torch.device("cpu")
 INFO = CheckpointInfo("net", 16, "stretch", 1, 1, {}, "none", "CC0-1.0", "nobody")

@@ -7,32 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from echogen.config import LangevinConfig
-from echogen.diffusion.checkpoint import load_checkpoint
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.langevin import predict_at, smoother
+from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import Sampler, make_sampler
+from echogen.diffusion.samplers import Sampler
 from echogen.diffusion.schedule import (
-    LangevinWalk,
     Move,
     langevin_walk,
     sampler_nfe,
     schedule_from_config,
 )
-from echogen.errors import EngineError, UsageError
+from echogen.errors import EngineError
 
-SETTINGS = LangevinConfig().model_dump()
-WALK = LangevinWalk(
-    **{name: SETTINGS[name] for name in LangevinWalk.__dataclass_fields__}  # the default's
-)
+WALK = LangevinConfig()
 SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
 
 
 def sampler(**changes: float) -> Sampler:
-    return make_sampler(**{**SETTINGS, **changes})
+    return Sampler(LangevinConfig(**changes))
 
 
 def correlated_denoiser(rho: float, mean: float, std: float, **settings: object) -> Denoiser:
@@ -93,7 +90,7 @@ def test_levels_within_the_range_are_visited_again_and_churned() -> None:
         inside = {s for s in visits if lowest <= s <= highest}
         assert len(visits) > len(inside) > 0
         assert all(n == 1 + steps * (s in inside) for s, n in visits.items())
-    assert sampler_nfe(**SETTINGS) == len(langevin_walk(WALK)) == sampler().nfe
+    assert sampler_nfe(WALK) == len(langevin_walk(WALK)) == sampler().nfe
 
 
 @pytest.mark.parametrize(
@@ -107,7 +104,7 @@ def test_levels_within_the_range_are_visited_again_and_churned() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, float], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(ValidationError, match=says):
         sampler(**changes)
 
 
@@ -242,8 +239,7 @@ def test_known_pixels_are_shown_with_the_levels_noise_and_a_fading_exaggeration(
     }
     denoiser = Denoiser(network, SCHEDULE, prediction_type="sample", clip=None)
     sampler(**walk, churn=0.5, guidance=0.5, memory=0.8)(denoiser, image, keep, SampleNoise([1]))
-    settings = {**SETTINGS, **walk, "churn": 0.5}
-    moves = langevin_walk(LangevinWalk(**{name: settings[name] for name in vars(WALK)}))
+    moves = langevin_walk(LangevinConfig(**walk, churn=0.5))
     exaggeration = 0.0
     for move, seen in zip(moves, shown, strict=True):
         assert float(seen.std()) == pytest.approx(move.sigma_hat, rel=0.05)

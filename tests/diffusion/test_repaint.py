@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from echogen.diffusion.checkpoint import load_checkpoint
+from echogen.config import RepaintConfig
 from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.repaint import inpaint, walk
-from echogen.diffusion.samplers import make_sampler
-from echogen.diffusion.schedule import make_betas, repaint_times, schedule_from_betas
+from echogen.diffusion.repaint import chain, reverse_step
+from echogen.diffusion.samplers import Sampler
+from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import EngineError, UsageError
 
 GOLDEN = sorted((Path(__file__).parents[1] / "data" / "golden").glob("repaint_*.npz"))
@@ -62,22 +64,23 @@ def golden_denoiser(record, called):
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
 def test_the_published_sampler_is_reproduced_draw_for_draw(file):
     record, called = np.load(file), []
-    steps = int(record["steps"])
-    settings = (int(record["jump_length"]), int(record["jump_n_sample"]))
+    config = RepaintConfig(
+        steps=int(record["steps"]),
+        jump_length=int(record["jump_length"]),
+        resamplings=int(record["jump_n_sample"]),
+    )
     noise = RecordedNoise([record["x_T"], *record["noise"]])
-    sample = walk(
+    sample = chain(
+        config,
         golden_denoiser(record, called),
         torch.from_numpy(record["image"]),
         torch.from_numpy(record["keep"]).bool(),
         noise,
-        repaint_times(steps, *settings),
-        steps,
     )
     np.testing.assert_allclose(sample.numpy(), record["sample"], atol=1e-4)
     np.testing.assert_array_equal(called, record["model_timesteps"])
     assert noise.left == 0
-    sampler = make_sampler("repaint", steps=steps, jump_length=settings[0], resamplings=settings[1])
-    assert sampler.nfe == len(called)
+    assert Sampler(config).nfe == len(called)
 
 
 # A prior whose posterior is known: 16 pixels of a correlated Gaussian, every third one kept
@@ -123,14 +126,12 @@ def posterior_errors(schedule, believed, jump_length, resamplings):
     gain = torch.linalg.solve(covariance[KNOWN][:, KNOWN], covariance[KNOWN][:, hidden]).T
     expected_mean = mean[hidden] + gain @ (truth - mean)[KNOWN]
     expected_covariance = covariance[hidden][:, hidden] - gain @ covariance[KNOWN][:, hidden]
-    painted = inpaint(
+    config = RepaintConfig(steps=STEPS, jump_length=jump_length, resamplings=resamplings)
+    painted = Sampler(config)(
         Denoiser(exact_network(believed), schedule, "sample", clip=None),
         (truth * KNOWN).float().reshape(1, 1, 4, 4).expand(SAMPLES, -1, -1, -1),
         KNOWN.reshape(1, 1, 4, 4).expand(SAMPLES, -1, -1, -1),
         OneGenerator(0),
-        steps=STEPS,
-        jump_length=jump_length,
-        resamplings=resamplings,
     ).flatten(1)[:, hidden]
     mean_error = (painted.double().mean(0) - expected_mean).norm() / (
         expected_mean - mean[hidden]
@@ -183,7 +184,7 @@ def smoothing_denoiser(**settings):
 
 
 def paint(image, keep, seeds, denoiser=None):
-    sampler = make_sampler("repaint", steps=6, jump_length=2, resamplings=2)
+    sampler = Sampler(RepaintConfig(steps=6, jump_length=2, resamplings=2))
     return sampler(denoiser or smoothing_denoiser(), image, keep, SampleNoise(seeds))
 
 
@@ -326,9 +327,9 @@ def spread(variance_type, mix):
         return zero if mix is None else torch.cat([zero, zero + mix], dim=1)
 
     denoiser = Denoiser(network, schedule, "sample", variance_type)
-    known = torch.zeros(1, 1, 128, 128)
-    keep = torch.zeros_like(known, dtype=torch.bool)
-    return float(walk(denoiser, known, keep, OneGenerator(1), [1, 0], 2).std())
+    x = torch.zeros(1, 1, 128, 128)
+    noise = OneGenerator(1).draw(x.shape)
+    return float(reverse_step(denoiser, schedule, denoiser.predict(x, 1), x, 1, noise).std())
 
 
 def test_a_learned_range_runs_from_the_small_to_the_large_fixed_variance():
@@ -346,7 +347,7 @@ def test_the_builtin_model_paints_in_every_precision(precision):
     fan = (cols - 128).abs() < 0.6 * rows
     image = torch.where(fan, -0.3, -1.0)[None, None]
     keep = (~fan | (cols < 150))[None, None]
-    sampler = make_sampler("repaint", steps=3, jump_length=1, resamplings=1)
+    sampler = Sampler(RepaintConfig(steps=3, jump_length=1, resamplings=1))
     painted = sampler(denoiser, image, keep, SampleNoise([1]))
     assert torch.equal(painted[keep], image[keep])
     assert bool(torch.isfinite(painted).all())
@@ -359,20 +360,19 @@ def test_the_builtin_model_paints_in_every_precision(precision):
 # What is refused
 
 
-def test_a_sampler_is_made_by_name():
-    assert make_sampler("repaint", steps=250, jump_length=10, resamplings=10).nfe == 2410
-    for arguments, word in (
-        ({"name": "magic"}, "'magic'"),
-        ({"name": "repaint", "eta": 1}, "eta"),
-        ({"name": "repaint", "steps": 0}, "steps"),
-    ):
-        with pytest.raises(UsageError, match=word):
-            make_sampler(**arguments)
+def test_a_sampler_without_settings_is_the_published_one():
+    assert Sampler(RepaintConfig()).nfe == 2410
+
+
+@pytest.mark.parametrize("name", ["steps", "jump_length", "resamplings"])
+def test_a_walk_of_nothing_is_refused(name):
+    with pytest.raises(ValidationError, match=rf"{name}\n.*greater than or equal to 1"):
+        RepaintConfig(**{name: 0})
 
 
 def test_a_walk_longer_than_the_schedule_is_refused():
     image, keep, seeds = seeded_batch(1)
-    sampler = make_sampler("repaint", steps=101, jump_length=1, resamplings=1)
+    sampler = Sampler(RepaintConfig(steps=101, jump_length=1, resamplings=1))
     with pytest.raises(UsageError, match="1 to 100"):
         sampler(smoothing_denoiser(), image, keep, SampleNoise(seeds))
 

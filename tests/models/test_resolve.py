@@ -9,13 +9,8 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands.expand import expand
-from echogen.diffusion.checkpoint import (
-    INFO_FILE,
-    SCHEDULER_CONFIG,
-    load_checkpoint,
-    read_info,
-    read_json,
-)
+from echogen.diffusion.checkpoint import INFO_FILE, SCHEDULER_CONFIG, read_info, read_json
+from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError
 from echogen.models.registry import (
     cache_home,

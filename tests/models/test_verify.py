@@ -19,9 +19,9 @@ from echogen.diffusion.checkpoint import (
     WEIGHTS,
     checkpoint_folder,
     file_sha256,
-    load_checkpoint,
     read_info,
 )
+from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError
 from echogen.models.describe import describe, read_header
 from echogen.models.verify import SIGMAS, Level, verify

@@ -22,8 +22,8 @@ from diffusers import UNet2DModel  # noqa: F401
 
 from echogen.commands import expand as generate
 from echogen.commands import sample
-from echogen.config import ExpandConfig, SampleConfig, load_config
-from echogen.diffusion import repaint
+from echogen.config import ExpandConfig, RepaintConfig, SampleConfig, load_config
+from echogen.diffusion.samplers import Sampler
 from echogen.errors import EchogenError
 from echogen.painting import local  # noqa: F401
 from echogen.report import Quiet
@@ -38,7 +38,7 @@ class Slow:
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
-        self.sampler = repaint.RepaintSampler(4, 2, 2)
+        self.sampler = Sampler(RepaintConfig(steps=4, jump_length=2, resamplings=2))
 
     def __call__(self, *arguments: object) -> torch.Tensor:
         time.sleep(self.pause)
@@ -61,7 +61,7 @@ def run(settings: dict[str, object]) -> int:
         if "n" in settings:
             return sample.sample(load_config(SampleConfig, settings), reporter=Tell()).exit_code
         pause = float(os.environ.get("PAUSE", "0"))
-        engine.make_sampler = lambda *_, **__: Slow(pause)  # type: ignore[assignment]
+        engine.Sampler = lambda *_: Slow(pause)  # type: ignore[assignment,misc]
         return generate.expand(load_config(ExpandConfig, settings), reporter=Tell()).exit_code
     except EchogenError as error:
         print(error, file=sys.stderr)

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-for name in ("SimpleITK", "zarr", "h5py", "pydantic", "typer", "rich", "scipy"):
+for name in ("SimpleITK", "zarr", "h5py", "typer", "rich", "scipy"):
     sys.modules[name] = None  # type: ignore[assignment]
 
 # ruff: noqa: E402 (what follows must do without the modules above)

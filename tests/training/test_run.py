@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from echogen.diffusion.checkpoint import load_checkpoint, read_info, verify_checkpoint
+from echogen.diffusion.checkpoint import read_info, verify_checkpoint
+from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.signals import Stop
 from echogen.training import loop

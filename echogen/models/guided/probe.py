@@ -261,7 +261,7 @@ class _Bench:
         import torch
         from diffusers import UNet2DModel
 
-        from echogen.diffusion.denoiser import build_denoiser
+        from echogen.diffusion.network import build_denoiser
 
         weights, config, scheduler = convert_guided(self.state, layout)
         network_class: Any = UNet2DModel
@@ -278,7 +278,7 @@ class _Bench:
         """Mean squared error of the predicted noise, of each frame."""
         import torch
 
-        from echogen.diffusion.denoiser import precision_name
+        from echogen.diffusion.network import precision_name
 
         schedule = schedule_from_config(scheduler_config(False, options))
         t = min(schedule.timestep_at(sigma) * shift, options.steps - 1.0)

@@ -11,10 +11,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.diffusion.checkpoint import WEIGHTS, load_checkpoint, read_info, verify_checkpoint
+from echogen.config import RepaintConfig
+from echogen.diffusion.checkpoint import WEIGHTS, read_info, verify_checkpoint
 from echogen.diffusion.fast import is_supported
+from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
-from echogen.diffusion.samplers import make_sampler
+from echogen.diffusion.samplers import Sampler
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.errors import CheckpointError, EchogenError, UsageError
 from echogen.models.guided.importing import (
@@ -340,7 +342,7 @@ def test_a_colour_model_paints_the_mean_of_its_own_colours(imported) -> None:
     image = torch.linspace(-1, 1, 32 * 32).reshape(1, 1, 32, 32)
     keep = torch.ones_like(image, dtype=torch.bool)
     keep[..., 10:20, 5:25] = False
-    sampler = make_sampler("repaint", steps=3, jump_length=1, resamplings=1)
+    sampler = Sampler(RepaintConfig(steps=3, jump_length=1, resamplings=1))
     painter = dataclasses.replace(denoiser, network=of_three_colours)
     painted = sampler(painter, image, keep, SampleNoise([5]))
     assert torch.equal(painted[keep], image[keep])

@@ -1,0 +1,262 @@
+"""A checkpoint's network, loaded, checked and prepared for a device, a precision and compiling."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from echogen.diffusion.checkpoint import (
+    SCHEDULER_CONFIG,
+    UNET_CONFIG,
+    WEIGHTS,
+    CheckpointInfo,
+    check_image_size,
+    checkpoint_folder,
+    read_json,
+    verify_checkpoint,
+)
+from echogen.diffusion.compiled import COMPILE_MODES, CompiledNetwork, CompileMode
+from echogen.diffusion.denoiser import Denoiser, Network, PredictionType, VarianceType
+from echogen.diffusion.fast import FastUNet, is_supported
+from echogen.diffusion.schedule import schedule_from_config
+from echogen.errors import CheckpointError, EngineError, UsageError
+
+Wrapper = Callable[[Network], Network]
+
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def load_checkpoint(
+    path_or_name: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compile: CompileMode = "off",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Denoiser:
+    """The checkpoint as a denoiser, its files verified first.
+
+    Args:
+        path_or_name: a folder, or "builtin".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto", "fp32", "bf16" or "fp16", of the network's weights and activations.
+        compile: "off", "on" (torch.compile) or "graphs" (CUDA graphs besides).
+        tell: called with one line when compiling begins, and where it fails.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or do not fit together.
+        EngineError: there is no such device.
+    """
+    info = verify_checkpoint(path_or_name)
+    with checkpoint_folder(path_or_name) as folder:
+        network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
+        scheduler = read_json(folder / SCHEDULER_CONFIG)
+        check_image_size(read_json(folder / UNET_CONFIG), info)
+        return build_denoiser(
+            network, scheduler, info, device, precision, compile=compile, tell=tell
+        )
+
+
+def build_denoiser(
+    network: torch.nn.Module,
+    scheduler_config: Mapping[str, Any],
+    info: CheckpointInfo,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compile: CompileMode = "off",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Denoiser:
+    """A denoiser from a network, a diffusers scheduler configuration and the preprocessing.
+
+    The network is moved to the device and precision in place, and taken to pieces where
+    `FastUNet` can do its work.
+
+    Args:
+        network: a `UNet2DModel` in float32.
+        scheduler_config, info: of its checkpoint.
+        device, precision: as `resolve_device` and `resolve_precision` read them.
+        compile: "on" runs the network through torch.compile, "graphs" records CUDA graphs too.
+        tell: called with one line when compiling begins, and where it fails.
+
+    Raises:
+        CheckpointError: the configuration asks for something unknown, or the parts do not fit.
+        EngineError: there is no such device.
+        UsageError: the precision or `compile` is not known.
+    """
+    if compile not in COMPILE_MODES:
+        raise UsageError(f"compile: expected {', '.join(COMPILE_MODES)}; got {compile!r}")
+    prediction = scheduler_config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise CheckpointError(
+            f"checkpoint {info.name}: prediction_type: expected epsilon, v_prediction or sample, "
+            f"found {prediction!r}"
+        )
+    variance = str(scheduler_config.get("variance_type", "fixed_small")).removesuffix("_log")
+    if variance not in ("fixed_small", "fixed_large", "learned_range"):
+        raise CheckpointError(
+            f"checkpoint {info.name}: variance_type: expected fixed_small, fixed_large or "
+            f"learned_range, found {variance!r}"
+        )
+    if scheduler_config.get("thresholding"):
+        raise CheckpointError(f"checkpoint {info.name}: thresholding: true is not supported")
+    _check_channels(network, variance, info)
+    clip = float(scheduler_config.get("clip_sample_range", 1.0))
+    target = resolve_device(device)
+    dtype = resolve_precision(precision, target)
+    return Denoiser(
+        network=_prepared(network, target, dtype, _wrapper(compile, target, tell)),
+        schedule=schedule_from_config(scheduler_config),
+        prediction_type=cast(PredictionType, prediction),
+        variance_type=cast(VarianceType, variance),
+        clip=clip if scheduler_config.get("clip_sample", True) else None,
+        channels=info.channels,
+        patch=info.patch,
+        device=target,
+        dtype=dtype,
+        image_size=info.image_size,
+        name=info.name,
+    )
+
+
+def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
+    """A diffusers `UNet2DModel` with its weights, in float32 on the CPU.
+
+    Raises:
+        CheckpointError: the two files are damaged or do not fit together.
+    """
+    from diffusers import UNet2DModel
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_json(config_file)
+    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        raise CheckpointError(
+            f"{config_file}: expected a UNet2DModel, found {config['_class_name']!r}"
+        )
+    try:
+        network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{config_file}: describes no network: {_line(error)}") from error
+    try:
+        state = {name: value.float() for name, value in load_file(weights_file).items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{weights_file}: not a readable safetensors file ({_line(error)}); fetch it again."
+        ) from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{weights_file}: does not fit {config_file.name}: {_line(error)}"
+        ) from error
+    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise CheckpointError(
+            f"{weights_file}: NaN or infinite values in {bad[0]}; fetch it again."
+        )
+    return network
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a name means; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        EngineError: there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EngineError(
+            f"device {name!r}: not known to torch; use auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    present = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise EngineError(
+            f"device {name!r}: torch {torch.__version__} finds none here; use --device cpu."
+        )
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type that a precision means; "auto" takes bf16 where the hardware multiplies it.
+
+    Raises:
+        UsageError: the name is not known.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bf16() else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"precision: expected auto, {', '.join(PRECISIONS)}; got {name!r}")
+    return PRECISIONS[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The name in `PRECISIONS` of a type that `resolve_precision` gave."""
+    return next(name for name, named in PRECISIONS.items() if named == dtype)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # newer than torch 2.6
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _prepared(
+    network: torch.nn.Module, device: torch.device, dtype: torch.dtype, wrap: Wrapper
+) -> Network:
+    """The network where it is to run, in the form that `Denoiser.network` has."""
+    if is_supported(network):
+        fast = FastUNet(network, device, dtype)
+        run = wrap(fast)
+        return lambda x, timesteps: run(x, fast.modulation(float(timesteps[0])))
+    network.eval().requires_grad_(False)
+    torch.nn.Module.to(network, device, dtype)  # the override of diffusers warns here
+    cast(Any, torch.nn.Module.to)(network, memory_format=torch.channels_last)
+
+    def plain(x: Tensor, timesteps: Tensor) -> Tensor:
+        output: Tensor = network(x, timesteps, return_dict=False)[0]
+        return output
+
+    run_plain = wrap(plain)
+    return lambda x, timesteps: run_plain(x, timesteps.to(x.device))
+
+
+def _wrapper(compile: CompileMode, device: torch.device, tell: Callable[[str], None]) -> Wrapper:
+    if compile == "off":
+        return lambda network: network
+    graphs = compile == "graphs" and device.type == "cuda"
+    return lambda network: CompiledNetwork(network, graphs, tell)
+
+
+def _check_channels(network: torch.nn.Module, variance: str, info: CheckpointInfo) -> None:
+    config: Mapping[str, Any] = cast(Any, network).config
+    into = info.channels * info.patch**2
+    out = into * (2 if variance == "learned_range" else 1)
+    if (config["in_channels"], config["out_channels"]) != (into, out):
+        raise CheckpointError(
+            f"checkpoint {info.name}: {info.channels} channels with patch {info.patch} and "
+            f"variance {variance} need a network of {into} -> {out} channels, found "
+            f"{config['in_channels']} -> {config['out_channels']}"
+        )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
