@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echogen.diffusion.schedule import make_betas
-from echogen.models.guided.unet import GuidedOptions
+from echogen.models.guided.architecture import GuidedOptions
 from tests.support import guided_network
 from tests.support.hearts import fan_frame
 

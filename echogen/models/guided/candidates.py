@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from echogen.errors import CheckpointError, UsageError
-from echogen.models.guided.unet import (
+from echogen.models.guided.architecture import (
     GuidedArchitecture,
     GuidedOptions,
     NoiseSchedule,

@@ -6,7 +6,8 @@ from typing import Any
 
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import CheckpointError
-from echogen.models.guided.importing import GuidedOptions, ImportFacts, import_guided
+from echogen.models.guided.architecture import GuidedOptions
+from echogen.models.guided.importing import ImportFacts, import_guided
 from echogen.models.registry import ModelCard
 
 

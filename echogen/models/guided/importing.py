@@ -1,7 +1,7 @@
 """Models of guided diffusion (Dhariwal and Nichol 2021, 2105.05233) as checkpoints of ours.
 
 Their file is a state dict and nothing else: `read_guided` reads it without running code in it,
-`guided_unet` converts it, and `import_guided` writes a checkpoint's folder with a card that says
+`unet` converts it, and `import_guided` writes a checkpoint's folder with a card that says
 where it came from and what was not certain.
 """
 
@@ -16,26 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from echogen.diffusion.checkpoint import CheckpointInfo, Resize, file_sha256
 from echogen.diffusion.saving import save_checkpoint
 from echogen.errors import CheckpointError, UsageError
-from echogen.models.guided.unet import (
+from echogen.models.guided.architecture import (
     GuidedArchitecture,
     GuidedOptions,
-    convert_guided,
     listed,
     read_architecture,
 )
+from echogen.models.guided.unet import convert_guided
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = [
-    "GuidedArchitecture",
-    "GuidedOptions",
-    "ImportFacts",
-    "convert_guided",
-    "import_guided",
-    "read_architecture",
-    "read_guided",
-]
 
 Precision = Literal["fp32", "fp16"]
 

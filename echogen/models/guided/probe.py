@@ -22,15 +22,10 @@ import numpy.typing as npt
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.errors import CheckpointError
+from echogen.models.guided.architecture import GuidedArchitecture, GuidedOptions, read_architecture
 from echogen.models.guided.candidates import Known, candidates, describe, layout_of
 from echogen.models.guided.importing import image_size_of, read_guided
-from echogen.models.guided.unet import (
-    GuidedArchitecture,
-    GuidedOptions,
-    convert_guided,
-    read_architecture,
-    scheduler_config,
-)
+from echogen.models.guided.unet import convert_guided, scheduler_config
 from echogen.report import Quiet, Reporter
 from echogen.types import to_model_range
 

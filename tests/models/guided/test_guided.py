@@ -19,14 +19,9 @@ from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.errors import CheckpointError, EchogenError, UsageError
-from echogen.models.guided.importing import (
-    GuidedOptions,
-    ImportFacts,
-    convert_guided,
-    import_guided,
-    read_guided,
-)
-from echogen.models.guided.unet import read_architecture, scheduler_config, unet_config
+from echogen.models.guided.architecture import GuidedOptions, read_architecture
+from echogen.models.guided.importing import ImportFacts, import_guided, read_guided
+from echogen.models.guided.unet import convert_guided, scheduler_config, unet_config
 from echogen.store import open_store
 from tests.support import guided_network
 from tests.support.shapes import printed

@@ -12,8 +12,9 @@ from echogen.cli import app
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, EchogenError, UsageError
 from echogen.models.guided import probe as probing
+from echogen.models.guided.architecture import GuidedOptions, read_architecture
 from echogen.models.guided.candidates import Known, candidates, describe
-from echogen.models.guided.importing import GuidedOptions, read_architecture, read_guided
+from echogen.models.guided.importing import read_guided
 from echogen.models.guided.probe import LEVELS, OPEN, Probe, frames_needed, probe, probe_file
 from tests.support import guided_network
 from tests.support.planted_network import PLANTED, SIDE, load_planted, small_fans
