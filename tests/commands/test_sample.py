@@ -104,7 +104,7 @@ def test_the_noise_levels_fall_and_the_cost_is_their_number() -> None:
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, float], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        load_sample_config(None, {"output": "out.zarr", "sampler": changes})
+        load_config(SampleConfig, {"output": "out.zarr", "sampler": changes})
 
 
 def stretched(aspect: float) -> np.ndarray:
