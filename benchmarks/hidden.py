@@ -17,12 +17,11 @@ import numpy as np
 
 import echogen.diffusion
 from echogen.commands.expand import open_engine
-from echogen.config import ExpandConfig, load_config
+from echogen.config import AugmentationConfig, DatasetConfig, ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
-from echogen.planning.jobs import open_source
-from echogen.planning.record import grid_of
+from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.report import Quiet
 from echogen.types import Job, to_uint8
 
@@ -58,10 +57,11 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     """`count` frames of a dataset, each with the hole of its own first copy."""
     info = read_info("builtin")
     held_out = info.training.get("held_out_cases", [])
-    settings: dict[str, Any] = {"input": data, "output": "unused.zarr", "copies": 1, "seed": seed}
-    listed = [case for case in held_out if list(data.rglob(case))]
-    settings["dataset"] = {"cases": listed}
-    source = open_source(load_config(ExpandConfig, settings), info, Quiet())
+    held_out_frames = DatasetConfig(
+        cases=tuple(case for case in held_out if list(data.rglob(case)))
+    )
+    config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames)
+    source = plan_dataset(*open_frames(data, held_out_frames, Quiet()), config, info, Quiet())
     moved_at_all = {row.frame_id for row in source.plan.rows if row.copy and not row.rejected}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]
@@ -74,12 +74,12 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
         dataclasses.replace(m, image=np.where(m.keep, w.image, np.float32(-1)))
         for w, m in zip(wholes, moved, strict=True)
     ]
-    fans = [sector_on_grid(planned.sector, grid_of(planned, source.plan)) for planned in frames]
+    fans = [sector_on_grid(planned.sector, source.plan.grid_of(planned)) for planned in frames]
     shown = [
         footprint(
             planned.sector,
             Grid(planned.shape, planned.spacing_mm or (1.0, 1.0)),
-            *grid_of(planned, source.plan).centres_mm(),
+            *source.plan.grid_of(planned).centres_mm(),
         )
         for planned in frames
     ]
@@ -90,8 +90,8 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
         np.stack(shown),
         np.stack([sector for sector, _ in fans]).astype(np.float64),
         np.array([aspect for _, aspect in fans]),
-        len({source.keys[planned.frame_id].case_id for planned in frames}),
-        "held-out patients" if listed else "all frames",
+        len({planned.case_id for planned in frames}),
+        "held-out patients" if held_out_frames.cases else "all frames",
     )
 
 

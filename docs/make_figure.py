@@ -24,8 +24,7 @@ from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.pictures.tiles import MISSING
-from echogen.planning.jobs import Source, open_source
-from echogen.planning.record import grid_of
+from echogen.planning.jobs import PlannedDataset, open_frames, plan_dataset
 from echogen.report import Quiet
 from echogen.types import Job, Result
 
@@ -70,7 +69,7 @@ def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:
     return {"name": "repaint", **walk}
 
 
-def jobs_of(source: Source, names: list[str]) -> list[Job]:
+def jobs_of(source: PlannedDataset, names: list[str]) -> list[Job]:
     rows = [row for row in source.plan.rows if row.sample_id in names]
     return [job for job in source.jobs(rows) if isinstance(job, Job)]
 
@@ -103,9 +102,9 @@ def card_figure(
     return join(columns, axis=1)
 
 
-def entry(before: Result, after: Result, source: Source) -> Entry:
+def entry(before: Result, after: Result, source: PlannedDataset) -> Entry:
     row = next(row for row in source.plan.rows if row.sample_id == after.sample_id)
-    grid = grid_of(source.frames[row.frame_id], source.plan)
+    grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
     return Entry(
         after.sample_id,
@@ -117,7 +116,7 @@ def entry(before: Result, after: Result, source: Source) -> Entry:
     )
 
 
-def overview(befores: list[Result], afters: list[Result], source: Source) -> Image.Image:
+def overview(befores: list[Result], afters: list[Result], source: PlannedDataset) -> Image.Image:
     """A sheet as `echogen preview` draws it."""
     entries = [entry(*pair, source) for pair in zip(befores, afters, strict=True)]
     names = headings(entries)
@@ -139,7 +138,8 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", default=["overview", "phantoms", "schedules"])
     wanted = parser.parse_args().figures
     config = configuration({})
-    source = open_source(config, read_info("builtin"), Quiet())
+    frames = open_frames(config.input, config.dataset, Quiet())
+    source = plan_dataset(*frames, config, read_info("builtin"), Quiet())
     jobs = jobs_of(source, list(SHOWN))
     originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])
     before = paint(config, originals)

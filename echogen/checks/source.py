@@ -2,16 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from echogen.checks.finding import Finding, Severity
-from echogen.config import EngineConfig, ExpandConfig
+from echogen.config import AugmentationConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan
 from echogen.planning.record import columns as planned_columns
@@ -58,30 +59,25 @@ def check_source(
 
 def _source(
     store: StoreReader, path: Path, format: str, workers: int, reporter: Reporter
-) -> Source:
+) -> PlannedDataset:
     recorded = store.attrs.get("config", {})
     if not recorded or store.kind != "expanded":
         raise StoreError(
             f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
         )
-    engine = EngineConfig(workers=workers)
-    here = {"input": path, "output": Path("unused.zarr"), "engine": engine}
-    config = ExpandConfig(**{**recorded, **here})
+    settings = {name: value for name, value in recorded.items() if name != "store"}
+    config = AugmentationConfig(**settings)
     chosen = config.dataset.model_copy(update={"format": format})
     dataset = open_chosen(path, chosen)
-    keys = list(select(dataset.keys(), chosen))
-    planned: Source | None = None
-    for grid in _grids(store):
-        plan = build_plan(
-            dataset, keys, config, grid, lambda done, n: reporter.progress("planning", done, n)
-        )
-        source = Source(dataset, {key.frame_id: key for key in keys}, plan, config)
-        if planned is None or plan.digest == store.attrs.get("plan_digest"):
-            planned = source
-        if plan.digest == store.attrs.get("plan_digest"):
-            break
-    assert planned is not None
-    return planned
+    keys = select(dataset.keys(), chosen)
+    progress = partial(reporter.progress, "planning")
+    grids = _grids(store)
+    plans = (build_plan(dataset, keys, config, grid, workers, progress) for grid in grids)
+    first = next(plans)
+    if first.digest != store.attrs.get("plan_digest"):
+        same = (plan for plan in plans if plan.digest == store.attrs.get("plan_digest"))
+        first = next(same, first)
+    return PlannedDataset(dataset, keys, first)
 
 
 def _grids(store: StoreReader) -> list[tuple[int, Literal["stretch", "letterbox"]]]:
@@ -125,7 +121,9 @@ def _comparable(store: StoreReader, plan: Plan) -> list[tuple[int, int]]:
     return [(row, by_id[str(names[row])]) for row in done if str(names[row]) in by_id]
 
 
-def _compare(pairs: list[tuple[int, int]], source: Source, path: Path) -> tuple[list[Finding], int]:
+def _compare(
+    pairs: list[tuple[int, int]], source: PlannedDataset, path: Path
+) -> tuple[list[Finding], int]:
     store = shared_store(path)
     found: list[Finding] = []
     jobs = source.jobs([source.plan.rows[in_plan] for _, in_plan in pairs])

@@ -18,7 +18,7 @@ from echogen.diffusion.schedule import sampler_nfe
 from echogen.models.resolve import resolve_checkpoint
 from echogen.painting.engine import Engine
 from echogen.phantom.jobs import phantom_jobs
-from echogen.planning.jobs import list_source
+from echogen.planning.jobs import open_frames
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.types import Job, Result
 
@@ -111,7 +111,7 @@ def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
     info = read_info(config.checkpoint)
     dataset, frames = "", 0
     if config.input is not None:
-        reader, keys = list_source(config.input, config.dataset, reporter)
+        reader, keys = open_frames(config.input, config.dataset, reporter)
         dataset, frames = reader.describe(), len(keys)
     began = time.monotonic()
     with closing(

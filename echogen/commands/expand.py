@@ -23,7 +23,7 @@ from echogen.painting.fill import (
     terms,
 )
 from echogen.painting.stream import Painted, Work, labelled_shard
-from echogen.planning.jobs import list_source, open_source, plan_source
+from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
 from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
@@ -53,12 +53,14 @@ def expand(
     checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
     config = config.model_copy(update={"checkpoint": checkpoint})
     info = read_info(checkpoint)
-    dataset, keys = list_source(config.input, config.dataset, reporter)
+    dataset, keys = open_frames(config.input, config.dataset, reporter)
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         check_output(config.output, overwrite)
         reporter.tell(terms(info))
         precision = begun_precision(config, overwrite)
-        source = plan_source(config, info, dataset, keys, reporter)
+        source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
+        for line in source.leakage:
+            reporter.tell(f"note: {line}")
         plan = source.plan
         run = Run(
             config,
@@ -66,7 +68,7 @@ def expand(
             columns(plan),
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
-            image_size=plan.settings["image_size"],
+            image_size=info.image_size,
             work=Work(plan.rows, source.jobs, labelled_shard),
         )
         painted = fill_store(run, overwrite, reporter, stop)
@@ -84,7 +86,8 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     info = read_info(checkpoint)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
-        source = open_source(config, info, reporter)
+        dataset, keys = open_frames(config.input, config.dataset, reporter)
+        source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
         with closing(open_engine(config, reporter)) as engine:

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from echogen.config import EngineConfig, ExpandConfig
+from echogen.config import EngineConfig
 from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
@@ -20,7 +18,7 @@ from echogen.pictures.choice import (
 from echogen.pictures.entries import headings, legend
 from echogen.pictures.files import save_gif, save_png
 from echogen.pictures.sheet import Line, Sheet, draw
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.plan import load_plan
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
@@ -186,7 +184,7 @@ def _check(path: Path, options: Options) -> None:
         raise UsageError(f"--by: is for moved samples: give a store, or --plan with {path}.")
 
 
-def _planned(path: Path, plan_file: Path, choice: Choice) -> Source:
+def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
     """A plan that `echogen expand --dry-run --plan` wrote, over the dataset it was made of.
 
     Raises:
@@ -194,28 +192,21 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> Source:
         DatasetError: the dataset cannot be read.
     """
     plan = load_plan(plan_file)
-    names = ("copies", "seed", "originals", "transforms")
-    try:
-        settings = {name: plan.settings[name] for name in names}
-        dataset_settings = {**plan.settings["dataset"], "format": choice.dataset.format}
-        config = ExpandConfig.model_validate(
-            {"input": path, "output": "none.zarr", "dataset": dataset_settings, **settings}
-        )
-    except (KeyError, TypeError, ValidationError) as error:
-        raise PlanError(f"{plan_file}: damaged or incomplete; make the plan again.") from error
-    dataset = open_chosen(path, config.dataset)
-    listed = dataset.keys()
-    keys = {key.frame_id: key for key in listed}
-    absent = sorted({planned.frame_id for planned in plan.frames} - keys.keys())
+    chosen = plan.settings.dataset.model_copy(update={"format": choice.dataset.format})
+    dataset = open_chosen(path, chosen)
+    keys = list(dataset.keys())
+    absent = sorted({planned.frame_id for planned in plan.frames} - {key.frame_id for key in keys})
     if absent:
         raise PlanError(
             f"{plan_file}: was made of another dataset than {path}: {len(absent)} of its "
             f"{len(plan.frames)} frames are not there, such as {absent[0]}. Give its own dataset."
         )
-    return Source(dataset, keys, plan, config)
+    return PlannedDataset(dataset, keys, plan)
 
 
-def _content(path: Path, source: Source | None, choice: Choice, reporter: Reporter) -> _Content:
+def _content(
+    path: Path, source: PlannedDataset | None, choice: Choice, reporter: Reporter
+) -> _Content:
     if is_store(path):
         with open_store(present_store_path(path)) as store:
             return _of_store(store, choice, reporter)

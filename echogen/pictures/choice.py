@@ -17,7 +17,7 @@ from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
 from echogen.measures.painting import MEASURES, measure_readable, original_rows, score, usual
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.record import frame_keys
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store
@@ -108,7 +108,7 @@ def select_frames(dataset: Dataset, choice: Choice) -> Selection:
     return _selection(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
 
 
-def select_copies(source: Source, choice: Choice) -> Selection:
+def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
     """Planned copies that have a move.
 
     Raises:

@@ -28,9 +28,8 @@ from echogen.pictures.tiles import (
     hatched,
     tile,
 )
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.plan import Row
-from echogen.planning.record import grid_of
 from echogen.store import StoreReader
 from echogen.types import BACKGROUND, IGNORE, FrameKey, Job, Problem, to_uint8
 
@@ -148,7 +147,7 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
         yield Entry(key.frame_id, " · ".join(facts), Picture(frame.image, frame.label, col / row))
 
 
-def of_plan(source: Source, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
+def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
     """Planned copies: moved, with nothing painted; each frame is read once."""
     pairs = [row for copy in rows for row in (replace(copy, copy=0), copy)]
     jobs = source.jobs(pairs)
@@ -160,7 +159,7 @@ def of_plan(source: Source, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
             yield Problem(row.sample_id, "rejected: no valid move was found.")
             continue
         planned = source.frames[row.frame_id]
-        grid = grid_of(planned, source.plan)
+        grid = source.plan.grid_of(planned)
         aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
         fan = fan_mask(*sector_on_grid(planned.sector, grid), grid.shape)
         yield Entry(

@@ -11,9 +11,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from echogen.config import (
     AnySampler,
+    AugmentationConfig,
     DpmConfig,
     EngineConfig,
-    ExpandConfig,
     LangevinConfig,
     RepaintConfig,
 )
@@ -23,9 +23,8 @@ from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.models.resolve import resolve_checkpoint
 from echogen.pictures.choice import Choice
 from echogen.pictures.tiles import Bools
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.make import build_plan
-from echogen.planning.record import grid_of
 from echogen.report import Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import Job, to_model_range
@@ -63,7 +62,7 @@ class Subject:
 
 def subject_of(
     path: Path,
-    source: Source | None,
+    source: PlannedDataset | None,
     name: str,
     choice: Choice,
     checkpoint: str,
@@ -120,27 +119,26 @@ def _in_store(
         return _of_store(store, name, folder, engine)
 
 
-def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> Source:
+def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> PlannedDataset:
     """A plan of one copy of one frame."""
     dataset = open_chosen(path, choice.dataset)
     listed = dataset.keys()
-    keys = {key.frame_id: key for key in listed}
-    settings = {"copies": 1, "originals": False, "seed": choice.seed, "dataset": choice.dataset}
-    config = ExpandConfig(input=path, output=Path("none.zarr"), **settings)  # type: ignore[arg-type]  # each has its type
+    keys = [key for key in listed if key.frame_id == frame_id]
+    config = AugmentationConfig(copies=1, originals=False, seed=choice.seed, dataset=choice.dataset)
     info = read_info(checkpoint)
-    plan = build_plan(dataset, [keys[frame_id]], config, (info.image_size, info.resize))
-    return Source(dataset, keys, plan, config)
+    plan = build_plan(dataset, keys, config, (info.image_size, info.resize))
+    return PlannedDataset(dataset, keys, plan)
 
 
-def _of_source(source: Source, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
+def _of_source(source: PlannedDataset, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
     row = next(row for row in source.plan.rows if name in (row.sample_id, row.frame_id))
     job = next(iter(source.jobs([row])))
     if not isinstance(job, Job):
         raise UsageError(f"--gif: {name} has no valid move; choose another with --seed.")
-    grid = grid_of(source.frames[row.frame_id], source.plan)
+    grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
     return Subject(
-        row.sample_id, job.image, job.keep, aspect, row.seed, source.config.sampler, checkpoint,
+        row.sample_id, job.image, job.keep, aspect, row.seed, LangevinConfig(), checkpoint,
         engine,
     )  # fmt: skip
 

@@ -9,19 +9,19 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import ExpandConfig, TransformConfig
+from echogen.config import AugmentationConfig, TransformConfig
 from echogen.datasets import Dataset, image_digest
 from echogen.errors import DatasetError, PlanError
 from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
-from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, Row, sample_seed
+from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
 from echogen.support.processes import in_workers
 from echogen.support.words import counted
 from echogen.types import Case, Frame, FrameKey, Problem
@@ -36,8 +36,9 @@ Progress = Callable[[int, int], None]
 def build_plan(
     dataset: Dataset,
     keys: Sequence[FrameKey],
-    config: ExpandConfig,
+    config: AugmentationConfig,
     grid: tuple[int, Literal["stretch", "letterbox"]],
+    workers: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
     """Read every frame once, fit the sectors, draw the moves.
@@ -45,8 +46,9 @@ def build_plan(
     Args:
         dataset: the opened reader.
         keys: the frames to use.
-        config: of the run.
+        config: what to make of them.
         grid: the model's image size and how frames are resized to it.
+        workers: processes; 0 takes one a core.
         progress: called with (frames done, frames in all).
 
     Raises:
@@ -60,7 +62,7 @@ def build_plan(
     rows: list[Row] = []
     by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
     done = 0
-    for outcome in _plan_all(dataset, keys, config):
+    for outcome in _plan_all(dataset, keys, config, workers):
         for problem in outcome.problems:
             if config.on_error == "fail":
                 raise DatasetError(f"{problem.reason} (--on-error fail)")
@@ -82,7 +84,15 @@ def build_plan(
     rows.sort(key=lambda row: (row.frame_id, row.copy))
     used_cases = {planned.case_id for planned in frames}
     return Plan(
-        settings=_settings(config, grid),
+        settings=PlanSettings(
+            copies=config.copies,
+            seed=config.seed,
+            originals=config.originals,
+            dataset=config.dataset,
+            transforms=config.transforms,
+            image_size=grid[0],
+            resize=grid[1],
+        ),
         dataset={
             "format": dataset.provenance.format,
             "root_name": dataset.provenance.root_name,
@@ -106,7 +116,7 @@ def build_plan(
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _RecordingPlan:
     frames: list[PlannedFrame]
     pixels: list[str]
     rows: list[Row]
@@ -114,9 +124,9 @@ class _Outcome:
 
 
 def _plan_all(
-    dataset: Dataset, keys: Sequence[FrameKey], config: ExpandConfig
-) -> Iterator[_Outcome]:
-    workers = 1 if len(keys) < SERIAL_BELOW else config.engine.workers
+    dataset: Dataset, keys: Sequence[FrameKey], config: AugmentationConfig, workers: int
+) -> Iterator[_RecordingPlan]:
+    workers = 1 if len(keys) < SERIAL_BELOW else workers
     return in_workers(_plan_recording, recordings(keys), (dataset, config), workers)
 
 
@@ -128,15 +138,17 @@ def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
     return [groups[name] for name in sorted(groups)]
 
 
-def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig) -> _Outcome:
-    outcome = _Outcome([], [], [], [])
+def _plan_recording(
+    keys: list[FrameKey], dataset: Dataset, config: AugmentationConfig
+) -> _RecordingPlan:
+    outcome = _RecordingPlan([], [], [], [])
     readable: list[Frame] = []
     for key in keys:
         try:
             readable.append(dataset.read(key))
         except DatasetError as error:
             outcome.problems.append(Problem(key.frame_id, str(error)))
-    clips: dict[str, list[_Placed]] = defaultdict(list)
+    clips: dict[str, list[_FrameGeometry]] = defaultdict(list)
     for fitted in fit_recording(readable):
         frame, sector = fitted.frame, fitted.sector
         if sector is None:
@@ -161,15 +173,17 @@ def _plan_recording(keys: list[FrameKey], dataset: Dataset, config: ExpandConfig
         )
         outcome.frames.append(planned)
         outcome.pixels.append(pixels)
-        placed = _Placed(frame.key.frame_id, sector, frame_grid(frame), _label_points(frame))
-        clips[frame.key.clip_id].append(placed)
+        geometry = _FrameGeometry(
+            frame.key.frame_id, sector, frame_grid(frame), _label_points(frame)
+        )
+        clips[frame.key.clip_id].append(geometry)
     for clip_id, clip in clips.items():
         outcome.rows.extend(_draw_rows(clip_id, clip, config))
     return outcome
 
 
 @dataclass(frozen=True)
-class _Placed:
+class _FrameGeometry:
     """What a draw is judged by: a frame's fan, its grid, and (K, 2) mm of labelled pixels."""
 
     frame_id: str
@@ -178,19 +192,21 @@ class _Placed:
     points: npt.NDArray[np.float64]
 
 
-def _draw_rows(clip_id: str, clip: Sequence[_Placed], config: ExpandConfig) -> Iterator[Row]:
+def _draw_rows(
+    clip_id: str, clip: Sequence[_FrameGeometry], config: AugmentationConfig
+) -> Iterator[Row]:
     """Rows of the frames that move together; one frame is a clip of its own."""
     first = 0 if config.originals else 1
     for copy in range(first, config.copies + 1):
         seed = sample_seed(config.seed, clip_id, copy)
         params, tries = (IDENTITY, 0) if copy == 0 else _draw_valid(clip, seed, config.transforms)
-        for frame_id in (placed.frame_id for placed in clip):
+        for frame_id in (frame.frame_id for frame in clip):
             name, move = f"{frame_id}_copy{copy}", params or IDENTITY
             yield Row(name, frame_id, copy, seed, params is None, tries, move)
 
 
 def _draw_valid(
-    clip: Sequence[_Placed], seed: int, config: TransformConfig
+    clip: Sequence[_FrameGeometry], seed: int, config: TransformConfig
 ) -> tuple[TransformParams | None, int]:
     """The first draw that every frame of the clip accepts."""
     # A stream of its own: the sampler's noise comes from PCG64(seed).
@@ -198,8 +214,8 @@ def _draw_valid(
     for tries in range(1, config.max_tries + 1):
         params = draw(rng, config)
         if all(
-            assess(params, one.sector, one.grid, one.points, config).accepted(config)
-            for one in clip
+            assess(params, frame.sector, frame.grid, frame.points, config).accepted(config)
+            for frame in clip
         ):
             return params, tries
     return None, config.max_tries
@@ -219,15 +235,6 @@ def _check_millimetres(frames: Sequence[PlannedFrame], config: TransformConfig) 
             f"--labels-on-paint ignore: needs millimetres, but {counted(len(unknown), 'frame')} "
             f"came without a spacing, such as {unknown[0]}; use keep or clip."
         )
-
-
-def _settings(config: ExpandConfig, grid: tuple[int, str]) -> dict[str, Any]:
-    chosen = config.model_dump(
-        mode="json",
-        include={"copies", "seed", "originals", "dataset", "transforms"},
-        exclude={"dataset": config.dataset.unrecorded},
-    )
-    return {**chosen, "image_size": grid[0], "resize": grid[1]}
 
 
 def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:

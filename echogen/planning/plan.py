@@ -8,18 +8,36 @@ whole run.
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from echogen.config import DatasetConfig, Settings, TransformConfig
 from echogen.errors import PlanError
 from echogen.geometry.sector import Sector
-from echogen.geometry.transforms import TransformParams
+from echogen.geometry.transforms import Grid, TransformParams, model_grid
+from echogen.support.files import write_whole
 from echogen.types import Case, Problem
 
 FORMAT = 1
 DIGEST_LENGTH = 12
+
+
+class PlanSettings(Settings):
+    """What decided a plan's rows: the run's settings, and how frames come onto the model's grid.
+
+    A row's image is `image_size` pixels high and wide.
+    """
+
+    copies: int
+    seed: int
+    originals: bool
+    dataset: DatasetConfig
+    transforms: TransformConfig
+    image_size: int
+    resize: Literal["stretch", "letterbox"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,7 @@ class Plan:
     """The full, ordered list of samples.
 
     Attributes:
-        settings: everything that decided the rows, JSON-able.
+        settings: everything that decided the rows.
         dataset: format, root name, fingerprint, licence and labels of the source.
         frames: usable frames, sorted by id.
         rows: sorted by frame id, then copy.
@@ -91,7 +109,7 @@ class Plan:
         notes: what a user should know, such as two cases with the same pixels.
     """
 
-    settings: dict[str, Any]
+    settings: PlanSettings
     dataset: dict[str, Any]
     frames: tuple[PlannedFrame, ...]
     rows: tuple[Row, ...]
@@ -114,16 +132,22 @@ class Plan:
                 del frame["sequence"]
         return hashlib.sha256(_canonical(deciding).encode()).hexdigest()
 
+    def grid_of(self, planned: PlannedFrame) -> Grid:
+        """The model's grid over a frame's field."""
+        spacing = planned.spacing_mm or (1.0, 1.0)
+        return model_grid(planned.shape, spacing, self.settings.image_size, self.settings.resize)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings; `from_dict` is the inverse."""
-        return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+        unrecorded = {"settings": {"dataset": self.settings.dataset.unrecorded}}
+        return {"format": FORMAT, **_PLAN.dump_python(self, mode="json", exclude=unrecorded)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Plan":
         """Rebuild a plan from `to_dict`.
 
         Raises:
-            PlanError: another format, or something is missing.
+            PlanError: another format, or something is missing or of another type.
         """
         if data.get("format") != FORMAT:
             raise PlanError(
@@ -131,20 +155,14 @@ class Plan:
                 "make the plan again with this version of echogen."
             )
         try:
-            return cls(
-                settings=data["settings"],
-                dataset=data["dataset"],
-                frames=tuple(_planned_frame(f) for f in data["frames"]),
-                rows=tuple(
-                    Row(**{**row, "params": TransformParams(**row["params"])})
-                    for row in data["rows"]
-                ),
-                cases=tuple(Case(**case) for case in data["cases"]),
-                problems=tuple(Problem(**problem) for problem in data["problems"]),
-                notes=tuple(data["notes"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise PlanError(f"plan: damaged or incomplete ({error}); make it again.") from error
+            return _PLAN.validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise PlanError(f"plan: damaged or incomplete ({reason}); make it again.") from error
+
+
+_PLAN = TypeAdapter(Plan)
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -153,12 +171,9 @@ def save_plan(plan: Plan, path: Path) -> None:
     Raises:
         PlanError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(json.dumps(plan.to_dict(), indent=1), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, json.dumps(plan.to_dict(), indent=1))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise PlanError(f"--plan {path}: cannot be written ({error.strerror}).") from error
 
 
@@ -183,18 +198,6 @@ def sample_seed(root_seed: int, clip_id: str, copy: int) -> int:
     """The first 8 bytes, big-endian, of SHA-256 over "root seed/clip id/copy"."""
     name = f"{root_seed}/{clip_id}/{copy}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
-
-
-def _planned_frame(data: dict[str, Any]) -> PlannedFrame:
-    spacing = data["spacing_mm"]
-    return PlannedFrame(
-        **{
-            **data,
-            "shape": tuple(data["shape"]),
-            "spacing_mm": None if spacing is None else tuple(spacing),
-            "sector": Sector(**data["sector"]),
-        }
-    )
 
 
 def _canonical(data: dict[str, Any]) -> str:

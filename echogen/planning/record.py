@@ -15,18 +15,12 @@ from echogen import __version__
 from echogen.config import ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
-from echogen.geometry.transforms import MOVES, Grid, model_grid, sample_spacing, sector_on_grid
-from echogen.planning.plan import Plan, PlannedFrame, Row
+from echogen.geometry.transforms import MOVES, sample_spacing, sector_on_grid
+from echogen.planning.plan import Plan, Row
 from echogen.store.schema import EXPANDED, GENERATED
 from echogen.types import FrameKey
 
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
-
-
-def grid_of(planned: PlannedFrame, plan: Plan) -> Grid:
-    """The model's grid over a frame's field."""
-    spacing = planned.spacing_mm or (1.0, 1.0)
-    return model_grid(planned.shape, spacing, plan.settings["image_size"], plan.settings["resize"])
 
 
 def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
@@ -38,7 +32,7 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
     spacing, sector, aspect, cut = [], [], [], []
     for row in plan.rows:
         planned = frames[row.frame_id]
-        grid = grid_of(planned, plan)
+        grid = plan.grid_of(planned)
         fan, pixel_aspect = sector_on_grid(planned.sector, grid)
         known = planned.spacing_mm is not None
         spacing.append(sample_spacing(row.params, grid) if known else (np.nan, np.nan))
@@ -100,7 +94,7 @@ def attributes(
         **_run_attributes(config, info, nfe, precision),
         "kind": EXPANDED.kind,
         "plan_digest": plan.digest,
-        "grid": {name: plan.settings[name] for name in ("image_size", "resize")},
+        "grid": {"image_size": plan.settings.image_size, "resize": plan.settings.resize},
         "config": _recorded_config(config),
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],

@@ -25,7 +25,6 @@ from echogen.geometry.transforms import TransformParams, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
-from echogen.planning.record import grid_of
 from echogen.report import RunReport
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Job, Problem
@@ -82,7 +81,7 @@ def test_kept_pixels_and_labels_are_the_moved_source_bit_for_bit(
     for i in range(len(store)):
         frame = dataset.read(keys[columns["frame_id"][i]])
         where = planned[frame.key.frame_id]
-        source, grid = frame_grid(frame), grid_of(where, plan)
+        source, grid = frame_grid(frame), plan.grid_of(where)
         recorded = {
             name: float(columns[name][i])
             for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
@@ -523,18 +522,18 @@ def test_a_signal_begins_no_batch_that_no_begun_shard_needs(
 def test_a_signal_stops_a_run_that_has_nothing_to_paint(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import Source
+    from echogen.planning.jobs import PlannedDataset
 
-    real = Source.jobs
+    real = PlannedDataset.jobs
 
-    def interrupt(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def interrupt(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
         if not rendered:
             os.kill(os.getpid(), signal.SIGINT)
         rendered.append(len(rows))
         return real(self, rows)
 
     rendered: list[int] = []
-    monkeypatch.setattr(Source, "jobs", interrupt)
+    monkeypatch.setattr(PlannedDataset, "jobs", interrupt)
     report = run(settings, copies=0, store={"shard_size": 1})
     assert (report.exit_code, report.counts.pending) == (130, 4)
     assert run(settings, copies=0, store={"shard_size": 1}).counts.originals == 4
@@ -566,17 +565,17 @@ def test_an_interrupted_run_goes_on_with_batches_of_the_size_it_had_found(
 def test_no_more_is_rendered_than_the_next_rounds_need(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import Source
+    from echogen.planning.jobs import PlannedDataset
 
     rendered: list[int] = []
     ahead: list[int] = []
-    real = Source.jobs
+    real = PlannedDataset.jobs
 
-    def counted(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def counted(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
         rendered.append(len(rows))
         return real(self, rows)
 
-    monkeypatch.setattr(Source, "jobs", counted)
+    monkeypatch.setattr(PlannedDataset, "jobs", counted)
     painted: list[int] = []
 
     def look(size: int) -> None:
@@ -613,17 +612,17 @@ def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
 def test_a_failure_of_the_renderer_ends_the_run_and_keeps_finished_shards(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import Source
+    from echogen.planning.jobs import PlannedDataset
 
-    real = Source.jobs
+    real = PlannedDataset.jobs
 
-    def fail(self: Source, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def fail(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
         if rows[0].frame_id == "patient0002_4CH_ES":
             raise MemoryError("no room for a frame")
         return real(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Source, "jobs", fail)
+        patched.setattr(PlannedDataset, "jobs", fail)
         with pytest.raises(MemoryError, match="no room"):
             run(settings, copies=20)
     with open_store(Path(str(settings["output"]))) as store:

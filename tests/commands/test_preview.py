@@ -20,7 +20,7 @@ from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_plan
 from echogen.pictures.passage import walk
 from echogen.pictures.subject import Subject, subject_of
 from echogen.pictures.tiles import MISSING
-from echogen.planning.jobs import Source
+from echogen.planning.jobs import PlannedDataset
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
@@ -160,8 +160,7 @@ def test_each_planned_frame_is_read_once(settings: dict[str, object], dataset: P
         reads.append(key.frame_id)
         return listing.read_frame(root, key, labels)
 
-    keys = {key.frame_id: key for key in listing.keys()}  # noqa: SIM118 - a method of datasets
-    source = Source(replace(listing, read_frame=counted), keys, plan, config)
+    source = PlannedDataset(replace(listing, read_frame=counted), listing.keys(), plan)
     copies = [row for row in plan.rows if row.copy == 1 and not row.rejected]
     entries = list(of_plan(source, copies))
     assert [entry.name for entry in entries] == [row.sample_id for row in copies]

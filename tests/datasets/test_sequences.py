@@ -213,7 +213,7 @@ def test_default_plans_are_those_of_before_there_was_a_choice() -> None:
     frames = tuple(replace(frame, sector=sector, agreement=1.0) for frame in plan.frames)
     pinned = "6ccca50c1bbc5a9f8f3117b927de37269e8ca96d66540c772dce4aeab5bdb079"
     assert replace(plan, frames=frames).digest == pinned
-    assert "frames" not in plan.settings["dataset"]
+    assert "frames" not in plan.to_dict()["settings"]["dataset"]
 
 
 def test_default_runs_record_what_they_did_before(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from echogen.commands.expand import dry_run, expand
+from echogen.config import ExpandConfig
 from echogen.datasets import image_digest, open_dataset
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.geometry.sector import Sector
-from echogen.planning.jobs import open_source
+from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.planning.leakage import leakage_notes
-from echogen.planning.plan import PlannedFrame
+from echogen.planning.plan import Plan, PlannedFrame
 from echogen.report import Quiet
 from echogen.store import open_store
 from tests.support.hearts import fan_frame, make_config, write_nifti
@@ -26,6 +27,11 @@ def planned(case: str, digest: str, split: str = "training", phase: str = "ED") 
     return PlannedFrame(
         frame_id, case, "4CH", phase, split, "f" * 64, (20, 20), None, FAN, 1.0, 0, digest
     )
+
+
+def plan_of(config: ExpandConfig, checkpoint: Path | str) -> Plan:
+    frames = open_frames(config.input, config.dataset, Quiet())
+    return plan_dataset(*frames, config, read_info(checkpoint), Quiet()).plan
 
 
 def record(trained: dict[str, list[str]], held_out: dict[str, list[str]]) -> dict[str, Any]:
@@ -141,16 +147,16 @@ def test_originals_alone_are_not_painted_and_need_no_note(
     settings: dict[str, object], knowing: Path
 ) -> None:
     config = make_config(settings, checkpoint=str(knowing), copies=0)
-    assert open_source(config, read_info(knowing), Quiet()).plan.notes == ()
+    assert plan_of(config, knowing).notes == ()
 
 
 def test_a_run_begun_before_the_record_was_known_goes_on(
     settings: dict[str, object], checkpoint: Path, knowing: Path
 ) -> None:
     """The record enters neither the checkpoint's hash nor the plan's digest."""
-    before = open_source(make_config(settings), read_info(checkpoint), Quiet()).plan
+    before = plan_of(make_config(settings), checkpoint)
     config = make_config(settings, checkpoint=str(knowing))
-    after = open_source(config, read_info(knowing), Quiet()).plan
+    after = plan_of(config, knowing)
     assert after.notes != before.notes
     assert after.digest == before.digest
 
@@ -178,6 +184,6 @@ def test_simulated_cases_are_not_taken_for_patients_of_the_same_name(
         (folder / f"patient0001_4CH_{phase}.nii.gz").unlink()
         write_nifti(folder / f"patient0004_4CH_{phase}.nii.gz", np.asarray(image))
     config = make_config(settings, input=str(own_dataset), checkpoint="builtin")
-    plan = open_source(config, read_info("builtin"), Quiet()).plan
+    plan = plan_of(config, "builtin")
     assert "patient0004" in {frame.case_id for frame in plan.frames}
     assert plan.notes == ()

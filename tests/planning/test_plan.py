@@ -19,7 +19,7 @@ GRID = (32, "stretch")
 def plan_of(settings: dict[str, object], **changes: object) -> Plan:
     config = make_config(settings, **changes)
     dataset = open_dataset(config.input)
-    return build_plan(dataset, dataset.keys(), config, GRID)  # type: ignore[arg-type]
+    return build_plan(dataset, dataset.keys(), config, GRID, config.engine.workers)  # type: ignore[arg-type]
 
 
 def test_seed_is_the_start_of_a_sha256_over_seed_frame_and_copy() -> None:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from echogen.datasets import image_digest, open_dataset
 from echogen.errors import DatasetError, StoreError
-from echogen.planning.jobs import Source, plan_source
+from echogen.planning.jobs import plan_dataset
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
 from echogen.training import frame_making as frames_making
@@ -58,7 +58,7 @@ def originals(settings: dict[str, object], checkpoint: Path) -> dict[str, np.nda
     config = make_config(settings, copies=0)
     dataset = open_dataset(config.input)
     info = read_info(checkpoint)
-    source: Source = plan_source(config, info, dataset, list(dataset.keys()), Quiet())
+    source = plan_dataset(dataset, list(dataset.keys()), config, info, Quiet())
     jobs = [job for job in source.jobs(source.plan.rows) if isinstance(job, Job)]
     planned: tuple[PlannedFrame, ...] = source.plan.frames
     return {p.frame_id: to_uint8(job.image) for p, job in zip(planned, jobs, strict=True)}

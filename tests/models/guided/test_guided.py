@@ -368,14 +368,15 @@ def test_an_imported_colour_model_paints_grey_frames(imported, tmp_path, sampler
 
 def assert_kept_pixels_are_exact(output: Path, imported: Path) -> None:
     from echogen.config import ExpandConfig
-    from echogen.planning.jobs import open_source
+    from echogen.planning.jobs import open_frames, plan_dataset
     from echogen.report import Quiet
     from echogen.types import to_uint8
 
     with open_store(output) as store:
         files = {"input": str(SAMPLE_DATA), "output": str(output)}
         config = ExpandConfig.model_validate({**store.attrs["config"], **files})
-        source = open_source(config, read_info(imported), Quiet())
+        frames = open_frames(config.input, config.dataset, Quiet())
+        source = plan_dataset(*frames, config, read_info(imported), Quiet())
         images, keep = store.images[:], store.keep[:]
     assert images.shape == (3, 32, 32)
     for image, kept, job in zip(images, keep, source.jobs(source.plan.rows), strict=True):
