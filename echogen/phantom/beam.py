@@ -4,7 +4,7 @@ The point-spread function is separable on the (radius, angle) grid: fixed along 
 across it a near-constant angle, so that speckle widens with depth. Scatterers are random complex
 amplitudes and their filtered sum fully developed speckle (Goodman 1975); several looks are averaged
 in power, as compounding scanners do. All sums are plain array arithmetic in float64 and all draws
-are uniform, so that the rounded grey levels are the same on every machine.
+are uniform, so that the rounded grey levels are the same on every machine. [eye] as in `anatomy`.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,41 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.geometry.sector import Sector
-from echogen.phantom.anatomy import FloatArray
+from echogen.phantom.anatomy import FloatArray, Range
 from echogen.phantom.tissue import Look, patches
 from echogen.types import UInt8HW
 
+# The grid: about two samples for each standard deviation of the pulse.
 RADIUS_STEP_MM = 0.25
-ANGLE_STEP = 0.0044
-DYNAMIC_RANGE_DB = 55.0
-GREY_POWER = 1.35
-LOOKS = 3
+ANGLE_STEP = 0.0044  # radians
+
+# From the envelope to grey levels; all [eye].
+DYNAMIC_RANGE_DB = 55.0  # scanners commonly show 50 to 60
+GREY_POWER = 1.35  # of the level in [0, 1]; more than 1 darkens
+LOOKS = 3  # averaged in power
+SILENCE = 1e-9  # power: keeps the logarithm finite, 90 dB below white
+
+# The pulse's filters, in standard deviations of its widths.
+AXIAL_REACH, LATERAL_REACH = 3.0, 2.6  # where taps end: 1% and 3% of the peak
+SIDE_WIDTH = 3.5  # of the side lobes over the main lobe [eye]
+WIDEST = 0.12  # radians: limit of the main lobe near the probe [eye]
+LEAST_RADIUS_MM = 1.0  # where the probe's width becomes an angle
+LEAST_TAP = 1e-4  # smaller weights are left out
+HISS_WIDTH = 0.8  # of the pulse, along the beam: noise passes the receiver's filter alone [eye]
+UNIT_POWER = np.sqrt(6.0)  # two uniform parts of variance 1/12 have the power 1/6
+
+# Unevenness; all [eye]. Patches are mm along the beam and radians across.
+BANDS_MM, BANDS, BANDS_DB, BANDS_FADE_MM = 2.2, 0.22, 6.0, 25.0  # reverberations near the probe
+VEIL_MM, VEIL, VEIL_DB, VEIL_LOSS_DB = 35.0, 0.45, 4.0, 5.0  # haze, and its loss to full depth
+LINES, LINES_DB = 0.12, 2.0  # gain from line to line
+EDGE_LOSS_DB, EDGE_POWER = 4.0, 3  # at the outermost lines, and how late it sets in
+SHADOW_AT: Range = (0.5, 1.0)  # of half the window: one shadow on each side
+SHADOW_WIDTH: Range = (0.06, 0.2)  # of half the window, standard deviation
+SHADOW_ONSET_MM: Range = (15.0, 60.0)
+SHADOW_LOSS_DB: Range = (3.0, 16.0)
+SHADOW_RAMP_MM = 15.0  # from onset to full loss
+NEAR_NOISE_DB = 9.0  # how much less noise there is at the probe than at full depth
+GLINT_SHARE, GLINT_ABOVE_DB, GLINT_DB = 0.01, -34.0, 13.0  # strong scatterers, not in blood
 
 ComplexArray = npt.NDArray[np.complex128]
 
@@ -53,12 +79,12 @@ def beam_grid(sector: Sector) -> tuple[FloatArray, FloatArray]:
 def _complex_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> ComplexArray:
     """Unit power, independent real and imaginary parts, uniform."""
     real, imaginary = rng.random(shape) - 0.5, rng.random(shape) - 0.5
-    field: ComplexArray = np.sqrt(6.0) * (real + 1j * imaginary)
+    field: ComplexArray = UNIT_POWER * (real + 1j * imaginary)
     return field
 
 
 def _along_beam(field: ComplexArray, sigma_mm: float) -> ComplexArray:
-    half = int(np.ceil(3.0 * sigma_mm / RADIUS_STEP_MM))
+    half = int(np.ceil(AXIAL_REACH * sigma_mm / RADIUS_STEP_MM))
     taps = np.exp(-0.5 * (np.arange(-half, half + 1) * RADIUS_STEP_MM / sigma_mm) ** 2)
     taps /= np.sqrt((taps**2).sum())
     padded = np.pad(field, ((half, half), (0, 0)))
@@ -69,19 +95,20 @@ def _along_beam(field: ComplexArray, sigma_mm: float) -> ComplexArray:
 
 
 def _across_beam(field: ComplexArray, radii: FloatArray, pulse: Pulse) -> ComplexArray:
-    sigma = np.hypot(pulse.lateral, pulse.aperture_mm / np.maximum(radii, 1.0))
-    sigma = np.minimum(sigma, 0.12)
-    half = int(np.ceil(2.6 * max(float(sigma.max()), 3.5 * pulse.lateral) / ANGLE_STEP))
+    sigma = np.hypot(pulse.lateral, pulse.aperture_mm / np.maximum(radii, LEAST_RADIUS_MM))
+    sigma = np.minimum(sigma, WIDEST)
+    side_lobe = SIDE_WIDTH * pulse.lateral
+    half = int(np.ceil(LATERAL_REACH * max(float(sigma.max()), side_lobe) / ANGLE_STEP))
     offsets = np.arange(-half, half + 1) * ANGLE_STEP
     main = np.exp(-0.5 * (offsets[None, :] / sigma[:, None]) ** 2)
-    side = np.exp(-0.5 * (offsets / (3.5 * pulse.lateral)) ** 2)
+    side = np.exp(-0.5 * (offsets / side_lobe) ** 2)
     taps = main + pulse.side * side[None, :]
     taps /= np.sqrt((taps**2).sum(axis=1, keepdims=True))
     padded = np.pad(field, ((0, 0), (half, half)))
     out = np.zeros_like(field)
     for k in range(2 * half + 1):
         weight = taps[:, k : k + 1]
-        used = weight[:, 0] > 1e-4
+        used = weight[:, 0] > LEAST_TAP
         first, last = int(used.argmax()), int(used.size - used[::-1].argmax())
         if used.any():
             out[first:last] += weight[first:last] * padded[first:last, k : k + field.shape[1]]
@@ -97,14 +124,15 @@ def _haze_db(
     shape: tuple[int, int], radii: FloatArray, look: Look, rng: np.random.Generator
 ) -> FloatArray:
     """Reverberations near the probe: bands at fixed depth that fade, over an even haze."""
-    bands = patches(rng, shape, (2.2 / RADIUS_STEP_MM, 0.22 / ANGLE_STEP))
+    bands = patches(rng, shape, (BANDS_MM / RADIUS_STEP_MM, BANDS / ANGLE_STEP))
     near = (
         look.clutter
         - look.clutter_fade * radii[:, None]
-        + 6.0 * bands * np.exp(-radii[:, None] / 25.0)
+        + BANDS_DB * bands * np.exp(-radii[:, None] / BANDS_FADE_MM)
     )
-    veil = look.haze + 4.0 * patches(rng, shape, (35.0 / RADIUS_STEP_MM, 0.45 / ANGLE_STEP))
-    veil = veil - 5.0 * radii[:, None] / radii[-1]
+    cells = (VEIL_MM / RADIUS_STEP_MM, VEIL / ANGLE_STEP)
+    veil = look.haze + VEIL_DB * patches(rng, shape, cells)
+    veil = veil - VEIL_LOSS_DB * radii[:, None] / radii[-1]
     result: FloatArray = 10.0 * np.log10(10.0 ** (near / 10.0) + 10.0 ** (veil / 10.0))
     return result
 
@@ -114,12 +142,12 @@ def _window_db(
 ) -> FloatArray:
     """Gain that differs across the window: uneven lines, weak edges, shadows from a depth on."""
     across = np.linspace(-1.0, 1.0, shape[1])[None, :]
-    gain = look.gain + 2.0 * patches(rng, (1, shape[1]), (1.0, 0.12 / ANGLE_STEP))
-    gain = gain - 4.0 * np.abs(across) ** 3
+    gain = look.gain + LINES_DB * patches(rng, (1, shape[1]), (1.0, LINES / ANGLE_STEP))
+    gain = gain - EDGE_LOSS_DB * np.abs(across) ** EDGE_POWER
     for side in (-1.0, 1.0):
-        centre, width = side * rng.uniform(0.5, 1.0), rng.uniform(0.06, 0.2)
-        onset, loss = rng.uniform(15.0, 60.0), rng.uniform(3.0, 16.0)
-        ramp = np.clip((radii[:, None] - onset) / 15.0, 0.0, 1.0)
+        centre, width = side * rng.uniform(*SHADOW_AT), rng.uniform(*SHADOW_WIDTH)
+        onset, loss = rng.uniform(*SHADOW_ONSET_MM), rng.uniform(*SHADOW_LOSS_DB)
+        ramp = np.clip((radii[:, None] - onset) / SHADOW_RAMP_MM, 0.0, 1.0)
         gain = gain - loss * ramp * np.exp(-0.5 * ((across - centre) / width) ** 2)
     return np.broadcast_to(gain, shape)
 
@@ -144,18 +172,18 @@ def envelope_db(
     window = _amplitude(_window_db(shape, sector_radii, look, window_rng))
     haze = _amplitude(_haze_db(shape, sector_radii, look, window_rng))
     depth = sector_radii[:, None] / sector_radii[-1]
-    noise = _amplitude(look.noise - 9.0 * (1.0 - depth))
-    glints = speckle_rng.random(shape)
-    tissue = _amplitude(echo + np.where((glints < 0.01) & (echo > -34.0), 13.0, 0.0)) * window
+    noise = _amplitude(look.noise - NEAR_NOISE_DB * (1.0 - depth))
+    glints = (speckle_rng.random(shape) < GLINT_SHARE) & (echo > GLINT_ABOVE_DB)
+    tissue = _amplitude(echo + np.where(glints, GLINT_DB, 0.0)) * window
     power = np.zeros(shape)
     for _ in range(LOOKS):
         scatter = tissue * _complex_uniform(speckle_rng, shape)
         scatter += haze * _complex_uniform(speckle_rng, shape)
         received = _across_beam(_along_beam(scatter, pulse.axial_mm), sector_radii, pulse)
         hiss = noise * _complex_uniform(speckle_rng, shape)
-        received += _along_beam(hiss, 0.8 * pulse.axial_mm)
+        received += _along_beam(hiss, HISS_WIDTH * pulse.axial_mm)
         power += received.real**2 + received.imag**2
-    result: FloatArray = 10.0 * np.log10(power / LOOKS + 1e-9)
+    result: FloatArray = 10.0 * np.log10(power / LOOKS + SILENCE)
     return result
 
 

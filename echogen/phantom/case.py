@@ -17,6 +17,7 @@ from echogen.phantom.anatomy import (
     Heart,
     Phase,
     Pose,
+    Range,
     View,
     biplane_volume,
     contract,
@@ -28,8 +29,61 @@ from echogen.phantom.beam import Pulse, beam_grid, envelope_db, grey, scan_conve
 from echogen.phantom.tissue import Look, echo_db
 from echogen.types import UInt8HW
 
+# Millimetres a pixel covers, (row, col): 0.308 is CAMUS' own; the others are there so that programs
+# meet pixels that are not square.
 SPACINGS_MM = ((0.308, 0.308), (0.34, 0.34), (0.308, 0.462), (0.42, 0.34), (0.33, 0.33))
 METAIMAGE_SPACING_MM = (0.308, 0.616)
+
+# Patients. Normal inner diameters of the left ventricle at end-diastole are 42 to 58 mm in men and
+# 38 to 52 in women, ejection fractions 52 to 72% and 54 to 74% [Lang]; the mean shortening of the
+# long axis is 16%, that of the circumference 23% [Stoylen]. See `anatomy` for these and for [eye].
+LENGTH_MM: Range = (76.0, 92.0)  # of the cavity [eye]
+HALF_WIDTH_MM: Range = (20.0, 26.0)
+SHORTENING: Range = (0.08, 0.18)  # of the long axis, around and below the mean
+NARROWING: Range = (0.14, 0.32)  # of the width, alike
+AGES = (32, 86)  # years; the upper end, as in the next two, is not drawn [eye]
+FRAMES = (14, 26)  # of a half cycle [eye]
+FRAME_RATES: Range = (40.0, 75.0)  # a second [eye]
+QUALITIES = ("Good", "Medium", "Good", "Poor")  # in turn; CAMUS' words
+POORNESS = {"Good": 0.0, "Medium": 1.0, "Poor": 2.0}
+
+# Sectors, all [eye]: set so that fans resemble those of CAMUS.
+HALF_ANGLE_DEG: Range = (32.0, 45.0)
+LEAN_DEG: Range = (-3.0, 3.0)  # of the fan's middle from vertical
+DEPTH: Range = (0.9, 1.06)  # of what would show the whole atrium
+DEPTH_MM: Range = (112.0, 160.0)  # limits
+NEAR_MM = (0.0, 0.0, 3.0, 7.0)  # radii at which fans begin, equally likely
+MARGIN_MM: Range = (-1.0, 3.0)  # from the fan to the image's border
+SIDE_CUT_MM: Range = (5.0, 14.0)  # what the left border cuts off, in one of four
+OTHER_SIDE_CUT = 1.6  # how much narrower the image is, over that
+BOTTOM_CUT_MM: Range = (2.0, 6.0)  # in another of four
+
+# How the heart lies in the sector, all [eye].
+APEX_DEPTH_MM: Range = (17.0, 27.0)
+BELOW_MM: Range = (2.0, 12.0)  # shown below the atrium
+TILT: Range = (-0.16, 0.12)  # radians, of the long axis from the fan's middle
+ACROSS_MM: Range = (-3.0, 8.0)  # of the apex from the fan's middle
+
+# Looks in decibels (see `Look`), and what each step of poorness adds; all [eye].
+CONTRAST_DB, CONTRAST_POOR_DB = (2.0, 9.0), -1.2
+ATRIUM_DB: Range = (0.0, 8.0)
+PERICARDIUM_DB, PERICARDIUM_POOR_DB = (1.0, 12.0), -1.5
+CLUTTER_DB: Range = (-24.0, -16.0)
+CLUTTER_FADE: Range = (0.32, 0.62)  # dB a millimetre
+HAZE_DB, HAZE_POOR_DB = (-51.0, -44.0), 2.2
+NOISE_DB, NOISE_POOR_DB = (-52.0, -46.0), 1.0
+GAIN_DB: Range = (-1.5, 5.0)
+DROPOUT_DB, DROPOUT_POOR_DB = (2.0, 7.0), 1.0
+FAR_GAIN_DB: Range = (-4.0, 4.0)
+
+# Pulses (see `Pulse`). Across, that of an aperture of 20 mm at 2.5 MHz: two ways, its full width at
+# half maximum is 0.89 wavelengths over the aperture, 0.027 radians, or 0.0116 as a standard
+# deviation. The others are [eye].
+AXIAL_MM: Range = (0.40, 0.52)
+LATERAL: Range = (0.0095, 0.0125)
+APERTURE_MM: Range = (0.25, 0.4)
+SIDE_LOBES: Range = (0.02, 0.07)
+
 _PATIENT, _GEOMETRY, _CHEST, _WINDOW, _SPECKLE = range(5)
 
 
@@ -103,8 +157,8 @@ def _rng(seed: int, index: int, *purpose: int) -> np.random.Generator:
 
 def _draw_patient(seed: int, index: int) -> _Patient:
     rng = _rng(seed, index, _PATIENT)
-    length, half_width = rng.uniform(76.0, 92.0), rng.uniform(20.0, 26.0)
-    shortening, narrowing = rng.uniform(0.08, 0.18), rng.uniform(0.14, 0.32)
+    length, half_width = rng.uniform(*LENGTH_MM), rng.uniform(*HALF_WIDTH_MM)
+    shortening, narrowing = rng.uniform(*SHORTENING), rng.uniform(*NARROWING)
     hearts: dict[tuple[View, Phase], Heart] = {}
     for view in VIEWS:
         diastole = draw_heart(rng, view, length, half_width)
@@ -113,32 +167,32 @@ def _draw_patient(seed: int, index: int) -> _Patient:
     return _Patient(
         hearts=hearts,
         sex="FM"[int(rng.integers(2))],
-        age=int(rng.integers(32, 86)),
-        quality=("Good", "Medium", "Good", "Poor")[index % 4],
-        frame_rate={view: round(float(rng.uniform(40.0, 75.0)), 1) for view in VIEWS},
-        n_frames={view: int(rng.integers(14, 26)) for view in VIEWS},
+        age=int(rng.integers(*AGES)),
+        quality=QUALITIES[index % len(QUALITIES)],
+        frame_rate={view: round(float(rng.uniform(*FRAME_RATES)), 1) for view in VIEWS},
+        n_frames={view: int(rng.integers(*FRAMES)) for view in VIEWS},
     )
 
 
 def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tuple[float, float]]:
     """A fan and the (rows, cols) extent of its image, mm; some are cut by the image's border."""
-    half = np.deg2rad(rng.uniform(32.0, 45.0))
-    lean = np.deg2rad(rng.uniform(-3.0, 3.0))
-    far = float(np.clip(need_mm * rng.uniform(0.9, 1.06), 112.0, 160.0))
-    near = rng.choice([0.0, 0.0, 3.0, 7.0])
+    half = np.deg2rad(rng.uniform(*HALF_ANGLE_DEG))
+    lean = np.deg2rad(rng.uniform(*LEAN_DEG))
+    far = float(np.clip(need_mm * rng.uniform(*DEPTH), *DEPTH_MM))
+    near = rng.choice(NEAR_MM)
     left, right = float(lean - half), float(lean + half)
     top = near * float(np.cos(half))
-    margins = rng.uniform(-1.0, 3.0, size=4)
+    margins = rng.uniform(*MARGIN_MM, size=4)
     apex_row = margins[0] - top
     apex_col = -far * np.sin(left) + margins[1]
     rows = apex_row + far + margins[2]
     cols = apex_col + far * np.sin(right) + margins[3]
     cut = int(rng.integers(4))
     if cut == 0:
-        shave = rng.uniform(5.0, 14.0)
-        apex_col, cols = apex_col - shave, cols - 1.6 * shave
+        shave = rng.uniform(*SIDE_CUT_MM)
+        apex_col, cols = apex_col - shave, cols - OTHER_SIDE_CUT * shave
     elif cut == 1:
-        rows -= rng.uniform(2.0, 6.0)
+        rows -= rng.uniform(*BOTTOM_CUT_MM)
     sector = Sector(float(apex_row), float(apex_col), left, right, float(near), far)
     return sector, (float(rows), float(cols))
 
@@ -148,35 +202,35 @@ def _draw_recording(
 ) -> _Recording:
     rng = _rng(seed, index, _GEOMETRY, VIEWS.index(view))
     heart = patient.hearts[view, "ED"]
-    depth = rng.uniform(17.0, 27.0)
+    depth = rng.uniform(*APEX_DEPTH_MM)
     sector, extent = _draw_sector(
-        rng, depth + heart.length + heart.atrium_length + rng.uniform(2.0, 12.0)
+        rng, depth + heart.length + heart.atrium_length + rng.uniform(*BELOW_MM)
     )
     lean = 0.5 * (sector.angle_left + sector.angle_right)
-    tilt = lean + rng.uniform(-0.16, 0.12)
+    tilt = lean + rng.uniform(*TILT)
     pose = Pose(
         apex_row=float(sector.apex_row + depth),
-        apex_col=float(sector.apex_col + depth * np.tan(lean) + rng.uniform(-3.0, 8.0)),
+        apex_col=float(sector.apex_col + depth * np.tan(lean) + rng.uniform(*ACROSS_MM)),
         tilt=float(tilt),
     )
-    poor = {"Good": 0.0, "Medium": 1.0, "Poor": 2.0}[patient.quality]
+    poor = POORNESS[patient.quality]
     look = Look(
-        contrast=rng.uniform(2.0, 9.0) - 1.2 * poor,
-        atrium=rng.uniform(0.0, 8.0),
-        pericardium=rng.uniform(1.0, 12.0) - 1.5 * poor,
-        clutter=rng.uniform(-24.0, -16.0),
-        clutter_fade=rng.uniform(0.32, 0.62),
-        haze=rng.uniform(-51.0, -44.0) + 2.2 * poor,
-        noise=rng.uniform(-52.0, -46.0) + 1.0 * poor,
-        gain=rng.uniform(-1.5, 5.0),
-        dropout=rng.uniform(2.0, 7.0) + poor,
-        far_gain=rng.uniform(-4.0, 4.0),
+        contrast=rng.uniform(*CONTRAST_DB) + CONTRAST_POOR_DB * poor,
+        atrium=rng.uniform(*ATRIUM_DB),
+        pericardium=rng.uniform(*PERICARDIUM_DB) + PERICARDIUM_POOR_DB * poor,
+        clutter=rng.uniform(*CLUTTER_DB),
+        clutter_fade=rng.uniform(*CLUTTER_FADE),
+        haze=rng.uniform(*HAZE_DB) + HAZE_POOR_DB * poor,
+        noise=rng.uniform(*NOISE_DB) + NOISE_POOR_DB * poor,
+        gain=rng.uniform(*GAIN_DB),
+        dropout=rng.uniform(*DROPOUT_DB) + DROPOUT_POOR_DB * poor,
+        far_gain=rng.uniform(*FAR_GAIN_DB),
     )
     pulse = Pulse(
-        axial_mm=rng.uniform(0.40, 0.52),
-        lateral=rng.uniform(0.0095, 0.0125),
-        aperture_mm=rng.uniform(0.25, 0.4),
-        side=rng.uniform(0.02, 0.07),
+        axial_mm=rng.uniform(*AXIAL_MM),
+        lateral=rng.uniform(*LATERAL),
+        aperture_mm=rng.uniform(*APERTURE_MM),
+        side=rng.uniform(*SIDE_LOBES),
     )
     shape = (round(extent[0] / spacing_mm[0]), round(extent[1] / spacing_mm[1]))
     return _Recording(shape, spacing_mm, sector, pose, look, pulse)

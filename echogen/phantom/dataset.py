@@ -18,7 +18,8 @@ from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
 from echogen.report import CommandReport
 from echogen.types import UInt8HW
 
-METAIMAGE_FROM = 7
+METAIMAGE_FROM = 7  # cases: from here on the last one is in the older layout
+SLICE_MM = 1.54  # what CAMUS' MetaImage files say of the third dimension, which has one slice
 _HEADER_BYTES = 348
 _DATA_OFFSET = 352
 
@@ -72,7 +73,7 @@ def metaimage_header(shape: tuple[int, int], spacing_mm: tuple[float, float], ra
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
         "CompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
         "CenterOfRotation = 0 0 0\nAnatomicalOrientation = RAI\nOffset = 0 0 0\n"
-        f"ElementSpacing = {spacing_mm[1]:g} {spacing_mm[0]:g} 1.54\n"
+        f"ElementSpacing = {spacing_mm[1]:g} {spacing_mm[0]:g} {SLICE_MM:g}\n"
         f"DimSize = {shape[1]} {shape[0]} 1\n"
         f"ElementNumberOfChannels = 1\nElementType = MET_UCHAR\nElementDataFile = {raw}\n"
     )

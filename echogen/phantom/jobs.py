@@ -14,7 +14,8 @@ from echogen.phantom.case import PhantomFrame, make_frame
 from echogen.types import Frame, FrameKey, Job
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
-TRIES = 100
+TRIES = 100  # draws for each job
+EVERY = 16  # one labelled pixel in so many is looked at to judge a move
 
 
 def phantom_jobs(
@@ -40,7 +41,7 @@ def phantom_jobs(
     for _ in range(TRIES * count):
         made = frames[len(jobs) % len(frames)]
         frame = _as_frame(made)
-        labelled = (np.argwhere(made.label > 0)[::16] + 0.5) * np.array(made.spacing_mm)
+        labelled = (np.argwhere(made.label > 0)[::EVERY] + 0.5) * np.array(made.spacing_mm)
         params = draw(rng, transforms)
         if assess(params, made.sector, frame_grid(frame), labelled, transforms).accepted(
             transforms
