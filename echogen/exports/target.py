@@ -12,6 +12,7 @@ from typing import Any
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
+from echogen.support.differences import differences
 from echogen.support.files import remove_partials, write_whole
 
 MANIFEST = ".echogen-export.json"
@@ -47,13 +48,16 @@ class Target:
         places = [inside(self.root, path) for path in (MANIFEST, *self.files)]
         remove_partials(places)
         found = read_manifest(self.root)
-        difference = None if found is None else _difference(found["identity"], self.identity)
+        difference = (
+            None if found is None else next(differences(found["identity"], self.identity), None)
+        )
         if found is not None and overwrite and (difference or found["complete"]):
             remove_export(self.root)
             found = difference = None
         if difference:
             raise StoreError(
-                f"{self.root}: holds another export: {difference}. Use the same settings to "
+                f"{self.root}: holds another export: it was made with {difference.name} = "
+                f"{difference.there!r}, this one has {difference.here!r}. Use the same settings to "
                 "continue it, another --out, or --overwrite to replace it."
             )
         if found is None:
@@ -169,16 +173,3 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _below(root: Path, place: Path) -> Iterator[Path]:
     return (folder for folder in place.parents if folder != root and folder.is_relative_to(root))
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> str:
-    """The first setting that differs, in words; empty where none does."""
-    for name in sorted({*found, *wanted}):
-        there, here = found.get(name), wanted.get(name)
-        if isinstance(there, Mapping) and isinstance(here, Mapping):
-            below = _difference(there, here, f"{above}{name}.")
-            if below:
-                return below
-        elif there != here:
-            return f"it was made with {above}{name} = {there!r}, this one has {here!r}"
-    return ""

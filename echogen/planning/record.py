@@ -18,6 +18,7 @@ from echogen.errors import StoreError
 from echogen.geometry.transforms import MOVES, sample_spacing, sector_on_grid
 from echogen.planning.plan import Plan, Row
 from echogen.store.schema import EXPANDED, GENERATED
+from echogen.support.differences import differences
 from echogen.types import FrameKey
 
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
@@ -151,11 +152,10 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     if part := found.get("exported"):
         _refuse(path, f"it holds {part['rows']} of the {part['of']} samples of {part['from']}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
-        there, here = (_with_frames(name, attrs.get(name)) for attrs in (found, wanted))
-        difference = _first_difference(name, there, here)
-        if difference is not None:
-            key, old, new = difference
-            _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
+        for key, *values in differences({name: found.get(name)}, {name: wanted.get(name)}):
+            if key != "sampler.nfe":
+                old, new = (_in_words(key, value) for value in values)
+                _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
     if _fingerprint(found) != _fingerprint(wanted):
         _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
     if found.get("plan_digest") != wanted["plan_digest"]:
@@ -190,25 +190,8 @@ def _recorded_config(config: ExpandConfig) -> dict[str, Any]:
     return recorded
 
 
-def _with_frames(name: str, attribute: Any) -> Any:
-    """The attribute `config` with the default of `dataset.frames`, which is not recorded."""
-    if name != "config" or not isinstance(attribute, Mapping):
-        return attribute
-    dataset = attribute.get("dataset")
-    if not isinstance(dataset, Mapping):
-        return attribute
-    return {**attribute, "dataset": {"frames": "key", **dataset}}
-
-
-def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for key in sorted({*found, *wanted} - {"nfe"}):
-            below = _first_difference(f"{name}.{key}", found.get(key), wanted.get(key))
-            if below is not None:
-                return below
-        return None
-    return None if found == wanted else (name, _brief(found), _brief(wanted))
-
-
-def _brief(value: Any) -> Any:
+def _in_words(name: str, value: Any) -> Any:
+    """A setting for a message; `dataset.frames` is recorded only where it is not "key"."""
+    if value is None and name == "config.dataset.frames":
+        return "key"
     return "(not recorded)" if value is None or isinstance(value, Mapping) else value

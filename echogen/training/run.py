@@ -13,6 +13,7 @@ from torch import nn
 
 from echogen.diffusion.checkpoint import INFO_FILE
 from echogen.errors import CheckpointError, UsageError
+from echogen.support.differences import differences
 from echogen.training.batches import Batch, FrameSource, batches, frame_source
 from echogen.training.checkpoint import CHECKPOINT, case_record, recover
 from echogen.training.data import hold_out
@@ -27,7 +28,6 @@ from echogen.training.state import (
     Learner,
     Progress,
     SavedRun,
-    differences,
     load_state,
     read_state,
     save_state,
@@ -214,7 +214,10 @@ def _saved(job: Job, split: Split, resume: bool, reporter: TrainingReporter) -> 
                 "or start over with --overwrite."
             )
         return None
-    found = differences(saved.identity, _plain(_identity(job, split)))
+    found = [
+        f"{name} was {_short(old)}, is {_short(new)}"
+        for name, old, new in differences(saved.identity, _plain(_identity(job, split)))
+    ]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise CheckpointError(
@@ -232,3 +235,8 @@ def _saved(job: Job, split: Split, resume: bool, reporter: TrainingReporter) -> 
 def _plain(identity: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -152,23 +152,6 @@ def load_state(folder: Path, learner: Learner) -> None:
         ) from error
 
 
-def differences(saved: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines that name each value in which two identities differ, nested tables by dotted names."""
-    found = []
-    for key in sorted(saved.keys() | here.keys()):
-        old, new = saved.get(key), here.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} was {_short(old)}, is {_short(new)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def _tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     for part, module in (("network", learner.network), ("average", learner.average)):
         for name, tensor in module.state_dict().items():
