@@ -10,14 +10,12 @@ from echogen.checks.finding import Finding, Severity
 from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
+from echogen.datasets.recordings import each_recording
 from echogen.measures.classes import Classes, classes_of
-from echogen.planning.make import recordings
 from echogen.report import Reporter
-from echogen.support.processes import in_workers
 from echogen.support.words import counted
 from echogen.types import Case, FrameKey
 
-SERIAL_BELOW = 48
 USUAL_SHARE = 0.8
 FAR_AREA = 6.0  # robust standard deviations of the logarithm
 LEAST_SPREAD = 0.15
@@ -138,16 +136,17 @@ def check_dataset(
     findings += [Finding(Severity.NOTE, "dataset", "", note) for note in dataset.notes()]
     parts = classes_of(dataset.provenance.labels)
     facts: list[FrameFacts] = []
-    done = 0
-    reporter.progress("checking", 0, len(keys))
-    processes = 1 if len(keys) < SERIAL_BELOW else workers
-    items = recordings(keys)
-    checked = in_workers(check_recording, items, (dataset, parts), processes)
-    for item, found in zip(items, checked, strict=True):
-        facts += found.frames
-        findings += found.findings
-        done += len(item)
-        reporter.progress("checking", done, len(keys))
+    checked = each_recording(
+        check_recording,
+        dataset,
+        keys,
+        (parts,),
+        workers=workers,
+        progress=lambda done, total: reporter.progress("checking", done, total),
+    )
+    for recording in checked:
+        facts += recording.frames
+        findings += recording.findings
     known = {case.case_id: case for case in dataset.cases()}
     findings += _across(facts, parts, known, dataset.provenance.labels)
     summary = _summary(dataset, facts, len(keys) + len(unlisted))

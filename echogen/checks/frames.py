@@ -1,4 +1,4 @@
-"""One recording of a dataset: read, fan fitted, labels measured. Runs in worker processes."""
+"""One recording of a dataset: its fan, grey levels and labels. Runs in worker processes."""
 
 import hashlib
 import math
@@ -10,14 +10,14 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.checks.finding import Finding, Severity
-from echogen.datasets import Dataset, image_digest
-from echogen.errors import DatasetError
-from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.datasets import image_digest
+from echogen.datasets.recordings import Recording
+from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.measures.classes import Classes
 from echogen.planning.make import ROUND_AGREEMENT
-from echogen.types import BACKGROUND, Frame, FrameKey
+from echogen.types import BACKGROUND, Frame
 
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
 PLAUSIBLE_CAVITY_MM2 = (200.0, 12000.0)
@@ -70,16 +70,14 @@ class RecordingCheck:
     findings: tuple[Finding, ...]
 
 
-def check_recording(keys: list[FrameKey], dataset: Dataset, parts: Classes) -> RecordingCheck:
-    """Read the frames of a recording, fit their fan, look at their labels."""
-    findings, readable = [], []
-    for key in keys:
-        try:
-            readable.append(dataset.read(key))
-        except DatasetError as error:
-            findings.append(Finding(Severity.ERROR, "unreadable", key.frame_id, str(error)))
+def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
+    """What there is to say of a recording's frames: their fans, grey levels and labels."""
+    findings = [
+        Finding(Severity.ERROR, "unreadable", problem.frame_id, problem.reason)
+        for problem in recording.problems
+    ]
     facts = []
-    for fitted in fit_recording(readable):
+    for fitted in recording.frames:
         facts.append(_facts(fitted))
         name = fitted.frame.key.frame_id
         findings += [

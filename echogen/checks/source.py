@@ -21,8 +21,6 @@ from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
 from echogen.types import Job, Problem, to_uint8
 
-SERIAL_BELOW = 64  # samples: starting processes would take longer
-
 
 def check_source(
     store: StoreReader, dataset: Path, format: str, workers: int, reporter: Reporter
@@ -48,8 +46,7 @@ def check_source(
         groups[source.plan.rows[in_plan].frame_id].append((in_store, in_plan))
     done = 0
     reporter.progress("comparing with the source", 0, len(rows))
-    processes = 1 if len(rows) < SERIAL_BELOW else workers
-    compared = in_workers(_compare, list(groups.values()), (source, store.path), processes)
+    compared = in_workers(_compare, list(groups.values()), (source, store.path), workers)
     for findings, count in compared:
         found += findings
         done += count

@@ -19,7 +19,6 @@ from echogen.support.processes import in_workers
 TEXTURE_AT_MOST = 1000
 THOROUGH_AT_MOST = 20000
 FAR = 6.0  # spreads
-SERIAL_BELOW = 256  # samples: starting processes would take longer
 _LISTED = 50
 
 
@@ -101,10 +100,9 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     generated = store.kind != "expanded"
     chosen = _chosen(store, THOROUGH_AT_MOST if thorough else TEXTURE_AT_MOST, generated)
     parts = list(units(store))
-    processes = 1 if len(store) < SERIAL_BELOW else workers
     reporter.progress("checking", 0, len(store))
     done = 0
-    for unit in in_workers(check_unit, parts, (store.path, chosen, generated), processes):
+    for unit in in_workers(check_unit, parts, (store.path, chosen, generated), workers):
         gathered.add(unit)
         done += unit.rows
         reporter.progress("checking", done, len(store))

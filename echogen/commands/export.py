@@ -33,7 +33,6 @@ Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 STORES: tuple[Format, ...] = ("zarr", "h5")
 STAGE = "exporting"
-ALONE = 64  # samples that are written sooner than worker processes start
 
 
 @dataclass(frozen=True)
@@ -230,11 +229,10 @@ def _write_items(
     plan: FilePlan, settings: ExportSettings, root: Path, reporter: Reporter
 ) -> list[Written]:
     items: tuple[Item, ...] = plan.items
-    workers = 1 if len(items) < ALONE else settings.workers
     shared = (settings.store, root, plan.encoding, plan.ids)
     done: list[Written] = []
     try:
-        with closing(in_workers(write_item, items, shared, workers)) as outcomes:
+        with closing(in_workers(write_item, items, shared, settings.workers)) as outcomes:
             for outcome in outcomes:
                 done.append(outcome)
                 reporter.progress(STAGE, len(done), len(items))

@@ -11,19 +11,17 @@ import numpy.typing as npt
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_chosen, select
-from echogen.errors import DatasetError, StoreError
-from echogen.geometry.recording import fit_recording
+from echogen.datasets.recordings import Recording, each_recording, recordings
+from echogen.errors import StoreError
 from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
 from echogen.measures.features import BY_NAME, Measured, Seen, measure
-from echogen.planning.make import recordings
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store, units
 from echogen.support.processes import in_workers
-from echogen.types import IGNORE, Case, FrameKey, Problem
+from echogen.types import IGNORE, Case, Problem
 
-SERIAL_BELOW = 48
 _NAMES = ("sample_id", "frame_id", "case_id", "view", "phase", "split")
 
 T = TypeVar("T")
@@ -94,21 +92,19 @@ def collect_dataset(
     """
     dataset = open_chosen(path, config)
     keys = list(select(dataset.keys(), config))
-    items = _some(recordings(keys), most)
     parts = classes_of(dataset.provenance.labels)
-    total = sum(len(item) for item in items)
-    processes = 1 if total < SERIAL_BELOW else workers
     found: list[Item] = []
     problems = list(dataset.problems(config))
-    done = 0
-    reporter.progress("measuring", 0, total)
-    for item, (measured, failed) in zip(
-        items, in_workers(_of_recording, items, (dataset, parts), processes), strict=True
+    for measured, failed in each_recording(
+        _of_recording,
+        dataset,
+        [key for recording in _some(recordings(keys), most) for key in recording],
+        (parts,),
+        workers=workers,
+        progress=lambda done, total: reporter.progress("measuring", done, total),
     ):
         found += measured
         problems += failed
-        done += len(item)
-        reporter.progress("measuring", done, total)
     found.sort(key=lambda pair: pair[0].sample_id)
     used = {who.case_id for who, _ in found}
     cases = tuple(case for case in dataset.cases() if case.case_id in used)
@@ -129,13 +125,12 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
     items = _some(list(units(store)), most)
     parts = classes_of({int(k): name for k, name in store.attrs.get("labels", {}).items()})
     total = sum(stop - start for start, stop in items)
-    processes = 1 if total < SERIAL_BELOW else workers
     found: list[Item] = []
     done = 0
     reporter.progress("measuring", 0, total)
     problems = [Problem(*one) for one in store.problems]
     for (start, stop), (measured, damaged) in zip(
-        items, in_workers(_of_unit, items, (store.path, parts), processes), strict=True
+        items, in_workers(_of_unit, items, (store.path, parts), workers), strict=True
     ):
         found += measured
         problems += damaged
@@ -147,17 +142,9 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
     return _collected(found, cases, problems)
 
 
-def _of_recording(
-    keys: list[FrameKey], dataset: Dataset, parts: Classes
-) -> tuple[list[Item], list[Problem]]:
-    frames, problems = [], []
-    for key in keys:
-        try:
-            frames.append(dataset.read(key))
-        except DatasetError as error:
-            problems.append(Problem(key.frame_id, str(error)))
-    found = []
-    for fitted in fit_recording(frames):
+def _of_recording(recording: Recording, parts: Classes) -> tuple[list[Item], list[Problem]]:
+    found, problems = [], list(recording.problems)
+    for fitted in recording.frames:
         key = fitted.frame.key
         if fitted.sector is None:
             problems.append(Problem(key.frame_id, fitted.reason))

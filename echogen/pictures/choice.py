@@ -26,7 +26,6 @@ from echogen.types import Problem
 
 By = Literal["depth", "tilt", "width", "shift"]
 PORTION = 64
-SERIAL_BELOW = 256
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -238,11 +237,10 @@ def worst_rows(
     if not painted:
         raise UsageError(f"--worst: {store.path} holds no painted copies of frames to judge.")
     portions = [painted[i : i + PORTION] for i in range(0, len(painted), PORTION)]
-    workers = 1 if len(painted) < SERIAL_BELOW else choice.workers
     made, real = [np.zeros((0, len(MEASURES)))], [np.zeros((0, len(MEASURES)))]
     done = 0
     for portion, (ours, theirs) in zip(
-        portions, in_workers(_measure, portions, (store.path,), workers), strict=True
+        portions, in_workers(_measure, portions, (store.path,), choice.workers), strict=True
     ):
         made.append(ours)
         real.append(theirs)

@@ -7,7 +7,7 @@ with the dataset's pixels.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,21 +16,17 @@ import numpy.typing as npt
 
 from echogen.config import AugmentationConfig, TransformConfig
 from echogen.datasets import Dataset, image_digest
+from echogen.datasets.recordings import Progress, Recording, each_recording
 from echogen.errors import DatasetError, PlanError
-from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
 from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
-from echogen.support.processes import in_workers
 from echogen.support.words import counted
 from echogen.types import Case, Frame, FrameKey, Problem
 
 ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000
-SERIAL_BELOW = 48
-
-Progress = Callable[[int, int], None]
 
 
 def build_plan(
@@ -61,8 +57,15 @@ def build_plan(
     frames: list[PlannedFrame] = []
     rows: list[Row] = []
     by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
-    done = 0
-    for outcome in _plan_all(dataset, keys, config, workers):
+    outcomes = each_recording(
+        _plan_recording,
+        dataset,
+        keys,
+        (dataset, config),
+        workers=workers,
+        progress=progress,
+    )
+    for outcome in outcomes:
         for problem in outcome.problems:
             if config.on_error == "fail":
                 raise DatasetError(f"{problem.reason} (--on-error fail)")
@@ -71,9 +74,6 @@ def build_plan(
             frames.append(planned)
             by_pixels[pixels].append(planned)
         rows.extend(outcome.rows)
-        done += len(outcome.frames) + len(outcome.problems)
-        if progress is not None:
-            progress(done, len(keys))
     if not frames:
         reason = f" The first reason: {problems[0].reason}" if problems else ""
         raise PlanError(
@@ -123,33 +123,12 @@ class _RecordingPlan:
     problems: list[Problem]
 
 
-def _plan_all(
-    dataset: Dataset, keys: Sequence[FrameKey], config: AugmentationConfig, workers: int
-) -> Iterator[_RecordingPlan]:
-    workers = 1 if len(keys) < SERIAL_BELOW else workers
-    return in_workers(_plan_recording, recordings(keys), (dataset, config), workers)
-
-
-def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
-    """The keys of each recording, sorted by its id."""
-    groups: dict[str, list[FrameKey]] = defaultdict(list)
-    for key in keys:
-        groups[key.recording_id].append(key)
-    return [groups[name] for name in sorted(groups)]
-
-
 def _plan_recording(
-    keys: list[FrameKey], dataset: Dataset, config: AugmentationConfig
+    recording: Recording, dataset: Dataset, config: AugmentationConfig
 ) -> _RecordingPlan:
-    outcome = _RecordingPlan([], [], [], [])
-    readable: list[Frame] = []
-    for key in keys:
-        try:
-            readable.append(dataset.read(key))
-        except DatasetError as error:
-            outcome.problems.append(Problem(key.frame_id, str(error)))
+    outcome = _RecordingPlan([], [], [], list(recording.problems))
     clips: dict[str, list[_FrameGeometry]] = defaultdict(list)
-    for fitted in fit_recording(readable):
+    for fitted in recording.frames:
         frame, sector = fitted.frame, fitted.sector
         if sector is None:
             reason = f"{frame.key.paths[0].name}: {fitted.reason}"

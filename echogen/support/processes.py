@@ -1,12 +1,14 @@
 """Worker processes around a loop: results in the order of the items, in bounded memory.
 
-Workers end with their parent however it ends, and where they cannot work at all, the calls are
-made here.
+They are started once their start has paid: the first calls are made here, and processes begin where
+that has taken as long as starting them does. Workers end with their parent however it ends, and
+where they cannot work at all, the calls are made here.
 """
 
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +19,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+START_S = 1.0
+"""How long a process takes to start: work that takes less is done before there is one."""
 CHUNK = 4
 CHUNKS_AHEAD = 4
 
@@ -37,11 +41,22 @@ def in_workers(
     Raises:
         Exception: what a call raised.
     """
-    count = min(workers or os.cpu_count() or 1, len(items))
-    if count <= 1:
-        yield from (function(item, *shared) for item in items)
-        return
-    finished = 0
+    cores = workers or os.cpu_count() or 1
+    finished, spent = 0, 0.0
+    while finished < len(items) and (cores == 1 or spent < START_S or finished == len(items) - 1):
+        began = time.monotonic()
+        result = function(items[finished], *shared)
+        spent += time.monotonic() - began
+        finished += 1
+        yield result
+    if finished < len(items):
+        yield from _in_pool(function, items[finished:], shared, cores)
+
+
+def _in_pool(
+    function: Callable[..., R], items: Sequence[T], shared: tuple[Any, ...], cores: int
+) -> Generator[R, None, None]:
+    count, finished = min(cores, len(items)), 0
     pool = ProcessPoolExecutor(
         count, mp_context=get_context("spawn"), initializer=_enter, initargs=(function, shared)
     )

@@ -15,16 +15,15 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.datasets import Dataset, image_digest
+from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import DatasetError
-from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid, warp_image
 from echogen.geometry.transforms import model_grid
-from echogen.planning.make import SERIAL_BELOW, recordings
 from echogen.report import Reporter
-from echogen.support.processes import in_workers
 from echogen.support.words import counted
 from echogen.training.data import DIGEST_LENGTH, PackedFrames
-from echogen.types import Frame, FrameKey, Problem, UInt8Grid
+from echogen.types import FrameKey, Problem, UInt8Grid
 
 EDGE = 5 / 256
 """Of the image's height: how far outside the fan pixels are kept, so that its edge is whole."""
@@ -88,19 +87,21 @@ class Made:
 
     def images(self, workers: int, reporter: Reporter) -> Generator[UInt8Grid, None, None]:
         """(S, S) of every frame that can be used, in order of recording and frame id."""
-        workers = 1 if len(self.keys) < SERIAL_BELOW else workers
-        shared = (self.dataset, self.grid)
-        reporter.progress(STAGE, 0, len(self.keys))
-        with closing(
-            in_workers(_prepare_recording, recordings(self.keys), shared, workers)
-        ) as outcomes:
+        recordings = each_recording(
+            _prepare_recording,
+            self.dataset,
+            self.keys,
+            (self.dataset, self.grid),
+            workers=workers,
+            progress=lambda done, total: reporter.progress(STAGE, done, total),
+        )
+        with closing(recordings) as outcomes:
             for outcome in outcomes:
                 if outcome.problems and self.on_error == "fail":
                     raise DatasetError(f"{outcome.problems[0].reason} (--on-error fail)")
                 self.rows += outcome.rows
                 self.problems += outcome.problems
                 self.files |= outcome.files
-                reporter.progress(STAGE, len(self.files), len(self.keys))
                 yield from outcome.images
         if not self.rows:
             raise DatasetError(
@@ -124,23 +125,24 @@ class Made:
         return PreparedFrames(packed, splits, tuple(self.problems), notes)
 
 
-def _prepare_recording(keys: Sequence[FrameKey], dataset: Dataset, grid: Grid) -> _Outcome:
-    outcome = _Outcome([], [], [], {})
-    readable: list[Frame] = []
-    for key in keys:
-        outcome.files[key.frame_id] = ""
-        try:
-            outcome.files[key.frame_id] = dataset.fingerprint(key)
-            readable.append(dataset.read(key))
-        except DatasetError as error:
-            outcome.problems.append(Problem(key.frame_id, str(error)))
-    for fitted in sorted(fit_recording(readable), key=lambda one: one.frame.key.frame_id):
+def _prepare_recording(recording: Recording, dataset: Dataset, grid: Grid) -> _Outcome:
+    files = {key.frame_id: _fingerprint(dataset, key) for key in recording.keys}
+    outcome = _Outcome([], [], list(recording.problems), files)
+    for fitted in sorted(recording.frames, key=lambda fitted: fitted.frame.key.frame_id):
         key = fitted.frame.key
         digest = image_digest(fitted.frame.image)[:DIGEST_LENGTH]
         whole = fitted.sector is None
         outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest, whole))
         outcome.images.append(_on_grid(fitted, grid))
     return outcome
+
+
+def _fingerprint(dataset: Dataset, key: FrameKey) -> str:
+    """Of a frame's files; empty where one cannot be read, which is a problem already."""
+    try:
+        return dataset.fingerprint(key)
+    except DatasetError:
+        return ""
 
 
 def _on_grid(fitted: FittedFrame, grid: Grid) -> UInt8Grid:

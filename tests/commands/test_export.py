@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.commands.export import ALONE, ExportReport, ExportSettings, export
+from echogen.commands.export import ExportReport, ExportSettings, export
 from echogen.datasets.folder import list_folder
 from echogen.errors import StoreError, UsageError
 from echogen.exports.naming import sample_names
@@ -363,7 +363,6 @@ def test_a_damaged_store_is_not_copied(tmp_path: Path) -> None:
 
 def test_a_killed_export_goes_on_to_the_same_files(tmp_path: Path) -> None:
     made = cohort(12, copies=9, shape=(40, 40), shard_size=32)
-    assert len(made.samples) > ALONE  # so worker processes write them
     store = made.put(tmp_path / "a.zarr")
     command = [
         sys.executable, "-m", "echogen", "export", str(store), "--to", "nnunet", "--out",

@@ -22,6 +22,7 @@ from echogen.measures.collect import Collected, Who
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import BY_NAME, DIVERSITY, IN_MM
 from echogen.measures.records import Volume
+from echogen.support import processes
 from tests.support.hearts import fan_frame, make_config
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data" / "camus"
@@ -153,19 +154,8 @@ def same(a: StatsReport, b: StatsReport) -> bool:
 def test_workers_measure_what_one_process_measures(
     sample_data: tuple[StatsReport, Measurements], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.measures import collect
-
-    used = []
-    in_workers = collect.in_workers
-
-    def counted(*arguments: object) -> object:
-        used.append(arguments[-1])
-        return in_workers(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(collect, "in_workers", counted)
-    monkeypatch.setattr(collect, "SERIAL_BELOW", 1)
+    monkeypatch.setattr(processes, "START_S", 0)
     report, measured = stats(SAMPLE_DATA, options=Options(workers=2))
-    assert used == [2]
     assert same(report, sample_data[0])
     assert measured.samples.who == sample_data[1].samples.who
 
@@ -266,9 +256,7 @@ def test_workers_measure_a_store_alike(
     made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch,
     of_store: tuple[StatsReport, Measurements],
 ) -> None:  # fmt: skip
-    from echogen.measures import collect
-
-    monkeypatch.setattr(collect, "SERIAL_BELOW", 5)
+    monkeypatch.setattr(processes, "START_S", 0)
     assert same(stats(made, dataset, Options(workers=2))[0], of_store[0])
 
 

@@ -9,8 +9,6 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
-from echogen.checks import source as of_source
-from echogen.checks import store as of_store
 from echogen.checks.finding import Severity
 from echogen.checks.twins import find_twins, fingerprint
 from echogen.cli import app
@@ -20,6 +18,7 @@ from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.measures.painting import measure
 from echogen.store import mark_pending, open_store, sample_sha256
+from echogen.support import processes
 from tests.support.hearts import fan_frame, make_config, write_dataset, write_nifti
 from tests.support.shapes import printed
 
@@ -81,8 +80,7 @@ def test_a_good_store_has_no_errors(made: Path, dataset: Path) -> None:
 def test_workers_find_what_one_process_finds(
     made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (of_source, of_store):
-        monkeypatch.setattr(module, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(processes, "START_S", 0)
     alone = validate(made, Options(workers=1, source=dataset, thorough=True))
     two = validate(made, Options(workers=2, source=dataset, thorough=True))
     assert (alone.findings, alone.texture) == (two.findings, two.texture)

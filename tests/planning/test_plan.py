@@ -44,7 +44,7 @@ def test_plan_does_not_depend_on_workers(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = plan_of(settings)
-    monkeypatch.setattr("echogen.planning.make.SERIAL_BELOW", 0)
+    monkeypatch.setattr("echogen.support.processes.START_S", 0)
     assert plan_of(settings, engine={"workers": 2}) == alone
 
 
@@ -206,7 +206,7 @@ def test_planning_goes_on_here_where_workers_die(
     alone = plan_of(settings)
     here = os.getpid()
     real = planner._plan_recording
-    monkeypatch.setattr("echogen.planning.make.SERIAL_BELOW", 0)
+    monkeypatch.setattr("echogen.support.processes.START_S", 0)
     monkeypatch.setattr(
         "echogen.support.processes.get_context", lambda _: multiprocessing.get_context("fork")
     )

@@ -17,7 +17,7 @@ from echogen.errors import DatasetError, StoreError
 from echogen.planning.jobs import plan_dataset
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
-from echogen.training import frame_making as frames_making
+from echogen.support import processes
 from echogen.training.data import open_frames
 from echogen.training.frames import (
     PreparedFrames,
@@ -102,7 +102,7 @@ def test_they_do_not_depend_on_workers(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = prepare(dataset)
-    monkeypatch.setattr(frames_making, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(processes, "START_S", 0)
     prepare(dataset, tmp_path / "frames", workers=2)
     assert open_frames(tmp_path / "frames").fingerprint == alone.packed.fingerprint
 
@@ -156,7 +156,7 @@ def test_the_same_files_are_not_read_again(
 ) -> None:
     cache = tmp_path / "frames"
     first = prepare(own_dataset, cache)
-    monkeypatch.setattr(frames_making, "fit_recording", None)  # making would fail
+    monkeypatch.setattr("echogen.datasets.recordings.fit_recording", None)  # making would fail
     heard = Heard()
     with monkeypatch.context() as patch:
         patch.setattr("echogen.datasets.base.fingerprint_files", None)  # so would hashing

@@ -1,0 +1,92 @@
+"""One pass over a dataset: recording by recording, frames are read and their fans fitted.
+
+A function is called with each, by worker processes where that pays; only what it returns comes
+back, so memory does not grow with the dataset's pixels.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from echogen.datasets.base import Dataset
+from echogen.errors import DatasetError
+from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.support.processes import in_workers
+from echogen.types import FrameKey, Problem
+
+R = TypeVar("R")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The frames that share a fan, as they were read.
+
+    Attributes:
+        keys: of all its frames.
+        frames: those that can be read, each with its fan or the reason why it has none.
+        problems: one for each of the others.
+    """
+
+    keys: tuple[FrameKey, ...]
+    frames: tuple[FittedFrame, ...]
+    problems: tuple[Problem, ...]
+
+
+def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
+    """The keys of each recording, sorted by its id."""
+    groups: dict[str, list[FrameKey]] = defaultdict(list)
+    for key in keys:
+        groups[key.recording_id].append(key)
+    return [groups[name] for name in sorted(groups)]
+
+
+def each_recording(
+    function: Callable[..., R],
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    shared: tuple[Any, ...] = (),
+    *,
+    workers: int,
+    progress: Progress | None = None,
+) -> Generator[R, None, None]:
+    """`function(recording, *shared)` of every recording, sorted by its id.
+
+    Args:
+        function: of a module, so that it can be pickled.
+        dataset: opened.
+        keys: the frames to read; each is read once.
+        shared: sent to each worker once.
+        workers: processes; 0 takes one a core, 1 does everything here.
+        progress: called with (frames done, frames in all), at the start and after each recording.
+    """
+    groups, done = recordings(keys), 0
+    progress = progress or (lambda done, total: None)
+    progress(done, len(keys))
+    with closing(in_workers(_apply, groups, (function, dataset, shared), workers)) as results:
+        for group, result in zip(groups, results, strict=True):
+            done += len(group)
+            progress(done, len(keys))
+            yield result
+
+
+def _apply(
+    keys: Sequence[FrameKey],
+    function: Callable[..., R],
+    dataset: Dataset,
+    shared: tuple[Any, ...],
+) -> R:
+    return function(read_recording(dataset, keys), *shared)
+
+
+def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
+    """The frames of one recording, their fans fitted together."""
+    readable, problems = [], []
+    for key in keys:
+        try:
+            readable.append(dataset.read(key))
+        except DatasetError as error:
+            problems.append(Problem(key.frame_id, str(error)))
+    return Recording(tuple(keys), tuple(fit_recording(readable)), tuple(problems))
