@@ -88,7 +88,7 @@ class EchoDataset(Dataset[Any]):
             self.rows: npt.NDArray[np.int64] = np.flatnonzero(wanted)
             self._facts = {name: columns[name][wanted] for name in FACTS}
             self._spacing = columns["spacing_mm"][wanted].astype(np.float32)
-            self.labels: dict[int, str] = {int(k): v for k, v in opened.attrs["labels"].items()}
+            self.labels: dict[int, str] = opened.record.labels
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -81,9 +81,14 @@ class Counts:
     pending: int
 
     @property
+    def done(self) -> int:
+        """Originals and copies."""
+        return self.originals + self.copies
+
+    @property
     def samples(self) -> int:
         """All rows."""
-        return self.originals + self.copies + self.rejected + self.failed + self.pending
+        return self.done + self.rejected + self.failed + self.pending
 
 
 @dataclass(frozen=True)

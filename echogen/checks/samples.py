@@ -122,8 +122,8 @@ def check_sample(
 
 def _label_ids(store: StoreReader, mask: npt.NDArray[np.uint8]) -> Iterator[Found]:
     present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
-    allowed = {int(label) for label in store.attrs.get("labels", {})} | {BACKGROUND}
-    if _transforms(store).get("labels_on_paint") == "ignore":
+    allowed = {*store.record.labels, BACKGROUND}
+    if store.record.config.transforms.labels_on_paint == "ignore":
         allowed.add(IGNORE)
     if unknown := sorted(set(present) - allowed):
         message = f"holds the class ids {unknown}; those of the store are {sorted(allowed)}."
@@ -141,7 +141,7 @@ def _painting(
         return
     if not painted.any():
         yield Severity.WARNING, "keep", "nothing in it is painted."
-    if _transforms(store).get("outside", "background") != "background" or not fan.any():
+    if store.record.config.transforms.outside != "background" or not fan.any():
         return
     outside = ~ndimage.binary_dilation(fan, np.ones((3, 3), np.bool_), RIM)
     if count := int((painted & outside).sum()):
@@ -170,7 +170,8 @@ def _labels(
     if store.columns["copy"][row] == 0 or not fan.any():
         return
     share = float((labelled & fan).sum()) / count
-    least = float(_transforms(store).get("min_label_inside", LEAST_OF_A_LABEL))
+    planned = store.record.config.transforms.min_label_inside
+    least = LEAST_OF_A_LABEL if planned is None else planned
     if share < least - SLACK:
         yield (
             Severity.ERROR,
@@ -180,12 +181,8 @@ def _labels(
     for label in np.unique(mask[labelled]).tolist():
         inside = float((fan & (mask == label)).sum()) / int((mask == label).sum())
         if inside < LEAST_OF_A_LABEL:
-            title = store.attrs.get("labels", {}).get(str(label), f"class {label}")
+            title = store.record.labels.get(label, f"class {label}")
             yield Severity.WARNING, "labels-inside", f"{inside:.0%} of {title} lies in the fan."
-
-
-def _transforms(store: StoreReader) -> dict[str, Any]:
-    return dict(store.attrs.get("config", {}).get("transforms", {}))
 
 
 def _empty(store: StoreReader, row: int) -> list[Finding]:

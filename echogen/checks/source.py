@@ -57,7 +57,7 @@ def check_source(
 def _source(
     store: StoreReader, path: Path, format: str, workers: int, reporter: Reporter
 ) -> PlannedDataset:
-    recorded = store.attrs.get("config", {})
+    recorded = store.record.config.recorded
     if not recorded or store.kind != "expanded":
         raise StoreError(
             f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
@@ -71,24 +71,23 @@ def _source(
     grids = _grids(store)
     plans = (build_plan(dataset, keys, config, grid, workers, progress) for grid in grids)
     first = next(plans)
-    if first.digest != store.attrs.get("plan_digest"):
-        same = (plan for plan in plans if plan.digest == store.attrs.get("plan_digest"))
+    if first.digest != store.record.plan_digest:
+        same = (plan for plan in plans if plan.digest == store.record.plan_digest)
         first = next(same, first)
     return PlannedDataset(dataset, keys, first)
 
 
 def _grids(store: StoreReader) -> list[tuple[int, Literal["stretch", "letterbox"]]]:
     """The recorded grid; both that it can be where an older store does not say."""
-    recorded = store.attrs.get("grid")
-    if isinstance(recorded, dict):
-        return [(int(recorded["image_size"]), recorded["resize"])]
+    if grid := store.record.grid:
+        return [(grid.image_size, grid.resize)]
     return [(store.image_shape[0], "stretch"), (store.image_shape[0], "letterbox")]
 
 
 def _plan_differs(store: StoreReader, plan: Plan) -> Iterator[Finding]:
-    if plan.digest == store.attrs.get("plan_digest"):
+    if plan.digest == store.record.plan_digest:
         return
-    there = store.attrs.get("dataset", {}).get("fingerprint")
+    there = store.record.dataset.fingerprint
     why = (
         "the frames are the same, so the settings or libraries differ"
         if there == plan.dataset["fingerprint"]

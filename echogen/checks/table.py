@@ -54,7 +54,7 @@ def check_table(store: StoreReader) -> list[Finding]:
 
 
 def _attributes(store: StoreReader) -> Iterator[Finding]:
-    missing = [name for name in WANTED if name not in store.attrs]
+    missing = [name for name in WANTED if name not in store.record.model_fields_set]
     if missing:
         yield Finding(
             Severity.ERROR,
@@ -85,8 +85,8 @@ def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     cases = {case["id"] for case in store.cases}
     for case in sorted(set(columns["case_id"].tolist()) - cases):
         yield _error("rows", str(case), "the case is not in the table of cases.")
-    root = store.attrs.get("seed")
-    if isinstance(root, int):
+    root = store.record.seed
+    if root is not None:
         clips = _clips(store, columns)
         for row, seed in enumerate(columns["seed"].tolist()):
             wanted = sample_seed(root, clips[row], int(columns["copy"][row]))
@@ -97,8 +97,7 @@ def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
 def _clips(store: StoreReader, columns: Columns) -> list[str]:
     """What seeds are made of: each row's frame, or the sequence that it moves with."""
     frames = [str(name) for name in columns["frame_id"]]
-    config = store.attrs.get("config", {})
-    if store.kind != "expanded" or config.get("dataset", {}).get("frames", "key") == "key":
+    if store.kind != "expanded" or store.record.config.dataset.frames == "key":
         return frames
     recordings = zip(columns["case_id"], columns["view"], strict=True)
     sequences = [f"{case}_{view}" for case, view in recordings]
@@ -151,9 +150,9 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
 
 
 def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
-    transforms = TransformConfig(**store.attrs.get("config", {}).get("transforms", {}))
+    transforms = TransformConfig(**store.record.config.transforms.recorded)
     ids, copy = columns["sample_id"], columns["copy"]
-    last = int(store.attrs.get("config", {}).get("copies", 0))
+    last = store.record.config.copies
     for row in np.flatnonzero(copy > last).tolist():
         yield _error("copies", str(ids[row]), f"copy {copy[row]}, where {last} were asked for.")
     identity = {"depth": 1.0, "tilt_deg": 0.0, "width": 1.0}

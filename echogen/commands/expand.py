@@ -26,8 +26,8 @@ from echogen.painting.stream import Painted, Work, labelled_shard
 from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
-from echogen.report import Counts, DryRunReport, Quiet, Reporter, RunReport
-from echogen.store import Status, StoreReader, open_store, present_store_path, store_lock
+from echogen.report import DryRunReport, Quiet, Reporter, RunReport
+from echogen.store import open_store, present_store_path, store_lock
 from echogen.store.reader import failed_samples
 from echogen.support.signals import Stop, catch_signals
 from echogen.types import Job, Problem, Result, UInt8Grid, to_uint8
@@ -126,7 +126,7 @@ def _report(
 ) -> RunReport:
     path = present_store_path(config.output)
     with open_store(path) as store:
-        counts, complete = _count(store), store.complete
+        counts, complete = store.counts(), store.complete
         failed = [Problem(*problem) for problem in failed_samples(store.columns)]
     return RunReport(
         output=str(config.output),
@@ -144,18 +144,6 @@ def _report(
         licence=info.licence,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         interrupted=0 if complete else stop.signum,
-    )
-
-
-def _count(store: StoreReader) -> Counts:
-    status, copy = store.columns["status"], store.columns["copy"]
-    done = status == Status.DONE
-    return Counts(
-        originals=int((done & (copy == 0)).sum()),
-        copies=int((done & (copy > 0)).sum()),
-        rejected=int((status == Status.REJECTED).sum()),
-        failed=int((status == Status.FAILED).sum()),
-        pending=int((status == Status.PENDING).sum()),
     )
 
 

@@ -245,7 +245,7 @@ def _identity(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
     """What decides every file of an export, as JSON holds it."""
     known = {
         "to": settings.to,
-        "store": {"plan_digest": chosen.attrs.get("plan_digest"), "samples": chosen.digest},
+        "store": {"plan_digest": chosen.record.plan_digest or None, "samples": chosen.digest},
         "selection": asdict(settings.selection),
     }
     if settings.to == "nnunet":

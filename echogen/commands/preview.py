@@ -224,13 +224,10 @@ def _content(
 
 def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> _Content:
     selection = select_samples(store, choice, reporter)
-    attrs = store.attrs
-    labels = {int(class_id): name for class_id, name in attrs.get("labels", {}).items()}
-    licences = _licences(
-        attrs.get("dataset", {}).get("licence", ""), attrs.get("checkpoint", {}).get("licence", "")
-    )
+    record = store.record
+    licences = _licences(record.dataset.licence, record.checkpoint.licence)
     description = f"{counted(len(store), 'sample')} of {counted(len(store.cases), 'case')}"
-    return _Content(store.kind, selection, store.path.name, description, labels, licences)
+    return _Content(store.kind, selection, store.path.name, description, record.labels, licences)
 
 
 def _licences(dataset: str, model: str) -> tuple[str, ...]:

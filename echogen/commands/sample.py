@@ -243,13 +243,12 @@ def _report(
     seconds: float,
     signum: int,
 ) -> SampleReport:
-    status = store.columns["status"]
-    done = status == Status.DONE
+    counts, done = store.counts(), store.columns["status"] == Status.DONE
     return SampleReport(
         output=str(config.output),
-        images=int(done.sum()),
+        images=counts.done,
         without_fan=int(np.isnan(store.columns["sector"][done, 0]).sum()),
-        pending=int((status == Status.PENDING).sum()),
+        pending=counts.pending,
         failed=tuple(Problem(*problem) for problem in failed_samples(store.columns)),
         sheet=str(sheet) if sheet is not None and store.complete else "",
         painted=painted.images,

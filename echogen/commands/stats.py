@@ -4,7 +4,7 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +203,7 @@ def _collect(
 
 
 def _outcomes(store: StoreReader) -> dict[str, int]:
-    status, copies = store.columns["status"], store.columns["copy"]
-    done = status == Status.DONE
-    counts = {"originals": int((done & (copies == 0)).sum()),
-              "copies": int((done & (copies > 0)).sum())}  # fmt: skip
-    for name in ("rejected", "failed", "pending"):
-        counts[name] = int((status == Status[name.upper()]).sum())
+    counts = asdict(store.counts())
     return {name: count for name, count in counts.items() if count or name in GROUPS}
 
 
@@ -277,31 +272,31 @@ def _of_dataset(dataset: Dataset) -> Provenance:
 
 
 def _of_store(store: StoreReader) -> Provenance:
-    attrs = store.attrs
-    source, model, sampler = (
-        attrs.get(name) or {} for name in ("dataset", "checkpoint", "sampler")
-    )
-    settings = attrs.get("config", {})
+    record = store.record
+    source, model, sampler, settings = (
+        record.dataset, record.checkpoint, record.sampler, record.config.recorded
+    )  # fmt: skip
+    moves = record.config.transforms
     facts = {
-        "made by": f"echogen {attrs.get('version', '?')}, {attrs.get('created', '?')}",
+        "made by": f"echogen {record.version}, {record.created}",
         "complete": "yes" if store.complete else "no",
-        "dataset": f"{source.get('root_name', '')} ({source.get('format', '')})" if source else "",
-        "dataset's fingerprint": str(source.get("fingerprint", ""))[:16],
-        "model": f"{model.get('name', '?')}, {model.get('licence', '?')}",
-        "model's SHA-256": str(model.get("sha256", ""))[:16],
-        "sampler": _settings(sampler, ("name", "levels", "steps", "precision")),
-        "network evaluations an image": str(sampler.get("nfe", "?")),
-        "seed": str(attrs.get("seed", "?")),
+        "dataset": f"{source.root_name} ({source.format})" if source.recorded else "",
+        "dataset's fingerprint": source.fingerprint[:16],
+        "model": f"{model.name or '?'}, {model.licence or '?'}",
+        "model's SHA-256": model.sha256[:16],
+        "sampler": _settings(sampler.recorded, ("name", "levels", "steps", "precision")),
+        "network evaluations an image": str("?" if sampler.nfe is None else sampler.nfe),
+        "seed": str("?" if record.seed is None else record.seed),
         "copies": str(settings.get("copies", settings.get("n", ""))),
-        "moves": _settings(settings.get("transforms", {}), ("depth", "tilt_deg", "width", "shift")),
-        "labels on paint": str(settings.get("transforms", {}).get("labels_on_paint", "")),
-        "plan": str(attrs.get("plan_digest", ""))[:16],
+        "moves": _settings(moves.recorded, ("depth", "tilt_deg", "width", "shift")),
+        "labels on paint": moves.labels_on_paint,
+        "plan": record.plan_digest[:16],
     }
-    done = int((store.columns["status"] == Status.DONE).sum())
+    samples, cases = counted(store.counts().done, "sample"), counted(len(store.cases), "case")
     return Provenance(
         store.kind,
-        f"{store.kind} store: {counted(done, 'sample')} of {counted(len(store.cases), 'case')}",
-        str(source.get("licence", "")) or str(model.get("licence", "")),
+        f"{store.kind} store: {samples} of {cases}",
+        source.licence or model.licence,
         {name: value for name, value in facts.items() if value},
         tuple(store.problems),
     )

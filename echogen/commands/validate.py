@@ -235,15 +235,6 @@ def _failed(store: StoreReader, damaged: tuple[int, ...]) -> list[int]:
 def _counts(store: StoreReader, damaged: tuple[int, ...]) -> Counts | None:
     """Samples by outcome, without the damaged ones; None where that cannot be read."""
     try:
-        status, copies = store.columns["status"].copy(), store.columns["copy"]
+        return store.counts(damaged)
     except StoreError:
         return None
-    status[list(damaged)] = Status.PENDING
-    done = status == Status.DONE
-    return Counts(
-        originals=int((done & (copies == 0)).sum()),
-        copies=int((done & (copies > 0)).sum()),
-        rejected=int((status == Status.REJECTED).sum()),
-        failed=int((status == Status.FAILED).sum()),
-        pending=int((status == Status.PENDING).sum()),
-    )

@@ -90,6 +90,6 @@ def _tables(
             found[f"{ROOT}/{folder}/Info_{view}.cfg"] = facts
     for name, folders_there in zip(unique_names(list(members)), members.values(), strict=True):
         found[f"{SPLITS}/{SPLIT_PREFIX}{name}.txt"] = "".join(f"{f}\n" for f in folders_there)
-    if chosen.attrs.get("dataset", {}).get("licence") == LICENCE:
+    if chosen.record.dataset.licence == LICENCE:
         found[f"{ROOT}/{CITATION}"] = f"# CAMUS\n\nPlease cite: {REFERENCE}.\n\n{LICENCE}.\n"
     return found

@@ -27,6 +27,7 @@ from echogen.exports.selection import Chosen
 from echogen.exports.spacing import spacings
 from echogen.exports.tables import terms
 from echogen.exports.writing import FilePlan, Item
+from echogen.store import StoreRecord
 from echogen.support.words import counted
 from echogen.types import IGNORE
 
@@ -104,7 +105,7 @@ def plan_nnunet(chosen: Chosen, settings: NnunetSettings) -> tuple[FilePlan, int
     folds = make_folds(columns, settings)
     parts, notes = _parts(columns, folds)
     spacing, about_spacing = spacings(chosen)
-    labels, ids = label_ids(chosen.attrs)
+    labels, ids = label_ids(chosen.record)
     items, kept = [], []
     for i, name in enumerate(sample_names(columns)):
         if parts[i]:
@@ -144,24 +145,23 @@ class _Fact:
     copy: int
 
 
-def label_ids(attrs: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, int]]:
+def label_ids(record: StoreRecord) -> tuple[dict[str, int], dict[int, int]]:
     """nnU-Net's `labels`, {name: id}, and {class id in the store: that id}.
 
     nnU-Net wants ids without gaps, 0 named `background`, and `ignore` as the highest. 255 becomes
     `ignore` where the store was made with labels_on_paint = "ignore"; elsewhere it does not occur.
 
     Args:
-        attrs: the store's root attribute.
+        record: the store's.
     """
-    declared = {int(key): str(name) for key, name in attrs.get("labels", {}).items()}
+    declared = record.labels
     labels, ids = {_BACKGROUND: 0}, {0: 0}
     for there in sorted(set(declared) - {0, IGNORE}):
         name = " ".join(declared[there].split()) or f"class {there}"
         if name in labels or name.lower() == _IGNORE:
             name = f"{name} (class {there})"
         ids[there] = labels[name] = len(labels)
-    moves = attrs.get("config", {}).get("transforms", {})
-    if moves.get("labels_on_paint") == "ignore":
+    if record.config.transforms.labels_on_paint == "ignore":
         ids[IGNORE] = labels[_IGNORE] = len(labels)
     return labels, ids
 

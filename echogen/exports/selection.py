@@ -13,7 +13,7 @@ from echogen.config import DatasetConfig
 from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
 from echogen.planning.record import frame_keys
-from echogen.store import Status, StoreReader
+from echogen.store import Status, StoreReader, StoreRecord
 from echogen.support.words import counted
 
 STATUSES = {"done": Status.DONE, "rejected": Status.REJECTED, "failed": Status.FAILED}
@@ -45,7 +45,7 @@ class Chosen:
 
     Attributes:
         store: its path.
-        attrs: its root attribute.
+        record: its root attribute.
         kind: `expanded` or `generated`.
         rows: (n,) rows of the store, rising.
         columns: {name: (n,) or (n, k)} of these rows.
@@ -55,7 +55,7 @@ class Chosen:
     """
 
     store: Path
-    attrs: Mapping[str, Any]
+    record: StoreRecord
     kind: str
     rows: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[Any]]
@@ -126,7 +126,7 @@ def choose(
     rows = np.flatnonzero(wanted)
     return Chosen(
         store=store.path,
-        attrs=store.attrs,
+        record=store.record,
         kind=store.kind,
         rows=rows,
         columns={name: columns[name][rows] for name in columns},

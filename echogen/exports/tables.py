@@ -66,7 +66,7 @@ def readme(title: str, layout: str, chosen: Chosen, notes: Sequence[str], writte
         written: samples that are here.
     """
     told = "".join(f"- {_line(note)}\n" for note in notes)
-    plan = _line(chosen.attrs.get("plan_digest", ""))[:16]
+    plan = _line(chosen.record.plan_digest)[:16]
     return (
         f"# {_line(title)}\n\n"
         f"{counted(written, 'sample')}, exported by echogen {__version__} from the store "
@@ -85,17 +85,17 @@ def readme(title: str, layout: str, chosen: Chosen, notes: Sequence[str], writte
 
 def terms(chosen: Chosen) -> str:
     """The dataset's and the model's terms, and what to cite, as a list."""
-    dataset, model = chosen.attrs.get("dataset", {}), chosen.attrs.get("checkpoint", {})
+    dataset, model = chosen.record.dataset, chosen.record.checkpoint
     lines, cited = [], {}
     if chosen.kind != "generated":
-        named = _line(dataset.get("root_name") or "not named")
-        known = _line(dataset.get("licence") or "")
+        named = _line(dataset.root_name or "not named")
+        known = _line(dataset.licence)
         own = known or "the store records no terms; whatever your dataset came under still holds"
         lines.append(f"- Images and labels, dataset `{named}`: {own}.")
         if known in _REFERENCES:
             cited[_REFERENCES[known]] = "the dataset"
-    name = _line(model.get("name") or "not named")
-    lines.append(f"- What is painted, model `{name}`: {_line(model.get('licence') or 'unknown')}.")
+    name = _line(model.name or "not named")
+    lines.append(f"- What is painted, model `{name}`: {_line(model.licence or 'unknown')}.")
     citation = _citation(name)
     if citation:
         cited.setdefault(citation, f"the model `{name}`")

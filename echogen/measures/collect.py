@@ -123,7 +123,7 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
         StoreError: columns are damaged; a sample whose pixels are is a problem.
     """
     items = _some(list(units(store)), most)
-    parts = classes_of({int(k): name for k, name in store.attrs.get("labels", {}).items()})
+    parts = classes_of(store.record.labels)
     total = sum(stop - start for start, stop in items)
     found: list[Item] = []
     done = 0
@@ -187,9 +187,8 @@ def _pixels(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[
 def _seen(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> Seen:
     columns, mask = store.columns, pixels.get("masks")
     row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
-    transforms = store.attrs.get("config", {}).get("transforms", {})
     unlabelled = None if mask is None else mask == IGNORE
-    if unlabelled is not None and transforms.get("labels_on_paint") == "clip":
+    if unlabelled is not None and store.record.config.transforms.labels_on_paint == "clip":
         unlabelled |= ~pixels["keep"]
     return Seen(
         pixels["images"],

@@ -32,7 +32,6 @@ from echogen.types import Job, to_model_range
 _SAMPLERS: TypeAdapter[Any] = TypeAdapter(
     Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
 )
-_NOT_SETTINGS = ("precision", "nfe", "noise")
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def _in_store(
     path: Path, name: str, checkpoint: str, engine: EngineConfig, reporter: Reporter
 ) -> Subject:
     with open_store(present_store_path(path)) as store:
-        recorded = store.attrs.get("checkpoint", {})
-        own = str(recorded.get("name", ""))
+        recorded = store.record.checkpoint
+        own = recorded.name
         try:
             folder = str(resolve_checkpoint(checkpoint or own, reporter.tell))
         except CheckpointError as error:
@@ -114,7 +113,7 @@ def _in_store(
                 "name; give its folder with --checkpoint."
             ) from error
         info = read_info(folder)
-        if info.sha256 != recorded.get("sha256"):
+        if info.sha256 != recorded.sha256:
             reporter.tell(f"note: painted by {info.name}, not by the store's own model")
         return _of_store(store, name, folder, engine)
 
@@ -154,17 +153,17 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
         known = np.where(keep, to_model_range(image), np.float32(-1))
     else:
         raise UsageError(f"--gif: {name} is an original, nothing in it is painted; choose a copy.")
-    sampler = store.attrs.get("sampler", {})
-    precision = sampler.get("precision", "auto") if engine.precision == "auto" else engine.precision
+    recorded = store.record.sampler
+    sampler = _sampler(store.path, recorded.settings)
+    precision = recorded.precision if engine.precision == "auto" else engine.precision
     aspect = float(columns["aspect"][row])
     return Subject(
-        name, known, keep, aspect, int(columns["seed"][row]), _sampler(store.path, sampler),
-        checkpoint, engine.model_copy(update={"precision": precision}),
+        name, known, keep, aspect, int(columns["seed"][row]), sampler, checkpoint,
+        engine.model_copy(update={"precision": precision}),
     )  # fmt: skip
 
 
-def _sampler(path: Path, recorded: Mapping[str, Any]) -> AnySampler:
-    settings = {name: value for name, value in recorded.items() if name not in _NOT_SETTINGS}
+def _sampler(path: Path, settings: Mapping[str, Any]) -> AnySampler:
     try:
         sampler: AnySampler = _SAMPLERS.validate_python(settings)
     except ValidationError as error:

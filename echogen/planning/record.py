@@ -17,6 +17,7 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
 from echogen.geometry.transforms import MOVES, sample_spacing, sector_on_grid
 from echogen.planning.plan import Plan, Row
+from echogen.store.record import StoreRecord
 from echogen.store.schema import EXPANDED, GENERATED
 from echogen.support.differences import differences
 from echogen.types import FrameKey
@@ -146,28 +147,24 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     Raises:
         StoreError: names the setting, its value in the store and its value now.
     """
-    kind = found.get("kind", EXPANDED.kind)
-    if kind != wanted["kind"]:
-        _refuse(path, f"its images are {kind}, this run's are {wanted['kind']}")
-    if part := found.get("exported"):
-        _refuse(path, f"it holds {part['rows']} of the {part['of']} samples of {part['from']}")
+    theirs, ours = StoreRecord.model_validate(found), StoreRecord.model_validate(wanted)
+    if theirs.kind != ours.kind:
+        _refuse(path, f"its images are {theirs.kind}, this run's are {ours.kind}")
+    if part := theirs.exported:
+        _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
         for key, *values in differences({name: found.get(name)}, {name: wanted.get(name)}):
             if key != "sampler.nfe":
                 old, new = (_in_words(key, value) for value in values)
                 _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
-    if _fingerprint(found) != _fingerprint(wanted):
+    if theirs.dataset.fingerprint != ours.dataset.fingerprint:
         _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
-    if found.get("plan_digest") != wanted["plan_digest"]:
+    if theirs.plan_digest != ours.plan_digest:
         _refuse(
             path,
             f"its plan differs, though settings and files are the same; it was made by echogen "
-            f"{found.get('version')}, this is {__version__}, and libraries may have changed too",
+            f"{theirs.version}, this is {__version__}, and libraries may have changed too",
         )
-
-
-def _fingerprint(attrs: Mapping[str, Any]) -> Any:
-    return attrs.get("dataset", {}).get("fingerprint")
 
 
 def _refuse(path: str, what: str) -> NoReturn:

@@ -26,6 +26,7 @@ from echogen.store.hdf5 import (
 )
 from echogen.store.integrity import checked_rows, damaged_rows, units, unreadable_columns
 from echogen.store.reader import StoreReader
+from echogen.store.record import StoreRecord
 from echogen.store.repair import mark_pending
 from echogen.store.schema import (
     COLUMNS,
@@ -61,6 +62,7 @@ __all__ = [
     "Layout",
     "Status",
     "StoreReader",
+    "StoreRecord",
     "StoreWriter",
     "broken_seal",
     "check_replaceable",

@@ -4,8 +4,9 @@ Pixels and columns are read when they are asked for; opening reads metadata alon
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
+from echogen.report import Counts
+from echogen.store.record import StoreRecord, read_record
 from echogen.store.schema import (
     CASES,
     COLUMNS,
@@ -128,7 +131,7 @@ class StoreReader:
 
     Attributes:
         path: where it lies.
-        attrs: the root attribute `echogen`, as JSON holds it (label ids are text).
+        attrs: the root attribute `echogen`, as JSON holds it, to copy and compare; read `record`.
         layout: what its kind holds.
         columns: {name: (N,) or (N, k) array}, see `schema.COLUMNS`; text is `<U`.
         images: (N, h, w) uint8.
@@ -152,6 +155,15 @@ class StoreReader:
         }
         self.images = self._pixels["images"]
         self._check_columns()
+
+    @cached_property
+    def record(self) -> StoreRecord:
+        """What the root attribute says of the run.
+
+        Raises:
+            StoreError: a value of it has another type than echogen writes.
+        """
+        return read_record(self.path, self.attrs)
 
     @property
     def kind(self) -> str:
@@ -233,7 +245,24 @@ class StoreReader:
     @property
     def complete(self) -> bool:
         """True once every row has its outcome and the run was finished."""
-        return bool(self.attrs.get("complete", False))
+        return self.record.complete
+
+    def counts(self, lost: Collection[int] = ()) -> Counts:
+        """Samples by outcome; rows in `lost` count as pending.
+
+        Raises:
+            StoreError: the columns cannot be read.
+        """
+        status, copy = self.columns["status"].copy(), self.columns["copy"]
+        status[list(lost)] = Status.PENDING
+        done = status == Status.DONE
+        return Counts(
+            originals=int((done & (copy == 0)).sum()),
+            copies=int((done & (copy > 0)).sum()),
+            rejected=int((status == Status.REJECTED).sum()),
+            failed=int((status == Status.FAILED).sum()),
+            pending=int((status == Status.PENDING).sum()),
+        )
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -270,16 +299,19 @@ class StoreReader:
         ]
 
     @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(id, reason) of the frames skipped at planning."""
+        ids = _column(self.path, self._array_of, f"{PROBLEMS}/id").tolist()
+        reasons = _column(self.path, self._array_of, f"{PROBLEMS}/reason").tolist()
+        return list(zip(ids, reasons, strict=True))[: self.record.problems_at_planning]
+
+    @property
     def problems(self) -> list[tuple[str, str]]:
         """(id, reason) of the frames skipped at planning, then of the samples that failed.
 
         The failed ones come from the rows themselves, so they are right in an unfinished store.
         """
-        ids = _column(self.path, self._array_of, f"{PROBLEMS}/id").tolist()
-        reasons = _column(self.path, self._array_of, f"{PROBLEMS}/reason").tolist()
-        skipped = int(self.attrs.get("problems_at_planning", len(ids)))
-        planned = list(zip(ids[:skipped], reasons[:skipped], strict=True))
-        return planned + failed_samples(self.columns)
+        return self.skipped + failed_samples(self.columns)
 
 
 def failed_samples(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:

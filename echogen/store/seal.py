@@ -47,8 +47,8 @@ def broken_seal(store: StoreReader) -> str:
     lost = [name for name in (SAMPLES, CASES, PROBLEMS) if not _is_group(store, name)]
     if lost:
         return f"the group {lost[0]} has lost its metadata (zarr.json)"
-    recorded = store.attrs.get(SEAL)
-    if recorded is None:
+    recorded = store.record.seal
+    if not recorded:
         return ""
     planned = {column.name: store.columns[column.name] for column in store.layout.planned}
     if seal_of(store.attrs, planned, store.case_columns) == recorded:

@@ -18,7 +18,7 @@ from echogen.datasets.folder import list_folder
 from echogen.errors import UsageError
 from echogen.exports.nnunet import NnunetSettings, label_ids
 from echogen.exports.selection import Selection
-from echogen.store import open_store
+from echogen.store import StoreRecord, open_store
 from tests.support.export_stores import LABELS, Made, Sample, cohort
 
 GENERATED = Made(
@@ -252,7 +252,7 @@ def test_class_ids_have_no_gaps_and_ignore_is_the_highest(tmp_path: Path) -> Non
 
 
 def test_without_ignored_pixels_nnunet_is_told_of_none() -> None:
-    assert label_ids({"labels": {str(k): v for k, v in LABELS.items()}}) == (
+    assert label_ids(StoreRecord(labels=LABELS)) == (
         {"background": 0, "LV cavity": 1, "myocardium": 2, "left atrium": 3},
         {0: 0, 1: 1, 2: 2, 3: 3},
     )
