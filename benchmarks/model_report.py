@@ -3,7 +3,7 @@
     python benchmarks/model_report.py --frames FRAMES --training training.json \
         --out report.json NAME=FOLDER [NAME=FOLDER ...]
 
-FRAMES is the `frames/` of a run of `echogen train`, or frames packed as .npz. FOLDER holds `unet/`
+FRAMES is the `frames/` of a run of `echogen train`, or what its --pack wrote. FOLDER holds `unet/`
 and `scheduler/`, for grey images of 256 x 256; training.json names the cases that were held out (a
 checkpoint's echogen.json has them under "training"). The noise is fixed, so that figures of several
 models may be compared. With --sheets DIR it also writes a picture of the samples of each model, and
@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 import torch
+from measures.grid import grid_amplitude
 
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
 from echogen.diffusion.network import build_denoiser, load_network
-from echogen.training.data import load_packed, open_frames
-from echogen.training.figure import figure
-from echogen.training.loss import alphas_cumprod, geometric_mean, loss_by_level
-from echogen.training.memorisation import grid_amplitude, nearest_neighbours, report, summary
+from echogen.diffusion.schedule import schedule_from_config
+from echogen.training.frames import read_frames, split_of
+from echogen.training.loss import geometric_mean, loss_by_level
+from echogen.training.memorisation import distances_plot, nearest_neighbours, report, summary
 from echogen.training.pictures import draw_samples, sheet, write_png
 
 SIDE = 256
@@ -50,16 +51,13 @@ def main():
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
     flags = parser.parse_args()
-    folder = flags.frames.is_dir()
-    packed = open_frames(flags.frames) if folder else load_packed(flags.frames, SIDE)
+    frames = read_frames(flags.frames)
     record = json.loads(flags.training.read_text())
     held_out_cases = record.get("training", record)["held_out_cases"]
-    aside = packed.rows_of(held_out_cases)
-    trained = packed.rows_of(sorted(set(packed.case_ids) - set(held_out_cases)))
-    held_out, some_known = (
-        packed.frames[aside],
-        packed.frames[trained[:: len(trained) // len(aside)]],
-    )
+    split = split_of(frames, held_out_cases)
+    aside, trained = split.held_out, split.trained
+    held_out = frames.pixels[aside]
+    some_known = frames.pixels[trained[:: len(trained) // len(aside)]]
     figures = {
         "held_out_cases": len(held_out_cases),
         "held_out_frames": len(aside),
@@ -73,28 +71,28 @@ def main():
     for entry in flags.models:
         name, folder = entry.split("=", 1)
         network, denoiser, schedule = load(Path(folder), name)
-        abar, prediction = alphas_cumprod(schedule), schedule["prediction_type"]
+        abar = torch.from_numpy(schedule_from_config(schedule).alphas_cumprod).float()
 
         def predict(x_t, t, network=network):
             return network(x_t.contiguous(memory_format=torch.channels_last), t).sample
 
         began = time.monotonic()
         images = draw_samples(denoiser, flags.samples, steps=flags.steps, seed=0)
-        memorisation = report(images, packed.frames, trained, aside)
+        memorisation = report(images, frames.pixels, trained, aside)
         if flags.sheets:
             write_png(flags.sheets / f"{name}.png", sheet(images))
-            write_png(flags.sheets / f"{name}_nearest.png", figure(memorisation))
+            (flags.sheets / f"{name}_nearest.png").write_bytes(distances_plot(memorisation))
         with torch.autocast("cpu", torch.bfloat16):
             losses = {
                 which: loss_by_level(
                     predict,
-                    torch.from_numpy(frames)[:, None].float() / 127.5 - 1,
+                    torch.from_numpy(pixels)[:, None].float() / 127.5 - 1,
                     abar,
-                    prediction,
+                    schedule["prediction_type"],
                     denoiser.patch,
                     batch_size=16,
                 )
-                for which, frames in (("held_out", held_out), ("training", some_known))
+                for which, pixels in (("held_out", held_out), ("training", some_known))
             }
         themselves = torch.arange(len(images)).numpy()
         among = nearest_neighbours(images, images, leave_out=themselves)

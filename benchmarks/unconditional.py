@@ -22,6 +22,7 @@ from typing import Any
 import measures as realism
 import numpy as np
 import torch
+from measures.grid import grid_amplitude
 from record import machine
 from rivals import heun
 from scipy import ndimage
@@ -35,7 +36,6 @@ from echogen.diffusion.samplers import Sampler
 from echogen.geometry.aspect import fit_fan
 from echogen.planning.plan import sample_seed
 from echogen.store import open_store
-from echogen.training.memorisation import grid_amplitude
 from echogen.types import to_uint8
 
 HERE = Path(__file__).parent

@@ -6,15 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from echogen.cli.flags import INPUT, RUN, AsJson, Cases, Debug, Flag, Phases, Quiet, Split, Views
+from echogen.cli.flags import (
+    INPUT,
+    RUN,
+    AsJson,
+    Cases,
+    Debug,
+    Flag,
+    Phases,
+    Quiet,
+    Split,
+    Views,
+    listed,
+)
 from echogen.errors import UsageError
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
-    from echogen.commands.train import TrainingRun, TrainReport
-    from echogen.training.recipe import TrainConfig
+    from echogen.commands.train import TrainConfig, TrainReport
+    from echogen.training.recipe import Recipe
 
-LEARN, CARD = "What to learn", "Model card"
+LEARN, MEASURE, CARD = "What to learn", "What to measure", "Model card"
 
 
 def train(
@@ -23,8 +35,25 @@ def train(
         Path | None,
         Flag("--in", help="Dataset folder; labels are not needed.", rich_help_panel=INPUT),
     ] = None,
+    frames: Annotated[
+        Path | None,
+        Flag(
+            metavar="DIR|ZIP",
+            help="In place of a dataset, frames that were prepared before: a run's frames folder, "
+            "or what --pack wrote.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     output: Annotated[
         Path | None, Flag("--out", help="Folder of the run and its model.", rich_help_panel=INPUT)
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        Flag(
+            metavar="ZIP",
+            help="Train nothing: write the prepared frames as one file, to train on elsewhere.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     format: Annotated[
         str,
@@ -90,6 +119,24 @@ def train(
     seed: Annotated[
         int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=LEARN)
     ] = None,
+    evaluations: Annotated[
+        int, Flag(help="Times to measure, draw samples and keep the best.", rich_help_panel=MEASURE)
+    ] = 20,
+    samples: Annotated[
+        int, Flag(help="Generated images in a picture.", rich_help_panel=MEASURE)
+    ] = 16,
+    sample_steps: Annotated[
+        int, Flag(help="Network evaluations for each of them.", rich_help_panel=MEASURE)
+    ] = 25,
+    inpainted: Annotated[
+        int, Flag(help="Held-out frames in a picture of inpainting.", rich_help_panel=MEASURE)
+    ] = 8,
+    compared: Annotated[
+        int, Flag(help="Samples compared with training frames at the end.", rich_help_panel=MEASURE)
+    ] = 64,
+    log_every: Annotated[
+        int, Flag(metavar="STEPS", help="Between lines of the log.", rich_help_panel=MEASURE)
+    ] = 50,
     name: Annotated[
         str, Flag(help="Of the model (default: the folder's).", rich_help_panel=CARD)
     ] = "",
@@ -124,12 +171,13 @@ def train(
         int | None,
         Flag(help="Images at once on a device, where memory is short.", rich_help_panel=RUN),
     ] = None,
-    evaluations: Annotated[
-        int, Flag(help="Times to measure, draw samples and keep the best.", rich_help_panel=RUN)
-    ] = 20,
     save_every: Annotated[
         float, Flag(metavar="SECONDS", help="Between saves of the state.", rich_help_panel=RUN)
     ] = 300.0,
+    stop_after: Annotated[
+        float | None,
+        Flag(metavar="SECONDS", help="Save and stop then, to be resumed.", rich_help_panel=RUN),
+    ] = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes that prepare frames; 0: all cores.", rich_help_panel=RUN)
     ] = 0,
@@ -156,26 +204,32 @@ def train(
     from echogen.cli.console import ConsoleReporter
     from echogen.commands.train import first_process, measure
     from echogen.commands.train import train as run_training
-    from echogen.training.tell import Console
-    from echogen.training.tell import Quiet as NoSteps
 
-    run = _run_from_flags(ctx)
-    quiet = quiet or not first_process()
-    reporter, steps_reporter = ConsoleReporter(quiet), NoSteps() if quiet else Console()
+    settings = _config_from_flags(ctx)
+    reporter = ConsoleReporter(quiet or not first_process())
     try:
-        done = (measure if report else run_training)(run, reporter, steps_reporter)
+        done = (measure if report else run_training)(settings, reporter)
     finally:
         reporter.close()
-        steps_reporter.close()
     if first_process():
         _show(done, as_json)
     raise typer.Exit(done.exit_code)
 
 
-def _run_from_flags(ctx: typer.Context) -> "TrainingRun":
-    from echogen.commands.train import Terms, TrainingRun
+_OPTIONS = (
+    "stop_after", "hold_out", "device", "precision", "compile", "micro_batch", "evaluations",
+    "save_every", "log_every", "samples", "sample_steps", "inpainted", "compared", "tensorboard",
+)  # fmt: skip
+_AS_GIVEN = (
+    "input", "frames", "pack", "format", "name", "data", "licence", "citation", "on_error",
+    "workers", "resume", "overwrite",
+)  # fmt: skip
+
+
+def _config_from_flags(ctx: typer.Context) -> "TrainConfig":
+    from echogen.commands.train import TrainConfig
     from echogen.config import DatasetConfig
-    from echogen.training.options import RunOptions
+    from echogen.training.options import training_options
 
     given = ctx.params
     output = given["output"]
@@ -183,48 +237,31 @@ def _run_from_flags(ctx: typer.Context) -> "TrainingRun":
         raise UsageError("--out: missing; give a folder for the run and its model.")
     if given["on_error"] not in ("skip", "fail"):
         raise UsageError(f"--on-error {given['on_error']}: expected skip or fail.")
-    length = (given["steps"], given["hours"])
-    if given["report"]:
-        length = (1, None)  # nothing is trained, but a length is asked for
-    return TrainingRun(
-        input=given["input"],
+    length = {"steps": given["steps"], "hours": given["hours"]}
+    if given["report"] or given["pack"]:
+        length = {"steps": 1}  # nothing is trained, but a length is asked for
+    return TrainConfig(
         output=output,
         recipe=_recipe(given),
-        options=RunOptions(
-            steps=length[0],
-            hours=length[1],
-            held_out=given["hold_out"],
-            device=given["device"],
-            precision=given["precision"],
-            compiled=given["compile"],
-            micro_batch=given["micro_batch"],
-            evaluations=given["evaluations"],
-            save_every=given["save_every"],
-            tensorboard=given["tensorboard"],
-        ),
-        format=given["format"],
+        options=training_options(**length, **{name: given[name] for name in _OPTIONS}),
         dataset=DatasetConfig(
-            views=_parts(given["views"]),
-            phases=_parts(given["phases"]),
+            views=tuple(listed(given["views"])),
+            phases=tuple(listed(given["phases"])),
             split=given["split"] or "",
-            cases=_parts(given["cases"]),
+            cases=tuple(listed(given["cases"])),
             limit=given["limit"],
         ),
-        terms=Terms(given["name"], given["data"], given["licence"], given["citation"]),
-        on_error=given["on_error"],
-        workers=given["workers"],
-        resume=given["resume"],
-        overwrite=given["overwrite"],
         command=_command(ctx),
+        **{name: given[name] for name in _AS_GIVEN},
     )
 
 
-def _recipe(given: dict[str, Any]) -> "TrainConfig":
-    from echogen.training.recipe import load_preset, with_values
+def _recipe(given: dict[str, Any]) -> "Recipe":
+    from echogen.training.recipe import load_recipe, with_values
 
     if given["preset"] and given["config"]:
         raise UsageError("--preset and --config: both name a recipe; give one of them.")
-    recipe = load_preset(str(given["config"] or given["preset"] or "small"))
+    recipe = load_recipe(str(given["config"] or given["preset"] or "small"))
     if given["seed"] is not None:
         recipe = with_values(recipe, {"seed": given["seed"]}, "--seed")
     if given["batch_size"] is not None:
@@ -247,11 +284,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _parts(value: str | None) -> tuple[str, ...]:
-    return tuple(value.split(",")) if value else ()
-
-
-_NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report")
+_NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report", "stop_after")
 
 
 def _command(ctx: typer.Context) -> str:

@@ -1,8 +1,8 @@
-"""The composition root of training: a dataset's frames prepared, a recipe trained on them.
+"""Training: a dataset's frames prepared, or frames prepared before; a recipe trained on them.
 
-Reading and preparing lie in `datasets` and `frames`, the loop in `training`; nothing here knows how
-a frame is read or a step is made. A run's folder OUT holds `frames/`, `state.safetensors`,
-`log.jsonl`, `pictures/`, and `checkpoint/`, the best model so far, for `--checkpoint OUT`.
+Reading and preparing lie in `training.frames` and `training.frame_folder`, the loop in
+`training.loop`; nothing here knows how a frame is read or a step is made. What a run leaves:
+`training.run_folder`. The route from prepared frames loads no dataset's file formats.
 """
 
 import os
@@ -11,74 +11,50 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from echogen.config import DatasetConfig
-from echogen.datasets import Dataset, open_dataset, select
+from echogen.config import DatasetConfig, Settings
+from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
-from echogen.errors import (
-    CheckpointError,
-    DatasetError,
-    UsageError,
-    exit_code_of,
-)
+from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import CommandReport, Quiet, Reporter
+from echogen.support.files import check_writable
 from echogen.support.lock import store_lock
 from echogen.support.signals import catch_signals
 from echogen.support.words import counted
-from echogen.training.data import RECORD_FILE
-from echogen.training.frames import (
-    Grid,
-    PreparedFrames,
-    await_frames,
-    prepare_frames,
-    read_prepared,
+from echogen.training.card import ModelFacts
+from echogen.training.frames import ModelGrid, PreparedFrames, pack_frames, read_frames
+from echogen.training.options import TrainingOptions, held_out_count
+from echogen.training.recipe import Recipe
+from echogen.training.run_folder import (
+    CHECKPOINT,
+    FRAMES,
+    STATE_FILE,
+    check_run_folder,
+    recover_checkpoint,
+    trained_checkpoint,
 )
-from echogen.types import FrameKey, Problem
+from echogen.types import Problem
 
-if TYPE_CHECKING:
-    from echogen.training.checkpoint import ModelFacts
-    from echogen.training.options import RunOptions
-    from echogen.training.recipe import TrainConfig
-    from echogen.training.tell import TrainingReporter
-
-CHECKPOINT, FRAMES = "checkpoint", "frames"
-STATE = "state.safetensors"
-OURS = (STATE, "log.jsonl", f"{CHECKPOINT}/{INFO_FILE}", f"{FRAMES}/{RECORD_FILE}")
-"""Any of them tells a run's folder, of which `pictures`, say, may be another's."""
-UNSTATED = "not stated; the terms of the training data apply"
 QUIET = Quiet()
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a model's card says that files do not; empty takes what the dataset knows.
-
-    Attributes:
-        name: of the model; empty takes the folder's.
-        data: what it is trained on, in words.
-        licence: terms of the weights.
-        citation: what a user of the weights must cite.
-    """
-
-    name: str = ""
-    data: str = ""
-    licence: str = ""
-    citation: str = ""
-
-
-@dataclass(frozen=True)
-class TrainingRun:
+class TrainConfig(Settings):
     """Everything `echogen train` can be told.
 
     Attributes:
-        input: the dataset's folder; None only to measure a finished run.
         output: the run's folder.
         recipe: what is trained.
         options: how long, where and how.
+        input: the dataset's folder.
+        frames: frames prepared before, in place of a dataset: a run's `frames`, or packed ones.
+        pack: train nothing; write the prepared frames here, as one .zip.
         format: of the dataset; also `images`, which the selection's own cannot name.
         dataset: which frames.
-        terms: for the card.
+        name: of the model, for its card; empty takes the folder's.
+        data: what it is trained on, in words.
+        licence: terms of the weights; empty takes the dataset's.
+        citation: what a user of the weights must cite; empty takes the dataset's.
         on_error: "fail" stops at the first frame that cannot be used.
         workers: processes that prepare frames; 0 takes one a core.
         resume: a state must be there to go on from.
@@ -86,13 +62,18 @@ class TrainingRun:
         command: for the card, as it was given.
     """
 
-    input: Path | None
     output: Path
-    recipe: "TrainConfig"
-    options: "RunOptions"
+    recipe: Recipe
+    options: TrainingOptions
+    input: Path | None = None
+    frames: Path | None = None
+    pack: Path | None = None
     format: str = "auto"
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    terms: Terms = Terms()
+    dataset: DatasetConfig = DatasetConfig()
+    name: str = ""
+    data: str = ""
+    licence: str = ""
+    citation: str = ""
     on_error: Literal["skip", "fail"] = "skip"
     workers: int = 0
     resume: bool = False
@@ -105,14 +86,14 @@ class TrainReport(CommandReport):
     """How a training run stands.
 
     Attributes:
-        output: the run's folder.
+        output: the run's folder, or the file of packed frames.
         checkpoint: the model's folder, or "" where none has been measured yet.
         name, licence: of the model.
         frames, cases: trained on and held out together.
         held_out_cases: how many cases are held out.
         skipped: frames that could not be used, with the reason.
         notes: what else a user should know.
-        done: share of the run, 0 to 1; None where a model was only measured.
+        done: share of the run, 0 to 1; None where nothing was trained.
         step, images, seconds: of the run so far, or where it was only measured, of its model.
         record: the model's training record, without the lists of cases.
         interrupted: the signal's number, or 0.
@@ -140,61 +121,50 @@ class TrainReport(CommandReport):
         return exit_code_of(self.interrupted, bool(self.skipped))
 
 
-def train(
-    run: TrainingRun, reporter: Reporter = QUIET, training: "TrainingReporter | None" = None
-) -> TrainReport:
+def train(config: TrainConfig, reporter: Reporter = QUIET) -> TrainReport:
     """Prepare the frames and train on them, or go on where a run of the same settings stopped.
 
     Args:
-        run: what to do.
-        reporter: hears of the frames.
-        training: hears of the steps.
+        config: what to do.
+        reporter: hears of frames and steps.
 
     Raises:
         EchogenError: one of its kinds, with one line for the user.
         Interrupted: by a signal before the first step, or by a second one.
     """
-    from echogen.training import loop
-    from echogen.training.options import held_out_count
-
-    run.options.check()
-    dataset, keys = _list(run, reporter)
-    with catch_signals(reporter.tell, "step") as stop, _alone(run.output):
-        _check_output(run, dataset.provenance.format)
-        grid = _grid(run.recipe)
-        cache = run.output / FRAMES
+    _check(config)
+    options, out = config.options, config.output
+    with catch_signals(reporter.tell, "step") as stop, _alone(out):
         if first_process():
-            prepared = prepare_frames(
-                dataset,
-                keys,
-                grid,
-                cache,
-                reporter,
-                on_error=run.on_error,
-                workers=run.workers,
-                keep_old=(run.output / STATE).is_file() and not run.overwrite,
-            )
-        else:
-            prepared = await_frames(dataset, keys, grid, cache)
-        for note in prepared.notes:
+            check_run_folder(out, resume=config.resume, overwrite=config.overwrite)
+        frames, unlisted = _frames(config, reporter)
+        for note in frames.record.notes:
             reporter.tell(f"note: {note}")
+        report = replace(
+            _report(out, frames),
+            held_out_cases=held_out_count(options.hold_out, len(frames.cases)),
+            skipped=(*unlisted, *frames.problems),
+        )
+        if config.pack is not None:
+            pack_frames(out / FRAMES, config.pack)
+            return replace(report, output=str(config.pack))
+        from echogen.training import loop
+
         progress = loop.train(
-            run.recipe,
-            prepared.packed,
-            run.output,
-            run.options,
-            facts=_facts(run, dataset, prepared),
-            resume=run.resume,
-            overwrite=run.overwrite,
-            reporter=training,
+            config.recipe,
+            frames,
+            out,
+            options,
+            facts=_facts(config, frames),
+            resume=config.resume,
+            overwrite=config.overwrite,
+            reporter=reporter,
             stop=stop,
         )
-        done = run.options.done(progress)
-        report = _report(run.output, prepared)
+        done = options.done(progress)
         return replace(
             report,
-            held_out_cases=held_out_count(run.options.held_out, report.cases),
-            skipped=(*dataset.problems(run.dataset), *report.skipped),
+            **_model(out),
             done=done,
             step=progress.step,
             images=progress.images,
@@ -203,143 +173,139 @@ def train(
         )
 
 
-def measure(
-    run: TrainingRun, reporter: Reporter = QUIET, training: "TrainingReporter | None" = None
-) -> TrainReport:
+def measure(config: TrainConfig, reporter: Reporter = QUIET) -> TrainReport:
     """Only measure whether a finished run's model repeats its frames; rewrite its card.
 
-    The run's own frames are used. Its card keeps the terms that `run.terms` leaves empty.
+    The run's own frames are used, or `config.frames`. Its card keeps the terms that the
+    configuration leaves empty.
 
     Raises:
         EchogenError: there is no such run, or its frames are gone; as `train`.
     """
-    from echogen.training import checkpoint, evaluation
+    from echogen.training import evaluation
 
-    if not run.output.is_dir():
-        _checkpoint(run.output)  # raises, before a lock's file is made
-    with catch_signals(reporter.tell), _alone(run.output):
-        checkpoint.recover(run.output)
-        info = read_info(_checkpoint(run.output))
-        prepared = read_prepared(run.output / FRAMES)
-        facts = _known_facts(info, run.terms)
-        evaluation.measure(run.output, prepared.packed, run.options, facts, training)
-        return _report(run.output, prepared)
+    out = config.output
+    if not out.is_dir():
+        trained_checkpoint(out)  # raises, before a lock's file is made
+    with catch_signals(reporter.tell), _alone(out):
+        recover_checkpoint(out)
+        info = read_info(trained_checkpoint(out))
+        frames = read_frames(config.frames or out / FRAMES)
+        facts = _known_facts(info, config)
+        evaluation.compare(out, frames, config.options, facts, reporter)
+        return _report(out, frames)
 
 
-def _list(run: TrainingRun, reporter: Reporter) -> tuple[Dataset, list[FrameKey]]:
-    if run.resume and run.overwrite:
+def _check(config: TrainConfig) -> None:
+    """Refuse, before any work, what contradicts itself."""
+    if config.resume and config.overwrite:
         raise UsageError("--resume and --overwrite: one goes on, the other starts anew; give one.")
-    if run.input is None:
-        raise UsageError("--in: missing; give the folder of the dataset to train on.")
-    dataset = open_dataset(run.input, format=run.format, need_labels=False)
+    if config.input is None and config.frames is None:
+        raise UsageError("--in: missing; give the folder of the dataset to train on, or --frames.")
+    if config.frames is not None and (config.input or config.pack):
+        raise UsageError("--frames: takes the place of --in, and is not packed again; give one.")
+    if config.frames is not None and config.dataset != DatasetConfig():
+        raise UsageError("--frames: all of them are used; --views and the like choose from --in.")
+    if config.pack is not None:
+        check_writable("--pack", config.pack, ".zip")
+
+
+def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tuple[Problem, ...]]:
+    """The frames to train on, and what the dataset has that cannot even be listed as a frame."""
+    if config.input is None:
+        return read_frames(config.frames or config.output / FRAMES), ()
+    from echogen.training.frame_folder import await_frames, prepare_frames
+
+    dataset = open_dataset(config.input, format=config.format, need_labels=False)
     reporter.tell(dataset.describe())
-    problems = dataset.problems(run.dataset)
-    if problems and run.on_error == "fail":
+    problems, out = dataset.problems(config.dataset), config.output
+    if problems and config.on_error == "fail":
         raise DatasetError(f"{problems[0].reason} (--on-error fail)")
-    return dataset, list(select(dataset.keys(), run.dataset))
-
-
-def _check_output(run: TrainingRun, listed: str) -> None:
-    """Refuse, before any work, a folder of something else, one among the images that are read, and
-    a run that cannot be resumed.
-    """
-    out = run.output
-    if listed == "images" and run.input and out.resolve().is_relative_to(run.input.resolve()):
+    inside = out.resolve().is_relative_to(config.input.resolve())
+    if dataset.provenance.format == "images" and inside:
         raise UsageError(
-            f"--out {out}: lies in --in {run.input}, where every image is read, so the run would "
-            "train on pictures of its own; give a folder elsewhere."
+            f"--out {out}: lies in --in {config.input}, where every image is read, so the run "
+            "would train on pictures of its own; give a folder elsewhere."
         )
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; give a folder.")
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    others = sorted(there - {FRAMES, f".{FRAMES}.partial"})
-    if others and not any((out / name).is_file() for name in OURS):
-        raise UsageError(
-            f"--out {out}: holds other files, such as {others[0]}, and no training run; "
-            "give a new or an empty folder."
-        )
-    if run.resume and STATE not in there:
-        raise CheckpointError(f"--resume: {out} holds no run to go on with; leave --resume out.")
-
-
-def _grid(recipe: "TrainConfig") -> Grid:
-    resize: Literal["stretch", "letterbox"]
-    resize = "letterbox" if recipe.resize == "letterbox" else "stretch"
-    return recipe.image_size, resize
-
-
-def _facts(run: TrainingRun, dataset: Dataset, prepared: PreparedFrames) -> "ModelFacts":
-    from echogen.training.checkpoint import ModelFacts
-    from echogen.training.options import held_out_count
-
-    source, terms, packed = dataset.provenance, run.terms, prepared.packed
-    cases = len(set(packed.case_ids))
-    counts = (
-        f"{counted(len(packed.frame_ids), 'frame')} of {counted(cases, 'case')} of "
-        f"{source.root_name} ({source.format} layout), "
-        f"{held_out_count(run.options.held_out, cases)} of the cases held out"
+    keys = list(select(dataset.keys(), config.dataset))
+    grid = ModelGrid(image_size=config.recipe.image_size, resize=config.recipe.resize)
+    if not first_process():
+        return await_frames(dataset, keys, grid, out / FRAMES), problems
+    frames = prepare_frames(
+        dataset,
+        keys,
+        grid,
+        out / FRAMES,
+        reporter,
+        on_error=config.on_error,
+        workers=config.workers,
+        keep_old=(out / STATE_FILE).is_file() and not config.overwrite,
     )
-    selection = run.dataset.model_dump(mode="json", exclude={"format", "labels", "frames"})
+    return frames, problems
+
+
+def _facts(config: TrainConfig, frames: PreparedFrames) -> ModelFacts:
+    source, cases = frames.record.source, len(frames.cases)
+    counts = (
+        f"{counted(len(frames.pixels), 'frame')} of {counted(cases, 'case')} of "
+        f"{source.root_name} ({source.format} layout), "
+        f"{held_out_count(config.options.hold_out, cases)} of the cases held out"
+    )
+    selection = config.dataset.model_dump(mode="json", exclude={"format", "labels", "frames"})
     return ModelFacts(
-        name=terms.name or run.output.resolve().name,
-        training_data=f"{terms.data}; {counts}" if terms.data else counts,
-        licence=terms.licence or source.licence or UNSTATED,
-        citation=terms.citation or source.extra.get("citation", "") or "none stated",
+        name=config.name or config.output.resolve().name,
+        training_data=f"{config.data}; {counts}" if config.data else counts,
+        licence=config.licence or source.licence or ModelFacts.licence,
+        citation=config.citation or source.citation or ModelFacts.citation,
         dataset={
             "format": source.format,
             "root_name": source.root_name,
-            "fingerprint": packed.fingerprint,
-            "split": dict(sorted(Counter(prepared.splits).items())),
+            "fingerprint": frames.record.fingerprint,
+            "split": dict(sorted(Counter(frames.record.splits).items())),
             "selection": {key: value for key, value in selection.items() if value},
         },
-        command=run.command,
+        command=config.command,
     )
 
 
-def _known_facts(info: CheckpointInfo, terms: Terms) -> "ModelFacts":
-    from echogen.training.checkpoint import ModelFacts
-
+def _known_facts(info: CheckpointInfo, config: TrainConfig) -> ModelFacts:
     return ModelFacts(
-        name=terms.name or info.name,
-        training_data=terms.data or info.training_data,
-        licence=terms.licence or info.licence,
-        citation=terms.citation or info.citation,
+        name=config.name or info.name,
+        training_data=config.data or info.training_data,
+        licence=config.licence or info.licence,
+        citation=config.citation or info.citation,
         dataset=info.training.get("dataset", {}),
         command=str(info.training.get("command", "")),
     )
 
 
-def _checkpoint(out: Path) -> Path:
-    folder = out / CHECKPOINT
-    if not (folder / INFO_FILE).is_file():
-        raise CheckpointError(
-            f"{out}: no trained model here, expected {CHECKPOINT}/{INFO_FILE}; give the --out of a "
-            "run that has been measured at least once."
-        )
-    return folder
-
-
-def _report(out: Path, prepared: PreparedFrames) -> TrainReport:
-    """What the folder tells, of a run that is finished."""
-    info = read_info(out / CHECKPOINT) if (out / CHECKPOINT / INFO_FILE).is_file() else None
-    record = dict(info.training) if info else {}
-    record.pop("cases", None)
+def _report(out: Path, frames: PreparedFrames) -> TrainReport:
+    """What the folder says of a run that is not trained now."""
+    model = _model(out)
+    record = model["record"]
     return TrainReport(
         output=str(out),
-        checkpoint=str(out / CHECKPOINT) if info else "",
-        name=info.name if info else "",
-        licence=info.licence if info else "",
-        frames=len(prepared.packed.frame_ids),
-        cases=len(set(prepared.packed.case_ids)),
+        frames=len(frames.pixels),
+        cases=len(frames.cases),
         held_out_cases=len(record.get("held_out_cases", ())),
-        skipped=prepared.problems,
-        notes=prepared.notes,
+        skipped=frames.problems,
+        notes=frames.record.notes,
         done=None,
         step=int(record.get("step", 0)),
         images=int(record.get("images_seen", 0)),
         seconds=float(record.get("seconds", 0.0)),
-        record=record,
+        **model,
     )
+
+
+def _model(out: Path) -> dict[str, Any]:
+    """The fields of a report that come from the model so far."""
+    if not (out / CHECKPOINT / INFO_FILE).is_file():
+        return {"checkpoint": "", "name": "", "licence": "", "record": {}}
+    info = read_info(out / CHECKPOINT)
+    record = {key: value for key, value in info.training.items() if key != "cases"}
+    place = str(out / CHECKPOINT)
+    return {"checkpoint": place, "name": info.name, "licence": info.licence, "record": record}
 
 
 def first_process() -> bool:

@@ -17,14 +17,14 @@ from torch.nn import functional
 from echogen.support.threads import ahead
 from echogen.training.augment import draw_variation, vary
 from echogen.training.loss import stratified_steps
-from echogen.training.recipe import TrainConfig
+from echogen.training.recipe import Recipe
 
 DEVICE_BYTES = 4 * 2**30
 """Frames that take more stay where they are, and each step's are sent to the GPU."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """One process' share of a step's images.
 
     Attributes:
@@ -38,11 +38,11 @@ class Batch:
     t: Tensor
     variation: Tensor
 
-    def parts(self, size: int | None) -> Iterator["Batch"]:
+    def parts(self, size: int | None) -> Iterator["TrainingBatch"]:
         """The batch in pieces of at most `size` images; None for the whole."""
         pieces = (torch.split(x, size or len(self.t)) for x in vars(self).values())
         for piece in zip(*pieces, strict=True):
-            yield Batch(*piece)
+            yield TrainingBatch(*piece)
 
 
 @dataclass(frozen=True)
@@ -86,30 +86,30 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def batches(
-    source: FrameSource, config: TrainConfig, total: int, start: int, share: slice
-) -> Generator[Batch, None, None]:
+    source: FrameSource, recipe: Recipe, total: int, start: int, share: slice
+) -> Generator[TrainingBatch, None, None]:
     """The batches of all steps from `start` on, without an end; close it.
 
     Args:
         source: of the frames.
-        config: the recipe.
+        recipe: the recipe.
         total: T, steps of the noise schedule.
         start: number of the first step.
         share: which images of a batch are wanted.
     """
-    size = config.optimiser.batch_size
+    size = recipe.optimiser.batch_size
 
     def draw(step: int) -> tuple[int, Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(step_seed(config.seed, step))
+        generator = torch.Generator().manual_seed(step_seed(recipe.seed, step))
         numbers = torch.randint(len(source.rows), (size,), generator=generator)
-        variation = draw_variation(size, config.augment, generator)
+        variation = draw_variation(size, recipe.augment, generator)
         t = stratified_steps(size, total, generator)
         return step, source.gather(numbers[share]), variation[share], t[share]
 
     drawn = ahead(draw, count(start))
     try:
         for step, frames, variation, t in drawn:
-            yield _on_device(frames, variation, t, source.device, config, step, share)
+            yield _on_device(frames, variation, t, source.device, recipe, step, share)
     finally:
         drawn.close()
 
@@ -119,14 +119,14 @@ def _on_device(
     variation: Tensor,
     t: Tensor,
     device: torch.device,
-    config: TrainConfig,
+    recipe: Recipe,
     step: int,
     share: slice,
-) -> Batch:
+) -> TrainingBatch:
     frames, variation, t = (x.to(device, non_blocking=True) for x in (frames, variation, t))
-    images = vary(frames.float() / 255, variation, config.augment) * 2 - 1
-    x0 = functional.pixel_unshuffle(images.expand(-1, config.channels, -1, -1), config.patch)
-    generator = torch.Generator(device).manual_seed(step_seed(config.seed, step) ^ 1)
-    shape = (config.optimiser.batch_size, *x0.shape[1:])
+    images = vary(frames.float() / 255, variation, recipe.augment) * 2 - 1
+    x0 = functional.pixel_unshuffle(images.expand(-1, recipe.channels, -1, -1), recipe.patch)
+    generator = torch.Generator(device).manual_seed(step_seed(recipe.seed, step) ^ 1)
+    shape = (recipe.optimiser.batch_size, *x0.shape[1:])
     noise = torch.randn(shape, generator=generator, device=device)[share]
-    return Batch(x0, noise, t, variation)
+    return TrainingBatch(x0, noise, t, variation)

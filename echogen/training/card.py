@@ -1,12 +1,34 @@
 """A model card from the training record: what a user of the weights must know, in Markdown."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from echogen.diffusion.checkpoint import CheckpointInfo
 
 
-def model_card(name: str, info: CheckpointInfo) -> str:
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's card and record say that training cannot know.
+
+    Attributes:
+        name: a short name for people.
+        training_data: what it was trained on, in words.
+        licence: terms of the weights.
+        citation: what a user of the weights must cite.
+        dataset: of the frames, JSON-able: format, root_name, fingerprint, split, selection.
+        command: that started the run.
+    """
+
+    name: str
+    training_data: str = "not stated"
+    licence: str = "not stated; the terms of the training data apply"
+    citation: str = "none stated"
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+def model_card(info: CheckpointInfo) -> str:
     """The card, README.md of a checkpoint.
 
     Args:
@@ -15,7 +37,7 @@ def model_card(name: str, info: CheckpointInfo) -> str:
     """
     record = info.training
     parts = [
-        f"# {name}",
+        f"# {info.name}",
         "A diffusion model of echocardiograms, trained by echogen without labels: an image prior "
         "to paint with (`echogen expand --checkpoint`).",
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",

@@ -9,25 +9,23 @@ import torch
 
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.network import resolve_device
+from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
+from echogen.report import Quiet, Reporter
 from echogen.training import memorisation
+from echogen.training.card import ModelFacts
 from echogen.training.checkpoint import (
-    CHECKPOINT,
     FIGURE_FILE,
     SAMPLES_FILE,
-    ModelFacts,
     denoiser_of,
-    rewrite,
+    rewrite_checkpoint,
 )
-from echogen.training.data import PackedFrames
-from echogen.training.figure import figure
-from echogen.training.job import PICTURES, Job, Rows, Split, split_of
+from echogen.training.frames import PreparedFrames, Rows, Split, split_of
+from echogen.training.learner import VariedUNet
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
 from echogen.training.machine import training_precision
-from echogen.training.memorisation import Memorisation
-from echogen.training.network import VariedUNet
-from echogen.training.options import RunOptions
+from echogen.training.memorisation import Memorisation, distances_plot
+from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
     Images,
     draw_samples,
@@ -37,11 +35,13 @@ from echogen.training.pictures import (
     sheet,
     write_png,
 )
-from echogen.training.recipe import parse_config
+from echogen.training.recipe import parse_recipe
+from echogen.training.run_folder import CHECKPOINT, PICTURES
+from echogen.training.session import TrainingTask
 from echogen.training.state import read_state
-from echogen.training.tell import Quiet, TrainingReporter
 
 BATCH = 64
+QUIET = Quiet()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Measured:
 @torch.no_grad()
 def evaluate(
     average: VariedUNet,
-    job: Job,
+    task: TrainingTask,
     split: Split,
     device: torch.device,
     precision: str,
@@ -86,13 +86,13 @@ def evaluate(
 
     Args:
         average: the network.
-        job: of the run.
+        task: of the run.
         split: which frames are trained on.
         device, precision: to compute on and in, "bf16" or "fp32".
         pictures: the pictures' files without their kind, such as `pictures/000012800`.
     """
-    config, packed, options = job.config, job.packed, job.options
-    objective = make_objective(config, device)
+    recipe, pixels, options = task.recipe, task.frames.pixels, task.options
+    objective = make_objective(recipe, device)
     total = len(objective.abar)
     levels = [level * total // 1000 for level in LEVELS]
     batch = min(options.micro_batch or BATCH, BATCH)
@@ -100,37 +100,37 @@ def evaluate(
     def losses(rows: Rows) -> dict[int, float]:
         if not len(rows):
             return {}
-        frames = torch.from_numpy(packed.frames[rows]).to(device)[:, None].float() / 127.5 - 1
-        frames = frames.expand(-1, config.channels, -1, -1)
+        frames = torch.from_numpy(pixels[rows]).to(device)[:, None].float() / 127.5 - 1
+        frames = frames.expand(-1, recipe.channels, -1, -1)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             return loss_by_level(
-                average.unvaried, frames, objective.abar, objective.prediction, config.patch,
+                average.unvaried, frames, objective.abar, objective.prediction, recipe.patch,
                 levels, batch,
             )  # fmt: skip
 
     aside = _spread(split.held_out, options.measured)
     known = _spread(split.trained, len(aside) or options.measured)
-    denoiser = denoiser_of(average, config, device, precision)
+    denoiser = denoiser_of(average, recipe, device, precision)
     samples = draw_samples(
-        denoiser, options.samples, steps=options.sample_steps, seed=config.seed, batch_size=batch
+        denoiser, options.samples, steps=options.sample_steps, seed=recipe.seed, batch_size=batch
     )
     sheets = {"samples": sheet(samples)}
     shown = _spread(split.held_out if len(aside) else split.trained, options.inpainted)
     if len(shown):
-        frames = packed.frames[shown]
-        painted = inpaint(denoiser, frames, seed=config.seed, batch_size=batch)
+        frames = pixels[shown]
+        painted = inpaint(denoiser, frames, seed=recipe.seed, batch_size=batch)
         sheets["inpainted"] = inpainting_sheet(frames, painted)
     for kind, picture in sheets.items():
         write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)
     return Measured(losses(aside), losses(known), samples, sheets)
 
 
-def measure(
+def compare(
     out: Path,
-    packed: PackedFrames,
-    options: RunOptions,
+    frames: PreparedFrames,
+    options: TrainingOptions,
     facts: ModelFacts,
-    reporter: TrainingReporter | None = None,
+    reporter: Reporter = QUIET,
 ) -> Memorisation:
     """Looks for the nearest training frames of a finished run's samples; rewrites its card.
 
@@ -139,34 +139,31 @@ def measure(
 
     Args:
         out: folder of the run, with its checkpoint.
-        packed: the frames that it was trained on.
+        frames: those that it was trained on.
         options: `compared`, `sample_steps`, `device`, `precision` and `micro_batch` count.
         facts: for the card.
-        reporter: told what is done.
+        reporter: hears what is done.
 
     Raises:
         UsageError: no sample is to be compared.
         CheckpointError: there is no checkpoint, or it was trained on other frames.
     """
-    from echogen.diffusion.network import load_checkpoint
-
     if options.compared < 1:
         raise UsageError(f"--compared {options.compared}: expected 1 or more to compare.")
     info = read_info(out / CHECKPOINT)
     record: dict[str, Any] = dict(info.training)
-    if record.get("data_fingerprint") != packed.fingerprint:
+    if record.get("data_fingerprint") != frames.record.fingerprint:
         raise CheckpointError(
             f"{out / CHECKPOINT}: trained on other frames than these; give the dataset that it was "
             "trained on."
         )
-    config = parse_config(record["config"], f"{out / CHECKPOINT}: training record")
-    split = split_of(packed, record["held_out_cases"])
-    reporter = reporter or Quiet()
+    recipe = parse_recipe(record["config"], f"{out / CHECKPOINT}: training record")
+    split = split_of(frames, record["held_out_cases"])
     reporter.tell(f"comparing {options.compared} samples with {len(split.trained)} frames")
     device = resolve_device(options.device)
     precision = training_precision(options.precision, device)
     denoiser = load_checkpoint(out / CHECKPOINT, str(device), precision)
-    found, pairs, samples = _compare(denoiser, packed, split, options, config.seed)
+    found, pairs, samples = _compared(denoiser, frames, split, options, recipe.seed)
     write_png(out / PICTURES / "nearest.png", pairs)
     record["memorisation"] = {
         **found.as_dict(),
@@ -177,12 +174,12 @@ def measure(
         record["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
     shown = samples[found.fit_to_show]  # the card travels: it shows nothing like a training frame
     pictures = {SAMPLES_FILE: png(sheet((shown if len(shown) else samples)[: options.samples]))}
-    rewrite(out, facts, record, {**pictures, FIGURE_FILE: png(figure(found))})
+    rewrite_checkpoint(out, facts, record, {**pictures, FIGURE_FILE: distances_plot(found)})
     return found
 
 
-def _compare(
-    denoiser: Denoiser, packed: PackedFrames, split: Split, options: RunOptions, seed: int
+def _compared(
+    denoiser: Denoiser, frames: PreparedFrames, split: Split, options: TrainingOptions, seed: int
 ) -> tuple[Memorisation, Images, Images]:
     """Figures; a sheet of the eight pairs nearest in grey levels and the eight nearest in pattern,
     each a sample and a frame; and the samples.
@@ -194,10 +191,10 @@ def _compare(
         seed=seed,
         batch_size=min(options.micro_batch or BATCH, BATCH),
     )
-    found = memorisation.report(samples, packed.frames, split.trained, split.held_out)
+    found = memorisation.report(samples, frames.pixels, split.trained, split.held_out)
     nearest, alike = np.argsort(found.samples.rms)[:8], np.argsort(found.samples.pattern)[:8]
     rows = [*found.samples.nearest[nearest], *found.samples.alike[alike]]
-    pairs = np.stack([samples[[*nearest, *alike]], packed.frames[np.array(rows)]], axis=1)
+    pairs = np.stack([samples[[*nearest, *alike]], frames.pixels[np.array(rows)]], axis=1)
     return found, sheet(pairs.reshape(-1, *samples.shape[1:]), columns=4), samples
 
 

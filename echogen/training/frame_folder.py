@@ -1,79 +1,150 @@
-"""Prepared frames as a folder: made beside and renamed, so that it is there whole or not at all.
+"""A dataset's images on the model's grid, prepared once for training; labels are not needed.
 
-Its record tells from which files it was made, so that it is used again only for those.
+The folder's record says which files it was made from, so that it is used again only for those. It
+is written last, and holds the pixels' fingerprint: a kill leaves a folder that is made again.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from echogen.datasets import Dataset
+from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.base import relative
 from echogen.errors import DatasetError, StoreError
-from echogen.report import Reporter
+from echogen.report import Quiet, Reporter
+from echogen.support.files import remove_partials, write_whole
 from echogen.support.words import counted
-from echogen.training.data import FORMAT, PIXELS_FILE, RECORD_FILE, PackedFrames, open_frames
-from echogen.training.frame_making import Grid, Made, PreparedFrames
-from echogen.types import FrameKey, Problem
+from echogen.training.frame_making import FramePass, files_fingerprint
+from echogen.training.frames import (
+    PIXELS_FILE,
+    RECORD_FILE,
+    FrameOrigin,
+    FrameRecord,
+    ModelGrid,
+    PreparedFrames,
+    frames_fingerprint,
+    read_frames,
+    read_record,
+)
+from echogen.types import FrameKey
+
+QUIET = Quiet()
+WAIT_S = 1.0
 
 
-def write_folder(made: Made, workers: int, cache: Path, reporter: Reporter) -> None:
-    """Make the folder beside `cache` and rename it; a kill leaves the old folder or none.
+def prepare_frames(
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    grid: ModelGrid,
+    folder: Path | None = None,
+    reporter: Reporter = QUIET,
+    *,
+    on_error: Literal["skip", "fail"] = "skip",
+    workers: int = 0,
+    keep_old: bool = False,
+) -> PreparedFrames:
+    """Every frame on the model's grid, from `folder` where it was made of these files.
+
+    Args:
+        dataset: opened, labels are not needed.
+        keys: the frames to use.
+        grid: of the model.
+        folder: to keep them in; None keeps them in memory.
+        reporter: hears of progress.
+        on_error: "fail" stops at the first frame that cannot be used.
+        workers: processes; 0 takes one a core.
+        keep_old: refuse a folder that was made of other files, as for a run that is to go on with
+            it; else it is made again.
 
     Raises:
-        StoreError: it cannot be written, or `cache` holds files of somebody else.
+        DatasetError: a frame cannot be used and `on_error` is "fail", or no frame can; or the
+            folder is another dataset's and `keep_old` is set.
+        StoreError: the folder cannot be written, or holds other files.
     """
-    _check_ours(cache)
-    staging = cache.with_name(f".{cache.name}.partial")
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        _write_pixels(made, workers, staging / PIXELS_FILE, reporter)
-        packed = made.packed(np.load(staging / PIXELS_FILE, mmap_mode="r"))
-        text = _as_lines(_record(made, packed))
-        _write_file(staging / RECORD_FILE, text.encode())
-        shutil.rmtree(cache, ignore_errors=True)
-        staging.rename(cache)
-    except OSError as error:
-        megabytes = len(made.keys) * made.grid[0] ** 2 / 1e6
+    frames = FramePass(dataset, keys, grid, on_error)
+    if folder is None:
+        pixels = np.stack(list(frames.images(workers, reporter)))
+        return PreparedFrames(pixels, _record(frames, pixels))
+    if (known := _reusable(dataset, keys, grid, folder, keep_old)) is None:
+        _write_folder(frames, workers, folder, reporter)
+        return read_frames(folder)
+    if known.problems and on_error == "fail":
+        raise DatasetError(f"{known.problems[0].reason} (--on-error fail)")
+    reporter.tell(f"{folder}: {counted(len(known.pixels), 'frame')} already prepared")
+    return known
+
+
+def await_frames(
+    dataset: Dataset, keys: Sequence[FrameKey], grid: ModelGrid, folder: Path
+) -> PreparedFrames:
+    """What another process prepares from the same files; waits until it is there.
+
+    For the processes of one run on several devices: their launcher ends them all if one fails.
+    """
+    while (known := _reusable(dataset, keys, grid, folder, keep_old=False)) is None:
+        time.sleep(WAIT_S)
+    return known
+
+
+def few_frames(
+    path: Path, count: int, grid: ModelGrid, reporter: Reporter = QUIET
+) -> PreparedFrames:
+    """At most `count` frames of a dataset, spread evenly over it, in memory; labels not needed.
+
+    Raises:
+        DatasetError, UsageError: there is no dataset at `path`, or no frame can be used.
+    """
+    dataset = open_dataset(path, need_labels=False)
+    keys = dataset.keys()
+    chosen = [keys[i * len(keys) // count] for i in range(count)] if count < len(keys) else keys
+    return prepare_frames(dataset, chosen, grid, reporter=reporter, workers=1)
+
+
+def _write_folder(frames: FramePass, workers: int, folder: Path, reporter: Reporter) -> None:
+    files = (folder / PIXELS_FILE, folder / RECORD_FILE)
+    remove_partials(files)
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others := [name for name in there if name not in (PIXELS_FILE, RECORD_FILE)]:
         raise StoreError(
-            f"{cache}: the prepared frames cannot be written ({error.strerror or error}); they "
+            f"{folder}: holds other files than prepared frames, such as {others[0]}; give another "
+            "--out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            files[0], lambda place: _write_pixels(frames, workers, place, reporter), durable=True
+        )
+        record = _record(frames, np.load(files[0], mmap_mode="r")).model_dump(mode="json")
+        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
+        write_whole(files[1], "{\n" + ",\n".join(lines) + "\n}\n", durable=True)
+    except OSError as error:
+        megabytes = len(frames.keys) * frames.grid.image_size**2 / 1e6
+        raise StoreError(
+            f"{folder}: the prepared frames cannot be written ({error.strerror or error}); they "
             f"take {megabytes:.0f} MB. Put that right and run the same command again."
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()  # only where it is empty
 
 
-def _check_ours(cache: Path) -> None:
-    there = sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
-    others = [name for name in there if name not in (PIXELS_FILE, RECORD_FILE)]
-    if others:
-        raise StoreError(
-            f"{cache}: holds other files than prepared frames, such as {others[0]}, and would be "
-            "replaced; give another --out."
-        )
-
-
-def _write_pixels(made: Made, workers: int, file: Path, reporter: Reporter) -> None:
+def _write_pixels(frames: FramePass, workers: int, file: Path, reporter: Reporter) -> None:
     """One frame after the other; how many there are is known at the end and put into the header."""
-    side = made.grid[0]
+    side = frames.grid.image_size
     with file.open("wb") as stream:
-        stream.write(_header(len(made.keys), side))
-        with closing(made.images(workers, reporter)) as images:
+        stream.write(_header(len(frames.keys), side))
+        with closing(frames.images(workers, reporter)) as images:
             for image in images:
                 stream.write(image.tobytes())
         stream.seek(0)
-        stream.write(_header(len(made.rows), side))
-        stream.flush()
-        os.fsync(stream.fileno())
+        stream.write(_header(len(frames.rows), side))
 
 
 def _header(count: int, side: int) -> bytes:
@@ -84,73 +155,75 @@ def _header(count: int, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _write_file(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
+    """Of frames that the pass has gone through; (N, S, S) pixels in its order."""
+    source, rows = frames.dataset.provenance, frames.rows
+    ids = tuple(row.frame_id for row in rows)
+    return FrameRecord(
+        grid=frames.grid,
+        source=FrameOrigin(
+            format=source.format,
+            root_name=source.root_name,
+            licence=source.licence,
+            citation=source.extra.get("citation", ""),
+        ),
+        listing=_listing(frames.dataset, frames.keys),
+        fingerprint=frames_fingerprint(ids, pixels),
+        notes=(*frames.dataset.notes(), *frames.notes()),
+        problems=tuple((problem.frame_id, problem.reason) for problem in frames.problems),
+        files=frames.files,
+        frame_ids=ids,
+        case_ids=tuple(row.case_id for row in rows),
+        splits=tuple(row.split for row in rows),
+        digests=tuple(row.digest for row in rows),
+    )
 
 
-def _as_lines(record: Mapping[str, Any]) -> str:
-    """JSON with one key a line: long lists do not fill the screen."""
-    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def reusable(
-    dataset: Dataset, keys: Sequence[FrameKey], grid: Grid, cache: Path, keep_old: bool
+def _reusable(
+    dataset: Dataset, keys: Sequence[FrameKey], grid: ModelGrid, folder: Path, keep_old: bool
 ) -> PreparedFrames | None:
-    """What is in `cache`, if it was made of these files; None where it is to be made again."""
-    if not (cache / RECORD_FILE).is_file():
-        return None
+    """What is in `folder`, if it was made of these files; None where it is to be made again."""
     try:
-        record = _read_record(cache)
-        difference = _difference(record, dataset, keys, grid)
+        difference = _difference(read_record(folder), dataset, keys, grid)
         if difference is None:
-            return read_prepared(cache)
-    except (DatasetError, KeyError, TypeError, AttributeError):
-        return None  # damaged: what is made again of the same files is the same
+            return read_frames(folder)
+    except (OSError, ValueError, DatasetError):
+        return None  # none, or damaged: what is made again of the same files is the same
     if keep_old:
         raise DatasetError(
-            f"{cache}: was prepared from other frames: {difference}. Give the dataset and the "
+            f"{folder}: was prepared from other frames: {difference}. Give the dataset and the "
             "selection that this run was begun with, another --out, or --overwrite to start anew."
         )
     return None
 
 
 def _difference(
-    record: Mapping[str, Any], dataset: Dataset, keys: Sequence[FrameKey], grid: Grid
+    record: FrameRecord, dataset: Dataset, keys: Sequence[FrameKey], grid: ModelGrid
 ) -> str | None:
     """How a record's frames differ from these, or None; files are hashed only if they were touched
     since, or moved.
     """
-    if record["format"] != FORMAT or record["grid"] != _grid_record(grid):
-        return f"on a grid of {record['grid']}, now {_grid_record(grid)}"
-    if record["listing"] == _listing(dataset, keys):
+    if record.grid != grid:
+        return f"on a grid of {record.grid.model_dump()}, now {grid.model_dump()}"
+    if record.listing == _listing(dataset, keys):
         return None
-    before: dict[str, str] = record["files"]
-    there = {key.frame_id: key for key in keys}
-    added, removed = sorted(there.keys() - before.keys()), sorted(before.keys() - there.keys())
+    here, before = {key.frame_id: key for key in keys}, record.files
+    added, removed = sorted(here.keys() - before.keys()), sorted(before.keys() - here.keys())
     for names, what in ((added, "added"), (removed, "missing")):
         if names:
             return f"{counted(len(names), 'frame')} {what}, such as {names[0]}"
-    changed = [name for name in sorted(there) if _fingerprint(dataset, there[name]) != before[name]]
+    changed = [
+        name for name in sorted(here) if files_fingerprint(dataset, here[name]) != before[name]
+    ]
     if changed:
         return f"{counted(len(changed), 'frame')} changed, such as {changed[0]}"
-    cases = dict(zip(record["frame_ids"], record["case_ids"], strict=True))
-    moved = [name for name, case in cases.items() if there[name].case_id != case]
+    cases = zip(record.frame_ids, record.case_ids, strict=True)
+    moved = [name for name, case in cases if here[name].case_id != case]
     return f"{moved[0]} belongs to another case" if moved else None
 
 
-def _fingerprint(dataset: Dataset, key: FrameKey) -> str:
-    try:
-        return dataset.fingerprint(key)
-    except DatasetError:
-        return ""
-
-
 def _listing(dataset: Dataset, keys: Sequence[FrameKey]) -> str:
-    """SHA-256 over ids, names, sizes and times of change: what can be had without reading."""
+    """SHA-256 over ids, names, sizes and times of change: what is known without reading."""
     root = getattr(dataset, "root", Path())
     digest = hashlib.sha256()
     for key in sorted(keys, key=lambda key: key.frame_id):
@@ -164,64 +237,3 @@ def _listing(dataset: Dataset, keys: Sequence[FrameKey]) -> str:
                 known = "missing"
             digest.update(f"{relative(root, path)}\t{known}\n".encode())
     return digest.hexdigest()
-
-
-def _read_record(cache: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((cache / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{cache / RECORD_FILE}: cannot be read ({error}); remove the folder, and it is made "
-            "again."
-        ) from error
-    if not isinstance(record, dict):
-        raise DatasetError(f"{cache / RECORD_FILE}: expected a JSON object; remove the folder.")
-    return record
-
-
-def read_prepared(cache: Path) -> PreparedFrames:
-    """What `prepare_frames` left in a folder, its pixels compared with their fingerprint.
-
-    Raises:
-        DatasetError: a file is missing or damaged.
-    """
-    packed = open_frames(cache)
-    record = _read_record(cache)
-    try:
-        if packed.fingerprint != record["fingerprint"]:
-            raise DatasetError(
-                f"{cache / PIXELS_FILE}: its pixels are not those that were written; remove the "
-                "folder, and it is made again."
-            )
-        return PreparedFrames(
-            packed,
-            tuple(record["splits"]),
-            tuple(Problem(*problem) for problem in record["problems"]),
-            tuple(record["notes"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{cache / RECORD_FILE}: incomplete ({error}); remove the folder, and it is made again."
-        ) from error
-
-
-def _record(made: Made, packed: PackedFrames) -> dict[str, Any]:
-    prepared, provenance = made.prepared(packed), made.dataset.provenance
-    return {
-        "format": FORMAT,
-        "grid": _grid_record(made.grid),
-        "source": {"format": provenance.format, "root_name": provenance.root_name},
-        "listing": _listing(made.dataset, made.keys),
-        "fingerprint": packed.fingerprint,
-        "notes": prepared.notes,
-        "problems": [(problem.frame_id, problem.reason) for problem in prepared.problems],
-        "files": made.files,
-        "frame_ids": packed.frame_ids,
-        "case_ids": packed.case_ids,
-        "splits": prepared.splits,
-        "digests": packed.digests,
-    }
-
-
-def _grid_record(grid: Grid) -> dict[str, Any]:
-    return {"image_size": grid[0], "resize": grid[1]}

@@ -5,13 +5,11 @@ lies well outside its fan (letters, a curve of the ECG) becomes 0.
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.datasets import Dataset, image_digest
@@ -22,7 +20,7 @@ from echogen.geometry.render import frame_grid, warp_image
 from echogen.geometry.transforms import model_grid
 from echogen.report import Reporter
 from echogen.support.words import counted
-from echogen.training.data import DIGEST_LENGTH, PackedFrames
+from echogen.training.frames import DIGEST_LENGTH, ModelGrid
 from echogen.types import FrameKey, Problem, UInt8Grid
 
 EDGE = 5 / 256
@@ -30,27 +28,6 @@ EDGE = 5 / 256
 BLUR = 2.5
 """In the grid's pixels: how far anti-aliasing spreads that edge; counts where it is more."""
 STAGE = "preparing frames"
-
-Resize = Literal["stretch", "letterbox"]
-Grid = tuple[int, Resize]
-"""The model's image size and how frames are resized to it."""
-
-
-@dataclass(frozen=True)
-class PreparedFrames:
-    """Frames on the model's grid, and how they came there.
-
-    Attributes:
-        packed: pixels, ids and digests.
-        splits: the split of each frame as the dataset says, "" where it does not, length N.
-        problems: frames that cannot be used, with the reason.
-        notes: what a user should know, one line each.
-    """
-
-    packed: PackedFrames
-    splits: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,11 +51,11 @@ class _Outcome:
     files: dict[str, str]
 
 
-class Made:
-    """What is known of a dataset's frames once `images` has gone through them."""
+class FramePass:
+    """One pass over a dataset's frames, and what is known of them after `images`."""
 
     def __init__(
-        self, dataset: Dataset, keys: Sequence[FrameKey], grid: Grid, on_error: str
+        self, dataset: Dataset, keys: Sequence[FrameKey], grid: ModelGrid, on_error: str
     ) -> None:
         self.dataset, self.keys, self.grid, self.on_error = dataset, keys, grid, on_error
         self.rows: list[_Row] = []
@@ -109,24 +86,29 @@ class Made:
                 f"found. The first reason: {self.problems[0].reason}"
             )
 
-    def packed(self, frames: npt.NDArray[np.uint8]) -> PackedFrames:
-        """These pixels (N, S, S), in the order of `images`, with their ids and digests."""
-        return PackedFrames(
-            frames,
-            tuple(row.case_id for row in self.rows),
-            tuple(row.frame_id for row in self.rows),
-            tuple(row.digest for row in self.rows),
-        )
+    def notes(self) -> Iterator[str]:
+        """What a user should know of these frames, one line each."""
+        whole, by_pixels = [], defaultdict(list)
+        for row in self.rows:
+            by_pixels[row.digest].append(row)
+            if row.whole:
+                whole.append(row.frame_id)
+        if whole:
+            yield (
+                f"{counted(len(whole), 'frame')} without a fan that could be found, kept whole, "
+                f"such as {whole[0]}."
+            )
+        twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
+        if twins:
+            names = " and ".join(row.frame_id for row in twins[0][:2])
+            yield (
+                f"{counted(len(twins), 'image')} there under more than one case, such as {names}: "
+                "one may be held out and the other trained on."
+            )
 
-    def prepared(self, packed: PackedFrames) -> PreparedFrames:
-        """Frames with all that was found on the way."""
-        splits = tuple(row.split for row in self.rows)
-        notes = (*self.dataset.notes(), *_notes(self.rows))
-        return PreparedFrames(packed, splits, tuple(self.problems), notes)
 
-
-def _prepare_recording(recording: Recording, dataset: Dataset, grid: Grid) -> _Outcome:
-    files = {key.frame_id: _fingerprint(dataset, key) for key in recording.keys}
+def _prepare_recording(recording: Recording, dataset: Dataset, grid: ModelGrid) -> _Outcome:
+    files = {key.frame_id: files_fingerprint(dataset, key) for key in recording.keys}
     outcome = _Outcome([], [], list(recording.problems), files)
     for fitted in sorted(recording.frames, key=lambda fitted: fitted.frame.key.frame_id):
         key = fitted.frame.key
@@ -137,17 +119,17 @@ def _prepare_recording(recording: Recording, dataset: Dataset, grid: Grid) -> _O
     return outcome
 
 
-def _fingerprint(dataset: Dataset, key: FrameKey) -> str:
-    """Of a frame's files; empty where one cannot be read, which is a problem already."""
+def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
+    """SHA-256 of a frame's files; empty where one cannot be read, which is a problem already."""
     try:
         return dataset.fingerprint(key)
     except DatasetError:
         return ""
 
 
-def _on_grid(fitted: FittedFrame, grid: Grid) -> UInt8Grid:
+def _on_grid(fitted: FittedFrame, grid: ModelGrid) -> UInt8Grid:
     frame, source = fitted.frame, frame_grid(fitted.frame)
-    target = model_grid(source.shape, source.spacing_mm, *grid)
+    target = model_grid(source.shape, source.spacing_mm, grid.image_size, grid.resize)
     image = warp_image(frame.image, source, np.eye(3), target)
     if fitted.sector is None:
         return image
@@ -158,23 +140,3 @@ def _on_grid(fitted: FittedFrame, grid: Grid) -> UInt8Grid:
     height = source.shape[0] * source.spacing_mm[0]
     image[away > max(EDGE * height, BLUR * max(target.spacing_mm))] = 0
     return image
-
-
-def _notes(rows: Iterable[_Row]) -> Iterator[str]:
-    whole, by_pixels = [], defaultdict(list)
-    for row in rows:
-        by_pixels[row.digest].append(row)
-        if row.whole:
-            whole.append(row.frame_id)
-    if whole:
-        yield (
-            f"{counted(len(whole), 'frame')} without a fan that could be found, kept whole, such "
-            f"as {whole[0]}."
-        )
-    twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
-    if twins:
-        names = " and ".join(row.frame_id for row in twins[0][:2])
-        yield (
-            f"{counted(len(twins), 'image')} there under more than one case, such as {names}: one "
-            "may be held out and the other trained on."
-        )

@@ -1,100 +1,222 @@
-"""A dataset's images on the model's grid, prepared once for training; labels are not needed.
+"""Frames on the model's grid, as training reads them: a folder, or that folder packed as a .zip.
 
-`making` reads, resamples and cleans; `folder` keeps the result, which `echogen.training.data` reads
-through a memory map.
+`frames.npy` (N, S, S) uint8 is read through a memory map, or from a .zip into memory;
+`frames.json` says what each frame is and where it came from. `echogen train` makes both (see
+`frame_folder`); reading them needs neither the dataset nor a library for its files. Cases are set
+aside as a whole, so that held-out loss is measured on patients that the model never saw.
 """
 
-import time
+import hashlib
+import math
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from echogen.datasets import Dataset, open_dataset
-from echogen.errors import DatasetError
-from echogen.report import Quiet, Reporter
-from echogen.support.words import counted
-from echogen.training.data import PackedFrames
-from echogen.training.frame_folder import read_prepared, reusable, write_folder
-from echogen.training.frame_making import Grid, Made, PreparedFrames
-from echogen.types import FrameKey
+from echogen.config import explain
+from echogen.errors import DatasetError, UsageError
+from echogen.support.files import write_whole
+from echogen.types import Problem
 
-__all__ = [
-    "Grid",
-    "PreparedFrames",
-    "await_frames",
-    "few_frames",
-    "prepare_frames",
-    "read_prepared",
-]
+PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
+DIGEST_LENGTH = 12
+HASHED_TOGETHER = 256
 
-QUIET = Quiet()
-WAIT_S = 1.0
+Resize = Literal["stretch", "letterbox"]
+Rows = npt.NDArray[np.int64]
+"""Places of frames among all that there are."""
 
 
-def prepare_frames(
-    dataset: Dataset,
-    keys: Sequence[FrameKey],
-    grid: Grid,
-    cache: Path | None = None,
-    reporter: Reporter = QUIET,
-    *,
-    on_error: Literal["skip", "fail"] = "skip",
-    workers: int = 0,
-    keep_old: bool = False,
-) -> PreparedFrames:
-    """Every frame on the model's grid, from the folder `cache` where it was made of these files.
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
 
-    Args:
-        dataset: opened, labels are not needed.
-        keys: the frames to use.
+
+class ModelGrid(_Record):
+    """The model's image size, and how frames are resized to it."""
+
+    image_size: int
+    resize: Resize
+
+
+class FrameOrigin(_Record):
+    """The dataset that frames were prepared from, and its terms where they are known."""
+
+    format: str = ""
+    root_name: str = ""
+    licence: str = ""
+    citation: str = ""
+
+
+class FrameRecord(_Record):
+    """`frames.json`: what the pixels are, N frames in their order.
+
+    Attributes:
         grid: of the model.
-        cache: folder to keep them in; None keeps them in memory.
-        reporter: hears of progress.
-        on_error: "fail" stops at the first frame that cannot be used.
-        workers: processes; 0 takes one a core.
-        keep_old: refuse where `cache` was made of other files, as for a run that is to go on with
-            it; else it is made again.
+        source: of the frames.
+        listing: SHA-256 over names, sizes and times of the dataset's files.
+        fingerprint: SHA-256 over ids and pixels, see `frames_fingerprint`.
+        notes: what a user should know, one line each.
+        problems: frames that cannot be used, each with the reason.
+        files: {frame id: fingerprint of its files}, also of frames that cannot be used.
+        frame_ids, case_ids: what each frame is called, and whose it is.
+        splits: of each frame as the dataset says, "" where it does not.
+        digests: the first 12 hexadecimal digits of each source frame's `datasets.image_digest` at
+            native resolution.
+    """
+
+    format: Literal[1] = 1
+    grid: ModelGrid
+    source: FrameOrigin = FrameOrigin()
+    listing: str = ""
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+    files: dict[str, str] = {}
+    frame_ids: tuple[str, ...]
+    case_ids: tuple[str, ...]
+    splits: tuple[str, ...]
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Frames on the model's grid, and how they came there.
+
+    Attributes:
+        pixels: (N, S, S) uint8, in memory or a read-only memory map.
+        record: of them.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    record: FrameRecord
+
+    @property
+    def cases(self) -> list[str]:
+        """All cases, sorted."""
+        return sorted(set(self.record.case_ids))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Frames that cannot be used."""
+        return tuple(Problem(*problem) for problem in self.record.problems)
+
+    def rows_of(self, cases: Sequence[str]) -> Rows:
+        """Where the frames of these cases lie, ascending; no pixel is read."""
+        wanted = set(cases)
+        return np.flatnonzero([case in wanted for case in self.record.case_ids]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the frames that are trained on and those set aside.
+
+    Attributes:
+        trained, held_out: (N,) int64.
+        held_out_cases: whose frames are set aside, sorted.
+    """
+
+    trained: Rows
+    held_out: Rows
+    held_out_cases: tuple[str, ...]
+
+
+def split_of(frames: PreparedFrames, held_out_cases: Sequence[str]) -> Split:
+    """The rows of held-out cases, and all others."""
+    aside = set(held_out_cases)
+    others = [case for case in frames.cases if case not in aside]
+    return Split(frames.rows_of(others), frames.rows_of(held_out_cases), tuple(sorted(aside)))
+
+
+def hold_out(case_ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """`count` cases to set aside, sorted: those whose SHA-256 of "seed:case" comes first.
+
+    A case's rank depends on its id alone, so adding cases moves few others across.
 
     Raises:
-        DatasetError: a frame cannot be used and `on_error` is "fail", or no frame can; or `cache`
-            is another dataset's and `keep_old` is set.
-        StoreError: `cache` cannot be written, or holds other files.
+        UsageError: fewer than one case would be left to train on.
     """
-    if cache is None:
-        made = Made(dataset, keys, grid, on_error)
-        images = list(made.images(workers, reporter))
-        return made.prepared(made.packed(np.stack(images)))
-    found = reusable(dataset, keys, grid, cache, keep_old)
-    if found is not None:
-        if found.problems and on_error == "fail":
-            raise DatasetError(f"{found.problems[0].reason} (--on-error fail)")
-        reporter.tell(f"{cache}: {counted(len(found.packed.frame_ids), 'frame')} already prepared")
-        return found
-    write_folder(Made(dataset, keys, grid, on_error), workers, cache, reporter)
-    return read_prepared(cache)
+    cases = sorted(set(case_ids))
+    if not 0 <= count < len(cases):
+        raise UsageError(
+            f"--hold-out {count}: expected 0 to {len(cases) - 1}, since there are {len(cases)} "
+            "cases and one must be left to train on."
+        )
+    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
+    return tuple(sorted(ranked[:count]))
 
 
-def await_frames(
-    dataset: Dataset, keys: Sequence[FrameKey], grid: Grid, cache: Path
-) -> PreparedFrames:
-    """What another process prepares from the same files; waits until it is there.
-
-    For the processes of one run on several devices: their launcher ends them all if one fails.
-    """
-    while (found := reusable(dataset, keys, grid, cache, keep_old=False)) is None:
-        time.sleep(WAIT_S)
-    return found
+def frames_fingerprint(frame_ids: Sequence[str], pixels: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 over the ids, one a line, and then (N, S, S) pixels, read a few frames at a time."""
+    digest = hashlib.sha256("\n".join(frame_ids).encode())
+    for start in range(0, len(pixels), HASHED_TOGETHER):
+        digest.update(np.ascontiguousarray(pixels[start : start + HASHED_TOGETHER]).data)
+    return digest.hexdigest()
 
 
-def few_frames(path: Path, count: int, grid: Grid, reporter: Reporter = QUIET) -> PackedFrames:
-    """At most `count` frames of a dataset, spread evenly over it, in memory; labels not needed.
+def read_frames(place: Path) -> PreparedFrames:
+    """The frames of a folder or a .zip, their pixels compared with their fingerprint.
 
     Raises:
-        DatasetError, UsageError: there is no dataset at `path`, or no frame can be used.
+        DatasetError: a file is missing, damaged, or does not fit the other.
     """
-    dataset = open_dataset(path, need_labels=False)
-    keys = dataset.keys()
-    chosen = [keys[i * len(keys) // count] for i in range(count)] if count < len(keys) else keys
-    return prepare_frames(dataset, chosen, grid, reporter=reporter, workers=1).packed
+    try:
+        record = read_record(place)
+        pixels = _read_pixels(place, (len(record.frame_ids), *[record.grid.image_size] * 2))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        why = explain(error, FrameRecord) if isinstance(error, ValidationError) else error
+        raise DatasetError(
+            f"{place}: not prepared frames, or damaged ({why}); expected a folder with "
+            f"{PIXELS_FILE} and {RECORD_FILE}, or one packed by `echogen train --pack`."
+        ) from error
+    if record.fingerprint != frames_fingerprint(record.frame_ids, pixels):
+        raise DatasetError(
+            f"{place}: the pixels are not those that were prepared; prepare the frames again."
+        )
+    return PreparedFrames(pixels, record)
+
+
+def read_record(place: Path) -> FrameRecord:
+    """`frames.json` of a folder or a .zip.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: it is missing or damaged.
+    """
+    return FrameRecord.model_validate_json(_root(place).joinpath(RECORD_FILE).read_bytes())
+
+
+def pack_frames(folder: Path, file: Path) -> None:
+    """Write a folder's frames as one .zip.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def write(place: Path) -> None:
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in (RECORD_FILE, PIXELS_FILE):
+                packed.write(folder / name, name)
+
+    write_whole(file, write)
+
+
+def _root(place: Path) -> "Path | zipfile.Path":
+    return zipfile.Path(place) if place.is_file() else place
+
+
+def _read_pixels(place: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Pixels of this shape; the file's own word for it is compared before anything is read."""
+    with _root(place).joinpath(PIXELS_FILE).open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        found, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype != np.uint8 or found != shape:
+            raise ValueError(
+                f"{PIXELS_FILE} is {dtype} {found}, by {RECORD_FILE} it is uint8 {shape}"
+            )
+        if place.is_dir():
+            return np.memmap(place / PIXELS_FILE, np.uint8, "r", stream.tell(), shape)
+        return np.frombuffer(stream.read(math.prod(shape)), np.uint8).reshape(shape)

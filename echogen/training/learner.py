@@ -1,37 +1,130 @@
-"""One step of training: gradients of a batch, in pieces if need be, and AdamW."""
+"""What learns: the network, its moving average and AdamW; and one step of them.
 
+The network is diffusers' `UNet2DModel`, told how its input was varied (see `augment`) through a
+linear map without bias. That map is left out of what is saved for use: for unvaried frames it adds
+zero, so the saved U-Net is exactly the network without it.
+"""
+
+import copy
 import math
 import warnings
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from echogen.errors import EngineError
+from echogen.errors import EngineError, UsageError
+from echogen.report import Reporter
 from echogen.training.augment import PARAMETERS
-from echogen.training.batches import Batch, step_seed
+from echogen.training.batches import TrainingBatch, step_seed
 from echogen.training.loss import Objective, noised
-from echogen.training.network import VariedUNet, make_average
-from echogen.training.recipe import OptimiserConfig, TrainConfig
-from echogen.training.state import Learner
-from echogen.training.tell import TrainingReporter
+from echogen.training.recipe import OptimiserConfig, Recipe
 
 
-def make_learner(config: TrainConfig, device: torch.device) -> Learner:
+class VariedUNet(nn.Module):
+    """x_t (B, C, H, W), t (B,), variation (B, 7) to an output like x_t, or of 2 C channels.
+
+    Attributes:
+        unet: diffusers' network, whose "class embedding" takes the variation's embedding.
+        variation: the bias-free map from parameters to the time embedding.
+        channels: C; channels of the output beyond it are the learned variance.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.channels = recipe.channels * recipe.patch**2
+        self.unet = make_unet(recipe, class_embed_type="identity", dropout=recipe.optimiser.dropout)
+        width = 4 * int(recipe.network["block_out_channels"][0])
+        self.variation = nn.Linear(len(PARAMETERS), width, bias=False)
+        nn.init.zeros_(self.variation.weight)
+
+    def forward(self, x_t: Tensor, t: Tensor, variation: Tensor) -> Tensor:
+        """The network's output."""
+        output: Tensor = self.unet(x_t, t, self.variation(variation), return_dict=False)[0]
+        return output
+
+    def unvaried(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the exported U-Net predicts, its variance left out."""
+        output: Tensor = self(x_t, t, x_t.new_zeros(len(x_t), len(PARAMETERS)))
+        return output[:, : self.channels]
+
+
+def make_unet(recipe: Recipe, **more: Any) -> nn.Module:
+    """The recipe's plain `UNet2DModel`, with settings that only training has in `more`.
+
+    Raises:
+        UsageError: the table [network] does not describe one, or not one of the right channels.
+    """
+    from diffusers import UNet2DModel
+
+    into = recipe.channels * recipe.patch**2
+    out = 2 * into if recipe.learns_variance else into
+    why = "channels x patch^2" + (" x 2 for a learned variance" if recipe.learns_variance else "")
+    for key, expected in (("in_channels", into), ("out_channels", out)):
+        if recipe.network.get(key) != expected:
+            raise UsageError(
+                f"[network] {key} {recipe.network.get(key)}: expected {expected}, "
+                f"{why if key == 'out_channels' else 'channels x patch^2'}."
+            )
+    side = recipe.image_size // recipe.patch
+    sample = recipe.network.get("sample_size")
+    if sample not in (None, side, [side, side], (side, side)):
+        raise UsageError(
+            f"[network] sample_size {sample}: expected {side}, image_size / patch; set it."
+        )
+    network_class: Any = UNet2DModel
+    try:
+        network: nn.Module = network_class(**{**recipe.network, **more})
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"[network]: describes no UNet2DModel: {reason}") from error
+    halvings = len(recipe.network.get("block_out_channels", ())) - 1
+    if side % 2 ** max(halvings, 0):
+        raise UsageError(
+            f"[network]: halves {side} x {side} (image_size / patch) {halvings} times, which does "
+            f"not come out even; make image_size a multiple of {recipe.patch * 2**halvings}."
+        )
+    return network
+
+
+def make_average(network: VariedUNet) -> VariedUNet:
+    """A copy that will follow the network; it is never trained itself."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def follow(average: VariedUNet, network: VariedUNet, config: OptimiserConfig, images: int) -> None:
+    """Moves the average towards the network, with a half-life in images."""
+    half_life = min(config.ema_half_life, config.ema_ramp * images)
+    share = 1 - 0.5 ** (config.batch_size / max(half_life, 1e-8))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), share)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The network, its moving average, and the optimiser of the network's parameters."""
+
+    network: VariedUNet
+    average: VariedUNet
+    optimiser: torch.optim.AdamW
+
+
+def make_learner(recipe: Recipe, device: torch.device) -> Learner:
     """A new network from the recipe's seed, its average, and AdamW.
 
     Raises:
         UsageError: the recipe describes no network.
     """
-    torch.manual_seed(config.seed)
-    network = VariedUNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.manual_seed(recipe.seed)
+    network = VariedUNet(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         network.parameters(),
-        lr=config.optimiser.learning_rate,
-        betas=config.optimiser.betas,
-        weight_decay=config.optimiser.weight_decay,
+        lr=recipe.optimiser.learning_rate,
+        betas=recipe.optimiser.betas,
+        weight_decay=recipe.optimiser.weight_decay,
         fused=device.type == "cuda",
     )
     _make_moments(optimiser)
@@ -45,14 +138,14 @@ def learning_rate(config: OptimiserConfig, step: int, done: float) -> float:
     return config.learning_rate * warm * decay
 
 
-def seed_dropout(config: TrainConfig, step: int, process: int) -> None:
+def seed_dropout(recipe: Recipe, step: int, process: int) -> None:
     """Dropout takes its numbers from torch's own generator: seeded anew at each step."""
-    torch.manual_seed(step_seed(config.seed, step) + process)
+    torch.manual_seed(step_seed(recipe.seed, step) + process)
 
 
 def gradients(
     model: nn.Module,
-    batch: Batch,
+    batch: TrainingBatch,
     objective: Objective,
     accelerator: Accelerator,
     batch_size: int,
@@ -108,22 +201,22 @@ def update(learner: Learner, config: OptimiserConfig, rate: float) -> Tensor:
 
 def compile_network(
     learner: Learner,
-    config: TrainConfig,
+    recipe: Recipe,
     size: int,
     accelerator: Accelerator,
-    reporter: TrainingReporter,
+    reporter: Reporter,
 ) -> None:
     """Compiles the U-Net in place, if a trial step of the compiled one works.
 
     Args:
         learner: whose network to compile.
-        config: the recipe.
+        recipe: the recipe.
         size: images at once.
         accelerator: of the run.
         reporter: told where compiling fails.
     """
     unet: Any = learner.network.unet
-    device, side = accelerator.device, config.image_size // config.patch
+    device, side = accelerator.device, recipe.image_size // recipe.patch
     x = torch.zeros(size, learner.network.channels, side, side, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     t = torch.zeros(size, dtype=torch.long, device=device)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import UsageError
+from echogen.support.files import write_whole
 
 
 class RunLog:
@@ -33,9 +34,7 @@ class RunLog:
         self._board: Any = _writer(board, step) if board is not None and file is not None else None
         if file is not None:
             kept = [line for line in _lines(file) if _step(line) <= step] if step else []
-            rewritten = file.with_name(file.name + ".part")
-            rewritten.write_text("".join(kept), encoding="utf-8")
-            rewritten.replace(file)
+            write_whole(file, "".join(kept))
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """One line."""

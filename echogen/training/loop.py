@@ -1,8 +1,7 @@
 """The training loop: read `train` from top to bottom.
 
 All randomness of a step is seeded by the recipe's seed and the step's number, so a run that is
-stopped, or killed, and goes on makes the same steps. The folder of a run holds `state.safetensors`
-(to go on from), `log.jsonl`, `pictures/`, and `checkpoint/` with the best averaged network so far.
+stopped, or killed, and goes on makes the same steps. What it leaves: see `run_folder`.
 """
 
 from contextlib import closing
@@ -10,33 +9,33 @@ from dataclasses import replace
 from pathlib import Path
 
 from echogen.diffusion.checkpoint import read_info
+from echogen.report import Quiet, Reporter
 from echogen.support.signals import Stop
-from echogen.training.checkpoint import CHECKPOINT, ModelFacts, export
-from echogen.training.data import PackedFrames
-from echogen.training.evaluation import Measured, evaluate, measure
-from echogen.training.job import PICTURES, Job
-from echogen.training.learner import gradients, learning_rate, seed_dropout, update
+from echogen.training.card import ModelFacts
+from echogen.training.checkpoint import write_checkpoint
+from echogen.training.evaluation import Measured, compare, evaluate
+from echogen.training.frames import PreparedFrames
+from echogen.training.learner import follow, gradients, learning_rate, seed_dropout, update
 from echogen.training.machine import agreed, open_machine, precision_of
 from echogen.training.meter import Meter
-from echogen.training.network import follow
-from echogen.training.options import RunOptions
+from echogen.training.options import TrainingOptions
 from echogen.training.pictures import png, sheet
-from echogen.training.recipe import TrainConfig
-from echogen.training.run import Run, open_run
+from echogen.training.recipe import Recipe
+from echogen.training.run_folder import CHECKPOINT, PICTURES
+from echogen.training.session import TrainingSession, TrainingTask, open_session
 from echogen.training.state import Progress
-from echogen.training.tell import Quiet, TrainingReporter
 
 
 def train(
-    config: TrainConfig,
-    packed: PackedFrames,
+    recipe: Recipe,
+    frames: PreparedFrames,
     out: Path,
-    options: RunOptions,
+    options: TrainingOptions,
     *,
     facts: ModelFacts | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    reporter: TrainingReporter | None = None,
+    reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Progress:
     """Trains into `out`, or goes on; `options.done(result)` is 1 when the run is finished.
@@ -45,8 +44,8 @@ def train(
     runs in one folder are not detected here.
 
     Args:
-        config: the recipe.
-        packed: frames on the recipe's grid.
+        recipe: what is trained.
+        frames: on the recipe's grid.
         out: folder of the run.
         options: length and machine.
         facts: for the model's card and record.
@@ -61,25 +60,24 @@ def train(
         EngineError: no such device, out of memory, or the loss is not finite.
         Interrupted: at a signal while nothing has to be finished, or at the second one.
     """
-    options.check()
     stop = stop or Stop()
     with open_machine(options) as machine:
-        told = reporter if reporter is not None and machine.is_main_process else Quiet()
-        job = Job(config, packed, out, options, facts or ModelFacts(config.name))
-        run = open_run(job, machine, told, resume=resume, overwrite=overwrite)
-        progress, meter = run.progress, Meter(run)
+        heard = reporter if reporter is not None and machine.is_main_process else Quiet()
+        task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
+        session = open_session(task, machine, heard, resume=resume, overwrite=overwrite)
+        learner, progress, meter = session.learner, session.progress, Meter(session)
         stop.finishing = True
-        with closing(run.log), closing(run.batches()) as batches, closing(told):
+        with closing(session.log), closing(session.batches()) as batches:
             while options.done(progress) < 1 and not meter.stopped:
                 # --- one step
                 batch = next(batches)
-                seed_dropout(config, progress.step, machine.process_index)
-                rate = learning_rate(config.optimiser, progress.step, options.done(progress))
-                loss = gradients(run.model, batch, run.objective, machine,
-                                 config.optimiser.batch_size, options.micro_batch)  # fmt: skip
-                norm = update(run.learner, config.optimiser, rate)
+                seed_dropout(recipe, progress.step, machine.process_index)
+                rate = learning_rate(recipe.optimiser, progress.step, options.done(progress))
+                loss = gradients(session.model, batch, session.objective, machine,
+                                 recipe.optimiser.batch_size, options.micro_batch)  # fmt: skip
+                norm = update(learner, recipe.optimiser, rate)
                 before, progress = progress, meter.after(progress, loss, norm)
-                follow(run.learner.average, run.learner.network, config.optimiser, progress.images)
+                follow(learner.average, learner.network, recipe.optimiser, progress.images)
 
                 # --- tell, measure, save
                 if progress.step % options.log_every == 0:
@@ -87,39 +85,41 @@ def train(
                 meter.show(progress)
                 due = options.evaluation_due(before, progress)
                 if due:
-                    progress = _evaluate(run, progress)
+                    progress = _evaluate(session, progress)
                 if meter.save_due(progress, stop) or due:
                     meter.save(progress)
-            if options.done(progress) >= 1 and _unmeasured(run):
-                progress = _evaluate(run, progress)
+            if options.done(progress) >= 1 and _unmeasured(session):
+                progress = _evaluate(session, progress)
                 meter.save(progress)
         stop.finishing = False
         if options.done(progress) >= 1 and machine.is_main_process:
-            _finish(run, new=progress.step > run.progress.step)
+            _finish(session, new=progress.step > session.progress.step)
         machine.wait_for_everyone()
     return progress
 
 
-def _evaluate(run: Run, progress: Progress) -> Progress:
-    """Measures the average, shows it, and exports it if it is the best so far."""
-    if run.machine.is_main_process:
-        job = run.job
-        pictures = job.out / PICTURES / f"{progress.images:09d}"
-        measured = evaluate(run.learner.average, job, run.split, run.machine.device,
-                            precision_of(run.machine), pictures)  # fmt: skip
+def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
+    """Measures the average, shows it, and writes its checkpoint if it is the best so far."""
+    machine, task, average = session.machine, session.task, session.learner.average
+    if machine.is_main_process:
+        pictures = task.out / PICTURES / f"{progress.images:09d}"
+        measured = evaluate(average, task, session.split, machine.device, precision_of(machine),
+                            pictures)  # fmt: skip
         better = measured.score < progress.best
         progress = replace(progress, best=min(measured.score, progress.best))
-        _log_evaluation(run, progress, measured, better)
+        _log_evaluation(session, progress, measured, better)
         if better:
-            record = run.record(progress) | measured.as_record()
+            record = session.record(progress) | measured.as_record()
             samples = png(sheet(measured.samples))
-            export(job.out, run.learner.average, job.config, job.facts, record, samples)
-    run.machine.wait_for_everyone()
+            write_checkpoint(task.out, average, task.recipe, task.facts, record, samples)
+    machine.wait_for_everyone()
     return progress
 
 
-def _log_evaluation(run: Run, progress: Progress, measured: Measured, better: bool) -> None:
-    run.log.write(
+def _log_evaluation(
+    session: TrainingSession, progress: Progress, measured: Measured, better: bool
+) -> None:
+    session.log.write(
         "evaluation",
         progress.step,
         images=progress.images,
@@ -128,22 +128,25 @@ def _log_evaluation(run: Run, progress: Progress, measured: Measured, better: bo
         **measured.as_record(),
     )
     for name, picture in measured.pictures.items():
-        run.log.picture(name, progress.step, picture)
-    kind = "held-out" if measured.held_out else "training"
-    run.reporter.tell(
-        f"{run.job.options.done(progress):4.0%}  step {progress.step}, {progress.images} images: "
-        f"{kind} loss {measured.score:.5f}{', the best so far' if better else ''}"
+        session.log.picture(name, progress.step, picture)
+    done, kind = (
+        session.task.options.done(progress),
+        "held-out" if measured.held_out else "training",
+    )
+    session.reporter.tell(
+        f"{done:4.0%}  step {progress.step}, {progress.images} images: {kind} loss "
+        f"{measured.score:.5f}{', the best so far' if better else ''}"
     )
 
 
-def _unmeasured(run: Run) -> bool:
+def _unmeasured(session: TrainingSession) -> bool:
     """Whether there is no model yet: the run was made shorter before it was first measured."""
-    return bool(agreed(run.machine, float(not (run.job.out / CHECKPOINT).exists())))
+    return bool(agreed(session.machine, float(not (session.task.out / CHECKPOINT).exists())))
 
 
-def _finish(run: Run, new: bool) -> None:
+def _finish(session: TrainingSession, new: bool) -> None:
     """The memorisation check of the best network, unless it was made before."""
-    job = run.job
-    checked = read_info(job.out / CHECKPOINT).training.get("memorisation")
-    if job.options.compared and (new or not checked):
-        measure(job.out, job.packed, job.options, job.facts, run.reporter)
+    task = session.task
+    checked = read_info(task.out / CHECKPOINT).training.get("memorisation")
+    if task.options.compared and (new or not checked):
+        compare(task.out, task.frames, task.options, task.facts, session.reporter)

@@ -2,24 +2,27 @@
 
 x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0
 (Salimans & Ho 2022, 2202.00512); SNR = abar / (1 - abar). With a learned variance the loss is the
-hybrid L_simple + lambda L_vlb of Nichol and Dhariwal (2021, 2102.09672, eq. 16), in which the bound
-moves the variance only.
+hybrid L_simple + lambda L_vlb of Nichol and Dhariwal (2021, 2102.09672, eq. 16), in which the
+variational bound moves the variance only:
+
+L_t = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, and -log p(x_0 | x_1) of the grey
+levels for t = 0 (eq. 4 to 7), with the learned log variance f log beta_t + (1 - f) log of the
+posterior's (eq. 15). Steps are counted from 0 here.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import Schedule, schedule_from_config
 from echogen.errors import CheckpointError, UsageError
-from echogen.training.bound import VariationalBound, variational_bound
-from echogen.training.recipe import PREDICTIONS, LossConfig, TrainConfig
+from echogen.training.recipe import LossConfig, Prediction, Recipe
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t on the network's grid (B, C, H, W), t (B,)) to the prediction, the same shape."""
@@ -27,20 +30,95 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 LEVELS = (5, 20, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)
 """Time steps at which held-out loss is measured, of 1,000."""
 
+_HALF_LEVEL = 1.0 / 255.0
+"""Half the distance of two grey levels in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class VariationalBound:
+    """The schedule's tables that the bound needs, (T,) float32 each.
+
+    Attributes:
+        of_x0, of_xt: coefficients of the posterior's mean (DDPM, 2006.11239, eq. 7).
+        low: log of the posterior's variance, its step 0 replaced by step 1.
+        high: log beta.
+    """
+
+    of_x0: Tensor
+    of_xt: Tensor
+    low: Tensor
+    high: Tensor
+
+    def bits(self, x0: Tensor, x_t: Tensor, t: Tensor, predicted: Tensor, share: Tensor) -> Tensor:
+        """L_t in bits a dimension, one figure an image.
+
+        Args:
+            x0: (B, C, H, W) whole grey levels in [-1, 1].
+            x_t: like x0.
+            t: (B,) steps.
+            predicted: like x0, the network's x_0; give it detached, so that only the variance
+                learns from the bound.
+            share: like x0, the network's output for the variance, f = (share + 1) / 2.
+
+        Returns:
+            (B,) float32.
+        """
+        of_x0, of_xt, low, high = (
+            table[t][:, None, None, None] for table in (self.of_x0, self.of_xt, self.low, self.high)
+        )
+        log_variance = low + (high - low) * (share + 1) / 2
+        mean = of_x0 * predicted + of_xt * x_t
+        true_mean = of_x0 * x0 + of_xt * x_t
+        kl = 0.5 * (
+            log_variance
+            - low
+            - 1
+            + torch.exp(low - log_variance)
+            + (true_mean - mean).square() * torch.exp(-log_variance)
+        )
+        first = (t == 0)[:, None, None, None]
+        nats = torch.where(first, -log_likelihood(x0, mean, log_variance), kl)
+        return nats.mean(dim=(1, 2, 3)) / math.log(2)
+
+
+def variational_bound(schedule: Schedule, device: torch.device) -> VariationalBound:
+    """The tables of a schedule on a device."""
+    of_x0, of_xt = schedule.posterior_mean_coefficients
+    tables = (of_x0, of_xt, schedule.posterior_log_variance, np.log(schedule.betas))
+    return VariationalBound(*(torch.tensor(t, dtype=torch.float32, device=device) for t in tables))
+
+
+def log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log of the Gaussian's mass on each grey level's interval (DDPM, 2006.11239, eq. 13).
+
+    Args:
+        x0: whole grey levels in [-1, 1]; black and white take all mass beyond them.
+        mean, log_variance: like x0.
+
+    Returns:
+        Like x0, in nats, at least log 1e-12.
+    """
+    scale = torch.exp(-0.5 * log_variance)
+    upper = torch.special.ndtr(scale * (x0 + _HALF_LEVEL - mean))
+    lower = torch.special.ndtr(scale * (x0 - _HALF_LEVEL - mean))
+    upper = torch.where(x0 > 0.999, 1.0, upper)
+    lower = torch.where(x0 < -0.999, 0.0, lower)
+    return torch.log((upper - lower).clamp(min=1e-12))
+
 
 @dataclass(frozen=True)
 class Objective:
     """What a network is trained to do, ready for use on a device.
 
     Attributes:
-        prediction: "v_prediction" or "epsilon".
+        prediction: of the network.
         abar: (T,).
         weight: (T,) of the squared error.
         bound: for the learned variance, or None.
         bound_weight: lambda times T, for the mean over steps to stand for their sum.
     """
 
-    prediction: str
+    prediction: Prediction
     abar: Tensor
     weight: Tensor
     bound: VariationalBound | None = None
@@ -68,7 +146,7 @@ class Objective:
         return self.weight[t] * error + self.bound_weight * bits
 
 
-def make_objective(config: TrainConfig, device: torch.device) -> Objective:
+def make_objective(recipe: Recipe, device: torch.device) -> Objective:
     """The recipe's objective.
 
     Raises:
@@ -77,39 +155,25 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     from diffusers import DDPMScheduler
 
     known = inspect.signature(DDPMScheduler.__init__).parameters
-    unknown = sorted(key for key in config.schedule if key not in known)
+    unknown = sorted(key for key in recipe.schedule if key not in known)
     if unknown:
         raise UsageError(
             f"[schedule]: unknown key {unknown[0]!r}; known: {', '.join(list(known)[1:])}."
         )
     try:
-        schedule = schedule_from_config(config.schedule)
+        schedule = schedule_from_config(recipe.schedule)
     except CheckpointError as error:
         raise UsageError(f"[schedule]: {error}") from error
-    abar = alphas_cumprod(config.schedule).to(device)
-    prediction = str(config.schedule.get("prediction_type", "epsilon"))
-    weight = weights(abar, prediction, config.loss)
-    if not config.learns_variance:
+    abar = torch.from_numpy(schedule.alphas_cumprod).float().to(device)
+    prediction = recipe.prediction
+    weight = weights(abar, prediction, recipe.loss)
+    if not recipe.learns_variance:
         return Objective(prediction, abar, weight)
     bound = variational_bound(schedule, device)
-    return Objective(prediction, abar, weight, bound, config.loss.vlb_weight * schedule.steps)
+    return Objective(prediction, abar, weight, bound, recipe.loss.vlb_weight * schedule.steps)
 
 
-def alphas_cumprod(schedule: Mapping[str, Any]) -> Tensor:
-    """(T,) float32 on the CPU: abar of a `DDPMScheduler` configuration.
-
-    Raises:
-        UsageError: the prediction type is none that `noised` knows.
-    """
-    if schedule.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise UsageError(
-            f"[schedule] prediction_type {schedule['prediction_type']!r}: expected 'epsilon' or "
-            "'v_prediction'."
-        )
-    return torch.from_numpy(schedule_from_config(schedule).alphas_cumprod).float()
-
-
-def weights(abar: Tensor, prediction: str, config: LossConfig) -> Tensor:
+def weights(abar: Tensor, prediction: Prediction, config: LossConfig) -> Tensor:
     """(T,) weight of the squared error of v (or epsilon) at every time step."""
     if not config.snr_gamma:
         return torch.ones_like(abar)
@@ -119,7 +183,9 @@ def weights(abar: Tensor, prediction: str, config: LossConfig) -> Tensor:
     return per_target.clamp(min=config.weight_floor)
 
 
-def noised(x0: Tensor, noise: Tensor, abar_t: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+def noised(
+    x0: Tensor, noise: Tensor, abar_t: Tensor, prediction: Prediction
+) -> tuple[Tensor, Tensor]:
     """x_t and the target; `abar_t` is (B,), the rest (B, C, H, W)."""
     signal = abar_t.sqrt()[:, None, None, None]
     sigma = (1 - abar_t).sqrt()[:, None, None, None]
@@ -127,7 +193,7 @@ def noised(x0: Tensor, noise: Tensor, abar_t: Tensor, prediction: str) -> tuple[
     return x_t, signal * noise - sigma * x0 if prediction == "v_prediction" else noise
 
 
-def clean(x_t: Tensor, output: Tensor, abar_t: Tensor, prediction: str) -> Tensor:
+def clean(x_t: Tensor, output: Tensor, abar_t: Tensor, prediction: Prediction) -> Tensor:
     """The x_0 that a prediction stands for; the inverse of `noised`."""
     signal = abar_t.sqrt()[:, None, None, None]
     sigma = (1 - abar_t).sqrt()[:, None, None, None]
@@ -149,7 +215,7 @@ def loss_by_level(
     predict: Predict,
     frames: Tensor,
     abar: Tensor,
-    prediction: str,
+    prediction: Prediction,
     patch: int,
     levels: Sequence[int] = LEVELS,
     batch_size: int = 256,

@@ -17,11 +17,11 @@ from accelerate.utils import broadcast_object_list
 
 from echogen.diffusion.network import precision_name, resolve_device, resolve_precision
 from echogen.errors import UsageError
-from echogen.training.options import RunOptions
+from echogen.training.options import TrainingOptions
 
 
 @contextmanager
-def open_machine(options: RunOptions) -> Iterator[Accelerator]:
+def open_machine(options: TrainingOptions) -> Iterator[Accelerator]:
     """This process' device and its place among the others; given back at the end.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Does a model repeat its training images? Nearest neighbours, and traces of space-to-depth.
+"""Does a model repeat its training images? Their nearest neighbours, as figures and as a plot.
 
 A sample that is a copy lies much nearer to a training frame than frames of other patients do, so
 the distances of samples are set beside those of held-out frames, which cannot be copies. Two are
@@ -7,6 +7,7 @@ which only correlation counts. Both at 64 x 64, blocks of training frames at a t
 of them are no matter.
 """
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from echogen.training.frames import Rows
 from echogen.training.pictures import Images
 
 SIDE = 64
@@ -22,7 +24,6 @@ _BLOCK = 1024
 _COPY = 0.5
 _NEAR = 0.05
 
-Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -102,6 +103,39 @@ def report(samples: Images, frames: Images, trained: Rows, held_out: Rows) -> Me
         else None
     )
     return Memorisation(found, beside, others, verdict(found, beside))
+
+
+def distances_plot(found: Memorisation) -> bytes:
+    """A PNG of 900 x 1080: the share of images with a training frame no farther than x.
+
+    In grey levels above, in pattern below; no picture of a patient is in it.
+    """
+    from matplotlib.figure import Figure
+
+    curves = [
+        ("generated samples", found.samples, "#c82828"),
+        ("held-out frames, of cases never seen", found.held_out, "#1e5ab4"),
+        ("training frames, themselves left out", found.training, "#828282"),
+    ]
+    figure = Figure(figsize=(9, 10.8), dpi=100, layout="constrained")
+    levels, patterns = figure.subplots(2)
+    for name, neighbours, colour in curves:
+        if neighbours is not None:
+            label = f"{name} ({len(neighbours.rms)})"
+            levels.ecdf(neighbours.rms, color=colour, label=label)
+            patterns.ecdf(neighbours.pattern, color=colour, label=label)
+    levels.set_title("How near is the nearest training frame?")
+    levels.set_xlabel("difference in grey levels of 0..255 (root mean square at 64 x 64)")
+    patterns.set_title("And how near is its pattern, whatever the brightness?")
+    patterns.set_xlabel("difference in pattern, sqrt(2 - 2 correlation), at 64 x 64")
+    for axes in (levels, patterns):
+        axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.grid(alpha=0.4)
+        axes.legend(loc="upper left")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
 
 
 def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
@@ -221,24 +255,3 @@ def _standard(vectors: Vectors) -> Vectors:
 def _unit(vectors: Vectors) -> Vectors:
     unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     return unit
-
-
-def grid_amplitude(images: Images, period: int) -> float:
-    """Root mean square, in grey levels, of the pattern of this period that all images share.
-
-    Taken in a window in the middle, after subtracting each pixel's mean over a `period` x `period`
-    neighbourhood: that removes the anatomy and leaves such a pattern whole. What is left without a
-    pattern shrinks with the number of images, so compare equal numbers.
-    """
-    side = images.shape[1]
-    size = side // 2 // period * period
-    grey = images.astype(np.float64)
-    sums = np.pad(grey.cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
-    p = period
-    box = (sums[:, p:, p:] - sums[:, :-p, p:] - sums[:, p:, :-p] + sums[:, :-p, :-p]) / p**2
-    half = p // 2
-    fine = grey[:, half : half + box.shape[1], half : half + box.shape[2]] - box
-    top, left = side * 5 // 16 - half, side // 4 - half
-    fine = fine[:, top : top + size, left : left + size]
-    blocks = fine.reshape(len(images), size // p, p, size // p, p)
-    return float(blocks.mean(axis=(0, 1, 3)).std())

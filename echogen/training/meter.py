@@ -10,9 +10,8 @@ from torch import Tensor
 from echogen.errors import EngineError
 from echogen.support.signals import Stop
 from echogen.training.machine import agreed
-from echogen.training.run import Run
+from echogen.training.session import TrainingSession
 from echogen.training.state import Progress
-from echogen.training.tell import Status
 
 SHOW_EVERY_S = 1.0
 AGREE_EVERY = 10
@@ -20,22 +19,22 @@ AGREE_EVERY = 10
 
 
 class Meter:
-    """The sums and clocks of a run.
+    """The sums and clocks of a session.
 
     Attributes:
         stopped: a signal, or `stop_after`, ends the run after this step.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, session: TrainingSession) -> None:
         self.stopped = False
-        self._run = run
-        self._processes = run.machine.num_processes
-        sums = [run.progress.loss_sum, run.progress.norm_sum]
-        self._sums = torch.tensor(sums, dtype=torch.float64, device=run.machine.device)
+        self._session = session
+        self._processes = session.machine.num_processes
+        sums = [session.progress.loss_sum, session.progress.norm_sum]
+        self._sums = torch.tensor(sums, dtype=torch.float64, device=session.machine.device)
         self._sums /= self._processes
         self._mean = math.nan
         self._began = self._saved = self._shown = time.monotonic()
-        self._shown_images = run.progress.images
+        self._shown_images = session.progress.images
 
     def after(self, progress: Progress, loss: Tensor, norm: Tensor) -> Progress:
         """The counters after a step.
@@ -48,9 +47,9 @@ class Meter:
         self._sums += torch.stack([loss, norm / self._processes])
         step, seconds = progress.step + 1, progress.seconds
         if self._asks(step):
-            now = self._run.progress.seconds + time.monotonic() - self._began
-            seconds = agreed(self._run.machine, now)
-        images = progress.images + self._run.job.config.optimiser.batch_size
+            now = self._session.progress.seconds + time.monotonic() - self._began
+            seconds = agreed(self._session.machine, now)
+        images = progress.images + self._session.task.recipe.optimiser.batch_size
         return replace(
             progress, step=step, images=images, seconds=seconds, since=progress.since + 1
         )
@@ -63,7 +62,7 @@ class Meter:
         """
         loss, norm = self._totals(progress)
         self._mean = loss / progress.since
-        self._run.log.write(
+        self._session.log.write(
             "step",
             progress.step,
             images=progress.images,
@@ -77,26 +76,30 @@ class Meter:
 
     def show(self, progress: Progress) -> None:
         """Tells the reporter about once a second."""
-        now, options = time.monotonic(), self._run.job.options
-        done = options.done(progress)
-        if not self._run.machine.is_main_process or (now - self._shown < SHOW_EVERY_S and done < 1):
+        now, options = time.monotonic(), self._session.task.options
+        due = now - self._shown >= SHOW_EVERY_S or options.done(progress) >= 1
+        if not due or not self._session.machine.is_main_process:
             return
         if progress.since:
             self._mean = float(self._sums[0]) * self._processes / progress.since
         speed = (progress.images - self._shown_images) / max(now - self._shown, 1e-9)
-        self._run.reporter.status(
-            Status(done, progress.step, progress.images, self._mean, speed, self._left(progress))
-        )
+        detail = f"loss {self._mean:.4f}, {speed:.3g} images/s"
+        if options.steps is not None:
+            self._session.reporter.progress("training", progress.step, options.steps, detail)
+        else:
+            seconds = round((options.hours or 0.0) * 3600), round(progress.seconds)
+            detail = f"step {progress.step}, {detail}"
+            self._session.reporter.progress("training (seconds)", min(seconds), seconds[0], detail)
         self._shown, self._shown_images = now, progress.images
 
     def save_due(self, progress: Progress, stop: Stop) -> bool:
         """Whether to save the state now; a run that is to stop is `stopped`, too."""
         if not self._asks(progress.step):
             return False
-        now, options = time.monotonic(), self._run.job.options
+        now, options = time.monotonic(), self._session.task.options
         over = options.stop_after is not None and now - self._began > options.stop_after
         wanted = 2 * bool(stop.signum or over) + (now - self._saved > options.save_every)
-        answer = agreed(self._run.machine, float(wanted))
+        answer = agreed(self._session.machine, float(wanted))
         self.stopped = answer >= 2
         return answer > 0
 
@@ -108,7 +111,7 @@ class Meter:
             CheckpointError: the state cannot be written.
         """
         loss, norm = self._totals(progress)
-        self._run.save(replace(progress, loss_sum=loss, norm_sum=norm))
+        self._session.save(replace(progress, loss_sum=loss, norm_sum=norm))
         self._saved = self._shown = time.monotonic()
         self._shown_images = progress.images
 
@@ -117,7 +120,7 @@ class Meter:
 
     def _totals(self, progress: Progress) -> tuple[float, float]:
         """Loss and gradient norm, summed over the steps since the last line, of all processes."""
-        sums: Tensor = self._run.machine.reduce(self._sums, "sum")
+        sums: Tensor = self._session.machine.reduce(self._sums, "sum")
         loss, norm = sums.tolist()
         if not math.isfinite(loss + norm):
             raise EngineError(
@@ -125,12 +128,3 @@ class Meter:
                 "use --precision fp32, and give the command again with --overwrite."
             )
         return loss, norm
-
-    def _left(self, progress: Progress) -> float | None:
-        options, start = self._run.job.options, self._run.progress
-        if options.hours is not None:
-            return max(options.hours * 3600 - progress.seconds, 0.0)
-        done = options.done(progress) - options.done(start)
-        if done <= 0:
-            return None
-        return (progress.seconds - start.seconds) / done * (1 - options.done(progress))

@@ -5,19 +5,18 @@ cut into other pieces, or spread over more devices, sees the same data.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from pydantic import Field, ValidationError, model_validator
+
+from echogen.config import Settings, explain
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
     from echogen.training.state import Progress
 
-PRECISIONS = ("auto", "bf16", "fp32")
 
-
-@dataclass(frozen=True)
-class RunOptions:
+class TrainingOptions(Settings):
     """Length, machine and what is measured on the way.
 
     Attributes:
@@ -25,12 +24,12 @@ class RunOptions:
             resumed run added up; the decay of the learning rate then follows the clock, so only
             `steps` makes runs that can be repeated to the bit.
         stop_after: seconds after which to save and return unfinished, to be resumed; None never.
-        held_out: cases to set aside; None takes a tenth, at most 40 (see `held_out_count`).
+        hold_out: cases to set aside; None takes a tenth, at most 40 (see `held_out_count`).
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "bf16" (autocast), "fp32", or "auto": bf16 where the hardware multiplies it.
-        compiled: use torch.compile, with a fallback that says so.
+        compile: use torch.compile, with a fallback that says so.
         micro_batch: images at once on a device; None takes a process's whole share of the batch.
-        evaluations: how many times to measure held-out loss, draw pictures, and export.
+        evaluations: how many times to measure held-out loss, draw pictures, and save a checkpoint.
         save_every: seconds between saves of the state, besides those at evaluations.
         log_every: steps between lines of the log.
         samples, sample_steps: images in a picture, and network evaluations for each.
@@ -40,46 +39,29 @@ class RunOptions:
         tensorboard: write scalars and pictures for TensorBoard, too.
     """
 
-    steps: int | None = None
-    hours: float | None = None
-    stop_after: float | None = None
-    held_out: int | None = None
+    steps: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, ge=0)
+    stop_after: float | None = Field(default=None, ge=0)
+    hold_out: int | None = Field(default=None, ge=0)
     device: str = "auto"
-    precision: str = "auto"
-    compiled: bool = False
-    micro_batch: int | None = None
-    evaluations: int = 20
-    save_every: float = 300.0
-    log_every: int = 50
-    samples: int = 16
-    sample_steps: int = 25
-    inpainted: int = 8
-    measured: int = 256
-    compared: int = 64
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    micro_batch: int | None = Field(default=None, ge=1)
+    evaluations: int = Field(default=20, ge=1)
+    save_every: float = Field(default=300.0, ge=0)
+    log_every: int = Field(default=50, ge=1)
+    samples: int = Field(default=16, ge=1)
+    sample_steps: int = Field(default=25, ge=2)
+    inpainted: int = Field(default=8, ge=0)
+    measured: int = Field(default=256, ge=1)
+    compared: int = Field(default=64, ge=0)
     tensorboard: bool = False
 
-    def check(self) -> None:
-        """Refuses what cannot be run.
-
-        Raises:
-            UsageError: names the option and its range.
-        """
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
         if (self.steps is None) == (self.hours is None):
-            raise UsageError("give either --steps or --hours.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision!r}: expected {', '.join(PRECISIONS)}.")
-        least = {"steps": 1, "micro_batch": 1, "evaluations": 1, "log_every": 1, "samples": 1}
-        least |= {"sample_steps": 2, "inpainted": 0, "measured": 1, "compared": 0, "held_out": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag.replace('held-out', 'hold-out')} {value}: expected "
-                                 f"{bound} or more.")  # fmt: skip
-        for name in ("hours", "save_every", "stop_after"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: expected 0 or more.")
+            raise ValueError("give either --steps or --hours; got both or neither.")
+        return self
 
     def done(self, progress: "Progress") -> float:
         """Share of the run that lies behind, in [0, 1]."""
@@ -94,14 +76,24 @@ class RunOptions:
         ]
         return passed[1] > passed[0]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain, JSON-able data."""
-        return asdict(self)
-
     @property
     def length(self) -> str:
         """The length in words."""
         return f"{self.steps} steps" if self.steps is not None else f"{self.hours:g} hours"
+
+
+def training_options(**values: Any) -> TrainingOptions:
+    """Options by the names of their flags.
+
+    Raises:
+        UsageError: names the flag, what was expected and what was found.
+    """
+    try:
+        return TrainingOptions.model_validate(values)
+    except ValidationError as error:
+        flag = "".join(f"--{str(part).replace('_', '-')}" for part in error.errors()[0]["loc"][:1])
+        sentence = explain(error, TrainingOptions)
+        raise UsageError(f"{flag}: {sentence.partition(': ')[2]}" if flag else sentence) from error
 
 
 def held_out_count(asked: int | None, cases: int) -> int:

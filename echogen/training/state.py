@@ -5,7 +5,6 @@ numbers need no place: those of a step depend on the run's seed and the step's n
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor
 
 from echogen.errors import CheckpointError
-from echogen.training.network import VariedUNet
+from echogen.support.files import write_whole
+from echogen.training.learner import Learner
+from echogen.training.run_folder import STATE_FILE
 
-STATE_FILE = "state.safetensors"
 FORMAT = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -40,15 +40,6 @@ class Progress:
     loss_sum: float = 0.0
     norm_sum: float = 0.0
     since: int = 0
-
-
-@dataclass(frozen=True)
-class Learner:
-    """The network, its moving average, and the optimiser of the network's parameters."""
-
-    network: VariedUNet
-    average: VariedUNet
-    optimiser: torch.optim.AdamW
 
 
 @dataclass(frozen=True)
@@ -90,12 +81,9 @@ def save_state(
         "length": length,
     }
     file = folder / STATE_FILE
-    unfinished = file.with_name(STATE_FILE + ".part")
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(learner)}
     try:
-        save_file({k: v.contiguous() for k, v in _tensors(learner)}, unfinished, metadata=header)
-        _to_disk(unfinished)
-        unfinished.replace(file)
-        _to_disk(folder)
+        write_whole(file, lambda place: save_file(tensors, place, metadata=header), durable=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be written ({error}). Free some space or choose another folder, and "
@@ -159,11 +147,3 @@ def _tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learner.network.named_parameters():
         for moment in _MOMENTS:
             yield f"{moment}.{name}", learner.optimiser.state[parameter][moment]
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

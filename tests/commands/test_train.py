@@ -1,6 +1,5 @@
 """`echogen train` from the command line: a dataset in, a model that expand paints with out."""
 
-import importlib
 import json
 import os
 import re
@@ -18,11 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.commands.train import STATE
 from echogen.diffusion.checkpoint import read_info, verify_checkpoint
 from echogen.phantom import write_dataset
 from echogen.store import open_store
-from echogen.training.data import open_frames
+from echogen.training.frames import read_frames
+from echogen.training.run_folder import STATE_FILE
 from tests.support.shapes import printed
 
 RECIPE = """
@@ -131,7 +130,7 @@ def own_run(trained: Path, tmp_path: Path) -> Path:
 
 def test_the_model_is_a_checkpoint_with_its_record(trained: Path, hearts: Path) -> None:
     info = verify_checkpoint(trained / "checkpoint")
-    record, packed = info.training, open_frames(trained / "frames")
+    record, packed = info.training, read_frames(trained / "frames").record
     assert (info.name, info.licence) == ("mine", "CC0-1.0")
     assert (
         info.training_data
@@ -175,8 +174,8 @@ def test_expand_paints_with_it_and_warns_of_its_held_out_case(
             store.columns["frame_id"][i]: store.images[i]
             for i in np.flatnonzero(store.columns["copy"] == 0)
         }
-    packed = open_frames(trained / "frames")
-    for frame_id, frame in zip(packed.frame_ids, packed.frames, strict=True):
+    packed = read_frames(trained / "frames")
+    for frame_id, frame in zip(packed.record.frame_ids, packed.pixels, strict=True):
         np.testing.assert_array_equal(originals[frame_id], frame)
 
 
@@ -262,10 +261,12 @@ def test_the_recipe_can_be_changed_by_flags(train: Train, tmp_path: Path) -> Non
     [
         (("--hours", "1"), "give either --steps or --hours"),
         (("--preset", "small"), "--preset and --config: both name a recipe"),
-        (("--set", "optimiser.rate=1"), "unknown key 'rate'"),
+        (("--set", "optimiser.rate=1"), "unknown key 'optimiser.rate'"),
         (("--set", "seed"), "--set seed: expected KEY=VALUE"),
         (("--resume",), "--resume: .* holds no run to go on with"),
         (("--resume", "--overwrite"), "--resume and --overwrite"),
+        (("--frames", "frames.zip"), "--frames: takes the place of --in"),
+        (("--pack", "frames.npz"), r"--pack frames\.npz: expected a \.zip file"),
         (
             ("--format", "dicom"),
             "--format dicom: expected auto, camus, folder, nnunet, echonet, images",
@@ -280,6 +281,29 @@ def test_mistakes_are_one_line(train: Train, flags: tuple[str, ...], message: st
     result = train(*flags)
     assert result.exit_code != 0
     assert re.search(message, line(result))
+
+
+def test_packed_frames_train_the_same_model_without_the_dataset(
+    hearts: Path, recipe: Path, trained: Path, tmp_path: Path
+) -> None:
+    packing = ("--in", hearts, "--out", tmp_path / "packing", "--config", recipe)
+    result = run(*packing, "--pack", tmp_path / "frames.zip", "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    report = printed("train", result.stdout)
+    assert (report["output"], report["frames"]) == (str(tmp_path / "frames.zip"), 12)
+    assert report["done"] is None
+    out = tmp_path / "elsewhere"
+    flags = ("--frames", tmp_path / "frames.zip", "--out", out, "--config", recipe, "--steps", 4)
+    result = run(*flags, *RUN, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    models = [verify_checkpoint(folder / "checkpoint") for folder in (trained, out)]
+    assert models[0].sha256 == models[1].sha256
+    assert models[0].training_data == models[1].training_data
+    for key in ("cases", "dataset", "data_fingerprint"):
+        assert models[0].training[key] == models[1].training[key]
+    assert "--frames frames.zip" in models[1].training["command"]
+    assert not (out / "frames").exists()
+    assert "--frames: all of them are used" in line(run(*flags, *RUN, "--views", "4CH"))
 
 
 def test_folders_are_not_guessed(recipe: Path, hearts: Path, tmp_path: Path) -> None:
@@ -363,7 +387,7 @@ def test_a_damaged_frame_can_stop_it(train: Train, hearts: Path, tmp_path: Path)
 
 
 def test_ctrl_c_finishes_the_step_and_saves(train: Train, tmp_path: Path) -> None:
-    state = tmp_path / "model" / STATE
+    state = tmp_path / "model" / STATE_FILE
 
     def interrupt() -> None:
         while not state.is_file():
@@ -381,14 +405,3 @@ def test_ctrl_c_finishes_the_step_and_saves(train: Train, tmp_path: Path) -> Non
     assert "next: give the same command again" in result.stdout
     assert state.is_file()
     assert not (tmp_path / "model.lock").exists()
-
-
-def test_names_that_are_written_twice_agree() -> None:
-    """The composition root names the run's files without importing torch."""
-    root = importlib.import_module("echogen.commands.train")
-    state = importlib.import_module("echogen.training.state")
-    export = importlib.import_module("echogen.training.checkpoint")
-    assert root.STATE == state.STATE_FILE
-    assert root.CHECKPOINT == export.CHECKPOINT
-    assert f"{export.CHECKPOINT}/{export.INFO_FILE}" in root.OURS
-    assert importlib.import_module("echogen.training.run").LOG_FILE in root.OURS

@@ -1,15 +1,19 @@
 """A recipe of 16 x 16 images and twelve frames to train it on in a second."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from echogen.training.data import PackedFrames
-from echogen.training.options import RunOptions
-from echogen.training.recipe import AugmentConfig, LossConfig, OptimiserConfig, TrainConfig
+from echogen.training.frames import (
+    FrameRecord,
+    ModelGrid,
+    PreparedFrames,
+    frames_fingerprint,
+)
+from echogen.training.options import TrainingOptions
+from echogen.training.recipe import AugmentConfig, LossConfig, OptimiserConfig, Recipe
 
 SIDE = 16
 NETWORK = {
@@ -30,10 +34,12 @@ SCHEDULE = {
     "beta_start": 1e-4,
     "beta_end": 0.02,
 }
-VARY = AugmentConfig(0.5, (0.8, 1.1), (0.8, 1.2), 10.0, 0.1, 0.2)
-QUICK = RunOptions(
+VARY = AugmentConfig(
+    probability=0.5, zoom=(0.8, 1.1), lateral=(0.8, 1.2), tilt_deg=10.0, shift=0.1, gamma=0.2
+)
+QUICK = TrainingOptions(
     steps=6,
-    held_out=2,
+    hold_out=2,
     device="cpu",
     precision="fp32",
     evaluations=2,
@@ -45,17 +51,23 @@ QUICK = RunOptions(
 )
 
 
-def recipe(**changes: object) -> TrainConfig:
+def recipe(**changes: object) -> Recipe:
     optimiser = OptimiserConfig(
         batch_size=4, warmup_steps=2, ema_half_life=50, ema_ramp=1.0, dropout=0.1
     )
-    base = TrainConfig(
-        "tiny", SIDE, 2, NETWORK, SCHEDULE, optimiser=optimiser, augment=VARY, loss=LossConfig()
+    base = Recipe(
+        name="tiny",
+        image_size=SIDE,
+        patch=2,
+        network=NETWORK,
+        schedule=SCHEDULE,
+        optimiser=optimiser,
+        augment=VARY,
     )
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    return base.model_copy(update=changes)
 
 
-def learning_variance() -> TrainConfig:
+def learning_variance() -> Recipe:
     """As the published network: 3 channels, noise and variance, no space-to-depth."""
     network = {**NETWORK, "sample_size": SIDE, "in_channels": 3, "out_channels": 6}
     schedule = {**SCHEDULE, "prediction_type": "epsilon", "variance_type": "learned_range"}
@@ -63,9 +75,9 @@ def learning_variance() -> TrainConfig:
     return recipe(channels=3, patch=1, network=network, schedule=schedule, loss=loss)
 
 
-def write_recipe(file: Path, config: TrainConfig) -> Path:
+def write_recipe(file: Path, config: Recipe) -> Path:
     """The recipe as a TOML file."""
-    table = config.as_dict()
+    table = config.model_dump(mode="json")
     plain = [(k, v) for k, v in table.items() if not isinstance(v, dict)]
     lines = [f"{key} = {json.dumps(value)}" for key, value in plain]
     for name, values in table.items():
@@ -83,11 +95,31 @@ def cone(count: int, side: int = SIDE) -> np.ndarray:
     return (grain * inside).astype(np.uint8)
 
 
-def tiny_frames() -> PackedFrames:
+def prepared(pixels: np.ndarray, case_ids: tuple[str, ...]) -> PreparedFrames:
+    """Frames as if they had been prepared: ids from the cases' and their number."""
+    ids = tuple(f"{case}_{i}" for i, case in enumerate(case_ids))
+    record = FrameRecord(
+        grid=ModelGrid(image_size=pixels.shape[1], resize="stretch"),
+        fingerprint=frames_fingerprint(ids, pixels),
+        frame_ids=ids,
+        case_ids=case_ids,
+        splits=("",) * len(ids),
+        digests=tuple(f"{i:012x}" for i in range(len(ids))),
+    )
+    return PreparedFrames(pixels, record)
+
+
+def tiny_frames() -> PreparedFrames:
     """Twelve frames of six cases."""
-    ids = tuple(f"case{i // 2}" for i in range(12))
-    frame_ids = tuple(f"{case}_{i}" for i, case in enumerate(ids))
-    return PackedFrames(cone(12), ids, frame_ids, tuple(f"{i:012x}" for i in range(12)))
+    return prepared(cone(12), tuple(f"case{i // 2}" for i in range(12)))
+
+
+def write_frames(folder: Path, frames: PreparedFrames) -> Path:
+    """Frames as the folder that `echogen train` leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "frames.npy", frames.pixels)
+    (folder / "frames.json").write_text(frames.record.model_dump_json())
+    return folder
 
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:

@@ -1,10 +1,11 @@
 """A program that trains in processes of its own: `python training_processes.py JSON`.
 
 JSON: {"killed": [...], "kills": n, "seed": s, "two": [...], "place": {...}}, lists of arguments of
-`python -m echogen.training`. What training must do without cannot be imported here, and torch is
-imported once: each run is a forked child. The first command is started over and over and killed by
-SIGKILL after a random time, n times, then left to finish. The second runs as two processes that
-train together, in the environment `place`. Prints the state's step after each kill, and exit codes.
+`python -m echogen`. What training on prepared frames must do without cannot be imported here, and
+torch is imported once: each run is a forked child. The first command is started over and over and
+killed by SIGKILL after a random time, n times, then left to finish. The second runs as two
+processes that train together, in the environment `place`. Prints the state's step after each kill,
+and exit codes.
 """
 
 import json
@@ -15,16 +16,15 @@ import sys
 import time
 from pathlib import Path
 
-for name in ("SimpleITK", "zarr", "h5py", "typer", "rich", "scipy"):
+for name in ("SimpleITK", "zarr", "h5py", "scipy"):
     sys.modules[name] = None  # type: ignore[assignment]
 
 # ruff: noqa: E402 (what follows must do without the modules above)
 import torch
 from diffusers import DDPMScheduler, UNet2DModel  # noqa: F401 (for speed, before the forks)
 
-from echogen.support import lock  # noqa: F401
+from echogen.cli import main
 from echogen.training import loop  # noqa: F401
-from echogen.training.__main__ import main
 from echogen.training.state import read_state
 
 
@@ -32,8 +32,13 @@ def start(arguments: list[str], log: Path, environment: dict[str, str]) -> int:
     child = os.fork()
     if not child:
         os.environ.update(environment)
+        sys.argv = ["echogen", *arguments]
+        code = 0
         with log.open("a") as sys.stdout:
-            code = main(arguments)
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
         os._exit(code)
     return child
 

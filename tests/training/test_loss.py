@@ -1,29 +1,28 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from echogen.diffusion.schedule import schedule_from_config
-from echogen.training.bound import log_likelihood, variational_bound
 from echogen.training.loss import (
-    alphas_cumprod,
     clean,
     geometric_mean,
+    log_likelihood,
     loss_by_level,
     make_objective,
     noised,
     stratified_steps,
+    variational_bound,
     weights,
 )
 from echogen.training.recipe import LossConfig
 from tests.support.tiny_training import SCHEDULE, SIDE, learning_variance
 
+ABAR = torch.from_numpy(schedule_from_config(SCHEDULE).alphas_cumprod).float()
+
 
 def test_a_perfect_v_gives_back_the_image_and_its_noise():
-    abar = alphas_cumprod(SCHEDULE)
     x0, noise = torch.randn(2, 5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    abar_t = abar[torch.tensor([0, 100, 400, 700, 999])]
+    abar_t = ABAR[torch.tensor([0, 100, 400, 700, 999])]
     x_t, v = noised(x0, noise, abar_t, "v_prediction")
     signal, sigma = abar_t.sqrt()[:, None, None, None], (1 - abar_t).sqrt()[:, None, None, None]
     assert torch.allclose(signal * x_t - sigma * v, x0, atol=1e-5)
@@ -32,13 +31,12 @@ def test_a_perfect_v_gives_back_the_image_and_its_noise():
 
 def test_min_snr_weights_agree_for_both_predictions():
     # An error of x0 weighs min(SNR, 5) whichever target it is expressed in.
-    abar = alphas_cumprod(SCHEDULE)
-    snr = abar / (1 - abar)
+    snr = ABAR / (1 - ABAR)
     config = LossConfig(snr_gamma=5.0)
-    v, epsilon = (weights(abar, kind, config) for kind in ("v_prediction", "epsilon"))
+    v, epsilon = (weights(ABAR, kind, config) for kind in ("v_prediction", "epsilon"))
     assert torch.allclose(v * (snr + 1), snr.clamp(max=5), rtol=1e-4)
     assert torch.allclose(epsilon * snr, snr.clamp(max=5), rtol=1e-4)
-    assert weights(abar, "v_prediction", LossConfig(5.0, 0.25)).min() == 0.25
+    assert weights(ABAR, "v_prediction", LossConfig(snr_gamma=5.0, weight_floor=0.25)).min() == 0.25
 
 
 def test_steps_are_spread_evenly():
@@ -48,36 +46,33 @@ def test_steps_are_spread_evenly():
 
 
 def test_loss_by_level_is_zero_for_an_oracle_and_does_not_depend_on_the_batch():
-    abar = alphas_cumprod(SCHEDULE)
     frames = torch.full((5, 1, SIDE, SIDE), 0.25)
 
     def oracle(x_t, t):
-        a = abar[t].sqrt()[:, None, None, None]
-        s = (1 - abar[t]).sqrt()[:, None, None, None]
+        a = ABAR[t].sqrt()[:, None, None, None]
+        s = (1 - ABAR[t]).sqrt()[:, None, None, None]
         return a * (x_t - a * 0.25) / s - s * 0.25
 
-    exact = loss_by_level(oracle, frames, abar, "v_prediction", 2)
+    exact = loss_by_level(oracle, frames, ABAR, "v_prediction", 2)
     assert max(exact.values()) < 1e-6
 
     def nothing(x_t, t):
         return torch.zeros_like(x_t)
 
     figures = [
-        loss_by_level(nothing, frames, abar, "v_prediction", 2, batch_size=size) for size in (2, 5)
+        loss_by_level(nothing, frames, ABAR, "v_prediction", 2, batch_size=size) for size in (2, 5)
     ]
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)
     assert geometric_mean({1: 1.0, 2: 4.0}) == pytest.approx(2.0)
 
 
 def test_no_min_snr_weighting_counts_every_step_the_same():
-    abar = alphas_cumprod(SCHEDULE)
-    assert torch.equal(weights(abar, "epsilon", LossConfig(snr_gamma=0.0)), torch.ones(1000))
+    assert torch.equal(weights(ABAR, "epsilon", LossConfig(snr_gamma=0.0)), torch.ones(1000))
 
 
 def test_clean_undoes_noised_for_both_predictions():
-    abar = alphas_cumprod(SCHEDULE)
     x0, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    abar_t = abar[torch.tensor([3, 400, 800])]
+    abar_t = ABAR[torch.tensor([3, 400, 800])]
     for kind in ("v_prediction", "epsilon"):
         x_t, target = noised(x0, noise, abar_t, kind)
         assert torch.allclose(clean(x_t, target, abar_t, kind), x0, atol=1e-4)
@@ -152,7 +147,9 @@ def test_the_first_step_is_the_mass_on_each_grey_level():
 def test_the_bound_moves_the_variance_and_leaves_the_prediction_alone():
     config = learning_variance()
     objective = make_objective(config, torch.device("cpu"))
-    without = dataclasses.replace(config, loss=LossConfig(0.0, 0.0, 0.0))
+    without = config.model_copy(
+        update={"loss": LossConfig(snr_gamma=0.0, weight_floor=0.0, vlb_weight=0.0)}
+    )
     simple = make_objective(without, torch.device("cpu"))
     _, x0, _, _, _ = bound_case(0)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))

@@ -1,9 +1,12 @@
+import io
+
 import numpy as np
 import pytest
+from measures.grid import grid_amplitude
+from PIL import Image
 
 from echogen.training import memorisation
-from echogen.training.figure import HEIGHT, WIDTH, figure
-from echogen.training.memorisation import grid_amplitude, nearest_neighbours, report
+from echogen.training.memorisation import distances_plot, nearest_neighbours, report
 
 RED, BLUE, GREY = (200, 40, 40), (30, 90, 180), (130, 130, 130)
 
@@ -86,12 +89,16 @@ def test_a_model_that_copies_is_called_out():
     assert "nothing to compare with" in alone.verdict
 
 
-def test_the_figure_shows_each_curve_that_there_is():
+def test_the_plot_shows_each_curve_that_there_is():
+    def pixels(content: bytes) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
     frames = noise(30)
     found = report(noise(8, seed=2), frames, np.arange(20), np.arange(20, 30))
-    picture = figure(found)
-    assert picture.shape == (HEIGHT, WIDTH, 3)
+    picture = pixels(distances_plot(found))
+    assert picture.shape == (1080, 900, 3)
     drawn = [int((picture == colour).all(axis=2).sum()) for colour in (RED, BLUE, GREY)]
-    assert min(drawn) > 300
-    alone = figure(report(noise(8, seed=2), frames, np.arange(20), np.arange(0)))
+    assert min(drawn) > 100
+    assert distances_plot(found) == distances_plot(found)
+    alone = pixels(distances_plot(report(noise(8, seed=2), frames, np.arange(20), np.arange(0))))
     assert not (alone == BLUE).all(axis=2).any()

@@ -8,7 +8,7 @@ from echogen.config import AugmentationConfig, DpmConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.training.log import RunLog, read_log
-from echogen.training.options import RunOptions
+from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
     SAMPLER,
     draw_samples,
@@ -18,7 +18,6 @@ from echogen.training.pictures import (
     png,
     sheet,
 )
-from echogen.training.tell import Console, Status
 from tests.support.tiny_training import SCHEDULE, SIDE, cone
 
 
@@ -73,7 +72,7 @@ def test_a_part_of_the_fan_is_hidden_and_painted_and_the_rest_kept():
 
 def test_the_samplers_are_those_of_the_commands():
     assert load_config(AugmentationConfig, {}, preset="fast").sampler == SAMPLER
-    assert DpmConfig().steps == RunOptions().sample_steps
+    assert DpmConfig().steps == TrainingOptions(steps=1).sample_steps
 
 
 def test_a_sheet_shows_every_image_in_order():
@@ -105,26 +104,3 @@ def test_a_log_goes_on_after_its_step_and_drops_what_is_later_or_half(tmp_path):
 def test_only_the_first_process_writes_a_log(tmp_path):
     RunLog(None, 0, tmp_path).write("step", 1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_log_that_is_no_terminal_gets_a_line_now_and_then(capsys, monkeypatch):
-    status = Status(0.25, 300, 76_800, 0.0312, 812.4, 7300)
-    console = Console()
-    console.status(status)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("echogen.training.tell.LINE_EVERY_S", 0.0)
-    console.status(status)
-    said = capsys.readouterr().err
-    assert said == " 25%  step 300, 76800 images, loss 0.0312, 812 images/s, 2 h 01 min left\n"
-
-
-def test_a_terminal_gets_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    console = Console()
-    console.status(Status(0.5, 3, 12, 0.5, 4.0, None))
-    console.tell("a line")
-    console.close()
-    said = capsys.readouterr().err
-    assert " 50%|" in said
-    assert "loss 0.5000" in said
-    assert "a line" in said

@@ -1,6 +1,6 @@
-import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,33 +13,35 @@ import numpy as np
 import pytest
 import torch
 
+from echogen.cli import main
 from echogen.diffusion.checkpoint import read_info, verify_checkpoint
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.signals import Stop
 from echogen.training import loop
-from echogen.training.__main__ import main
-from echogen.training.checkpoint import ModelFacts
-from echogen.training.data import PackedFrames, save_packed
-from echogen.training.evaluation import measure
+from echogen.training.card import ModelFacts
+from echogen.training.evaluation import compare
+from echogen.training.frames import PreparedFrames
 from echogen.training.log import read_log
 from echogen.training.loop import train
-from echogen.training.options import RunOptions
-from echogen.training.recipe import parse_config
+from echogen.training.options import TrainingOptions, training_options
+from echogen.training.recipe import parse_recipe
 from echogen.training.state import Progress, read_state
 from tests.support.tiny_training import (
     NETWORK,
     QUICK,
     SIDE,
     learning_variance,
+    prepared,
     recipe,
     same,
     state_of,
     tiny_frames,
+    write_frames,
     write_recipe,
 )
 
-STILL = dataclasses.replace(recipe().optimiser, dropout=0.0)
+STILL = recipe().optimiser.model_copy(update={"dropout": 0.0})
 
 
 class Told:
@@ -47,20 +49,21 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.shown: list[object] = []
+        self.shown: list[tuple[str, int, int, str]] = []
 
     def tell(self, message: str) -> None:
         self.lines.append(message)
 
-    def status(self, status: object) -> None:
-        self.shown.append(status)
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        self.shown.append((stage, done, total, detail))
 
-    def close(self) -> None:
-        pass
+
+def quick(**changes: object) -> TrainingOptions:
+    return QUICK.model_copy(update=changes)
 
 
 @pytest.fixture
-def packed() -> PackedFrames:
+def packed() -> PreparedFrames:
     return tiny_frames()
 
 
@@ -73,19 +76,28 @@ def finished(tmp_path_factory) -> Path:
 
 
 def arguments(
-    folder: Path, packed: PackedFrames, out: str, *, still: bool = False, **more: object
+    folder: Path, frames: PreparedFrames, out: str, *, still: bool = False, **more: object
 ) -> list[str]:
-    """Of the command, for a tiny run on the CPU; `still` without dropout."""
-    file, toml = folder / "frames.npz", folder / f"{'still' if still else 'tiny'}.toml"
-    if not file.exists():
-        save_packed(file, packed)
+    """Of a tiny run on the CPU from prepared frames; `still` without dropout."""
+    place, toml = folder / "frames", folder / f"{'still' if still else 'tiny'}.toml"
+    write_frames(place, frames)
     write_recipe(toml, recipe(optimiser=STILL) if still else recipe())
     flags = {
-        "frames": file, "out": folder / out, "preset": toml, "steps": 6, "hold-out": 2,
+        "frames": place, "out": folder / out, "preset": toml, "steps": 6, "hold-out": 2,
         "device": "cpu", "precision": "fp32", "evaluations": 2, "samples": 2, "sample-steps": 4,
         "inpainted": 0, "compared": 0, "log-every": 2, **more,
     }  # fmt: skip
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return ["train", *words, "--json"]
+
+
+def echogen(words: list[str]) -> int:
+    """The exit code of the command in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["echogen", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
 
 
 def nearly(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -112,7 +124,7 @@ def steps_in(log: Path) -> list[tuple[str, int, float]]:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, packed, finished):
-    short = dataclasses.replace(QUICK, stop_after=0.0)
+    short = quick(stop_after=0.0)
     part = train(recipe(), packed, tmp_path, short)
     assert part.step == 1
     rest = train(recipe(), packed, tmp_path, QUICK, resume=True)
@@ -122,7 +134,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, packed, finished):
 
 
 def test_moments_of_saving_change_nothing(tmp_path, packed, finished):
-    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, save_every=0.0))
+    train(recipe(), packed, tmp_path, quick(save_every=0.0))
     assert same(state_of(tmp_path), state_of(finished))
 
 
@@ -163,7 +175,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(processes, tmp_path, packed):
     folder, ended = processes
     assert ended["code"] == 0
     assert len(ended["hits"]) == 2
-    assert main(arguments(tmp_path, packed, "whole", **LONG)) == 0
+    assert echogen(arguments(tmp_path, packed, "whole", **LONG)) == 0
     killed, whole = folder / "killed", tmp_path / "whole"
     assert same(state_of(killed), state_of(whole))
     assert steps_in(killed / "log.jsonl") == steps_in(whole / "log.jsonl")
@@ -176,15 +188,16 @@ def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path, pac
     stop = Stop()
 
     class Impatient(Told):
-        def status(self, status: object) -> None:
+        def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
             assert stop.finishing
             stop.signum = signal.SIGTERM
 
-    quick = dataclasses.replace(QUICK, save_every=1e6)
     shown = pytest.MonkeyPatch()
     with shown.context() as patch:
         patch.setattr("echogen.training.meter.SHOW_EVERY_S", 0.0)
-        part = train(recipe(), packed, tmp_path, quick, reporter=Impatient(), stop=stop)
+        part = train(
+            recipe(), packed, tmp_path, quick(save_every=1e6), reporter=Impatient(), stop=stop
+        )
     assert part.step == 1
     assert not stop.finishing
     assert read_state(tmp_path).progress.step == 1
@@ -195,10 +208,9 @@ def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path, pac
 def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, capsys):
     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
     long = arguments(tmp_path, packed, "run", steps=100_000, evaluations=1)
-    assert main(long) == 143
+    assert echogen(long) == 143
     told = capsys.readouterr()
-    assert "stopping after this step" in told.err
-    assert "the same command goes on" in told.err
+    assert "stopping after the step at hand" in told.err
     summary = json.loads(told.out)
     assert 0 < summary["step"] == read_state(tmp_path / "run").progress.step < 100_000
 
@@ -209,7 +221,7 @@ def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, c
 def test_pieces_of_a_batch_learn_what_the_batch_learns(tmp_path, packed):
     config = recipe(optimiser=STILL)
     for name, size in (("whole", None), ("pieces", 3)):
-        options = dataclasses.replace(QUICK, micro_batch=size, evaluations=1)
+        options = quick(micro_batch=size, evaluations=1)
         train(config, packed, tmp_path / name, options)
     one, two = (state_of(tmp_path / name) for name in ("whole", "pieces"))
     assert not same(one, two)  # rounding differs, else nothing was cut
@@ -221,7 +233,7 @@ def test_two_processes_learn_what_one_learns(processes, tmp_path, packed):
     assert ended["codes"] == [0, 0]
     said = [(folder / f"two.{rank}.log").read_text() for rank in (0, 1)]
     assert (json.loads(said[0])["step"], said[1]) == (4, "")
-    assert main(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
+    assert echogen(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
     one, two = tmp_path / "one", folder / "two"
     assert nearly(state_of(one), state_of(two))
     logs = [steps_in(run / "log.jsonl") for run in (one, two)]
@@ -252,15 +264,15 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path, packed,
     assert same(state_of(tmp_path), state_of(finished))
     assert (tmp_path / "log.jsonl").read_text().startswith(before)
     told = Told()
-    longer = dataclasses.replace(QUICK, steps=8)
+    longer = quick(steps=8)
     assert train(recipe(), packed, tmp_path, longer, reporter=told).step == 8
     assert any("was to be 6 steps long, now 8 steps" in line for line in told.lines)
 
 
 def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, monkeypatch):
-    options = dataclasses.replace(QUICK, compared=2)
+    options = quick(compared=2)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(loop, "compare", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(recipe(), packed, tmp_path, options)
     assert read_info(tmp_path / "checkpoint").training["memorisation"] == {}
@@ -272,9 +284,9 @@ def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, 
 
 
 def test_a_run_made_shorter_than_its_first_measurement_is_measured(tmp_path, packed):
-    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, stop_after=0.0))
+    train(recipe(), packed, tmp_path, quick(stop_after=0.0))
     assert not (tmp_path / "checkpoint").exists()
-    shorter = dataclasses.replace(QUICK, steps=1)
+    shorter = quick(steps=1)
     assert train(recipe(), packed, tmp_path, shorter).step == 1
     assert read_info(tmp_path / "checkpoint").training["step"] == 1
     assert read_state(tmp_path).progress.best < float("inf")
@@ -283,34 +295,34 @@ def test_a_run_made_shorter_than_its_first_measurement_is_measured(tmp_path, pac
 def test_starting_anew_removes_no_pictures_of_others(tmp_path, packed):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "mine.png").touch()
-    with pytest.raises(CheckpointError, match="holds a folder pictures, but no training run"):
+    with pytest.raises(UsageError, match="such as pictures, and no training run"):
         train(recipe(), packed, tmp_path, QUICK, overwrite=True)
     assert (tmp_path / "pictures" / "mine.png").exists()
 
 
 def test_a_report_of_no_samples_is_refused(finished, packed):
     with pytest.raises(UsageError, match="--compared 0: expected 1 or more"):
-        measure(finished, packed, QUICK, ModelFacts("x"))
+        compare(finished, packed, QUICK, ModelFacts("x"))
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path, packed):
-    with pytest.raises(CheckpointError, match="no state to resume from"):
+    with pytest.raises(CheckpointError, match="holds no run to go on with"):
         train(recipe(), packed, tmp_path, QUICK, resume=True)
-    train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, stop_after=0.0))
-    optimiser = dataclasses.replace(recipe().optimiser, batch_size=8)
+    train(recipe(), packed, tmp_path, quick(stop_after=0.0))
+    optimiser = recipe().optimiser.model_copy(update={"batch_size": 8})
     with pytest.raises(CheckpointError, match=r"config\.optimiser\.batch_size was 4, is 8"):
         train(recipe(optimiser=optimiser), packed, tmp_path, QUICK)
-    others = dataclasses.replace(packed, frames=255 - packed.frames)
+    others = prepared(255 - packed.pixels, packed.record.case_ids)
     with pytest.raises(CheckpointError, match="data_fingerprint was"):
         train(recipe(), others, tmp_path, QUICK)
     with pytest.raises(CheckpointError, match="held_out_cases was"):
-        train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, held_out=1))
-    options = dataclasses.replace(QUICK, stop_after=0.0)
+        train(recipe(), packed, tmp_path, quick(hold_out=1))
+    options = quick(stop_after=0.0)
     assert train(recipe(seed=1), packed, tmp_path, options, overwrite=True).step == 1
 
 
 def test_a_checkpoint_without_its_state_is_not_overwritten(tmp_path, packed, finished):
-    (tmp_path / "checkpoint").mkdir()
+    shutil.copytree(finished / "checkpoint", tmp_path / "checkpoint")
     with pytest.raises(CheckpointError, match="holds a checkpoint but no state"):
         train(recipe(), packed, tmp_path, QUICK)
 
@@ -341,9 +353,9 @@ def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
 
 
 def test_a_run_learns_and_says_what_happens(tmp_path, packed):
-    optimiser = dataclasses.replace(recipe().optimiser, learning_rate=3e-3, batch_size=8)
+    optimiser = recipe().optimiser.model_copy(update={"learning_rate": 3e-3, "batch_size": 8})
     config = recipe(optimiser=optimiser)
-    options = dataclasses.replace(QUICK, steps=40, inpainted=3)
+    options = quick(steps=40, inpainted=3)
     told = Told()
     progress = train(config, packed, tmp_path, options, reporter=told)
     assert options.done(progress) == 1
@@ -359,13 +371,14 @@ def test_a_run_learns_and_says_what_happens(tmp_path, packed):
     for kind in ("samples", "inpainted"):
         assert len(list((tmp_path / "pictures").glob(f"{kind}_*.png"))) == 2
     assert any("held-out loss" in line for line in told.lines)
-    last = told.shown[-1]
-    assert (last.done, last.step, last.images) == (1.0, 40, 320)
+    *last, detail = told.shown[-1]
+    assert last == ["training", 40, 40]
+    assert re.fullmatch(r"loss \d\.\d{4}, \S+ images/s", detail)
 
 
 def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
     told = Told()
-    options = dataclasses.replace(QUICK, held_out=0, steps=2)
+    options = quick(hold_out=0, steps=2)
     train(recipe(), packed, tmp_path, options, reporter=told)
     assert any("no case is held out" in line for line in told.lines)
     assert any("training loss" in line for line in told.lines)
@@ -377,7 +390,7 @@ def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
 
 
 def test_a_learned_variance_trains_and_paints(tmp_path, packed):
-    options = dataclasses.replace(QUICK, steps=2, evaluations=1, inpainted=2)
+    options = quick(steps=2, evaluations=1, inpainted=2)
     train(learning_variance(), packed, tmp_path, options)
     denoiser = load_checkpoint(tmp_path / "checkpoint", "cpu", "fp32")
     found = denoiser.predict(torch.zeros(2, 3, SIDE, SIDE), 500)
@@ -386,7 +399,7 @@ def test_a_learned_variance_trains_and_paints(tmp_path, packed):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_state(tmp_path, packed):
-    optimiser = dataclasses.replace(recipe().optimiser, learning_rate=1e30, warmup_steps=0)
+    optimiser = recipe().optimiser.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(EngineError, match=r"the loss is not finite; lower \[optimiser\]"):
         train(recipe(optimiser=optimiser), packed, tmp_path, QUICK)
     assert read_state(tmp_path).progress.step < 3
@@ -415,11 +428,11 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
 def test_the_record_says_what_the_model_has_seen(finished, packed):
     info = verify_checkpoint(finished / "checkpoint")
     record = info.training
-    assert parse_config(record["config"], "record") == recipe()
-    assert record["data_fingerprint"] == packed.fingerprint
+    assert parse_recipe(record["config"], "record") == recipe()
+    assert record["data_fingerprint"] == packed.record.fingerprint
     assert set(record["cases"]["held_out"]) == set(record["held_out_cases"])
     assert len(record["cases"]["trained"]) == 4
-    known = dict(zip(packed.frame_ids, packed.digests, strict=True))
+    known = dict(zip(packed.record.frame_ids, packed.record.digests, strict=True))
     for part in record["cases"].values():
         for case, digests in part.items():
             assert digests == sorted(d for name, d in known.items() if name.startswith(case + "_"))
@@ -444,20 +457,20 @@ def test_only_a_better_model_replaces_the_exported_one(tmp_path, packed, monkeyp
 
     monkeypatch.setattr(loop, "evaluate", evaluated)
     exported: list[int] = []
-    original = loop.export
+    original = loop.write_checkpoint
 
     def watched(out, average, config, facts, record, samples):
         exported.append(record["step"])
         return original(out, average, config, facts, record, samples)
 
-    monkeypatch.setattr(loop, "export", watched)
-    progress = train(recipe(), packed, tmp_path, dataclasses.replace(QUICK, evaluations=3))
+    monkeypatch.setattr(loop, "write_checkpoint", watched)
+    progress = train(recipe(), packed, tmp_path, quick(evaluations=3))
     assert exported == [2, 6]
     assert progress.best == 0.4
 
 
 def test_the_report_compares_samples_with_training_frames(tmp_path, packed):
-    options = dataclasses.replace(QUICK, compared=5)
+    options = quick(compared=5)
     facts = ModelFacts("mine", "phantoms", "CC0-1.0", "nobody", {"format": "camus"}, "the command")
     train(recipe(), packed, tmp_path, options, facts=facts)
     info = verify_checkpoint(tmp_path / "checkpoint")
@@ -472,13 +485,13 @@ def test_the_report_compares_samples_with_training_frames(tmp_path, packed):
     assert (tmp_path / "checkpoint/memorisation.png").is_file()
     assert (tmp_path / "pictures/nearest.png").is_file()
     before = info.sha256
-    measure(tmp_path, packed, dataclasses.replace(options, compared=3), facts)
+    compare(tmp_path, packed, quick(compared=3), facts)
     again = verify_checkpoint(tmp_path / "checkpoint")
     assert again.training["memorisation"]["samples"]["count"] == 3
     assert again.sha256 == before
-    others = dataclasses.replace(packed, frames=255 - packed.frames)
+    others = prepared(255 - packed.pixels, packed.record.case_ids)
     with pytest.raises(CheckpointError, match="trained on other frames"):
-        measure(tmp_path, others, options, facts)
+        compare(tmp_path, others, options, facts)
 
 
 # --- options
@@ -493,7 +506,7 @@ def test_compile_that_fails_is_told_and_training_goes_on(tmp_path, packed, monke
 
     monkeypatch.setattr(torch, "compile", broken)
     told = Told()
-    options = dataclasses.replace(QUICK, compiled=True, evaluations=1, steps=2)
+    options = quick(compile=True, evaluations=1, steps=2)
     progress = train(recipe(), packed, tmp_path, options, reporter=told)
     assert progress.step == 2
     said = "torch.compile failed (RuntimeError: no compiler here); training without it."
@@ -501,31 +514,32 @@ def test_compile_that_fails_is_told_and_training_goes_on(tmp_path, packed, monke
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("changes", "match"),
     [
-        (RunOptions(), "either --steps or --hours"),
-        (RunOptions(steps=1, hours=1.0), "either --steps or --hours"),
-        (dataclasses.replace(QUICK, precision="int8"), "--precision 'int8'"),
-        (dataclasses.replace(QUICK, device="abacus"), "--device 'abacus'"),
-        (dataclasses.replace(QUICK, held_out=6), "--hold-out 6"),
-        (dataclasses.replace(QUICK, held_out=-1), "--hold-out -1: expected 0 or more"),
-        (dataclasses.replace(QUICK, micro_batch=0), "--micro-batch 0: expected 1 or more"),
+        ({"steps": None}, "either --steps or --hours"),
+        ({"hours": 1.0}, "either --steps or --hours"),
+        ({"precision": "int8"}, r"--precision: .*'bf16'.*got 'int8'"),
+        ({"device": "abacus"}, "--device 'abacus'"),
+        ({"hold_out": 6}, "--hold-out 6"),
+        ({"hold_out": -1}, r"--hold-out: .*greater than or equal to 0 \(got -1\)"),
+        ({"micro_batch": 0}, r"--micro-batch: .*greater than or equal to 1 \(got 0\)"),
+        ({"stop_after": float("inf")}, "--stop-after: .*finite number"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path, packed, options, match):
+def test_wrong_options_are_refused(tmp_path, packed, changes, match):
     with pytest.raises(UsageError, match=match):
-        train(recipe(), packed, tmp_path, options)
+        train(recipe(), packed, tmp_path, training_options(**QUICK.model_dump() | changes))
 
 
 def test_a_missing_tensorboard_is_named_with_its_remedy(tmp_path, packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    options = dataclasses.replace(QUICK, tensorboard=True)
+    options = quick(tensorboard=True)
     with pytest.raises(UsageError, match=r"pip install 'echogen\[tensorboard\]'"):
         train(recipe(), packed, tmp_path, options)
 
 
 def test_a_run_by_the_clock_ends_when_its_time_is_over():
-    options = RunOptions(hours=1.0, evaluations=4)
+    options = TrainingOptions(hours=1.0, evaluations=4)
     assert options.done(Progress(step=9, seconds=900)) == 0.25
     assert options.done(Progress(step=9, seconds=4000)) == 1
     assert options.evaluation_due(Progress(seconds=899), Progress(seconds=901))
@@ -535,22 +549,24 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over():
 # --- the command
 
 
-def test_the_command_trains_and_reports(tmp_path, packed, capsys):
+def test_the_command_trains_on_prepared_frames_and_reports(tmp_path, packed, capsys):
     words = arguments(tmp_path, packed, "run", steps=2, seed=3, **{"batch-size": 2})
-    assert main([*words, "--licence", "CC0-1.0"]) == 0
+    assert echogen([*words, "--licence", "CC0-1.0"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["done"], summary["images"]) == (1.0, 4)
-    assert main([*words, "--report", "--compared", "2"]) == 0
-    assert json.loads(capsys.readouterr().out)["samples"]["count"] == 2
+    assert echogen([*words, "--report", "--compared", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["record"]["memorisation"]["samples"]["count"] == 2
     kept = read_info(tmp_path / "run/checkpoint")
     assert (kept.licence, kept.name) == ("CC0-1.0", "run")
-    assert "--frames frames.npz --out run --preset tiny.toml" in kept.training["command"]
+    assert "echogen train --frames frames --out run --preset tiny.toml" in kept.training["command"]
     assert "--licence CC0-1.0" in kept.training["command"]
     assert str(tmp_path) not in kept.training["command"]
-    assert main(["--frames", "absent.npz", "--out", str(tmp_path / "x"), "--steps", "1"]) == 3
-    assert "absent.npz" in capsys.readouterr().err
-    assert main(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2
-    assert "batch_size 0: expected 1 or more" in capsys.readouterr().err
+    absent = ["train", "--frames", "absent.zip", "--out", str(tmp_path / "x"), "--steps", "1"]
+    assert echogen(absent) == 3
+    assert "absent.zip" in capsys.readouterr().err
+    assert echogen(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2
+    assert "optimiser.batch_size" in capsys.readouterr().err
 
 
 def test_frames_of_another_size_are_refused(tmp_path, packed):

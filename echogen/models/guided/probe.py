@@ -222,13 +222,15 @@ def probe_file(
         DatasetError, UsageError: there are no frames to measure on.
         EngineError: there is no such device.
     """
-    from echogen.training.frames import few_frames
+    from echogen.training.frame_folder import few_frames
+    from echogen.training.frames import ModelGrid
 
     state = read_guided(file)
     try:
         size = image_size_of(read_architecture(state), image_size)
-        packed = few_frames(dataset, frames_needed(size), (size, "stretch"), reporter)
-        return probe(state, packed.frames, known, device=device, reporter=reporter)
+        grid = ModelGrid(image_size=size, resize="stretch")
+        frames = few_frames(dataset, frames_needed(size), grid, reporter)
+        return probe(state, frames.pixels, known, device=device, reporter=reporter)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 

@@ -149,9 +149,9 @@ def test_the_published_architecture_is_the_reference_preset() -> None:
     from diffusers import UNet2DModel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from echogen.training.recipe import load_preset
+    from echogen.training.recipe import load_recipe
 
-    preset = load_preset("reference")
+    preset = load_recipe("reference")
     state = guided_network.random_state(**PUBLISHED, device="meta")
     options = GuidedOptions("linear", 4000, num_head_channels=1)
     weights, config, scheduler = convert_guided(state, options)

@@ -18,18 +18,12 @@ from echogen.planning.jobs import plan_dataset
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
 from echogen.support import processes
-from echogen.training.data import open_frames
-from echogen.training.frames import (
-    PreparedFrames,
-    await_frames,
-    few_frames,
-    prepare_frames,
-    read_prepared,
-)
+from echogen.training.frame_folder import await_frames, few_frames, prepare_frames
+from echogen.training.frames import ModelGrid, PreparedFrames, pack_frames, read_frames
 from echogen.types import Job, to_uint8
 from tests.support.hearts import fan_frame, make_config, write_nifti
 
-GRID = (32, "stretch")
+GRID = ModelGrid(image_size=32, resize="stretch")
 
 
 class Heard(Quiet):
@@ -42,13 +36,13 @@ class Heard(Quiet):
     def tell(self, message: str) -> None:
         self.lines.append(message)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         self.stages.append((done, total))
 
 
 def prepare(root: Path, cache: Path | None = None, **options: object) -> PreparedFrames:
     dataset = open_dataset(root, need_labels=False)
-    return prepare_frames(dataset, dataset.keys(), GRID, cache, **options)  # type: ignore[arg-type]
+    return prepare_frames(dataset, dataset.keys(), GRID, cache, **options)
 
 
 def originals(settings: dict[str, object], checkpoint: Path) -> dict[str, np.ndarray]:
@@ -74,28 +68,28 @@ def test_prepared_frames_are_expands_originals_bit_for_bit(
 ) -> None:
     expected = originals(settings, checkpoint)
     prepared = prepare(dataset, tmp_path / "frames")
-    assert prepared.packed.frame_ids == tuple(expected)
-    for frame_id, frame in zip(prepared.packed.frame_ids, prepared.packed.frames, strict=True):
+    assert prepared.record.frame_ids == tuple(expected)
+    for frame_id, frame in zip(prepared.record.frame_ids, prepared.pixels, strict=True):
         np.testing.assert_array_equal(frame, expected[frame_id])
-    assert prepared.packed.case_ids == tuple(name.split("_")[0] for name in expected)
+    assert prepared.record.case_ids == tuple(name.split("_")[0] for name in expected)
     assert not prepared.problems
 
 
 def test_in_memory_and_in_a_folder_they_are_the_same(dataset: Path, tmp_path: Path) -> None:
     kept, held = prepare(dataset, tmp_path / "frames"), prepare(dataset)
-    assert isinstance(kept.packed.frames, np.memmap)
-    assert not kept.packed.frames.flags.writeable
-    assert kept.packed.fingerprint == held.packed.fingerprint
-    assert kept.packed.digests == held.packed.digests
-    assert read_prepared(tmp_path / "frames").splits == held.splits
+    assert isinstance(kept.pixels, np.memmap)
+    assert not kept.pixels.flags.writeable
+    assert kept.record.fingerprint == held.record.fingerprint
+    assert kept.record.digests == held.record.digests
+    assert read_frames(tmp_path / "frames").record.splits == held.record.splits
 
 
 def test_digests_are_of_the_frames_at_native_resolution(dataset: Path) -> None:
-    packed = prepare(dataset).packed
+    record = prepare(dataset).record
     reader = open_dataset(dataset)
     keys = reader.keys()
     expected = [image_digest(reader.read(key).image)[:12] for key in keys]
-    assert list(packed.digests) == expected
+    assert list(record.digests) == expected
 
 
 def test_they_do_not_depend_on_workers(
@@ -104,7 +98,7 @@ def test_they_do_not_depend_on_workers(
     alone = prepare(dataset)
     monkeypatch.setattr(processes, "START_S", 0)
     prepare(dataset, tmp_path / "frames", workers=2)
-    assert open_frames(tmp_path / "frames").fingerprint == alone.packed.fingerprint
+    assert read_frames(tmp_path / "frames").record.fingerprint == alone.record.fingerprint
 
 
 def test_letters_outside_the_fan_are_removed_and_its_edge_is_whole(own_dataset: Path) -> None:
@@ -112,7 +106,7 @@ def test_letters_outside_the_fan_are_removed_and_its_edge_is_whole(own_dataset: 
     image, _ = fan_frame(10, 108.0)
     image[2:8, 2:14:2] = 255  # six strokes in the upper left corner
     write_nifti(own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz", image)
-    np.testing.assert_array_equal(prepare(own_dataset).packed.frames, clean.packed.frames)
+    np.testing.assert_array_equal(prepare(own_dataset).pixels, clean.pixels)
 
 
 def test_a_frame_without_a_fan_is_kept_whole_and_told(own_dataset: Path) -> None:
@@ -120,10 +114,10 @@ def test_a_frame_without_a_fan_is_kept_whole_and_told(own_dataset: Path) -> None
     write_nifti(own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz", noise)
     prepared = prepare(own_dataset)
     assert not prepared.problems
-    assert prepared.notes == (
+    assert prepared.record.notes == (
         "1 frame without a fan that could be found, kept whole, such as patient0001_4CH_ED.",
     )
-    assert (prepared.packed.frames[0] > 0).all()
+    assert (prepared.pixels[0] > 0).all()
 
 
 def test_bad_frames_are_skipped_with_their_file_or_end_it(
@@ -135,8 +129,8 @@ def test_bad_frames_are_skipped_with_their_file_or_end_it(
     prepared = prepare(own_dataset, tmp_path / "frames")
     assert [problem.frame_id for problem in prepared.problems] == ["patient0001_4CH_ES"]
     assert bad.name in prepared.problems[0].reason
-    np.testing.assert_array_equal(prepared.packed.frames, whole.packed.frames[[0, 2, 3]])
-    assert read_prepared(tmp_path / "frames").problems == prepared.problems
+    np.testing.assert_array_equal(prepared.pixels, whole.pixels[[0, 2, 3]])
+    assert read_frames(tmp_path / "frames").problems == prepared.problems
     with pytest.raises(DatasetError, match=r"patient0001_4CH_ES.*--on-error fail"):
         prepare(own_dataset, tmp_path / "other", on_error="fail")
     assert not list(tmp_path.glob("*other*"))
@@ -161,11 +155,11 @@ def test_the_same_files_are_not_read_again(
     with monkeypatch.context() as patch:
         patch.setattr("echogen.datasets.base.fingerprint_files", None)  # so would hashing
         again = prepare(own_dataset, cache, reporter=heard)
-    assert again.packed.fingerprint == first.packed.fingerprint
+    assert again.record.fingerprint == first.record.fingerprint
     assert heard.lines == [f"{cache}: 4 frames already prepared"]
     touch(own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz")
     moved = own_dataset.rename(tmp_path / "elsewhere")
-    assert prepare(moved, cache).packed.fingerprint == first.packed.fingerprint
+    assert prepare(moved, cache).record.fingerprint == first.record.fingerprint
 
 
 def test_changed_files_are_prepared_again_or_refused_where_a_run_needs_the_old(
@@ -177,9 +171,9 @@ def test_changed_files_are_prepared_again_or_refused_where_a_run_needs_the_old(
     write_nifti(own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz", image)
     with pytest.raises(DatasetError, match="1 frame changed, such as patient0002_4CH_ES"):
         prepare(own_dataset, cache, keep_old=True)
-    assert open_frames(cache).fingerprint == first.packed.fingerprint
+    assert read_frames(cache).record.fingerprint == first.record.fingerprint
     second = prepare(own_dataset, cache)
-    assert second.packed.fingerprint != first.packed.fingerprint
+    assert second.record.fingerprint != first.record.fingerprint
     shutil.rmtree(own_dataset / "patient0001")
     with pytest.raises(DatasetError, match="2 frames missing, such as patient0001_4CH_ED"):
         prepare(own_dataset, cache, keep_old=True)
@@ -188,8 +182,9 @@ def test_changed_files_are_prepared_again_or_refused_where_a_run_needs_the_old(
 def test_another_grid_is_refused_where_a_run_needs_the_old(dataset: Path, tmp_path: Path) -> None:
     prepare(dataset, tmp_path / "frames")
     reader = open_dataset(dataset, need_labels=False)
+    smaller = ModelGrid(image_size=16, resize="stretch")
     with pytest.raises(DatasetError, match="on a grid of"):
-        prepare_frames(reader, reader.keys(), (16, "stretch"), tmp_path / "frames", keep_old=True)
+        prepare_frames(reader, reader.keys(), smaller, tmp_path / "frames", keep_old=True)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +207,45 @@ def test_a_damaged_folder_is_never_trusted(
     file.unlink()
     if damage != "missing":
         file.write_bytes(content[:-50] if damage == "truncated" else content)
-    with pytest.raises(DatasetError, match=r"remove (it|the folder)") as caught:
-        read_prepared(cache)
+    with pytest.raises(
+        DatasetError,
+        match=r"not (prepared frames|those that were prepared)|prepare the frames again",
+    ) as caught:
+        read_frames(cache)
     assert "\n" not in str(caught.value)
-    assert prepare(dataset, cache, keep_old=True).packed.fingerprint == first.packed.fingerprint
+    assert prepare(dataset, cache, keep_old=True).record.fingerprint == first.record.fingerprint
+
+
+def test_packed_frames_are_the_folders_and_damage_is_named(dataset: Path, tmp_path: Path) -> None:
+    kept, file = prepare(dataset, tmp_path / "frames"), tmp_path / "frames.zip"
+    pack_frames(tmp_path / "frames", file)
+    packed = read_frames(file)
+    assert packed.record == kept.record
+    np.testing.assert_array_equal(packed.pixels, kept.pixels)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (content, content[:-30], b"nothing"):
+        file.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"frames\.zip: not prepared frames") as caught:
+            read_frames(file)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DatasetError, match=r"absent\.zip: not prepared frames"):
+        read_frames(tmp_path / "absent.zip")
+
+
+def test_pixels_that_the_record_does_not_expect_are_never_read(
+    dataset: Path, tmp_path: Path
+) -> None:
+    prepare(dataset, tmp_path / "frames")
+    record = json.loads((tmp_path / "frames" / "frames.json").read_text())
+    for change in ({"grid": {"image_size": 64, "resize": "stretch"}}, {"frame_ids": ["a", "b"]}):
+        (tmp_path / "frames" / "frames.json").write_text(json.dumps(record | change))
+        with pytest.raises(DatasetError, match=r"frames\.npy is uint8 \(4, 32, 32\), by frames"):
+            read_frames(tmp_path / "frames")
+    np.save(tmp_path / "frames" / "frames.npy", np.zeros((4, 32, 32)))
+    (tmp_path / "frames" / "frames.json").write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match=r"frames\.npy is float64"):
+        read_frames(tmp_path / "frames")
 
 
 def test_a_kill_while_preparing_leaves_nothing_that_is_trusted(
@@ -227,14 +257,16 @@ def test_a_kill_while_preparing_leaves_nothing_that_is_trusted(
         "import sys, time\n"
         "from pathlib import Path\n"
         "from echogen.datasets import open_dataset\n"
-        "from echogen.training.frames import prepare_frames\n"
+        "from echogen.training.frame_folder import prepare_frames\n"
+        "from echogen.training.frames import ModelGrid\n"
         "from echogen.report import Quiet\n"
         "class Slow(Quiet):\n"
-        "    def progress(self, stage, done, total):\n"
+        "    def progress(self, stage, done, total, detail=''):\n"
         "        print(done, flush=True)\n"
         "        time.sleep(60 if done == 2 else 0)\n"
         "dataset = open_dataset(sys.argv[1], need_labels=False)\n"
-        "prepare_frames(dataset, dataset.keys(), (32, 'stretch'), Path(sys.argv[2]), Slow())\n"
+        "grid = ModelGrid(image_size=32, resize='stretch')\n"
+        "prepare_frames(dataset, dataset.keys(), grid, Path(sys.argv[2]), Slow())\n"
     )
     arguments = [sys.executable, str(program), str(own_dataset), str(cache)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
@@ -243,10 +275,9 @@ def test_a_kill_while_preparing_leaves_nothing_that_is_trusted(
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert (tmp_path / ".frames.partial").exists()
-    assert not cache.exists()
-    assert len(prepare(own_dataset, cache).packed.frame_ids) == 4
-    assert not (tmp_path / ".frames.partial").exists()
+    assert [path.suffix for path in cache.iterdir()] == [".partial"]
+    assert len(prepare(own_dataset, cache).record.frame_ids) == 4
+    assert sorted(path.name for path in cache.iterdir()) == ["frames.json", "frames.npy"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(dataset: Path, tmp_path: Path) -> None:
@@ -261,7 +292,7 @@ def test_the_same_pixels_under_two_cases_are_told(own_dataset: Path) -> None:
         own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz",
         own_dataset / "patient0002" / "patient0002_4CH_ED.nii.gz",
     )
-    (note,) = prepare(own_dataset).notes
+    (note,) = prepare(own_dataset).record.notes
     assert note.startswith(
         "1 image there under more than one case, such as patient0001_4CH_ED and patient0002_4CH_ED"
     )
@@ -277,16 +308,16 @@ def test_another_process_waits_for_the_frames(
         waited.append(seconds)
         prepare(dataset, tmp_path / "frames")
 
-    monkeypatch.setattr("echogen.training.frames.time.sleep", arrive)
-    found = await_frames(reader, reader.keys(), GRID, tmp_path / "frames")  # type: ignore[arg-type]
+    monkeypatch.setattr("echogen.training.frame_folder.time.sleep", arrive)
+    found = await_frames(reader, reader.keys(), GRID, tmp_path / "frames")
     assert waited == [1.0]
-    assert len(found.packed.frame_ids) == 4
+    assert len(found.record.frame_ids) == 4
 
 
 def test_few_frames_are_spread_over_the_dataset(dataset: Path) -> None:
-    few = few_frames(dataset, 2, GRID)  # type: ignore[arg-type]
-    assert few.case_ids == ("patient0001", "patient0002")
-    assert len(few_frames(dataset, 9, GRID).frame_ids) == 4  # type: ignore[arg-type]
+    few = few_frames(dataset, 2, GRID)
+    assert few.record.case_ids == ("patient0001", "patient0002")
+    assert len(few_frames(dataset, 9, GRID).record.frame_ids) == 4
 
 
 def test_progress_counts_frames(dataset: Path) -> None:
@@ -302,7 +333,7 @@ def test_pictures_of_any_size_come_onto_one_grid(tmp_path: Path) -> None:
         (tmp_path / "in").mkdir(exist_ok=True)
         sitk.WriteImage(picture, str(tmp_path / "in" / f"x{number}.png"))
     prepared = prepare(tmp_path / "in", tmp_path / "frames")
-    assert prepared.packed.frames.shape == (2, 32, 32)
+    assert prepared.pixels.shape == (2, 32, 32)
     record = json.loads((tmp_path / "frames" / "frames.json").read_text())
-    assert record["source"] == {"format": "images", "root_name": "in"}
+    assert (record["source"]["format"], record["source"]["root_name"]) == ("images", "in")
     assert str(tmp_path) not in (tmp_path / "frames" / "frames.json").read_text()

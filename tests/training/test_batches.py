@@ -1,20 +1,18 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
-from echogen.errors import DatasetError, UsageError
+from echogen.errors import UsageError
 from echogen.training.augment import PARAMETERS, draw_variation, vary
 from echogen.training.batches import batches, frame_source
-from echogen.training.data import PackedFrames, hold_out, load_packed, save_packed
+from echogen.training.frames import PreparedFrames, hold_out
 from echogen.training.options import held_out_count
 from echogen.training.recipe import AugmentConfig
-from tests.support.tiny_training import SIDE, VARY, cone, recipe, tiny_frames
+from tests.support.tiny_training import VARY, cone, recipe, tiny_frames
 
 
 @pytest.fixture
-def packed() -> PackedFrames:
+def packed() -> PreparedFrames:
     return tiny_frames()
 
 
@@ -25,36 +23,19 @@ def augment(
     return vary(frames, variation, config), variation
 
 
-# --- packed frames
-
-
-def test_packed_frames_come_back_and_bad_files_are_named(tmp_path, packed):
-    save_packed(tmp_path / "f.npz", packed)
-    back = load_packed(tmp_path / "f.npz", SIDE)
-    assert back.fingerprint == packed.fingerprint
-    assert back.case_ids == packed.case_ids
-    with pytest.raises(DatasetError, match=r"f\.npz.*expected uint8 \(N, 32, 32\)"):
-        load_packed(tmp_path / "f.npz", 32)
-    np.savez(tmp_path / "i.npz", frames=packed.frames / 255.0, case_ids=np.array(packed.case_ids))
-    with pytest.raises(DatasetError, match=r"i\.npz: 'frames' is float64"):
-        load_packed(tmp_path / "i.npz", SIDE)
-    (tmp_path / "g.npz").write_bytes(b"nothing")
-    with pytest.raises(DatasetError, match=r"g\.npz: not packed frames"):
-        load_packed(tmp_path / "g.npz", SIDE)
-    with pytest.raises(DatasetError, match=r"h\.npz: not packed frames"):
-        load_packed(tmp_path / "h.npz", SIDE)
+# --- held-out cases
 
 
 def test_held_out_cases_are_whole_and_stay_when_others_come(packed):
-    chosen = hold_out(packed.case_ids, 2, 0)
+    chosen = hold_out(packed.record.case_ids, 2, 0)
     assert len(chosen) == 2
-    assert len(packed.of_cases(chosen)) == 4
+    assert len(packed.rows_of(chosen)) == 4
     many = [f"p{i}" for i in range(50)]
     before, after = hold_out(many, 10, 0), hold_out([*many, "new"], 10, 0)
     assert len(set(before) & set(after)) >= 9
     assert hold_out(many, 10, 1) != before
     with pytest.raises(UsageError, match=r"--hold-out 6: expected 0 to 5"):
-        hold_out(packed.case_ids, 6, 0)
+        hold_out(packed.record.case_ids, 6, 0)
 
 
 # --- variation
@@ -74,7 +55,7 @@ def test_unvaried_frames_pass_untouched_and_say_so():
 
 def test_background_stays_black_and_levels_stay_whole():
     frames = torch.from_numpy(cone(32, 64))[:, None] / 255.0
-    config = dataclasses.replace(VARY, probability=1.0, shift=0.0)
+    config = VARY.model_copy(update={"probability": 1.0, "shift": 0.0})
     moved, _ = augment(frames, config, 1)
     assert not moved[:, :, 8, :16].any()
     assert not moved[:, :, 8, -16:].any()
@@ -85,7 +66,7 @@ def test_background_stays_black_and_levels_stay_whole():
 def test_the_apex_stays_under_zoom_and_tilt():
     frames = torch.zeros(1, 1, 64, 64)
     frames[:, :, :3, 31:33] = 1.0
-    config = AugmentConfig(1.0, (0.8, 0.8001), (1.0, 1.0), 10.0, 0.0, 0.0)
+    config = AugmentConfig(probability=1.0, zoom=(0.8, 0.8001), tilt_deg=10.0)
     moved, _ = augment(frames, config, 3)
     rows, columns = (moved[0, 0] > 0.5).nonzero(as_tuple=True)
     assert int(rows.min()) == 0
@@ -95,7 +76,7 @@ def test_the_apex_stays_under_zoom_and_tilt():
 def test_a_shift_moves_by_as_much_as_it_says():
     frames = torch.zeros(40, 1, 64, 64)
     frames[:, :, 20:24, 30:34] = 1.0
-    config = AugmentConfig(1.0, (1.0, 1.0), (1.0, 1.0), 0.0, 0.2, 0.0)
+    config = AugmentConfig(probability=1.0, shift=0.2)
     moved, parameters = augment(frames, config, 0)
     mass = moved[:, 0]
     columns = (mass.sum(1) * torch.arange(64)).sum(1) / mass.sum(dim=(1, 2))
@@ -115,8 +96,8 @@ def test_what_is_told_is_enough_to_repeat_a_variation():
 # --- batches
 
 
-def first_batches(packed: PackedFrames, count: int, start: int = 0, share: slice = slice(0, 4)):
-    source = frame_source(packed.frames, np.arange(len(packed.frames)), torch.device("cpu"))
+def first_batches(packed: PreparedFrames, count: int, start: int = 0, share: slice = slice(0, 4)):
+    source = frame_source(packed.pixels, np.arange(len(packed.pixels)), torch.device("cpu"))
     stream = batches(source, recipe(), 1000, start, share)
     made = [next(stream) for _ in range(count)]
     stream.close()
@@ -148,7 +129,7 @@ def test_shares_and_pieces_put_together_are_the_batch(packed):
 
 
 def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
-    np.save(tmp_path / "frames.npy", packed.frames)
+    np.save(tmp_path / "frames.npy", packed.pixels)
 
     class Watched(np.memmap):
         def __getitem__(self, index):
@@ -162,11 +143,11 @@ def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
     images = torch.pixel_shuffle(next(stream).x0, 2)
     stream.close()
     levels = ((images[:, 0] + 1) * 127.5).round().byte().numpy()
-    assert all(any(np.array_equal(level, packed.frames[row]) for row in rows) for level in levels)
+    assert all(any(np.array_equal(level, packed.pixels[row]) for row in rows) for level in levels)
 
 
 def test_an_error_in_the_thread_that_gathers_is_raised(packed):
-    source = frame_source(packed.frames, np.array([99]), torch.device("cpu"))
+    source = frame_source(packed.pixels, np.array([99]), torch.device("cpu"))
     with pytest.raises(IndexError):
         next(batches(source, recipe(), 1000, 0, slice(0, 4)))
 

@@ -1,0 +1,88 @@
+"""A run's folder: what lies in it, and how it is begun, continued and begun anew.
+
+It holds `frames/`, `state.safetensors` (to go on from), `log.jsonl`, `pictures/`, and `checkpoint/`
+with the best averaged network so far. No module here needs torch.
+"""
+
+import shutil
+from pathlib import Path
+
+from echogen.diffusion.checkpoint import HASHED_FILES, INFO_FILE
+from echogen.errors import CheckpointError, UsageError
+from echogen.support.files import remove_partials
+
+CHECKPOINT, FRAMES, PICTURES, BOARD = "checkpoint", "frames", "pictures", "tensorboard"
+STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
+_MARKS = (STATE_FILE, LOG_FILE, f"{CHECKPOINT}/{INFO_FILE}")
+"""Any of them marks a run's folder; `pictures`, say, may be another's."""
+
+
+def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse, before any work, a folder of something else, and a run that cannot be resumed.
+
+    Raises:
+        UsageError: `out` is a file, or holds other files and no run.
+        CheckpointError: there is nothing to resume, or a model without its state.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder.")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    others = sorted(there - {FRAMES})
+    if others and not any((out / name).is_file() for name in _MARKS):
+        raise UsageError(
+            f"--out {out}: holds other files, such as {others[0]}, and no training run; "
+            "give a new or an empty folder."
+        )
+    if STATE_FILE in there or overwrite:
+        return
+    if resume:
+        raise CheckpointError(f"--resume: {out} holds no run to go on with; leave --resume out.")
+    if CHECKPOINT in there:
+        raise CheckpointError(
+            f"{out}: holds a checkpoint but no state to go on from; train into another folder, or "
+            "start over with --overwrite."
+        )
+
+
+def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder, or tidy up what a kill left in it, or empty it but for its frames.
+
+    Raises:
+        UsageError, CheckpointError: as `check_run_folder`.
+    """
+    check_run_folder(out, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partials([out / STATE_FILE, out / LOG_FILE])
+    if overwrite:
+        (out / STATE_FILE).unlink(missing_ok=True)
+        for name in (PICTURES, BOARD, CHECKPOINT):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / LOG_FILE).unlink(missing_ok=True)  # last: it marks the others as a run's
+    recover_checkpoint(out)
+
+
+def recover_checkpoint(out: Path) -> None:
+    """Put back a checkpoint that a kill left half way through being replaced; remove remains."""
+    folder = out / CHECKPOINT
+    remains = sorted(out.glob(f".{CHECKPOINT}.*"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for place in remains:
+        for whole in (place, place / CHECKPOINT):
+            wanted = (INFO_FILE, "README.md", *HASHED_FILES)
+            if not folder.exists() and all((whole / name).is_file() for name in wanted):
+                whole.rename(folder)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def trained_checkpoint(out: Path) -> Path:
+    """The checkpoint in a run's folder.
+
+    Raises:
+        CheckpointError: there is none yet.
+    """
+    folder = out / CHECKPOINT
+    if not (folder / INFO_FILE).is_file():
+        raise CheckpointError(
+            f"{out}: no trained model here, expected {CHECKPOINT}/{INFO_FILE}; give the --out of a "
+            "run that has been measured at least once."
+        )
+    return folder

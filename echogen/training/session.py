@@ -1,0 +1,215 @@
+"""A run set up: data, network, objective, log, and the state to go on from."""
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from echogen.errors import CheckpointError, UsageError
+from echogen.report import Reporter
+from echogen.support.differences import differences
+from echogen.training.batches import FrameSource, TrainingBatch, batches, frame_source
+from echogen.training.card import ModelFacts
+from echogen.training.checkpoint import case_record
+from echogen.training.frames import PreparedFrames, Split, hold_out, split_of
+from echogen.training.learner import Learner, compile_network, make_learner
+from echogen.training.log import RunLog
+from echogen.training.loss import Objective, make_objective
+from echogen.training.machine import hardware, precision_of, share_of
+from echogen.training.options import TrainingOptions, held_out_count
+from echogen.training.recipe import Recipe
+from echogen.training.run_folder import BOARD, LOG_FILE, STATE_FILE, open_run_folder
+from echogen.training.state import (
+    Progress,
+    SavedRun,
+    load_state,
+    read_state,
+    save_state,
+)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What is asked for: a recipe, its frames, a folder, options, and facts for the card."""
+
+    recipe: Recipe
+    frames: PreparedFrames
+    out: Path
+    options: TrainingOptions
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class TrainingSession:
+    """A task in one process, ready to go on.
+
+    Attributes:
+        task: what is asked for.
+        machine: the process' device and its place among the others.
+        reporter: takes progress and lines for people; of the first process only.
+        split: which frames are trained on.
+        source: of the batches.
+        objective: the recipe's.
+        learner: network, average, optimiser.
+        model: the network as accelerate prepared it.
+        share: which images of a batch are this process'.
+        log: of the run.
+        progress: where it begins.
+    """
+
+    task: TrainingTask
+    machine: Accelerator
+    reporter: Reporter
+    split: Split
+    source: FrameSource
+    objective: Objective
+    learner: Learner
+    model: nn.Module
+    share: slice
+    log: RunLog
+    progress: Progress
+
+    def batches(self) -> Generator[TrainingBatch, None, None]:
+        """From the run's next step on."""
+        total = len(self.objective.abar)
+        return batches(self.source, self.task.recipe, total, self.progress.step, self.share)
+
+    def save(self, progress: Progress) -> None:
+        """Writes the state, from the first process."""
+        if self.machine.is_main_process:
+            task = self.task
+            identity = _identity(task, self.split)
+            save_state(task.out, self.learner, progress, identity, task.options.length)
+
+    def record(self, progress: Progress) -> dict[str, Any]:
+        """The training record, as far as it is known before anything is measured."""
+        task = self.task
+        return {
+            **_identity(task, self.split),
+            "dataset": dict(task.facts.dataset),
+            "cases": case_record(task.frames, self.split.held_out_cases),
+            "frames": {"trained": len(self.split.trained), "held_out": len(self.split.held_out)},
+            "images_seen": progress.images,
+            "step": progress.step,
+            "seconds": round(progress.seconds, 1),
+            "hardware": hardware(self.machine),
+            "precision": precision_of(self.machine),
+            "command": task.facts.command,
+            "memorisation": {},
+        }
+
+
+def open_session(
+    task: TrainingTask, machine: Accelerator, reporter: Reporter, *, resume: bool, overwrite: bool
+) -> TrainingSession:
+    """Everything that a run needs, with the folder's state if there is one.
+
+    Raises:
+        UsageError: the recipe is wrong, or too many cases are to be held out.
+        CheckpointError: there is nothing to resume, or the folder is of another run.
+    """
+    recipe, options, frames = task.recipe, task.options, task.frames
+    _check_grid(recipe, frames)
+    count = held_out_count(options.hold_out, len(frames.cases))
+    split = split_of(frames, hold_out(frames.cases, count, recipe.seed))
+    objective = make_objective(recipe, machine.device)
+    learner = make_learner(recipe, machine.device)
+    share = share_of(machine, recipe.optimiser.batch_size)
+    first = machine.is_main_process
+    if first:
+        open_run_folder(task.out, resume=resume, overwrite=overwrite)
+    machine.wait_for_everyone()
+    saved = _saved(task, split, reporter)
+    if saved is not None:
+        load_state(task.out, learner)
+    progress = saved.progress if saved is not None else Progress()
+    if options.compile:
+        size = min(options.micro_batch or share.stop, share.stop - share.start)
+        compile_network(learner, recipe, size, machine, reporter)
+    log = RunLog(
+        task.out / LOG_FILE if first else None,
+        progress.step,
+        task.out / BOARD if options.tensorboard else None,
+    )
+    source = frame_source(frames.pixels, split.trained, machine.device)
+    model = machine.prepare_model(learner.network)
+    session = TrainingSession(
+        task, machine, reporter, split, source, objective, learner, model, share, log, progress
+    )
+    if saved is None:
+        session.save(progress)
+    _announce(session)
+    return session
+
+
+def _check_grid(recipe: Recipe, frames: PreparedFrames) -> None:
+    side, wanted = frames.record.grid.image_size, recipe.image_size
+    if side != wanted:
+        raise UsageError(
+            f"the frames are {side} x {side}, the recipe {recipe.name} wants {wanted} x {wanted}; "
+            "prepare them for it."
+        )
+
+
+def _announce(session: TrainingSession) -> None:
+    task, split, progress = session.task, session.split, session.progress
+    session.log.write(
+        "start",
+        progress.step,
+        hardware=hardware(session.machine),
+        precision=precision_of(session.machine),
+        torch=torch.__version__,
+        options=task.options.model_dump(mode="json"),
+        frames={"trained": len(split.trained), "held_out": len(split.held_out)},
+        **_identity(task, split),
+    )
+    if progress.step:
+        session.reporter.tell(f"going on after step {progress.step}")
+    if not len(split.held_out):
+        session.reporter.tell(
+            "no case is held out: the model is measured on frames that it is trained on, which "
+            "cannot tell overfitting; --hold-out sets cases aside."
+        )
+
+
+def _identity(task: TrainingTask, split: Split) -> dict[str, Any]:
+    """What decides which weights a run ends with, apart from its length."""
+    return {
+        "config": task.recipe.model_dump(mode="json"),
+        "data_fingerprint": task.frames.record.fingerprint,
+        "held_out_cases": list(split.held_out_cases),
+    }
+
+
+def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | None:
+    """The state to go on from, or None for a new run."""
+    saved = read_state(task.out)
+    if saved is None:
+        return None
+    differing = [
+        f"{name} was {_short(old)}, is {_short(new)}"
+        for name, old, new in differences(saved.identity, _identity(task, split))
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise CheckpointError(
+            f"{task.out / STATE_FILE}: of a run with other settings: {'; '.join(differing[:3])}"
+            f"{more}. Give the same ones, train into another folder, or start over with "
+            "--overwrite."
+        )
+    if saved.length != task.options.length:
+        reporter.tell(
+            f"the run was to be {saved.length} long, now {task.options.length}: the decay of the "
+            "learning rate follows the new length from here on."
+        )
+    return saved
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
