@@ -22,7 +22,7 @@ REPORTS = {
     "expand --dry-run": "echogen.report:DryRunReport",
     "sample": "echogen.commands.sample:SampleReport",
     "validate": "echogen.commands.validate:ValidationReport",
-    "stats": "echogen.commands.stats:StatsReport",
+    "stats": "echogen.measures.report:StatsReport",
     "preview": "echogen.commands.preview:PreviewReport",
     "export": "echogen.commands.export:ExportReport",
     "train": "echogen.commands.train:TrainReport",

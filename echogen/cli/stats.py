@@ -24,8 +24,7 @@ from echogen.cli.flags import (
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
-    from echogen.commands.stats import StatsReport
-    from echogen.measures.records import Distribution
+    from echogen.measures.report import Distribution, StatsReport
 
 
 def stats(

@@ -18,58 +18,21 @@ from echogen.measures.collect import Collected, collect_dataset, collect_store, 
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import FEATURES
 from echogen.measures.painting import MEASURES, measure_readable, original_rows
-from echogen.measures.records import (
-    Agreement,
-    Coverage,
-    Diversity,
+from echogen.measures.report import (
+    GROUPS,
     FeatureStats,
+    Measurements,
     Provenance,
     Realism,
-    Volume,
+    StatsReport,
 )
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import Quiet, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import write_whole
 from echogen.support.words import counted
 
 QUIET = Quiet()
 TEXTURE_AT_MOST = 300
-GROUPS = ("originals", "copies")
-
-
-@dataclass(frozen=True)
-class StatsReport(CommandReport):
-    """What a set of samples is like.
-
-    Attributes:
-        path: of the dataset or store.
-        samples: {group: how many}: frames of a dataset are originals.
-        counts: {view, phase, split, quality: {value: samples}}.
-        features: each with its distribution in each group.
-        volumes: of each case whose frames hold both phases.
-        agreement: of these with what the dataset's files record.
-        diversity: how copies widen the originals; empty without copies.
-        against: the other dataset or store; empty if there is none.
-        coverage: of that one, by the originals and by everything.
-        realism: painted parts against real ones; empty for a dataset.
-        provenance: where the samples come from.
-        problems: frames that could not be measured, with the reason.
-        seconds: it took.
-    """
-
-    path: str
-    samples: Mapping[str, int]
-    counts: Mapping[str, Mapping[str, int]]
-    features: tuple[FeatureStats, ...]
-    volumes: tuple[Volume, ...]
-    agreement: tuple[Agreement, ...]
-    diversity: tuple[Diversity, ...]
-    against: str
-    coverage: tuple[Coverage, ...]
-    realism: tuple[Realism, ...]
-    provenance: Provenance
-    problems: tuple[tuple[str, str], ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -85,25 +48,6 @@ class Options:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     workers: int = 0
     most: int = 0
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """The samples behind a report, for tables and plots.
-
-    Attributes:
-        samples: of the dataset or store.
-        other: of the one it was set against, or None.
-        texture: {"copies", "real": (n, 3) logarithms}, see `checks.scores.measure`.
-    """
-
-    samples: Collected
-    other: Collected | None
-    texture: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
-
-    def group(self, name: str) -> Collected:
-        """The originals, or the copies."""
-        return self.samples.part([(one.copy > 0) == (name == "copies") for one in self.samples.who])
 
 
 def stats(

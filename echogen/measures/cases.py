@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from echogen.measures.collect import Collected, Who
-from echogen.measures.records import Agreement, Volume
+from echogen.measures.report import Agreement, Volume
 from echogen.measures.volume import LongAxis, ejection_fraction, volume_ml
 from echogen.types import Case
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import spatial, stats
 
 from echogen.measures.features import BY_NAME, DIVERSITY
-from echogen.measures.records import Coverage, Distribution, Diversity
+from echogen.measures.report import Coverage, Distribution, Diversity
 
 Floats = npt.NDArray[np.float64]
 Table = Mapping[str, Floats]

@@ -16,11 +16,11 @@ from jinja2 import Environment
 from PIL.Image import Image
 
 from echogen import __version__
-from echogen.commands.stats import Measurements, StatsReport
 from echogen.config import DatasetConfig
 from echogen.datasets import open_chosen
 from echogen.errors import UsageError
 from echogen.measures.features import BY_NAME
+from echogen.measures.report import Measurements, StatsReport
 from echogen.pictures import plots
 from echogen.pictures.choice import Choice, Selection, select_frames, select_samples
 from echogen.pictures.entries import headings

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from echogen.measures.collect import Collected
 from echogen.measures.compare import distribution
 from echogen.measures.features import BY_NAME, DIVERSITY
-from echogen.measures.records import Distribution, Realism, Volume
+from echogen.measures.report import Distribution, Realism, Volume
 from echogen.support.words import counted
 
 INK, FAINT = "#7b8494", "#7b849455"

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from echogen.cli import app, main
 from echogen.commands import stats as stats_module
 from echogen.commands.expand import expand
-from echogen.commands.stats import Measurements, Options, StatsReport, stats, write_csv
+from echogen.commands.stats import Options, stats, write_csv
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
 from echogen.measures.collect import Collected, Who
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import BY_NAME, DIVERSITY, IN_MM
-from echogen.measures.records import Volume
+from echogen.measures.report import Measurements, StatsReport, Volume
 from echogen.support import processes
 from tests.support.hearts import fan_frame, make_config
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands.expand import expand
-from echogen.commands.stats import Measurements, StatsReport, stats
+from echogen.commands.stats import stats
 from echogen.errors import UsageError
-from echogen.measures.records import Provenance
+from echogen.measures.report import Measurements, Provenance, StatsReport
 from echogen.pictures.choice import Choice
 from echogen.pictures.page import Gallery, render, write_report
 from tests.support.hearts import make_config

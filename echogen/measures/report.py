@@ -1,7 +1,15 @@
-"""What `echogen stats` reports: one record a question."""
+"""What `echogen stats` reports, one record a question, and the samples behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.measures.collect import Collected
+from echogen.report import CommandReport
+
+GROUPS = ("originals", "copies")
 
 
 @dataclass(frozen=True)
@@ -171,3 +179,57 @@ class Provenance:
     licence: str
     facts: Mapping[str, str]
     skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class StatsReport(CommandReport):
+    """What a set of samples is like.
+
+    Attributes:
+        path: of the dataset or store.
+        samples: {group: how many}: frames of a dataset are originals.
+        counts: {view, phase, split, quality: {value: samples}}.
+        features: each with its distribution in each group.
+        volumes: of each case whose frames hold both phases.
+        agreement: of these with what the dataset's files record.
+        diversity: how copies widen the originals; empty without copies.
+        against: the other dataset or store; empty if there is none.
+        coverage: of that one, by the originals and by everything.
+        realism: painted parts against real ones; empty for a dataset.
+        provenance: where the samples come from.
+        problems: frames that could not be measured, with the reason.
+        seconds: it took.
+    """
+
+    path: str
+    samples: Mapping[str, int]
+    counts: Mapping[str, Mapping[str, int]]
+    features: tuple[FeatureStats, ...]
+    volumes: tuple[Volume, ...]
+    agreement: tuple[Agreement, ...]
+    diversity: tuple[Diversity, ...]
+    against: str
+    coverage: tuple[Coverage, ...]
+    realism: tuple[Realism, ...]
+    provenance: Provenance
+    problems: tuple[tuple[str, str], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The samples behind a report, for tables and plots.
+
+    Attributes:
+        samples: of the dataset or store.
+        other: of the one it was set against, or None.
+        texture: {"copies", "real": (n, 3) logarithms}, see `measures.painting.measure`.
+    """
+
+    samples: Collected
+    other: Collected | None
+    texture: Mapping[str, npt.NDArray[np.float64]]
+
+    def group(self, name: str) -> Collected:
+        """The originals, or the copies."""
+        return self.samples.part([(one.copy > 0) == (name == "copies") for one in self.samples.who])
