@@ -36,7 +36,10 @@ def load(folder, name):
     files = folder / "unet/config.json", folder / "unet/diffusion_pytorch_model.safetensors"
     network, taken_apart = (load_network(*files) for _ in range(2))
     patch = SIDE // read_json(files[0])["sample_size"]
-    info = CheckpointInfo(name, SIDE, "stretch", patch, 1, {}, "", "", "")
+    words = dict.fromkeys(("training_data", "licence", "citation"), "")
+    info = CheckpointInfo(
+        name=name, image_size=SIDE, resize="stretch", patch=patch, channels=1, labels={}, **words
+    )
     network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return network, build_denoiser(taken_apart, schedule, info, "cpu", "bf16"), schedule
 

@@ -116,8 +116,8 @@ def reference(side: int, repeats: int) -> dict[str, Any]:
 
 def plain_network() -> tuple[Any, tuple[int, int, int]]:
     """The built-in model's network as diffusers makes it, and the shape of an input."""
-    with checkpoint_folder("builtin") as folder:
-        network: Any = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
+    folder = checkpoint_folder("builtin")
+    network: Any = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
     info = read_info("builtin")
     side = info.image_size // info.patch
     return network, (info.channels * info.patch**2, side, side)

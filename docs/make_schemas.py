@@ -31,8 +31,8 @@ REPORTS = {
     "checkpoint list": "echogen.models.listing:ModelList",
     "checkpoint info": "echogen.models.describe:Description",
     "checkpoint info (not here)": "echogen.models.listing:ListedModel",
-    "checkpoint download": "echogen.models.download:Downloaded",
-    "checkpoint import": "echogen.models.imported:Imported",
+    "checkpoint download": "echogen.models.download:DownloadReport",
+    "checkpoint import": "echogen.models.guided.importing:ImportReport",
     "checkpoint verify": "echogen.models.verify:Verification",
 }
 ADDED = {

@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -406,14 +406,16 @@ def _read(file: Path) -> dict[str, Any]:
 
 def explain(error: ValidationError, config: type[BaseModel]) -> str:
     """The first thing wrong with a table that should be a `config`, in one line."""
-    first = error.errors()[0]
+    # A key that is missing may only be misspelled: an unknown one says more.
+    first = min(error.errors(), key=lambda each: each["type"] == "missing")
     loc = [str(part) for part in first["loc"]]
     # The place of an error in the table of a chosen sampler names it: (sampler, langevin, churn).
     sampler = loc.pop(1) if loc[:1] == ["sampler"] and _SAMPLERS.keys() & loc[1:2] else ""
     where = ".".join(loc)
     if first["type"] == "missing":
-        flag = {"input": "--in", "output": "--out"}.get(where, where)
-        return f"{flag} is missing; give it as a flag or in the configuration file."
+        flag = {"input": "--in", "output": "--out"}.get(where)
+        how = "; give it as a flag or in the configuration file." if flag else ""
+        return f"{flag or repr(where)} is missing{how}"
     if first["type"].startswith("union_tag"):
         found = first["input"].get("name") if isinstance(first["input"], Mapping) else None
         return f"{where}: expected one of {', '.join(_SAMPLERS)}; got {found or first['input']!r}"
@@ -421,7 +423,7 @@ def explain(error: ValidationError, config: type[BaseModel]) -> str:
         of = f" of sampler {sampler}" if sampler else ""
         return f"unknown key {where!r}{of}; {_hint(loc, config, sampler)}"
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if "got" in message else f" (got {first['input']!r})"
+    got = "" if "got" in message else f" (got {first['input']!r:.100})"
     return f"{where}: {message}{got}" if where else f"{message}{got}"
 
 
@@ -430,7 +432,9 @@ def _hint(loc: Sequence[str], config: type[BaseModel], sampler: str) -> str:
     *tables, key = loc
     table: Any = config
     for name in tables:
-        table = _SAMPLERS[sampler] if sampler else table.model_fields[name].annotation
+        field = table.model_fields[name].annotation
+        inner = next((kind for kind in get_args(field) if hasattr(kind, "model_fields")), field)
+        table = _SAMPLERS[sampler] if sampler else inner
     near = difflib.get_close_matches(key, table.model_fields, n=1, cutoff=0.4)
     others = [name for name, kind in _SAMPLERS.items() if sampler and key in kind.model_fields]
     if others:

@@ -90,10 +90,14 @@ def import_(
     """
     from echogen.cli.console import ConsoleReporter
     from echogen.diffusion.saving import check_free
-    from echogen.models.guided.candidates import Known, settled
-    from echogen.models.guided.importing import UNKNOWN, ImportFacts, import_guided
+    from echogen.models.guided.candidates import KnownOptions, settled
+    from echogen.models.guided.importing import (
+        UNKNOWN,
+        ImportFacts,
+        ImportReport,
+        import_guided,
+    )
     from echogen.models.guided.probe import probe_file
-    from echogen.models.imported import imported
 
     if noise_schedule not in (None, "linear", "cosine"):
         raise UsageError(f"--noise-schedule {noise_schedule}: expected linear or cosine.")
@@ -102,7 +106,7 @@ def import_(
     if num_heads is not None and num_head_channels is not None:
         raise UsageError("--num-heads and --num-head-channels: give one of them.")
     check_free(out, overwrite)
-    known = Known(
+    known = KnownOptions(
         cast(Any, noise_schedule), steps, num_head_channels, num_heads, new_attention_order
     )
     probed = None
@@ -117,7 +121,7 @@ def import_(
         if not as_json:
             show_probe(probed)
         elif not probed.decided:
-            show_json(imported(out, None, probed))
+            show_json(ImportReport(probe=probed.to_dict()))
     facts = ImportFacts(
         name=name or file.stem,
         licence=licence or UNKNOWN,
@@ -135,7 +139,7 @@ def import_(
         overwrite=overwrite,
     )
     if as_json:
-        show_json(imported(out, info, probed))
+        show_json(ImportReport.of(out, info))
         return
     typer.echo(
         f"{out}: {info.name}, {info.image_size} x {info.image_size}, {info.channels} channels; "
@@ -151,13 +155,13 @@ def show_probe(probed: "Probe") -> None:
 
     from echogen.models.guided.candidates import words
 
-    levels = sorted(probed.tried[0].errors)
+    levels = sorted(probed.candidates[0].errors)
     table = Table(box=None, pad_edge=False)
     for column in ("schedule", "steps", "heads", "order"):
         table.add_column(column, no_wrap=True)
     for column in ("error", *(f"{sigma:g}" for sigma in levels)):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in probed.tried:
+    for row in probed.candidates:
         means = {sigma: sum(errors) / len(errors) for sigma, errors in row.errors.items()}
         cells = [f"{means[sigma]:.3f}" if sigma in means else "" for sigma in levels]
         heads, order = words(row.options)

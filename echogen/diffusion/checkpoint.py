@@ -6,15 +6,14 @@ Reading and verifying need neither torch nor diffusers; weights are safetensors,
 """
 
 import hashlib
-import importlib.resources
 import json
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+
+from echogen.config import Settings, explain
 from echogen.errors import CheckpointError
 
 FORMAT = 1
@@ -27,12 +26,11 @@ BUILTIN = "builtin"
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
 Resize = Literal["stretch", "letterbox"]
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint is, as `echogen.json` records it.
+class CheckpointInfo(Settings, extra="ignore", validate_default=False):
+    """What a checkpoint is, as `echogen.json` records it; keys that it does not know are ignored.
 
     Attributes:
         name: a short name for people.
@@ -49,16 +47,28 @@ class CheckpointInfo:
     """
 
     name: str
-    image_size: int
+    image_size: int = Field(ge=1, strict=True)
     resize: Resize
-    patch: int
-    channels: int
-    labels: Mapping[int, str]
+    patch: int = Field(ge=1, strict=True)
+    channels: int = Field(strict=True)
+    labels: dict[NonNegativeInt, str]
     training_data: str
     licence: str
     citation: str
-    training: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, Sha256] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.image_size % self.patch:
+            raise ValueError(
+                f"image_size must be divisible by patch, got {self.image_size} and {self.patch}"
+            )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+        if unknown := self.files.keys() - set(HASHED_FILES):
+            raise ValueError(f"files: unknown file, got {min(unknown)!r}")
+        return self
 
     @property
     def sha256(self) -> str:
@@ -66,35 +76,25 @@ class CheckpointInfo:
 
         Names, licence, model card and training record do not enter: they change no pixel.
         """
-        identity = {
-            "files": dict(self.files),
-            "image_size": self.image_size,
-            "resize": self.resize,
-            "patch": self.patch,
-            "channels": self.channels,
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        decisive = {"files", "image_size", "resize", "patch", "channels"}
+        identity = json.dumps(self.model_dump(include=decisive), sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()
 
 
-@contextmanager
-def checkpoint_folder(path_or_name: str | Path) -> Iterator[Path]:
-    """The folder of a checkpoint, given by its path or as "builtin".
+def checkpoint_in(folder: Path) -> Path | None:
+    """The checkpoint's folder that `folder` is, or that a training run keeps in it."""
+    places = (folder, folder / TRAINED)
+    return next((place for place in places if (place / INFO_FILE).is_file()), None)
 
-    A training run's folder stands for the checkpoint in it.
+
+def checkpoint_folder(path_or_name: str | Path) -> Path:
+    """The folder of a checkpoint, given by its path, a training run's, or as "builtin".
 
     Raises:
         CheckpointError: there is no such folder.
     """
     if str(path_or_name) == BUILTIN:
-        resource = importlib.resources.files("echogen") / "models" / BUILTIN
-        with importlib.resources.as_file(resource) as folder:
-            if not folder.is_dir():
-                raise CheckpointError(
-                    "checkpoint builtin: this installation lacks it; reinstall echogen, "
-                    "or give a checkpoint's folder."
-                )
-            yield folder
-        return
+        return Path(__file__).parents[1] / "models" / BUILTIN
     folder = Path(path_or_name)
     if folder.is_file():
         raise CheckpointError(
@@ -105,9 +105,7 @@ def checkpoint_folder(path_or_name: str | Path) -> Iterator[Path]:
         raise CheckpointError(
             f"{folder}: no such checkpoint; give {BUILTIN!r} or a folder that holds {INFO_FILE}."
         )
-    inner = folder / TRAINED
-    trained = not (folder / INFO_FILE).exists() and (inner / INFO_FILE).is_file()
-    yield inner if trained else folder
+    return checkpoint_in(folder) or folder
 
 
 def read_info(path_or_name: str | Path) -> CheckpointInfo:
@@ -119,15 +117,32 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
     Raises:
         CheckpointError: no such folder, no `echogen.json`, or a field is missing or wrong.
     """
-    with checkpoint_folder(path_or_name) as folder:
-        file = folder / INFO_FILE
-        if not file.is_file():
-            kind = "a diffusers folder" if (folder / UNET_CONFIG).is_file() else "a folder"
-            raise CheckpointError(
-                f"{folder}: {kind} without {INFO_FILE}, so its image size, patch and licence are "
-                "unknown; give an echogen checkpoint, or import this one first."
-            )
-        return parse_info(read_json(file), file)
+    folder = checkpoint_folder(path_or_name)
+    file = folder / INFO_FILE
+    if not file.is_file():
+        kind = "a diffusers folder" if (folder / UNET_CONFIG).is_file() else "a folder"
+        raise CheckpointError(
+            f"{folder}: {kind} without {INFO_FILE}, so its image size, patch and licence are "
+            "unknown; give an echogen checkpoint, or import this one first."
+        )
+    raw = read_json(file)
+    if raw.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file}: expected format {FORMAT}, found {raw.get('format')!r}; "
+            "this version of echogen cannot read it."
+        )
+    try:
+        info = CheckpointInfo.model_validate(raw)
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: {explain(error, CheckpointInfo)}") from error
+    if absent := [name for name in HASHED_FILES if name not in info.files]:
+        raise CheckpointError(f"{file}: files: no hash of {', '.join(absent)}")
+    if raw.get("sha256", info.sha256) != info.sha256:
+        raise CheckpointError(
+            f"{file}: sha256 does not follow from the recorded files and preprocessing; "
+            "the file was edited. Fetch or save the checkpoint again."
+        )
+    return info
 
 
 def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
@@ -137,20 +152,18 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
         CheckpointError: as `read_info`, or files are missing or differ; each is named.
     """
     info = read_info(path_or_name)
-    with checkpoint_folder(path_or_name) as folder:
-        wrong = []
-        for name, expected in info.files.items():
-            if not (folder / name).is_file():
-                wrong.append(f"{name} is missing")
-            elif (found := file_sha256(folder / name)) != expected:
-                size = (folder / name).stat().st_size
-                wrong.append(
-                    f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}"
-                )
-        if wrong:
-            raise CheckpointError(
-                f"{folder}: damaged or altered: {'; '.join(wrong)}. Fetch or save it again."
-            )
+    folder = checkpoint_folder(path_or_name)
+    wrong = []
+    for name, expected in info.files.items():
+        if not (folder / name).is_file():
+            wrong.append(f"{name} is missing")
+        elif (found := file_sha256(folder / name)) != expected:
+            size = (folder / name).stat().st_size
+            wrong.append(f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}")
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: damaged or altered: {'; '.join(wrong)}. Fetch or save it again."
+        )
     return info
 
 
@@ -190,72 +203,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def parse_info(raw: Mapping[str, Any], file: Path) -> CheckpointInfo:
-    """What an `echogen.json` says.
-
-    Args:
-        raw: its content.
-        file: its name, for messages.
-
-    Raises:
-        CheckpointError: a field is missing or wrong.
-    """
-    if raw.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file}: expected format {FORMAT}, found {raw.get('format')!r}; "
-            "this version of echogen cannot read it."
-        )
-
-    def get(name: str, kind: type[Any]) -> Any:
-        if name not in raw:
-            raise CheckpointError(f"{file}: field {name!r} is missing")
-        value = raw[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{file}: {name}: expected {kind.__name__}, found {type(value).__name__}"
-            )
-        return value
-
-    size, patch, channels = get("image_size", int), get("patch", int), get("channels", int)
-    resize, labels, files = get("resize", str), get("labels", dict), get("files", dict)
-    if patch < 1 or size < 1 or size % patch:
-        raise CheckpointError(
-            f"{file}: image_size and patch: expected positive numbers, the first divisible by the "
-            f"second; found {size} and {patch}"
-        )
-    if channels not in (1, 3):
-        raise CheckpointError(f"{file}: channels: expected 1 or 3, found {channels}")
-    if resize not in ("stretch", "letterbox"):
-        raise CheckpointError(f"{file}: resize: expected stretch or letterbox, found {resize!r}")
-    if not all(key.isdecimal() and isinstance(name, str) for key, name in labels.items()):
-        raise CheckpointError(f"{file}: labels: expected class ids with names, found {labels!r}")
-    absent = [name for name in HASHED_FILES if name not in files]
-    if absent:
-        raise CheckpointError(f"{file}: files: no hash of {', '.join(absent)}")
-    for name, digest in files.items():
-        if name not in HASHED_FILES or not _SHA256.fullmatch(str(digest)):
-            raise CheckpointError(f"{file}: files: {name!r}: unknown file or not a SHA-256")
-    info = CheckpointInfo(
-        name=get("name", str),
-        image_size=size,
-        resize=cast(Resize, resize),
-        patch=patch,
-        channels=channels,
-        labels={int(key): name for key, name in labels.items()},
-        training_data=get("training_data", str),
-        licence=get("licence", str),
-        citation=get("citation", str),
-        training=get("training", dict),
-        files=dict(files),
-    )
-    if "sha256" in raw and raw["sha256"] != info.sha256:
-        raise CheckpointError(
-            f"{file}: sha256 does not follow from the recorded files and preprocessing; "
-            "the file was edited. Fetch or save the checkpoint again."
-        )
-    return info
 
 
 def file_sha256(file: Path) -> str:

@@ -54,13 +54,11 @@ def load_checkpoint(
         EngineError: there is no such device.
     """
     info = verify_checkpoint(path_or_name)
-    with checkpoint_folder(path_or_name) as folder:
-        network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
-        scheduler = read_json(folder / SCHEDULER_CONFIG)
-        check_image_size(read_json(folder / UNET_CONFIG), info)
-        return build_denoiser(
-            network, scheduler, info, device, precision, compile=compile, tell=tell
-        )
+    folder = checkpoint_folder(path_or_name)
+    network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
+    scheduler = read_json(folder / SCHEDULER_CONFIG)
+    check_image_size(read_json(folder / UNET_CONFIG), info)
+    return build_denoiser(network, scheduler, info, device, precision, compile=compile, tell=tell)
 
 
 def build_denoiser(

@@ -3,12 +3,12 @@
 Nothing but a checkpoint is ever overwritten.
 """
 
-import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,6 @@ from echogen.diffusion.checkpoint import (
     WEIGHTS,
     CheckpointInfo,
     file_sha256,
-    parse_info,
-    read_json,
 )
 from echogen.errors import CheckpointError
 
@@ -59,39 +57,54 @@ def save_checkpoint(
     Raises:
         CheckpointError: `folder` is not free, or it cannot be written.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
     check_free(folder, overwrite)
+    with whole_folder(folder) as staging:
+        (staging / "unet").mkdir()
+        (staging / "scheduler").mkdir()
+        _write_json(staging / UNET_CONFIG, {"_class_name": "UNet2DModel", **unet_config})
+        _write_json(
+            staging / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config}
+        )
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
+        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
+        hashes = {name: file_sha256(staging / name) for name in HASHED_FILES}
+        written = info.model_copy(update={"files": hashes})
+        record = {"format": FORMAT, **written.model_dump(), "sha256": written.sha256}
+        _write_json(staging / INFO_FILE, record)
+        (staging / "README.md").write_text(readme, encoding="utf-8")
+        for name, content in extra_files.items():
+            (staging / name).write_bytes(content)
+    return written
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill beside the place of a checkpoint, which it takes at the end.
+
+    Args:
+        folder: the place; its parent is created. What is there stays if anything fails.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             staging.chmod(0o755)  # mkdtemp's 0o700 would hide a shared model from its other users
-            (staging / "unet").mkdir()
-            (staging / "scheduler").mkdir()
-            _write_json(staging / UNET_CONFIG, {"_class_name": "UNet2DModel", **unet_config})
-            _write_json(
-                staging / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config}
-            )
-            tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-            save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
-            (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
-            hashes = {name: file_sha256(staging / name) for name in HASHED_FILES}
-            written = dataclasses.replace(info, files=hashes)
-            _write_json(staging / INFO_FILE, _info_as_json(written))
-            (staging / "README.md").write_text(readme, encoding="utf-8")
-            for name, content in extra_files.items():
-                (staging / name).write_bytes(content)
-            parse_info(read_json(staging / INFO_FILE), staging / INFO_FILE)
+            yield staging
             _put_in_place(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # a full disk is one or the other
         why = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{folder}: cannot be written ({why})") from error
-    return written
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -118,12 +131,6 @@ def check_free(folder: Path, overwrite: bool) -> None:
             f"{folder}: is left as it is: it is not a checkpoint, and only a checkpoint is "
             "overwritten; choose another name."
         )
-
-
-def _info_as_json(info: CheckpointInfo) -> dict[str, Any]:
-    record = {"format": FORMAT, **dataclasses.asdict(info), "sha256": info.sha256}
-    record["labels"] = {str(key): name for key, name in info.labels.items()}
-    return record
 
 
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -6,14 +6,14 @@ records what was fetched; a later download must be the same file, also where no 
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echogen.diffusion.checkpoint import (
+    BUILTIN,
     HASHED_FILES,
     INFO_FILE,
     CheckpointInfo,
@@ -21,11 +21,13 @@ from echogen.diffusion.checkpoint import (
     read_json,
     verify_checkpoint,
 )
+from echogen.diffusion.saving import whole_folder
 from echogen.errors import CheckpointError
-from echogen.models.hub import Fetched, fetch
+from echogen.models.hub import HubFile, fetch
 from echogen.models.registry import ModelCard, checkpoints_home, find_card, local_folder
 from echogen.models.resolve import unknown_name
 from echogen.report import CommandReport, Quiet, Reporter
+from echogen.support.files import write_whole
 
 if TYPE_CHECKING:
     from echogen.models.guided.probe import Probe
@@ -35,31 +37,24 @@ CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)
-class Downloaded(CommandReport):
+class DownloadReport(CommandReport):
     """Where a model is now.
 
     Attributes:
         name: of the model.
-        folder: of its checkpoint; None for the one in the package.
+        folder: of its checkpoint; null for the one in the package.
         fresh: whether anything was done.
         checkpoint_sha256: `CheckpointInfo.sha256`.
         licence: of the weights.
-        probe: what was measured to choose how it was converted, or None.
+        probe: what was measured to choose how it was converted, or null.
     """
 
     name: str
-    folder: Path | None
+    folder: str | None
     fresh: bool
     checkpoint_sha256: str
     licence: str
     probe: Mapping[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number of its own."""
-        return {
-            **super().to_dict(),
-            "folder": None if self.folder is None else str(self.folder),
-        }
 
 
 def download(
@@ -68,7 +63,7 @@ def download(
     probe: Path | None = None,
     reporter: Reporter = QUIET,
     show_probe: "Callable[[Probe], None]" = lambda _: None,
-) -> Downloaded:
+) -> DownloadReport:
     """Fetch a known model, unless it is here and whole.
 
     Args:
@@ -88,20 +83,20 @@ def download(
         raise CheckpointError(unknown_name(name))
     if card.kind == "package":
         reporter.tell(f"model {card.name}: comes with echogen, nothing to download")
-        info = read_info("builtin")
-        return Downloaded(card.name, None, False, info.sha256, info.licence)
+        info = read_info(BUILTIN)
+        return DownloadReport(card.name, None, False, info.sha256, info.licence)
+    folder = checkpoints_home() / card.name
     here = _whole(card, reporter)
     if here is not None and (probe is None or card.kind == "echogen"):
         reporter.tell(f"model {card.name}: here already, nothing to do")
-        return Downloaded(card.name, local_folder(card), False, here.sha256, here.licence)
+        return DownloadReport(card.name, str(folder), False, here.sha256, here.licence)
     reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
-    folder = checkpoints_home() / card.name
     if card.kind == "guided":
         info, probed = _foreign(card, folder, probe, reporter, show_probe)
     else:
         info, probed = _ours(card, folder), None
     measured = None if probed is None else probed.to_dict()
-    return Downloaded(card.name, folder, True, info.sha256, info.licence, measured)
+    return DownloadReport(card.name, str(folder), True, info.sha256, info.licence, measured)
 
 
 def record_file(card: ModelCard) -> Path:
@@ -126,15 +121,13 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
 
 def _as_its_card_says(card: ModelCard, info: CheckpointInfo) -> bool:
     """Whether a model here is the one that its card means: cards of a user's own are corrected."""
-    from echogen.models.guided.convert import card_options
-
     if card.kind == "echogen":
         return card.sha256 in ("", info.sha256)
-    made = info.training.get("imported")
-    if not isinstance(made, Mapping):
+    imported = info.training.get("imported")
+    if not isinstance(imported, Mapping):
         return True
-    options = made.get("probe") or made.get("options") == asdict(card_options(card))
-    return bool(options) and card.sha256 in ("", made.get("sha256"))
+    options = imported.get("probe") or imported.get("options") == card.options.model_dump()
+    return bool(options) and card.sha256 in ("", imported.get("sha256"))
 
 
 def _foreign(
@@ -144,23 +137,28 @@ def _foreign(
     reporter: Reporter,
     show_probe: "Callable[[Probe], None]",
 ) -> "tuple[CheckpointInfo, Probe | None]":
-    from echogen.models.guided.convert import convert_file
+    from echogen.models.guided.importing import facts_of, import_guided
     from echogen.models.guided.probe import probe_file
 
     fetched = fetch(card, card.file, *_expected(card))
-    probed, table = None, None
+    probed = None
     if dataset is not None:
         probed = probe_file(fetched.path, dataset, image_size=card.image_size, reporter=reporter)
         show_probe(probed)
-        options = {k: v for k, v in asdict(probed.options).items() if v is not None}
-        card, table = replace(card, guided=options), probed.to_dict()
-    elif not card.guided.get("verified", True):
+    elif card.guided and not card.guided.verified:
         reporter.tell(
             f"model {card.name}: its noise schedule and heads are as its authors' configuration "
             "says, and were not measured; --probe DATASET measures them on real frames"
         )
     source = f"{card.repo}@{fetched.revision or card.revision or 'unknown revision'}"
-    info = convert_file(fetched.path, card, folder, source=source, probe=table, overwrite=True)
+    info = import_guided(
+        fetched.path,
+        folder,
+        card.options if probed is None else probed.options,
+        facts_of(card, source),
+        probe=None if probed is None else probed.to_dict(),
+        overwrite=True,
+    )
     _record(card, card.file, fetched, info)
     return info, probed
 
@@ -178,19 +176,11 @@ def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:
     files = {name: fetch(card, name, info.files[name]).path for name in HASHED_FILES}
     files[CARD_FILE] = fetch(card, CARD_FILE, verify=False).path
     files[INFO_FILE] = described.path
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{card.name}.", dir=folder.parent) as staging:
-            made = Path(staging) / card.name
-            for name, path in files.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, made / name)
-            verify_checkpoint(made)
-            if folder.exists():
-                folder.rename(Path(staging) / "replaced")
-            made.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    with whole_folder(folder) as staging:
+        for name, path in files.items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, staging / name)
+        verify_checkpoint(staging)
     _record(card, INFO_FILE, replace(described, sha256=info.sha256), info)
     return info
 
@@ -206,7 +196,7 @@ def _expected(card: ModelCard) -> tuple[str, str]:
     return str(record.get("sha256", "")), f", as {file} recorded; delete it to accept another"
 
 
-def _record(card: ModelCard, file: str, fetched: Fetched, info: CheckpointInfo) -> None:
+def _record(card: ModelCard, file: str, fetched: HubFile, info: CheckpointInfo) -> None:
     record = {
         "repo": card.repo,
         "file": file,
@@ -215,7 +205,4 @@ def _record(card: ModelCard, file: str, fetched: Fetched, info: CheckpointInfo) 
         "checkpoint_sha256": info.sha256,
         "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    target = record_file(card)
-    staged = target.with_name(f".{target.name}")
-    staged.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    staged.replace(target)
+    write_whole(record_file(card), json.dumps(record, indent=2) + "\n")

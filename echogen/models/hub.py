@@ -20,7 +20,7 @@ _NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @dataclass(frozen=True)
-class Fetched:
+class HubFile:
     """A verified file in the hub's cache.
 
     Attributes:
@@ -36,7 +36,7 @@ class Fetched:
 
 def fetch(
     card: ModelCard, file: str, sha256: str = "", why: str = "", *, verify: bool = True
-) -> Fetched:
+) -> HubFile:
     """A file of a model's repository, downloaded unless the hub's cache has it.
 
     Args:
@@ -62,7 +62,7 @@ def fetch(
     # Offline the cache still knows: it names a large file by the hash that the hub gave.
     expected = sha256 or told or _as_sha256(path.resolve().name)
     if not verify:
-        return Fetched(path, commit, found)
+        return HubFile(path, commit, found)
     if not expected:
         raise CheckpointError(
             f"model {card.name}: neither its card nor the hub gives a SHA-256 of {file} of "
@@ -77,7 +77,7 @@ def fetch(
             f"expected {expected[:12]}{why}. It was refused and removed. Try again; if it stays "
             "so, the file on the hub was changed or damaged."
         )
-    return Fetched(path, commit, found)
+    return HubFile(path, commit, found)
 
 
 def _told_by_the_hub(repo: str, file: str, revision: str) -> tuple[str, str]:

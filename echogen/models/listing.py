@@ -1,10 +1,11 @@
 """The known models as a list: their cards, and which of them are here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from echogen.diffusion.checkpoint import checkpoint_folder
+from echogen.diffusion.checkpoint import BUILTIN, checkpoint_folder
+from echogen.models.describe import folder_size
 from echogen.models.registry import Kind, ModelCard, local_folder, read_cards
 from echogen.report import CommandReport
 
@@ -82,14 +83,10 @@ def listed(card: ModelCard, default: bool = False) -> ListedModel:
     """
     folder = local_folder(card)
     here = folder is not None or card.kind == "package"
-    size = card.size
-    if here:
-        with checkpoint_folder(folder or "builtin") as found:
-            size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
     facts = {
-        **asdict(card),
+        **card.to_dict(),
         "where": card.where,
-        "size": size,
+        "size": folder_size(checkpoint_folder(folder or BUILTIN)) if here else card.size,
         "here": here,
         "folder": None if folder is None else str(folder),
         "default": default,

@@ -4,27 +4,29 @@ A card says where a model is, what it is for and on what terms. Reading cards op
 loads no torch, so that listing models is instant.
 """
 
-import importlib.resources
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self
 
-from echogen.diffusion.checkpoint import INFO_FILE
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from echogen.config import Settings, explain
+from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE
 from echogen.errors import CheckpointError
+from echogen.models.guided.architecture import GuidedOptions
 
 Kind = Literal["package", "guided", "echogen"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 CARDS_FILE = "models.toml"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class ModelCard:
+class GuidedCard(GuidedOptions):
+    """`GuidedOptions`, and whether they were measured."""
+
+    verified: bool = Field(default=True, strict=True)
+
+
+class ModelCard(Settings):
     """What is known of a model before it is here.
 
     Attributes:
@@ -40,25 +42,53 @@ class ModelCard:
         size: of the download in bytes, or None.
         image_size: the side that the model paints on, for "guided"; None takes the usual one of
             its architecture.
-        guided: what shapes cannot tell of a guided-diffusion network: `noise_schedule`, `steps`,
-            `num_head_channels` or `num_heads`, `new_attention_order`; `verified` is false where
-            these were not measured.
+        guided: what shapes cannot tell of a guided-diffusion network.
     """
 
-    name: str
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
     kind: Kind
-    what_for: str
-    architecture: str
-    training_data: str
-    licence: str
-    citation: str
+    what_for: str = Field(min_length=1)
+    architecture: str = Field(min_length=1)
+    training_data: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    citation: str = Field(min_length=1)
     repo: str = ""
     file: str = ""
     revision: str = ""
-    sha256: str = ""
-    size: int | None = None
-    image_size: int | None = None
-    guided: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    size: int | None = Field(default=None, strict=True)
+    image_size: int | None = Field(default=None, strict=True)
+    guided: GuidedCard | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _not_builtin(cls, value: str) -> str:
+        if value == BUILTIN:
+            raise ValueError(f"{BUILTIN!r} is the name of the package's own model")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"package": (), "echogen": ("repo",), "guided": ("repo", "file", "guided")}
+        if absent := [name for name in needed[self.kind] if not getattr(self, name)]:
+            raise ValueError(f"{', '.join(absent)} missing or empty")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; of `guided`, what the card gives."""
+        given = {} if self.guided is None else self.guided.model_dump(exclude_unset=True)
+        return {**self.model_dump(), "guided": given}
+
+    @property
+    def options(self) -> GuidedOptions:
+        """What shapes cannot tell.
+
+        Raises:
+            CheckpointError: the card is not of kind "guided".
+        """
+        if self.guided is None:
+            raise CheckpointError(f"model {self.name}: its card has no table 'guided'")
+        return GuidedOptions(**self.guided.model_dump(exclude={"verified"}))
 
     @property
     def where(self) -> str:
@@ -98,25 +128,16 @@ def read_cards() -> tuple[ModelCard, ...]:
         CheckpointError: the user's file is not TOML, a key is unknown, missing or wrong, or a name
             is taken.
     """
-    shipped = importlib.resources.files("echogen") / "models" / CARDS_FILE
-    cards = list(parse_cards(shipped.read_text(encoding="utf-8"), CARDS_FILE))
+    cards = list(parse_cards(Path(__file__).with_name(CARDS_FILE)))
     own = cache_home() / CARDS_FILE
     if own.is_file():
-        try:
-            cards += parse_cards(own.read_text(encoding="utf-8"), str(own))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{own}: cannot be read ({error})") from error
+        cards += parse_cards(own)
     for i, card in enumerate(cards):
         if card.name in {before.name for before in cards[:i]}:
             raise CheckpointError(f"{own}: the name {card.name!r} is taken; choose another one.")
         if i and card.kind == "package":
             raise CheckpointError(f"{own}: model {card.name!r}: kind: expected guided or echogen")
     return tuple(cards)
-
-
-def default_card() -> ModelCard:
-    """Of the model that is taken where none is named."""
-    return read_cards()[0]
 
 
 def find_card(name: str) -> ModelCard | None:
@@ -135,54 +156,27 @@ def local_folder(card: ModelCard) -> Path | None:
     return folder if (folder / INFO_FILE).is_file() else None
 
 
-def parse_cards(text: str, source: str) -> tuple[ModelCard, ...]:
+def parse_cards(file: Path) -> tuple[ModelCard, ...]:
     """Cards from TOML: `[[model]]` tables with `ModelCard`'s fields as keys.
-
-    Args:
-        text: TOML.
-        source: the file's name, for messages.
 
     Raises:
         CheckpointError: as `read_cards`.
     """
     try:
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
     except tomllib.TOMLDecodeError as error:
-        raise CheckpointError(f"{source}: not valid TOML: {error}") from error
+        raise CheckpointError(f"{file}: not valid TOML: {error}") from error
     tables = raw.get("model", [])
-    listed = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
-    if set(raw) - {"model"} or not listed:
-        raise CheckpointError(f"{source}: expected [[model]] tables and nothing else")
-    return tuple(_parse_card(table, source) for table in tables)
+    if raw.keys() - {"model"} or not isinstance(tables, list):
+        raise CheckpointError(f"{file}: expected [[model]] tables and nothing else")
+    return tuple(_card(table, file) for table in tables)
 
 
-def _parse_card(table: Mapping[str, Any], source: str) -> ModelCard:
-    where = f"{source}: model {table.get('name', '?')!r}"
-    known = {item.name for item in fields(ModelCard)}
-    for key, value in table.items():
-        if key not in known:
-            raise CheckpointError(f"{where}: unknown key {key!r}; known: {_listed(known)}")
-        kind: type[Any] = {"size": int, "image_size": int, "guided": dict}.get(key, str)
-        if not isinstance(value, kind):
-            raise CheckpointError(f"{where}: {key}: expected {kind.__name__}, found {value!r}")
-    needed = {"name", "kind", "what_for", "architecture", "training_data", "licence", "citation"}
-    if table.get("kind") != "package":
-        needed |= {"repo"}
-    if table.get("kind") == "guided":
-        needed |= {"file", "guided"}
-    absent = needed - {key for key, value in table.items() if value}
-    if absent:
-        raise CheckpointError(f"{where}: {_listed(absent)} missing or empty")
-    if table["kind"] not in KINDS:
-        raise CheckpointError(
-            f"{where}: kind: expected {', '.join(KINDS)}; found {table['kind']!r}"
-        )
-    if not _NAME.fullmatch(table["name"]) or table["name"] == "builtin":
-        raise CheckpointError(f"{where}: a name has letters, digits, '.', '_' and '-' only")
-    if table.get("sha256") and not _SHA256.fullmatch(table["sha256"]):
-        raise CheckpointError(f"{where}: sha256: expected 64 lower-case hex digits")
-    return ModelCard(**cast(Any, table))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+def _card(table: Any, file: Path) -> ModelCard:
+    try:
+        return ModelCard.model_validate(table)
+    except ValidationError as error:
+        name = table.get("name") if isinstance(table, dict) else None
+        raise CheckpointError(f"{file}: model {name!r}: {explain(error, ModelCard)}") from error

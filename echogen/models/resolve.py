@@ -11,10 +11,9 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE, TRAINED, file_sha256
+from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE, checkpoint_in, file_sha256
 from echogen.errors import CheckpointError
 from echogen.models.registry import (
     ModelCard,
@@ -52,7 +51,7 @@ def resolve_checkpoint(
         raise CheckpointError(f"{name_or_path}: there is no such user's home folder.") from error
     card = None if is_path(name_or_path) else find_card(name_or_path)
     if card is not None:
-        if _is_checkpoint(path):
+        if checkpoint_in(path) is not None:
             raise CheckpointError(
                 f"{name_or_path}: the name of a known model and of a folder here; write "
                 f"{os.curdir}{os.sep}{path} for the folder, or rename it."
@@ -67,7 +66,7 @@ def resolve_checkpoint(
         )
     if path.is_dir():
         path = path.absolute()  # else ./builtin would become the name again
-        return path if (path / INFO_FILE).is_file() else _trained(path) or path
+        return checkpoint_in(path) or path
     raise CheckpointError(unknown_name(name_or_path))
 
 
@@ -75,15 +74,6 @@ def is_path(name_or_path: str) -> bool:
     """Whether this can only be a path: it holds a separator, or starts with `.` or `~`."""
     separators = {os.sep, os.altsep or os.sep}
     return name_or_path[:1] in (".", "~") or any(mark in name_or_path for mark in separators)
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    return (folder / INFO_FILE).is_file() or _trained(folder) is not None
-
-
-def _trained(folder: Path) -> Path | None:
-    inner = folder / TRAINED
-    return inner if (inner / INFO_FILE).is_file() else None
 
 
 def _of_card(card: ModelCard) -> Path | str:
@@ -117,16 +107,16 @@ def _of_file(file: Path, tell: Callable[[str], None]) -> Path:
             f"known; import them first: echogen checkpoint import {shlex.quote(str(file))} --out "
             f"{shlex.quote(file.stem)} --probe DATASET"
         )
-    card = replace(card, sha256=sha256)
-    key = json.dumps(asdict(card), sort_keys=True)  # so that a corrected card converts anew
+    known = {**card.to_dict(), "sha256": sha256}  # so that a corrected card converts anew
+    key = json.dumps(known, sort_keys=True)
     folder = checkpoints_home() / f"file-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if (folder / INFO_FILE).is_file():
         return folder
-    from echogen.models.guided.convert import convert_file
+    from echogen.models.guided.importing import facts_of, import_guided
 
     tell(f"{file}: converting once, as the card of {card.name} says, into {folder}")
     try:
-        convert_file(file, card, folder)
+        import_guided(file, folder, card.options, facts_of(card))
     except CheckpointError:
         if not (folder / INFO_FILE).is_file():  # else another process was faster
             raise
@@ -137,10 +127,7 @@ def _card_of_file(file: Path, sha256: str) -> ModelCard | None:
     """The card beside a file (`model.toml` beside `model.pt`), or the known model that it is."""
     beside = file.with_suffix(".toml")
     if beside.is_file():
-        try:
-            cards = parse_cards(beside.read_text(encoding="utf-8"), str(beside))
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{beside}: cannot be read ({error})") from error
+        cards = parse_cards(beside)
         if len(cards) != 1 or cards[0].kind != "guided":
             raise CheckpointError(f"{beside}: expected one [[model]] of kind guided")
         if cards[0].sha256 not in ("", sha256):

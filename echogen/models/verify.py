@@ -92,27 +92,25 @@ def verify(path_or_name: str | Path) -> Verification:
     Raises:
         CheckpointError: there is no checkpoint whose description can be read.
     """
-    info = read_info(path_or_name)
+    info, folder = read_info(path_or_name), checkpoint_folder(path_or_name)
     checks: list[Check] = []
     levels: tuple[Level, ...] = ()
-    with checkpoint_folder(path_or_name) as folder:
+    try:
+        verify_checkpoint(folder)
+        checks.append(Check("hashes", True, f"{len(info.files)} files as recorded"))
+    except CheckpointError as error:
+        checks.append(Check("hashes", False, str(error)))
+    checks.append(_check_licence(info, folder))
+    if checks[0].ok:
         try:
-            verify_checkpoint(path_or_name)
-            checks.append(Check("hashes", True, f"{len(info.files)} files as recorded"))
-        except CheckpointError as error:
-            checks.append(Check("hashes", False, str(error)))
-        checks.append(_check_licence(info, folder))
-        if checks[0].ok:
-            try:
-                denoiser = load_checkpoint(path_or_name, "cpu", "fp32")
-                detail = f"{describe(path_or_name).parameters:,} parameters"
-                checks.append(Check("network", True, detail))
-            except (CheckpointError, EngineError) as error:
-                checks.append(Check("network", False, str(error)))
-            else:
-                levels = denoising(denoiser, phantom_images(info))
-                checks.append(_check_levels(levels))
-        return Verification(info.name, str(folder), tuple(checks), levels)
+            denoiser = load_checkpoint(folder, "cpu", "fp32")
+            checks.append(Check("network", True, f"{describe(folder).parameters:,} parameters"))
+        except (CheckpointError, EngineError) as error:
+            checks.append(Check("network", False, str(error)))
+        else:
+            levels = denoising(denoiser, phantom_images(info))
+            checks.append(_check_levels(levels))
+    return Verification(info.name, str(folder), tuple(checks), levels)
 
 
 def phantom_images(info: CheckpointInfo) -> Images:
@@ -125,11 +123,11 @@ def phantom_images(info: CheckpointInfo) -> Images:
     shown = [(view, phase) for view in VIEWS for phase in PHASES][:FRAMES]
     images = []
     for index, (view, phase) in enumerate(shown, 1):
-        made = make_frame(index, view, phase, 0)
+        phantom = make_frame(index, view, phase, 0)
         key = FrameKey("phantom", "phantom", view, phase, "", (Path("phantom"),))
-        frame = Frame(key, made.image, made.label, made.spacing_mm)
-        shape = (made.image.shape[0], made.image.shape[1])
-        grid = model_grid(shape, made.spacing_mm, info.image_size, info.resize)
+        frame = Frame(key, phantom.image, phantom.label, phantom.spacing_mm)
+        shape = (phantom.image.shape[0], phantom.image.shape[1])
+        grid = model_grid(shape, phantom.spacing_mm, info.image_size, info.resize)
         images.append(render_original(frame, grid, "phantom", 0).image)
     return np.stack(images).astype(np.float32)
 
@@ -153,7 +151,7 @@ def denoising(denoiser: "Denoiser", images: Images, seed: int = 0) -> tuple[Leve
         noisy = (images[:, None] + sigma * noise).astype(np.float32)
         x = torch.from_numpy(noisy / math.sqrt(1.0 + sigma**2)).float().to(denoiser.device)
         with torch.inference_mode():
-            parts = [denoiser.predict(one, t).x0.mean(dim=1) for one in torch.split(x, 1)]
+            parts = [denoiser.predict(image, t).x0.mean(dim=1) for image in torch.split(x, 1)]
         error = _rms(torch.cat(parts).cpu().numpy() - images)
         baseline = _best_without_a_model(noisy.mean(axis=1), images)
         levels.append(Level(sigma, error, baseline, error / baseline))
@@ -176,16 +174,16 @@ def _check_licence(info: CheckpointInfo, folder: Path) -> Check:
     known = bool(info.licence.strip()) and not info.licence.lower().startswith("unknown")
     if known:
         return Check("licence", True, info.licence)
-    said = info.licence or "none is given"
-    return Check("licence", False, f"{said}; write the terms into {folder}'s echogen.json")
+    found = info.licence or "none is given"
+    return Check("licence", False, f"{found}; write the terms into {folder}'s echogen.json")
 
 
 def _check_levels(levels: tuple[Level, ...]) -> Check:
-    told = ", ".join(
+    figures = ", ".join(
         f"sigma {level.sigma:.2g}: error {level.error:.3f} against {level.baseline:.3f} of the "
         f"best blur (ratio {level.ratio:.2f})"
         for level in levels
     )
     ok = all(level.ratio <= HIGHEST_RATIO for level in levels)  # NaN is not
     wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each: it does not denoise"
-    return Check("denoising", ok, told + wanted)
+    return Check("denoising", ok, figures + wanted)

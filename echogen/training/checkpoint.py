@@ -4,7 +4,6 @@ The folder is complete at every moment from the first evaluation on, and is repl
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +114,14 @@ def rewrite_checkpoint(
     from safetensors.torch import load_file
 
     folder = out / CHECKPOINT
-    info = replace(
-        read_info(folder),
-        name=facts.name,
-        training_data=facts.training_data,
-        licence=facts.licence,
-        citation=facts.citation,
-        training=dict(record),
-    )
+    facts_now = {
+        "name": facts.name,
+        "training_data": facts.training_data,
+        "licence": facts.licence,
+        "citation": facts.citation,
+        "training": dict(record),
+    }
+    info = read_info(folder).model_copy(update=facts_now)
     kept = {file.name: file.read_bytes() for file in folder.glob("*.png")}
     return save_checkpoint(
         folder,

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -92,7 +91,7 @@ def test_what_is_saved_is_read_back(saved):
     folder, info = saved
     assert read_info(folder) == info
     assert verify_checkpoint(folder) == info
-    assert dataclasses.replace(info, files={}) == INFO
+    assert info.model_copy(update={"files": {}}) == INFO
     assert sorted(path.name for path in folder.parent.iterdir()) == ["tiny"]
 
 
@@ -156,10 +155,13 @@ def test_sampling_needs_none_of_the_dependencies_of_other_stages():
 
 def test_the_identity_follows_pixels_not_prose(saved):
     info = saved[1]
-    assert dataclasses.replace(info, name="other", licence="MIT", labels={}).sha256 == info.sha256
-    assert dataclasses.replace(info, resize="stretch").sha256 != info.sha256
+    assert (
+        info.model_copy(update={"name": "other", "licence": "MIT", "labels": {}}).sha256
+        == info.sha256
+    )
+    assert info.model_copy(update={"resize": "stretch"}).sha256 != info.sha256
     files = {**info.files, WEIGHTS: "0" * 64}
-    assert dataclasses.replace(info, files=files).sha256 != info.sha256
+    assert info.model_copy(update={"files": files}).sha256 != info.sha256
 
 
 def test_every_damaged_file_is_named(tiny):
@@ -213,13 +215,13 @@ def test_a_pickle_in_place_of_weights_is_never_opened(tiny):
     ("changes", "word"),
     [
         ({"format": 2}, "format 1, found 2"),
-        ({"image_size": 15}, "divisible"),
-        ({"image_size": "16"}, "image_size: expected int, found str"),
-        ({"channels": 2}, "channels: expected 1 or 3, found 2"),
-        ({"resize": "crop"}, "stretch or letterbox, found 'crop'"),
+        ({"image_size": 15}, "divisible by patch, got 15 and 2"),
+        ({"image_size": "16"}, r"image_size: Input should be a valid integer \(got '16'\)"),
+        ({"channels": 2}, "channels must be 1 or 3, got 2"),
+        ({"resize": "crop"}, r"resize: Input should be 'stretch' or 'letterbox' \(got 'crop'\)"),
         ({"labels": {"one": "LV"}}, "labels"),
         ({"files": {}}, "no hash of unet/config.json"),
-        ({"licence": None}, "licence: expected str"),
+        ({"licence": None}, "licence: Input should be a valid string"),
         ({"resize": "stretch"}, "sha256 does not follow"),
     ],
 )
@@ -296,9 +298,18 @@ def test_saving_never_overwrites_unasked_and_leaves_nothing_behind_when_it_fails
     save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="one")
     with pytest.raises(CheckpointError, match="exists already"):
         save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="two")
-    broken = dataclasses.replace(INFO, channels=2)
-    with pytest.raises(CheckpointError, match="channels"):
-        save_checkpoint(target, state, UNET, SCHEDULER, broken, readme="three", overwrite=True)
+    nowhere = {"no/such/folder.png": b""}
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(
+            target,
+            state,
+            UNET,
+            SCHEDULER,
+            INFO,
+            readme="three",
+            extra_files=nowhere,
+            overwrite=True,
+        )
     assert (target / "README.md").read_text() == "one"
     save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="four", overwrite=True)
     assert (target / "README.md").read_text() == "four"

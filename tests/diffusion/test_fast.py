@@ -10,7 +10,17 @@ from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.network import build_denoiser, load_network
 
 CPU = torch.device("cpu")
-INFO = CheckpointInfo("net", 16, "stretch", 1, 1, {}, "none", "CC0-1.0", "nobody")
+INFO = CheckpointInfo(
+    name="net",
+    image_size=16,
+    resize="stretch",
+    patch=1,
+    channels=1,
+    labels={},
+    training_data="none",
+    licence="CC0-1.0",
+    citation="nobody",
+)
 SCHEDULER = {"num_train_timesteps": 100, "beta_schedule": "linear", "clip_sample": False}
 PLAIN = {
     "sample_size": 16,
@@ -82,8 +92,8 @@ def test_the_output_is_that_of_diffusers(variant: dict[str, object]) -> None:
 
 
 def test_the_builtin_network_is_supported_and_the_same() -> None:
-    with checkpoint_folder("builtin") as folder:
-        plain = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
+    folder = checkpoint_folder("builtin")
+    plain = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
     assert is_supported(plain)
     quick = FastUNet(copy.deepcopy(plain), CPU, torch.float32)
     x = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -79,7 +79,7 @@ def own_card(**changes: object) -> None:
 def test_a_foreign_model_is_fetched_verified_converted_and_recorded(hub: Hub) -> None:
     done = download(NAME)
     assert done.fresh
-    assert done.folder == checkpoints_home() / NAME
+    assert done.folder == str(checkpoints_home() / NAME)
     info = verify_checkpoint(done.folder)
     assert (info.name, info.image_size, info.channels) == (NAME, 32, 3)
     assert info.sha256 == done.checkpoint_sha256
@@ -114,7 +114,7 @@ def test_a_download_that_is_broken_off_goes_on_where_it_was(
 
 
 def test_a_damaged_folder_is_made_anew_from_the_hubs_cache(hub: Hub) -> None:
-    folder = download(NAME).folder
+    folder = Path(download(NAME).folder)
     (folder / WEIGHTS).write_bytes(b"short")
     hub.log.clear()
     assert download(NAME).fresh

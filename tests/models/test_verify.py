@@ -1,7 +1,6 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,8 @@ from tests.support.shapes import printed
 
 
 @pytest.fixture(scope="session")
-def builtin() -> Iterator[Path]:
-    with checkpoint_folder("builtin") as folder:
-        yield folder
+def builtin() -> Path:
+    return checkpoint_folder("builtin")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support import guided_network
 from tests.support.hearts import fan_frame
 
 FILE = Path(__file__).parents[1] / "data" / "planted_network.npz"
-PLANTED = GuidedOptions("cosine", 4000, num_heads=4)
+PLANTED = GuidedOptions(noise_schedule="cosine", steps=4000, num_heads=4)
 SIDE, STEPS, BATCH = 16, 900, 8
 LEVELS = 63
 

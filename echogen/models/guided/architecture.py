@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from echogen.config import Settings
 from echogen.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,8 +23,7 @@ NoiseSchedule = Literal["linear", "cosine"]
 LOWEST_SIDE = 8
 
 
-@dataclass(frozen=True)
-class GuidedOptions:
+class GuidedOptions(Settings):
     """What the shapes of a state dict do not tell, in guided diffusion's own words.
 
     Attributes:
@@ -35,10 +37,10 @@ class GuidedOptions:
     """
 
     noise_schedule: NoiseSchedule
-    steps: int
-    num_head_channels: int | None = None
-    num_heads: int | None = None
-    new_attention_order: bool = False
+    steps: int = Field(ge=1, strict=True)
+    num_head_channels: int | None = Field(default=None, ge=1, strict=True)
+    num_heads: int | None = Field(default=None, ge=1, strict=True)
+    new_attention_order: bool = Field(default=False, strict=True)
 
 
 @dataclass(frozen=True)
@@ -157,17 +159,17 @@ def head_width(architecture: GuidedArchitecture, options: GuidedOptions) -> int 
             channels, or heads would have different widths, which `UNet2DModel` cannot have.
     """
     channels, heads, widths = options.num_head_channels, options.num_heads, architecture.attended
-    if (channels is None) == (heads is None):
+    divisor = channels or heads
+    if divisor is None or (channels and heads):
         raise CheckpointError("heads: give either num_heads or num_head_channels.")
-    divisor = channels if channels is not None else heads
-    if divisor is None or divisor < 1 or any(width % divisor for width in widths):
-        named = f"num_heads {heads}" if channels is None else f"num_head_channels {channels}"
+    if any(width % divisor for width in widths):
+        named = f"num_head_channels {channels}" if channels else f"num_heads {heads}"
         raise CheckpointError(f"{named}: does not divide {listed(widths)} channels of attention.")
-    if channels is not None:
+    if channels:
         return channels
-    found = {width // divisor for width in widths}
-    if len(found) == 1:
-        return found.pop()
+    head_widths = {width // divisor for width in widths}
+    if len(head_widths) == 1:
+        return head_widths.pop()
     if divisor == 1:
         return None
     raise CheckpointError(

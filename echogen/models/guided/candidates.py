@@ -1,6 +1,8 @@
 """What a model of guided diffusion may be, as far as its shapes leave it open."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from echogen.errors import CheckpointError, UsageError
 from echogen.models.guided.architecture import (
@@ -20,10 +22,11 @@ HEADS: tuple[tuple[int | None, int | None], ...] = (
 """Channels of a head, or how many heads."""
 SCHEDULES: tuple[NoiseSchedule, ...] = ("linear", "cosine")
 STEPS = (1000, 4000)
+ANY_SCHEDULE: Mapping[str, Any] = {"noise_schedule": "linear", "steps": 1000}
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownOptions:
     """What need not be found out; None is open. See `GuidedOptions`."""
 
     noise_schedule: NoiseSchedule | None = None
@@ -33,13 +36,13 @@ class Known:
     new_attention_order: bool | None = None
 
 
-def candidates(architecture: GuidedArchitecture, known: Known) -> list[GuidedOptions]:
+def candidates(architecture: GuidedArchitecture, known: KnownOptions) -> list[GuidedOptions]:
     """What the options may be: schedules, steps and head layouts that differ for these shapes."""
     given = known.num_head_channels is not None or known.num_heads is not None
     choices = ((known.num_head_channels, known.num_heads),) if given else HEADS
     layouts: dict[tuple[int | None, bool], GuidedOptions] = {}
     for channels, heads in choices:
-        first = GuidedOptions("linear", 1000, channels, heads)
+        first = GuidedOptions(**ANY_SCHEDULE, num_head_channels=channels, num_heads=heads)
         try:
             width = head_width(architecture, first)
         except CheckpointError:
@@ -49,9 +52,10 @@ def candidates(architecture: GuidedArchitecture, known: Known) -> list[GuidedOpt
         one_head = width is None or {width} == set(architecture.attended)
         orders = [False, True] if known.new_attention_order is None else [known.new_attention_order]
         for order in orders[:1] if one_head else orders:
-            layouts.setdefault((width, order), replace(first, new_attention_order=order))
+            layout = first.model_copy(update={"new_attention_order": order})
+            layouts.setdefault((width, order), layout)
     return [
-        replace(layout, noise_schedule=schedule, steps=steps)
+        layout.model_copy(update={"noise_schedule": schedule, "steps": steps})
         for layout in layouts.values()
         for schedule in ([known.noise_schedule] if known.noise_schedule else SCHEDULES)
         for steps in ([known.steps] if known.steps else STEPS)
@@ -60,7 +64,7 @@ def candidates(architecture: GuidedArchitecture, known: Known) -> list[GuidedOpt
 
 def layout_of(options: GuidedOptions) -> GuidedOptions:
     """Candidates that only differ in their schedule have the same one, and share a network."""
-    return replace(options, noise_schedule="linear", steps=1000)
+    return options.model_copy(update=ANY_SCHEDULE)
 
 
 def describe(options: GuidedOptions) -> str:
@@ -81,28 +85,22 @@ def words(options: GuidedOptions) -> tuple[str, str]:
     return f"{options.num_head_channels} channel{plural} a head", order
 
 
-def settled(known: Known) -> GuidedOptions:
+def settled(known: KnownOptions) -> GuidedOptions:
     """The options where nothing is open; the order of attention is the legacy one if not said.
 
     Raises:
         UsageError: something is open; it is named.
     """
-    missing = []
-    if known.noise_schedule is None:
-        missing.append("--noise-schedule")
-    if known.steps is None:
-        missing.append("--steps")
-    if known.num_heads is None and known.num_head_channels is None:
-        missing.append("--num-heads or --num-head-channels")
-    if known.noise_schedule is None or known.steps is None or missing:
+    heads = known.num_heads or known.num_head_channels
+    given = {
+        "--noise-schedule": known.noise_schedule,
+        "--steps": known.steps,
+        "--num-heads or --num-head-channels": heads,
+    }
+    if missing := [flag for flag, value in given.items() if value is None]:
         raise UsageError(
             f"{', '.join(missing)} missing: the shapes of the weights cannot tell the noise "
             "schedule and the heads; give them, or --probe DATASET to measure them on its frames."
         )
-    return GuidedOptions(
-        known.noise_schedule,
-        known.steps,
-        known.num_head_channels,
-        known.num_heads,
-        bool(known.new_attention_order),
-    )
+    options = {name: value for name, value in asdict(known).items() if value is not None}
+    return GuidedOptions.model_validate(options)

@@ -9,13 +9,13 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from echogen.diffusion.checkpoint import CheckpointInfo, Resize, file_sha256
+from echogen.diffusion.checkpoint import CheckpointInfo, file_sha256
 from echogen.diffusion.saving import save_checkpoint
-from echogen.errors import CheckpointError, UsageError
+from echogen.errors import EXIT_DONE, CheckpointError, UsageError
 from echogen.models.guided.architecture import (
     GuidedArchitecture,
     GuidedOptions,
@@ -23,6 +23,8 @@ from echogen.models.guided.architecture import (
     read_architecture,
 )
 from echogen.models.guided.unet import convert_guided
+from echogen.models.registry import ModelCard
+from echogen.report import CommandReport
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +50,44 @@ class ImportFacts:
     training_data: str = UNKNOWN
     source: str = ""
     image_size: int | None = None
-    resize: Resize = "stretch"
+
+
+@dataclass(frozen=True)
+class ImportReport(CommandReport):
+    """A model that was brought in, or what was measured where that did not decide.
+
+    Attributes:
+        checkpoint: the folder that was made; null where none was.
+        name: of the model.
+        sha256: of the checkpoint.
+        options: with which the file was converted: what its shapes do not tell.
+        probe: what was measured to find them; null where they were given.
+    """
+
+    checkpoint: str | None = None
+    name: str | None = None
+    sha256: str | None = None
+    options: Mapping[str, Any] | None = None
+    probe: Mapping[str, Any] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of a model that cannot be used as it is."""
+        return EXIT_DONE if self.checkpoint else CheckpointError.exit_code
+
+    @classmethod
+    def of(cls, folder: Path, info: CheckpointInfo) -> Self:
+        """The report on a checkpoint that `import_guided` wrote."""
+        imported = info.training["imported"]
+        options, probe = imported["options"], imported.get("probe")
+        return cls(str(folder), info.name, info.sha256, options, probe)
+
+
+def facts_of(card: ModelCard, source: str = "") -> ImportFacts:
+    """What a model's card says."""
+    return ImportFacts(
+        card.name, card.licence, card.citation, card.training_data, source, card.image_size
+    )
 
 
 def read_guided(file: Path | str) -> "dict[str, Tensor]":
@@ -132,7 +171,7 @@ def import_guided(
             "file": file.name,
             "sha256": file_sha256(file),
             "source": facts.source,
-            "options": asdict(options),
+            "options": options.model_dump(),
             "precision": precision,
             **({"probe": dict(probe)} if probe is not None else {}),
         }
@@ -140,7 +179,7 @@ def import_guided(
     info = CheckpointInfo(
         name=facts.name,
         image_size=size,
-        resize=facts.resize,
+        resize="stretch",
         patch=1,
         channels=architecture.in_channels,
         labels={},

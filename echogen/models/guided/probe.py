@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import GuidedArchitecture, GuidedOptions, read_architecture
-from echogen.models.guided.candidates import Known, candidates, describe, layout_of
+from echogen.models.guided.candidates import KnownOptions, candidates, describe, layout_of
 from echogen.models.guided.importing import image_size_of, read_guided
 from echogen.models.guided.unet import convert_guided, scheduler_config
 from echogen.report import Quiet, Reporter
@@ -51,7 +51,7 @@ MOST_FRAMES = 16
 
 
 @dataclass(frozen=True)
-class Tried:
+class Candidate:
     """A candidate and how well the network denoises under it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Probe:
     """What was measured, and whether that decides.
 
     Attributes:
-        tried: the candidates, the best first.
+        candidates: the best first.
         decided: whether the best one is clearly so.
         verdict: one sentence for people.
         margin: the runner-up's error over the best one's; 1 where there was one candidate.
@@ -82,7 +82,7 @@ class Probe:
         seconds: it took.
     """
 
-    tried: tuple[Tried, ...]
+    candidates: tuple[Candidate, ...]
     decided: bool
     verdict: str
     margin: float
@@ -100,7 +100,7 @@ class Probe:
         """
         if not self.decided:
             raise CheckpointError(self.verdict)
-        return self.tried[0].options
+        return self.candidates[0].options
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for the record and `--json`."""
@@ -114,21 +114,21 @@ class Probe:
             "seconds": round(self.seconds, 1),
             "candidates": [
                 {
-                    **asdict(one.options),
-                    "ratio": round(one.ratio, 4),
+                    **candidate.options.model_dump(),
+                    "ratio": round(candidate.ratio, 4),
                     "errors": {
                         f"{sigma:g}": round(statistics.fmean(errors), 5)
-                        for sigma, errors in sorted(one.errors.items())
+                        for sigma, errors in sorted(candidate.errors.items())
                     },
                 }
-                for one in self.tried
+                for candidate in self.candidates
             ],
         }
 
 
 LevelErrors = Mapping[float, tuple[float, ...]]
 Errors = dict[GuidedOptions, dict[float, tuple[float, ...]]]
-OPEN = Known()
+OPEN = KnownOptions()
 QUIET = Quiet()
 
 
@@ -140,7 +140,7 @@ def frames_needed(image_size: int) -> int:
 def probe(
     state: "Mapping[str, Tensor]",
     frames: npt.NDArray[np.uint8],
-    known: Known = OPEN,
+    known: KnownOptions = OPEN,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -161,26 +161,26 @@ def probe(
     """
     began = time.monotonic()
     bench = _Bench(state, frames, device, precision)
-    errors: Errors = {one: {} for one in candidates(bench.architecture, known)}
+    errors: Errors = {options: {} for options in candidates(bench.architecture, known)}
     left, done = list(errors), 0
     for number, sigma in enumerate(LEVELS):
         later = sum(min(len(left), kept) for kept in KEPT[number:])
         total = done + len(left) + later + 2 * len(LEVELS)
         for layout in dict.fromkeys(map(layout_of, left)):
             network = bench.network(layout)
-            for one in left:
-                if layout_of(one) == layout:
+            for options in left:
+                if layout_of(options) == layout:
                     reporter.progress("probing", done * len(frames), total * len(frames))
-                    errors[one][sigma] = bench.errors(network, one, sigma)
+                    errors[options][sigma] = bench.errors(network, options, sigma)
                     done += 1
-        left.sort(key=lambda one: _mean_log(errors[one]))
+        left.sort(key=lambda options: _mean_log(errors[options]))
         if _share_of_linear(errors[left[0]], bench.images) > 1.0:
             break  # no denoiser, or not of such frames: the rest will not be better
         kept = KEPT[min(number, len(KEPT) - 1)]
         left = [
-            one
-            for rank, one in enumerate(left)
-            if rank < kept or _ratio(errors[one], errors[left[0]]) < NEAR
+            options
+            for rank, options in enumerate(left)
+            if rank < kept or _ratio(errors[options], errors[left[0]]) < NEAR
         ]
     best = left[0]
     shifted: dict[float, tuple[float, float]] = {}
@@ -201,7 +201,7 @@ def probe(
 def probe_file(
     file: Path | str,
     dataset: Path,
-    known: Known = OPEN,
+    known: KnownOptions = OPEN,
     *,
     image_size: int | None = None,
     device: str = "auto",
@@ -266,7 +266,17 @@ class _Bench:
             network = network_class(**config)
         network.load_state_dict(weights, assign=True)
         channels, side = config["in_channels"], self.frames.shape[-1]
-        info = CheckpointInfo("probe", side, "stretch", 1, channels, {}, "", "", "")
+        info = CheckpointInfo(
+            name="probe",
+            image_size=side,
+            resize="stretch",
+            patch=1,
+            channels=channels,
+            labels={},
+            training_data="",
+            licence="",
+            citation="",
+        )
         return build_denoiser(network, scheduler, info, self.device, self.precision)
 
     def errors(
@@ -302,22 +312,22 @@ def _judged(
     share: float,
     seconds: float,
 ) -> Probe:
-    tried = sorted(
-        (Tried(one, found, _ratio(found, errors[best])) for one, found in errors.items()),
-        key=lambda one: (one.options != best, one.ratio),
+    ranked = sorted(
+        (Candidate(*item, _ratio(item[1], errors[best])) for item in errors.items()),
+        key=lambda candidate: (candidate.options != best, candidate.ratio),
     )
-    margin = tried[1].ratio if tried[1:] else 1.0
-    near = [one.options for one in tried[1:] if one.ratio < LEAST_MARGIN]
+    margin = ranked[1].ratio if ranked[1:] else 1.0
+    near = [candidate.options for candidate in ranked[1:] if candidate.ratio < LEAST_MARGIN]
     level = min(shifted, key=lambda sigma: min(shifted[sigma]))
     decided = False
     if share > LARGEST_SHARE:
         verdict = (
-            f"the model denoises these frames under none of {len(tried)} candidates: the best, "
+            f"the model denoises these frames under none of {len(ranked)} candidates: the best, "
             f"{describe(best)}, has {share:.2g} times the error of a linear guess; give frames "
             "like those that it was trained on, or say what it is by flags."
         )
     elif near:
-        rivals = [describe(one) for one in (best, *near[:3])]
+        rivals = [describe(options) for options in (best, *near[:3])]
         more = f" and {len(near) - 3} more" if len(near) > 3 else ""
         verdict = (
             f"cannot tell between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
@@ -332,17 +342,17 @@ def _judged(
             f"level {level:g} when told that there is {word} noise; give --noise-schedule and "
             "--steps as they were in training, or other frames."
         )
-    elif tried[1:]:
+    elif ranked[1:]:
         decided = True
         verdict = (
-            f"{describe(best)}: the next, {describe(tried[1].options)}, has {margin - 1:.0%} "
+            f"{describe(best)}: the next, {describe(ranked[1].options)}, has {margin - 1:.0%} "
             "more denoising error."
         )
     else:
         decided = True
         verdict = f"{describe(best)}: the only candidate, {share:.2g} times a linear guess's error."
     frames = len(errors[best][LEVELS[0]])
-    return Probe(tuple(tried), decided, verdict, margin, shifted, share, frames, seconds)
+    return Probe(tuple(ranked), decided, verdict, margin, shifted, share, frames, seconds)
 
 
 def _schedule(options: GuidedOptions) -> tuple[str, int]:
@@ -376,14 +386,14 @@ def _share_of_linear(found: LevelErrors, images: npt.NDArray[np.float32]) -> flo
 
 
 def _alike(best: GuidedOptions, near: Sequence[GuidedOptions]) -> bool:
-    return all(_schedule(one) == _schedule(best) for one in near)
+    return all(_schedule(options) == _schedule(best) for options in near)
 
 
 def _differing(rivals: Sequence[GuidedOptions]) -> str:
     """The flags that would settle it."""
     names = [
-        field.name
-        for field in fields(GuidedOptions)
-        if len({getattr(one, field.name) for one in rivals}) > 1
+        name
+        for name in GuidedOptions.model_fields
+        if len({getattr(options, name) for options in rivals}) > 1
     ]
     return " or ".join("--" + name.replace("_", "-") for name in names)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, EchogenError, UsageError
 from echogen.models.guided import probe as probing
 from echogen.models.guided.architecture import GuidedOptions, read_architecture
-from echogen.models.guided.candidates import Known, candidates, describe
+from echogen.models.guided.candidates import KnownOptions, candidates, describe
 from echogen.models.guided.importing import read_guided
 from echogen.models.guided.probe import LEVELS, OPEN, Probe, frames_needed, probe, probe_file
 from tests.support import guided_network
@@ -47,13 +46,13 @@ def test_the_planted_schedule_and_heads_are_found(found: Probe) -> None:
 
 
 def test_every_candidate_is_in_the_table_once(found: Probe, planted: dict[str, Tensor]) -> None:
-    tried = [one.options for one in found.tried]
+    tried = [one.options for one in found.candidates]
     assert len(set(tried)) == len(tried) == 20
     assert set(tried) == set(candidates(read_architecture(planted), OPEN))
-    assert set(found.tried[0].errors) == set(LEVELS)
-    assert found.tried[0].ratio == 1.0
-    assert found.tried[1].ratio == found.margin
-    assert any(len(one.errors) < len(LEVELS) for one in found.tried)
+    assert set(found.candidates[0].errors) == set(LEVELS)
+    assert found.candidates[0].ratio == 1.0
+    assert found.candidates[1].ratio == found.margin
+    assert any(len(one.errors) < len(LEVELS) for one in found.candidates)
 
 
 def test_the_right_candidate_denoises_better_than_when_told_more_or_less_noise(
@@ -67,16 +66,16 @@ def test_a_probe_is_recorded_as_json(found: Probe) -> None:
     record = json.loads(json.dumps(found.to_dict()))
     assert record["decided"]
     first = record["candidates"][0]
-    assert GuidedOptions(**{key: first[key] for key in dataclasses.asdict(PLANTED)}) == PLANTED
+    assert GuidedOptions(**{key: first[key] for key in PLANTED.model_dump()}) == PLANTED
     assert list(first["errors"]) == [f"{sigma:g}" for sigma in sorted(LEVELS)]
 
 
 def test_what_is_known_is_not_tried(planted: dict[str, Tensor], frames: np.ndarray) -> None:
-    known = Known(noise_schedule="cosine", num_heads=4, new_attention_order=False)
+    known = KnownOptions(noise_schedule="cosine", num_heads=4, new_attention_order=False)
     probed = probe(planted, frames, known, device="cpu", precision="fp32")
     assert probed.options == PLANTED
-    assert {one.options.steps for one in probed.tried} == {1000, 4000}
-    assert len(probed.tried) == 2
+    assert {one.options.steps for one in probed.candidates} == {1000, 4000}
+    assert len(probed.candidates) == 2
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_what_is_known_is_not_tried(planted: dict[str, Tensor], frames: np.ndarr
 def test_a_schedule_that_is_not_among_the_candidates_is_noticed(
     planted: dict[str, Tensor], frames: np.ndarray, schedule: str, steps: int, word: str
 ) -> None:
-    known = Known(schedule, steps, num_heads=4, new_attention_order=False)
+    known = KnownOptions(schedule, steps, num_heads=4, new_attention_order=False)
     probed = probe(planted, frames, known, device="cpu", precision="fp32")
     assert not probed.decided
     with pytest.raises(CheckpointError, match=f"no candidate's schedule fits.*{word} noise"):
@@ -95,7 +94,7 @@ def test_a_schedule_that_is_not_among_the_candidates_is_noticed(
 def test_a_single_candidate_that_fits_is_confirmed(
     planted: dict[str, Tensor], frames: np.ndarray
 ) -> None:
-    known = Known("cosine", 4000, num_heads=4, new_attention_order=False)
+    known = KnownOptions("cosine", 4000, num_heads=4, new_attention_order=False)
     probed = probe(planted, frames, known, device="cpu", precision="fp32")
     assert probed.decided
     assert "the only candidate" in probed.verdict
@@ -105,7 +104,7 @@ def test_candidates_too_near_each_other_are_not_chosen_between(
     planted: dict[str, Tensor], frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "LEAST_MARGIN", 3.0)
-    known = Known(steps=4000, num_heads=4, new_attention_order=False)
+    known = KnownOptions(steps=4000, num_heads=4, new_attention_order=False)
     probed = probe(planted, frames[:4], known, device="cpu", precision="fp32")
     words = r"cannot tell between cosine, .* and linear, .* give --noise-schedule, or"
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -114,11 +113,11 @@ def test_candidates_too_near_each_other_are_not_chosen_between(
 
 
 def test_a_network_that_does_not_denoise_is_given_up_early(frames: np.ndarray) -> None:
-    known = Known(noise_schedule="linear")
+    known = KnownOptions(noise_schedule="linear")
     probed = probe(read_guided(TINY), frames[:2], known, device="cpu", precision="fp32")
     assert not probed.decided
     assert "denoises these frames under none of 14 candidates" in probed.verdict
-    assert len(probed.tried[0].errors) < len(LEVELS)
+    assert len(probed.candidates[0].errors) < len(LEVELS)
 
 
 def test_output_that_is_not_finite_is_said(planted: dict[str, Tensor], frames: np.ndarray) -> None:
@@ -128,7 +127,7 @@ def test_output_that_is_not_finite_is_said(planted: dict[str, Tensor], frames: n
 
 
 def test_candidates_are_those_that_differ_for_the_shapes() -> None:
-    def heads(*channels: int, attention: tuple[int, ...], known: Known = OPEN) -> set[str]:
+    def heads(*channels: int, attention: tuple[int, ...], known: KnownOptions = OPEN) -> set[str]:
         state = guided_network.random_state(channels, attention=attention, device="meta")
         found = candidates(read_architecture(state), known)
         assert len({describe(one) for one in found}) == len(found)
@@ -143,10 +142,10 @@ def test_candidates_are_those_that_differ_for_the_shapes() -> None:
         *(f"{each} a head, {order} order" for each in ("1 channel", "32 channels")
           for order in ("legacy", "new")),
     }  # fmt: skip
-    given = Known(num_head_channels=16, new_attention_order=True)
+    given = KnownOptions(num_head_channels=16, new_attention_order=True)
     assert heads(64, 64, attention=(1,), known=given) == {"16 channels a head, new order"}
     with pytest.raises(CheckpointError, match="num_heads 5"):
-        heads(64, 64, attention=(1,), known=Known(num_heads=5))
+        heads(64, 64, attention=(1,), known=KnownOptions(num_heads=5))
 
 
 def test_small_images_need_more_frames() -> None:
@@ -188,4 +187,4 @@ def test_the_command_makes_nothing_where_the_probe_does_not_decide(
 
 def test_an_image_size_that_the_levels_do_not_divide_is_refused(dataset: Path) -> None:
     with pytest.raises(UsageError, match="image size 102: expected a multiple of"):
-        probe_file(TINY, dataset, Known("linear", 1000, num_heads=4), image_size=102)
+        probe_file(TINY, dataset, KnownOptions("linear", 1000, num_heads=4), image_size=102)
