@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def preview(
     path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
     out: Annotated[
-        Path | None, Flag("--out", metavar="X.png", help="The sheet.", rich_help_panel=SHOW)
+        Path | None, Flag("--out", metavar="X.png", help="File of the sheet.", rich_help_panel=SHOW)
     ] = None,
     plan: Annotated[
         Path | None,
@@ -39,8 +39,8 @@ def preview(
             rich_help_panel=SHOW,
         ),
     ] = None,
-    n: Annotated[int, Flag(help="Samples.", rich_help_panel=SHOW)] = 8,
-    seed: Annotated[int, Flag(min=0, help="One seed, one choice.", rich_help_panel=SHOW)] = 0,
+    n: Annotated[int, Flag(help="How many samples.", rich_help_panel=SHOW)] = 8,
+    seed: Annotated[int, Flag(min=0, help="Of the random choice.", rich_help_panel=SHOW)] = 0,
     worst: Annotated[
         bool,
         Flag("--worst", help="A store's worst seams and textures first.", rich_help_panel=SHOW),
@@ -58,16 +58,16 @@ def preview(
         Flag(metavar="GLOB,..", help="Only samples like '*_copy1'.", rich_help_panel=SHOW),
     ] = None,
     columns: Annotated[
-        int, Flag(min=0, max=16, help="Samples side by side; 0 decides.", rich_help_panel=SHOW)
+        int, Flag(min=0, max=16, help="Samples side by side; 0 chooses.", rich_help_panel=SHOW)
     ] = 0,
     height: Annotated[
-        int, Flag(min=64, max=1024, help="Of an image, in pixels.", rich_help_panel=SHOW)
+        int, Flag(min=64, max=1024, help="Of each image, in pixels.", rich_help_panel=SHOW)
     ] = 256,
     gif: Annotated[
         Path | None,
         Flag(
             metavar="X.gif",
-            help="Paint the first of them once more, and show its way.",
+            help="Paint the first sample again, as an animation.",
             rich_help_panel=SHOW,
         ),
     ] = None,
@@ -125,7 +125,7 @@ def preview(
 
 
 def show_preview(report: "PreviewReport") -> None:
-    """The end of `echogen preview`."""
+    """Print what `echogen preview` drew."""
     from echogen.cli.console import duration, show_lines, show_table
 
     rows = [("shown", f"{len(report.shown)} of {report.of} samples of {report.path}")]

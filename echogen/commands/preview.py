@@ -1,4 +1,4 @@
-"""Contact sheets of a dataset, a plan or a store, and one sample's way through the sampler."""
+"""Contact sheets of a dataset, a plan or a store, and animations of how a sample is painted."""
 
 import time
 from collections.abc import Mapping
@@ -177,7 +177,7 @@ def _check(path: Path, options: Options) -> None:
         raise UsageError("--worst and --by: choose one of them.")
     store = is_store(path)
     if store and options.plan is not None:
-        raise UsageError(f"--plan: goes with the dataset it was made of, and {path} is a store.")
+        raise UsageError(f"--plan: needs the dataset that it was made of, and {path} is a store.")
     if choice.worst and not store:
         raise UsageError(f"--worst: is for painted samples, and {path} is not a store.")
     if choice.by and not store and options.plan is None:

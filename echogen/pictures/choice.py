@@ -214,7 +214,7 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
         done = int((columns["status"] == Status.DONE).sum())
         if not done:
             raise UsageError(
-                f"{store.path}: no sample is done yet; give the command that makes it again."
+                f"{store.path}: no sample is done yet; run the command that makes it again."
             )
         raise UsageError(
             f"{store.path}: no sample to show: none of its {done} that are done fits --samples, "

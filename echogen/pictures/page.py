@@ -1,7 +1,7 @@
-"""The report's page: what was measured as tables and plots, pictures, and the provenance.
+"""The page of `echogen stats --html`: tables, plots, pictures of samples, and the provenance.
 
-One file that needs no network and no script: styles and pictures lie in it, and its own content
-policy forbids everything else. All text is escaped by the template.
+One file that needs no network and no script: styles and pictures are inside it, and its content
+policy forbids everything else. The template escapes all text.
 """
 
 import base64
@@ -46,7 +46,7 @@ class Gallery:
 
     Attributes:
         title: how they were chosen.
-        lines: (name, facts, [(heading, data URI), ...]) of each.
+        lines: (name, facts, [(heading, data URI), ...]), one a sample.
     """
 
     title: str
@@ -122,7 +122,7 @@ def _plots(report: StatsReport, measured: Measurements) -> dict[str, list[Plot]]
         "diversity": [plots.positions(groups), plots.ranges(groups)],
         "realism": [plots.realism(report.realism)],
     }
-    return {name: [one for one in some if one is not None] for name, some in sections.items()}
+    return {name: [plot for plot in some if plot is not None] for name, some in sections.items()}
 
 
 def _galleries(path: Path, choice: Choice, reporter: Reporter) -> list[Gallery]:
@@ -142,7 +142,7 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Ga
     copies = (store.columns["copy"] > 0) & (store.columns["status"] == Status.DONE)
     if store.kind == "expanded" and copies.any():
         worst = select_samples(store, replace(choice, worst=True, judged=JUDGED), reporter)
-        title = "The worst by seam and texture (score: spreads from what real frames show)"
+        title = "The worst by seam and texture (score: standard deviations from real frames)"
         if worst.of > JUDGED:
             title += f", of {JUDGED} at random"
         galleries.append(_gallery(title, worst))
@@ -181,9 +181,9 @@ def _number(value: float | None, decimals: int = 2) -> str:
     return "" if value is None else f"{value:,.{decimals}f}"
 
 
-def _spread(found: Any, decimals: int) -> str:
-    if not found:
+def _spread(distribution: Any, decimals: int) -> str:
+    if not distribution:
         return ""
-    values = found if isinstance(found, Mapping) else vars(found)
+    values = distribution if isinstance(distribution, Mapping) else vars(distribution)
     low, median, high = (f"{values[k]:,.{decimals}f}" for k in ("low", "median", "high"))
     return f"{median} ({low} to {high})"

@@ -1,6 +1,6 @@
-"""The report's plots, each as the bytes of an SVG that needs nothing else.
+"""The plots of the page, each as the bytes of an SVG that needs nothing else.
 
-Colours and lines are chosen to be read on white and on black. The same data gives the same bytes.
+Colours and lines can be read on white and on black. The same data gives the same bytes.
 """
 
 import io
@@ -22,7 +22,7 @@ from echogen.support.words import counted
 
 INK, FAINT = "#7b8494", "#7b849455"
 GROUPS = {"originals": "#3b82f6", "copies": "#f2803b", "other": "#14a37f"}
-NAMES = {"other": "the other"}
+NAMES = {"other": "other set"}
 WIDTH = 3.6
 BINS = 28
 MOST_POINTS = 2000
@@ -36,8 +36,8 @@ class Plot:
 
     Attributes:
         svg: its bytes.
-        title: above it.
-        words: what is drawn, for its caption and for those who cannot see it.
+        title: above the figure.
+        words: its caption, and with the title the text for those who cannot see it.
     """
 
     svg: bytes
@@ -46,7 +46,7 @@ class Plot:
 
 
 def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
-    """How a feature is spread in each group; None where nothing has it."""
+    """The distribution of a feature in each group; None where no sample has it."""
     values = {group: _known(table[name]) for group, table in groups.items()}
     every = np.concatenate(list(values.values()))
     if not every.size:
@@ -55,10 +55,10 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     axes = figure.subplots()
     low, high = np.percentile(every, [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, BINS).tolist()
-    for group, found in values.items():
-        if found.size:
-            colour, weights = GROUPS[group], np.full(found.size, 1 / found.size)
-            axes.hist(found, edges, weights=weights, histtype="stepfilled",
+    for group, known in values.items():
+        if known.size:
+            colour, weights = GROUPS[group], np.full(known.size, 1 / known.size)
+            axes.hist(known, edges, weights=weights, histtype="stepfilled",
                       color=colour + "55", edgecolor=colour)  # fmt: skip
     feature = BY_NAME[name]
     axes.set_xlabel(feature.unit or "ratio")
@@ -66,12 +66,12 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     axes.set_yticks([])
     _plain(axes)
     _legend(figure, groups)
-    words = f"{feature.words}: share of samples, {_and(groups)}."
+    words = f"Share of samples, in {_joined(groups)}."
     return Plot(_svg(figure), feature.words, words)
 
 
 def positions(groups: Mapping[str, Table]) -> Plot | None:
-    """Where the left ventricle lies in the fan, a point a sample, in a fan of depth 1."""
+    """Where the left ventricle lies in the fan: one point a sample, in a fan of depth 1."""
     if not any(_known(table["cavity_radius"]).size for table in groups.values()):
         return None
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
@@ -92,7 +92,7 @@ def positions(groups: Mapping[str, Table]) -> Plot | None:
     axes.set_aspect("equal")
     axes.axis("off")
     _legend(figure, groups)
-    words = f"The middle of the LV cavity in a fan of median width, in {_and(groups)}."
+    words = f"Centroid of the LV cavity in {_joined(groups)}; the fan has the median width."
     return Plot(_svg(figure), "Where the heart lies in the fan", words)
 
 
@@ -105,9 +105,9 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
     all_axes = np.atleast_1d(figure.subplots(len(shown), 1))
     for axes, name in zip(all_axes, shown, strict=True):
         for place, (group, table) in enumerate(groups.items()):
-            found = distribution(_known(table[name]))
-            if found is not None:
-                _range(axes, found, -place, GROUPS[group])
+            spread = distribution(_known(table[name]))
+            if spread is not None:
+                _range(axes, spread, -place, GROUPS[group])
         feature = BY_NAME[name]
         unit = f" ({feature.unit})" if feature.unit else ""
         axes.set_title(f"{feature.words}{unit}", loc="left", color=INK, size="medium", pad=4)
@@ -116,39 +116,39 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
         axes.set_yticks([])
         _plain(axes)
     _legend(figure, groups)
-    words = f"5th to 95th percentile, the median as a dot, in {_and(groups)}."
-    return Plot(_svg(figure), "How far each feature reaches", words)
+    words = f"5th to 95th percentile in {_joined(groups)}; the dot is the median."
+    return Plot(_svg(figure), "The range of each feature", words)
 
 
-def volumes(found: Sequence[Volume]) -> Plot | None:
+def volumes(cases: Sequence[Volume]) -> Plot | None:
     """End-systolic against end-diastolic volume; None without cases."""
-    if not found:
+    if not cases:
         return None
-    points = np.array([(one.edv_ml, one.esv_ml) for one in found])
-    of = counted(len(found), "case")
-    words = f"End-systolic against end-diastolic volume of {of}; grey: no ejection."
+    points = np.array([(case.edv_ml, case.esv_ml) for case in cases])
+    of = counted(len(cases), "case")
+    words = f"End-systolic against end-diastolic volume of {of}; on the grey line both are equal."
     plot = _against(points, ("end-diastolic (ml)", "end-systolic (ml)"))
     return Plot(plot, "Volumes", words)
 
 
-def ejection_fractions(found: Sequence[Volume]) -> Plot | None:
-    """Measured against recorded where there is a record, else the spread; None without cases."""
-    if not found:
+def ejection_fractions(cases: Sequence[Volume]) -> Plot | None:
+    """Measured against recorded values, or a histogram without a record; None without cases."""
+    if not cases:
         return None
-    pairs = [(one.recorded_ef, one.ef) for one in found if one.recorded_ef is not None]
+    pairs = [(case.recorded_ef, case.ef) for case in cases if case.recorded_ef is not None]
     if pairs:
         plot = _against(np.array(pairs), ("in the files (%)", "measured (%)"))
         of = counted(len(pairs), "case")
-        words = f"Measured against recorded ejection fraction of {of}; grey: alike."
+        words = f"Measured against recorded values of {of}; on the grey line both are equal."
         return Plot(plot, "Ejection fraction", words)
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.hist([one.ef for one in found], BINS, histtype="stepfilled",
+    axes.hist([case.ef for case in cases], BINS, histtype="stepfilled",
               color=GROUPS["originals"] + "55", edgecolor=GROUPS["originals"])  # fmt: skip
     axes.set_xlabel("%")
     axes.set_yticks([])
     _plain(axes)
-    words = f"Cases by their ejection fraction, {len(found)} of them."
+    words = f"Ejection fraction of {counted(len(cases), 'case')}."
     return Plot(_svg(figure), "Ejection fraction", words)
 
 
@@ -166,21 +166,21 @@ def _against(points: npt.NDArray[Any], labels: tuple[str, str]) -> bytes:
     return _svg(figure)
 
 
-def realism(found: Sequence[Realism]) -> Plot | None:
+def realism(measures: Sequence[Realism]) -> Plot | None:
     """Painted over kept in copies, and in real frames cut alike, as ranges about 1."""
-    if not found:
+    if not measures:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(found)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(measures)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color=INK, linewidth=0.8)
-    for place, one in enumerate(found):
+    for place, one in enumerate(measures):
         for offset, spread, group in ((0.16, one.copies, "copies"), (-0.16, one.real, "originals")):
             if spread:
                 line = Distribution(one.samples, 0, 0, spread["low"], spread["median"],
                                     spread["high"])  # fmt: skip
                 _range(axes, line, -place + offset, GROUPS[group])
-    axes.set_yticks([-place for place in range(len(found))], [one.measure for one in found])
-    axes.set_ylim(-len(found) + 0.4, 0.6)
+    axes.set_yticks([-place for place in range(len(measures))], [one.measure for one in measures])
+    axes.set_ylim(-len(measures) + 0.4, 0.6)
     axes.set_xlabel("painted over kept, beside the border")
     axes.tick_params(left=False)
     _plain(axes)
@@ -189,10 +189,10 @@ def realism(found: Sequence[Realism]) -> Plot | None:
     return Plot(_svg(figure), "Seams and textures", words)
 
 
-def _range(axes: Axes, found: Distribution, at: float, colour: str) -> None:
-    axes.plot([found.low, found.high], [at, at], color=colour, linewidth=5, alpha=0.45,
+def _range(axes: Axes, spread: Distribution, at: float, colour: str) -> None:
+    axes.plot([spread.low, spread.high], [at, at], color=colour, linewidth=5, alpha=0.45,
               solid_capstyle="round")  # fmt: skip
-    axes.plot([found.median], [at], "o", color=colour, markersize=5)
+    axes.plot([spread.median], [at], "o", color=colour, markersize=5)
 
 
 def _plain(axes: Axes) -> None:
@@ -227,15 +227,15 @@ def _svg(figure: Figure) -> bytes:
 
 
 def groups_of(originals: Collected, copies: Collected, other: Collected | None) -> dict[str, Table]:
-    """What is plotted, by name; groups without samples are left out."""
-    found = {"originals": originals, "copies": copies, "other": other}
-    return {name: one.values for name, one in found.items() if one is not None and one.who}
+    """The values that are plotted, by group; groups without samples are left out."""
+    groups = {"originals": originals, "copies": copies, "other": other}
+    return {name: one.values for name, one in groups.items() if one is not None and one.who}
 
 
 def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
-def _and(groups: Mapping[str, Any]) -> str:
-    names = ["the other" if group == "other" else group for group in groups]
+def _joined(groups: Mapping[str, Any]) -> str:
+    names = ["the other set" if group == "other" else group for group in groups]
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
