@@ -18,8 +18,8 @@ from echogen.report import REPORT_FORMAT
 
 FOLDER = Path(__file__).parent / "schemas"
 REPORTS = {
-    "expand": "echogen.report:RunReport",
-    "expand --dry-run": "echogen.report:DryRunReport",
+    "expand": "echogen.commands.expand:ExpandReport",
+    "expand --dry-run": "echogen.commands.expand:DryRunReport",
     "sample": "echogen.commands.sample:SampleReport",
     "validate": "echogen.commands.validate:ValidationReport",
     "stats": "echogen.measures.report:StatsReport",
@@ -63,7 +63,7 @@ def schema_of(command: str) -> dict[str, Any]:
         "format": {"const": REPORT_FORMAT, "description": "Of this shape; fields may be added."},
         "exit_code": {"type": "integer", "description": EXIT_CODES},
         **ADDED.get(command, {}),
-        **_described(found, record.__doc__ or "")["properties"],
+        **_described(found, *_docstrings(record))["properties"],
     }
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -76,9 +76,14 @@ def schema_of(command: str) -> dict[str, Any]:
     return {**schema, "$defs": definitions} if definitions else schema
 
 
-def _described(part: dict[str, Any], docstring: str) -> dict[str, Any]:
-    """A record's schema with the words of its docstring, and without what only pydantic needs."""
-    words = _attributes(docstring)
+def _docstrings(record: type) -> list[str]:
+    """A record's own and those of the records that it extends."""
+    return [kind.__doc__ or "" for kind in record.__mro__ if "__dataclass_fields__" in vars(kind)]
+
+
+def _described(part: dict[str, Any], docstring: str, *inherited: str) -> dict[str, Any]:
+    """A record's schema with the words of its docstrings, and without what only pydantic needs."""
+    words = {k: v for text in (*inherited, docstring) for k, v in _attributes(text).items()}
     properties = {
         name: {
             **{k: v for k, v in value.items() if k not in ("title", "default")},

@@ -6,7 +6,7 @@ A record prints as JSON of one shape (`docs/schemas`) and decides the exit code.
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
+from echogen.errors import EXIT_DONE, exit_code_of
 from echogen.types import Problem
 
 REPORT_FORMAT = 1  # of what `--json` prints
@@ -93,12 +93,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunReport(CommandReport):
-    """How a run ended.
+    """How a run that fills a store ended.
 
     Attributes:
         output: the store.
-        counts: samples by outcome over the whole store.
-        skipped: frames that could not be used, with the reason.
         failed: samples that could not be made, with the reason.
         notes: what else a user should know.
         painted: images painted by this run.
@@ -112,8 +110,6 @@ class RunReport(CommandReport):
     """
 
     output: str
-    counts: Counts
-    skipped: tuple[Problem, ...]
     failed: tuple[Problem, ...]
     notes: tuple[str, ...]
     painted: int
@@ -125,48 +121,9 @@ class RunReport(CommandReport):
     checkpoint: str
     licence: str
     peak_memory_mb: float
-    interrupted: int = 0
+    interrupted: int
 
     @property
     def exit_code(self) -> int:
         """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
-        return exit_code_of(self.interrupted, bool(self.skipped or self.counts.failed))
-
-
-@dataclass(frozen=True)
-class DryRunReport(CommandReport):
-    """What a run would make.
-
-    Attributes:
-        output: the store that would be made.
-        dataset: what was found, in one line.
-        frames, originals, copies, rejected: how many.
-        skipped, notes: as in `RunReport`.
-        plan_digest: names the run.
-        nfe: network evaluations an image.
-        seconds: estimated from a few evaluations on this machine.
-        megabytes: estimated from a few samples.
-        device, precision, checkpoint, licence: what would paint.
-    """
-
-    output: str
-    dataset: str
-    frames: int
-    originals: int
-    copies: int
-    rejected: int
-    skipped: tuple[Problem, ...]
-    notes: tuple[str, ...]
-    plan_digest: str
-    nfe: int
-    seconds: float
-    megabytes: float
-    device: str
-    precision: str
-    checkpoint: str
-    licence: str
-
-    @property
-    def exit_code(self) -> int:
-        """0, or 1 where frames would be skipped."""
-        return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
+        return exit_code_of(self.interrupted, bool(self.failed))

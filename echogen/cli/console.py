@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from echogen.commands.bench import BenchReport
+    from echogen.commands.expand import DryRunReport, ExpandReport
     from echogen.commands.sample import SampleReport
-    from echogen.report import DryRunReport, RunReport
+    from echogen.report import RunReport
 
 LINE_EVERY_S = 30.0
 LISTED = 20
@@ -100,7 +101,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def show_run(report: "RunReport", as_json: bool) -> None:
+def show_run(report: "ExpandReport", as_json: bool) -> None:
     """The end of `echogen expand`."""
     if as_json:
         show_json(report)
@@ -145,7 +146,7 @@ def show_sample(report: "SampleReport", as_json: bool) -> None:
     _next(report.output, report.pending)
 
 
-def _painting(report: "RunReport | SampleReport") -> list[tuple[str, str]]:
+def _painting(report: "RunReport") -> list[tuple[str, str]]:
     """What painting cost, and with what."""
     rows = [
         ("cost", f"{report.nfe} network evaluations an image"),

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from echogen.commands.expand import compressed_megabytes
+from echogen.commands.run import with_model
 from echogen.config import BenchConfig
-from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
-from echogen.models.resolve import resolve_checkpoint
 from echogen.painting.engine import Engine
 from echogen.phantom.jobs import phantom_jobs
 from echogen.planning.jobs import open_frames
@@ -106,9 +105,7 @@ def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
     from echogen.painting.devices import open_engine
     from echogen.painting.local import LocalEngine
 
-    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
-    config = config.model_copy(update={"checkpoint": checkpoint})
-    info = read_info(config.checkpoint)
+    config, info = with_model(config, reporter)
     dataset, frames = "", 0
     if config.input is not None:
         reader, keys = open_frames(config.input, config.dataset, reporter)

@@ -4,40 +4,95 @@ A shard of the store is written whole, pixels first and status last, so that a r
 any instant and continued by the same call. Nothing here knows how to warp, paint or store.
 """
 
-import resource
 import time
 import zlib
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
+from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
-from echogen.diffusion.checkpoint import CheckpointInfo, read_info
-from echogen.models.resolve import resolve_checkpoint
+from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.painting.fill import (
     Run,
-    begun_precision,
-    check_output,
     evaluations,
     fill_store,
     open_engine,
     terms,
 )
-from echogen.painting.stream import Painted, Work, labelled_shard
+from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
-from echogen.report import DryRunReport, Quiet, Reporter, RunReport
-from echogen.store import open_store, present_store_path, store_lock
-from echogen.store.reader import failed_samples
-from echogen.support.signals import Stop, catch_signals
+from echogen.report import CommandReport, Counts, Quiet, Reporter, RunReport
+from echogen.store import open_store, present_store_path
+from echogen.support.signals import catch_signals
 from echogen.types import Job, Problem, Result, UInt8Grid, to_uint8
 
 QUIET = Quiet()
 
 
+@dataclass(frozen=True)
+class ExpandReport(RunReport):
+    """How a run ended.
+
+    Attributes:
+        counts: samples by outcome over the whole store.
+        skipped: frames that could not be used, with the reason.
+    """
+
+    counts: Counts
+    skipped: tuple[Problem, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
+        return exit_code_of(self.interrupted, bool(self.skipped or self.failed))
+
+
+@dataclass(frozen=True)
+class DryRunReport(CommandReport):
+    """What a run would make.
+
+    Attributes:
+        output: the store that would be made.
+        dataset: what was found, in one line.
+        frames, originals, copies, rejected: how many.
+        skipped: frames that cannot be used, with the reason.
+        notes: what else a user should know.
+        plan_digest: names the run.
+        nfe: network evaluations an image.
+        seconds: estimated from a few evaluations on this machine.
+        megabytes: estimated from a few samples.
+        device, precision, checkpoint, licence: what would paint.
+    """
+
+    output: str
+    dataset: str
+    frames: int
+    originals: int
+    copies: int
+    rejected: int
+    skipped: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    plan_digest: str
+    nfe: int
+    seconds: float
+    megabytes: float
+    device: str
+    precision: str
+    checkpoint: str
+    licence: str
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where frames would be skipped."""
+        return EXIT_DONE_WITH_FAILURES if self.skipped else EXIT_DONE
+
+
 def expand(
     config: ExpandConfig, *, overwrite: bool = False, reporter: Reporter = QUIET
-) -> RunReport:
+) -> ExpandReport:
     """Make, or continue, the store that a configuration describes.
 
     Args:
@@ -50,14 +105,9 @@ def expand(
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
-    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
-    config = config.model_copy(update={"checkpoint": checkpoint})
-    info = read_info(checkpoint)
+    config, info = with_model(config, reporter)
     dataset, keys = open_frames(config.input, config.dataset, reporter)
-    with catch_signals(reporter.tell) as stop, store_lock(config.output):
-        check_output(config.output, overwrite)
-        reporter.tell(terms(info))
-        precision = begun_precision(config, overwrite)
+    with locked_output(config, info, overwrite, reporter) as (stop, precision):
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         for line in source.leakage:
             reporter.tell(f"note: {line}")
@@ -72,7 +122,9 @@ def expand(
             work=Work(plan.rows, source.jobs, labelled_shard),
         )
         painted = fill_store(run, overwrite, reporter, stop)
-        return _report(config, info, plan, painted, time.monotonic() - started, stop)
+        with open_store(present_store_path(config.output)) as store:
+            ended = run_report(config, info, store, painted, plan.notes, started, stop)
+            return ExpandReport(**vars(ended), counts=store.counts(), skipped=plan.problems)
 
 
 def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, DryRunReport]:
@@ -81,9 +133,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     Raises:
         EchogenError: as `expand` would.
     """
-    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
-    config = config.model_copy(update={"checkpoint": checkpoint})
-    info = read_info(checkpoint)
+    config, info = with_model(config, reporter)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
         dataset, keys = open_frames(config.input, config.dataset, reporter)
@@ -113,37 +163,6 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         precision=engine.precision,
         checkpoint=info.name,
         licence=info.licence,
-    )
-
-
-def _report(
-    config: ExpandConfig,
-    info: CheckpointInfo,
-    plan: Plan,
-    painted: Painted,
-    seconds: float,
-    stop: Stop,
-) -> RunReport:
-    path = present_store_path(config.output)
-    with open_store(path) as store:
-        counts, complete = store.counts(), store.complete
-        failed = [Problem(*problem) for problem in failed_samples(store.columns)]
-    return RunReport(
-        output=str(config.output),
-        counts=counts,
-        skipped=plan.problems,
-        failed=tuple(failed),
-        notes=plan.notes,
-        painted=painted.images,
-        seconds=seconds,
-        images_per_s=painted.images / painted.seconds if painted.images else 0.0,
-        nfe=evaluations(config),
-        device=painted.device,
-        precision=painted.precision,
-        checkpoint=info.name,
-        licence=info.licence,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        interrupted=0 if complete else stop.signum,
     )
 
 

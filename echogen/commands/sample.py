@@ -5,7 +5,6 @@ longer run are those of a shorter one. Where its fan is can only be told once it
 fitted then, and what lies outside of it set to 0, as in real frames.
 """
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,91 +13,48 @@ from pathlib import Path
 
 import numpy as np
 
+from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import SampleConfig
-from echogen.diffusion.checkpoint import CheckpointInfo, read_info
-from echogen.errors import (
-    UsageError,
-    exit_code_of,
-)
+from echogen.diffusion.checkpoint import CheckpointInfo
+from echogen.errors import UsageError
 from echogen.geometry.aspect import fit_fan
 from echogen.geometry.transforms import IDENTITY
-from echogen.models.resolve import resolve_checkpoint
-from echogen.painting.fill import (
-    Run,
-    begun_precision,
-    check_output,
-    evaluations,
-    fill_store,
-    licence,
-    terms,
-)
-from echogen.painting.stream import Outcome, Painted, Shard, Work, statuses, why_not
+from echogen.painting.fill import Run, evaluations, fill_store, licence
+from echogen.painting.stream import Outcome, Shard, Work, statuses, why_not
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import bare_sheet
 from echogen.planning.plan import Row, sample_seed
 from echogen.planning.record import generated_attributes, generated_columns
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import Quiet, Reporter, RunReport
 from echogen.store import (
     Status,
     StoreReader,
     open_store,
     present_store_path,
     sample_sha256,
-    store_lock,
 )
-from echogen.store.reader import failed_samples
 from echogen.support.files import check_writable
-from echogen.support.signals import catch_signals
-from echogen.types import Job, Problem, Result
+from echogen.types import Job, Result
 
 QUIET = Quiet()
 MOST_ON_A_SHEET = 256
 
 
 @dataclass(frozen=True)
-class SampleReport(CommandReport):
-    """How a run of `echogen sample` ended.
+class SampleReport(RunReport):
+    """How a run of `echogen sample` ended; the model's terms are its images' too.
 
     Attributes:
-        output: the store.
         images: done, over the whole store.
         without_fan: of these, those in which no fan was found; they are left as painted.
         pending: still to make.
-        failed: images that could not be made, with the reason.
         sheet: the contact sheet that was written, or empty.
-        painted: images painted by this run.
-        seconds: from the start to the end of this run.
-        images_per_s: painted images per second of painting; 0 where nothing was painted.
-        nfe: network evaluations an image.
-        device, precision: where it was painted; empty where nothing was.
-        checkpoint, licence: the model's name and terms, which are the images' too.
-        notes: what else a user should know.
-        peak_memory_mb: largest resident memory of this process.
-        interrupted: the signal's number, or 0.
     """
 
-    output: str
     images: int
     without_fan: int
     pending: int
-    failed: tuple[Problem, ...]
     sheet: str
-    painted: int
-    seconds: float
-    images_per_s: float
-    nfe: int
-    device: str
-    precision: str
-    checkpoint: str
-    licence: str
-    notes: tuple[str, ...]
-    peak_memory_mb: float
-    interrupted: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 done with failures, 130 or 143 interrupted and resumable."""
-        return exit_code_of(self.interrupted, bool(self.failed))
 
 
 def sample(
@@ -125,20 +81,22 @@ def sample(
     started = time.monotonic()
     if sheet is not None:
         _check_sheet(sheet, columns)
-    checkpoint = str(resolve_checkpoint(config.checkpoint, reporter.tell))
-    config = config.model_copy(update={"checkpoint": checkpoint})
-    info = read_info(checkpoint)
-    with catch_signals(reporter.tell) as stop, store_lock(config.output):
-        check_output(config.output, overwrite)
-        reporter.tell(terms(info))
-        run = _run(config, info, begun_precision(config, overwrite))
-        painted = fill_store(run, overwrite, reporter, stop)
-        path = present_store_path(config.output)
-        with open_store(path) as store:
-            if sheet is not None and store.complete:
-                write_sheet(store, sheet, columns)
-            seconds = time.monotonic() - started
-            return _report(config, info, store, sheet, painted, seconds, stop.signum)
+    config, info = with_model(config, reporter)
+    with locked_output(config, info, overwrite, reporter) as (stop, precision):
+        painted = fill_store(_run(config, info, precision), overwrite, reporter, stop)
+        with open_store(present_store_path(config.output)) as store:
+            written = sheet if store.complete else None
+            if written is not None:
+                write_sheet(store, written, columns)
+            counts, done = store.counts(), store.columns["status"] == Status.DONE
+            ended = run_report(config, info, store, painted, (_note(info),), started, stop)
+            return SampleReport(
+                **vars(ended),
+                images=counts.done,
+                without_fan=int(np.isnan(store.columns["sector"][done, 0]).sum()),
+                pending=counts.pending,
+                sheet="" if written is None else str(written),
+            )
 
 
 def write_sheet(store: StoreReader, path: Path, columns: int = 8) -> None:
@@ -227,39 +185,8 @@ def _check_sheet(sheet: Path, columns: int) -> None:
         raise UsageError(f"--columns: expected 1 or more, got {columns}.")
 
 
-def _of_the_images(info: CheckpointInfo) -> str:
+def _note(info: CheckpointInfo) -> str:
     return (
         f"the images have no labels, and come under the terms of the model, {licence(info)}. A "
         "model may repeat images that it was trained on; its card says what is known of that."
-    )
-
-
-def _report(
-    config: SampleConfig,
-    info: CheckpointInfo,
-    store: StoreReader,
-    sheet: Path | None,
-    painted: Painted,
-    seconds: float,
-    signum: int,
-) -> SampleReport:
-    counts, done = store.counts(), store.columns["status"] == Status.DONE
-    return SampleReport(
-        output=str(config.output),
-        images=counts.done,
-        without_fan=int(np.isnan(store.columns["sector"][done, 0]).sum()),
-        pending=counts.pending,
-        failed=tuple(Problem(*problem) for problem in failed_samples(store.columns)),
-        sheet=str(sheet) if sheet is not None and store.complete else "",
-        painted=painted.images,
-        seconds=seconds,
-        images_per_s=painted.images / painted.seconds if painted.images else 0.0,
-        nfe=evaluations(config),
-        device=painted.device,
-        precision=painted.precision,
-        checkpoint=info.name,
-        licence=info.licence,
-        notes=(_of_the_images(info),),
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        interrupted=0 if store.complete else signum,
     )

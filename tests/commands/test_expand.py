@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from echogen.commands.expand import dry_run, expand
+from echogen.commands.expand import ExpandReport, dry_run, expand
 from echogen.commands.export import ExportSettings, export
 from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
@@ -25,7 +25,6 @@ from echogen.geometry.transforms import TransformParams, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
-from echogen.report import RunReport
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Job, Problem
 from tests.support.hearts import make_config
@@ -33,7 +32,7 @@ from tests.support.hearts import make_config
 PIXELS = ("images", "masks", "keep")
 
 
-def run(settings: dict[str, object], overwrite: bool = False, **changes: object) -> RunReport:
+def run(settings: dict[str, object], overwrite: bool = False, **changes: object) -> ExpandReport:
     return expand(make_config(settings, **changes), overwrite=overwrite)
 
 
