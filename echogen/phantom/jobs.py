@@ -39,16 +39,16 @@ def phantom_jobs(
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
     jobs: list[Job] = []
     for _ in range(TRIES * count):
-        made = frames[len(jobs) % len(frames)]
-        frame = _as_frame(made)
-        labelled = (np.argwhere(made.label > 0)[::EVERY] + 0.5) * np.array(made.spacing_mm)
+        phantom = frames[len(jobs) % len(frames)]
+        frame = _as_frame(phantom)
+        labelled = (np.argwhere(phantom.label > 0)[::EVERY] + 0.5) * np.array(phantom.spacing_mm)
         params = draw(rng, transforms)
-        if assess(params, made.sector, frame_grid(frame), labelled, transforms).accepted(
+        if assess(params, phantom.sector, frame_grid(frame), labelled, transforms).accepted(
             transforms
         ):
-            target = model_grid(made.image.shape[:2], made.spacing_mm, *grid)
+            target = model_grid(phantom.image.shape[:2], phantom.spacing_mm, *grid)
             name = f"phantom_copy{len(jobs)}"
-            job = render(frame, made.sector, params, target, transforms, name, len(jobs))
+            job = render(frame, phantom.sector, params, target, transforms, name, len(jobs))
             if not job.keep.all():
                 jobs.append(job)
         if len(jobs) == count:
@@ -59,6 +59,6 @@ def phantom_jobs(
     )
 
 
-def _as_frame(made: PhantomFrame) -> Frame:
+def _as_frame(phantom: PhantomFrame) -> Frame:
     key = FrameKey("phantom", "phantom", "", "", "", (Path("phantom"),))
-    return Frame(key, made.image, made.label, made.spacing_mm)
+    return Frame(key, phantom.image, phantom.label, phantom.spacing_mm)

@@ -15,7 +15,7 @@ from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
-from echogen.measures.painting import MEASURES, measure_readable, original_rows, score, usual
+from echogen.measures.painting import measure_readable, original_rows, score, usual
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
 from echogen.planning.jobs import PlannedDataset
 from echogen.planning.record import frame_keys
@@ -237,17 +237,12 @@ def worst_rows(
     if not painted:
         raise UsageError(f"--worst: {store.path} holds no painted copies of frames to judge.")
     portions = [painted[i : i + PORTION] for i in range(0, len(painted), PORTION)]
-    made, real = [np.zeros((0, len(MEASURES)))], [np.zeros((0, len(MEASURES)))]
-    done = 0
-    for portion, (ours, theirs) in zip(
-        portions, in_workers(_measure, portions, (store.path,), choice.workers), strict=True
-    ):
-        made.append(ours)
-        real.append(theirs)
-        done += len(portion)
-        reporter.progress("judging", done, len(painted))
-    measured = np.concatenate(made)
-    scores = score(usual(np.concatenate(real), measured).deviation(measured))
+    pairs = []
+    for pair in in_workers(_measure, portions, (store.path,), choice.workers):
+        pairs.append(pair)
+        reporter.progress("judging", min(PORTION * len(pairs), len(painted)), len(painted))
+    copies, real = (np.concatenate(measured) for measured in zip(*pairs, strict=True))
+    scores = score(usual(real, copies).deviation(copies))
     order = np.argsort(-scores, kind="stable")[: choice.n]
     return {painted[int(place)]: float(scores[place]) for place in order}
 

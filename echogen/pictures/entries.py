@@ -179,7 +179,7 @@ def of_store(
     Args:
         store: opened.
         rows: of it.
-        scores: {row: how far its painting is from what is usual}, where it was asked for.
+        scores: {row: how far its painting is from what is usual}; may be empty.
     """
     originals = original_rows(store) if store.kind == "expanded" else {}
     for row in rows:
@@ -199,7 +199,8 @@ def _of_row(
         return Entry(name, "an original", _picture(store, row))
     keep = store.keep[row]
     fan = fan_mask(store.columns["sector"][row], store.columns["aspect"][row], store.image_shape)
-    facts = facts_of(params_of(store, row), _share(~keep, fan))
+    move = TransformParams(**{name: float(store.columns[name][row]) for name in MOVES})
+    facts = facts_of(move, _share(~keep, fan))
     original = originals.get(str(store.columns["frame_id"][row]))
     return Entry(
         name,
@@ -209,11 +210,6 @@ def _of_row(
         ~keep,
         painted=True,
     )
-
-
-def params_of(store: StoreReader, row: int) -> TransformParams:
-    """The move of a store's row."""
-    return TransformParams(**{name: float(store.columns[name][row]) for name in MOVES})
 
 
 def facts_of(params: TransformParams, painted: float) -> str:

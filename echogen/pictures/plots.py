@@ -23,7 +23,7 @@ from echogen.support.words import counted
 INK, FAINT = "#7b8494", "#7b849455"
 GROUPS = {"originals": "#3b82f6", "copies": "#f2803b", "other": "#14a37f"}
 NAMES = {"other": "other set"}
-WIDTH = 3.6
+WIDTH = 3.6  # inches, before the page scales it
 BINS = 28
 MOST_POINTS = 2000
 
@@ -51,8 +51,7 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     every = np.concatenate(list(values.values()))
     if not every.size:
         return None
-    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure(2.1)
     low, high = np.percentile(every, [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, BINS).tolist()
     for group, known in values.items():
@@ -74,8 +73,7 @@ def positions(groups: Mapping[str, Table]) -> Plot | None:
     """Where the left ventricle lies in the fan: one point a sample, in a fan of depth 1."""
     if not any(_known(table["cavity_radius"]).size for table in groups.values()):
         return None
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure(3.1)
     widths = np.concatenate([_known(table["fan_angle"]) for table in groups.values()])
     half = np.radians(float(np.median(widths)) / 2)
     arc = np.linspace(-half, half, 60)
@@ -141,8 +139,7 @@ def ejection_fractions(cases: Sequence[Volume]) -> Plot | None:
         of = counted(len(pairs), "case")
         words = f"Measured against recorded values of {of}; on the grey line both are equal."
         return Plot(plot, "Ejection fraction", words)
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure(2.6)
     axes.hist([case.ef for case in cases], BINS, histtype="stepfilled",
               color=GROUPS["originals"] + "55", edgecolor=GROUPS["originals"])  # fmt: skip
     axes.set_xlabel("%")
@@ -152,10 +149,15 @@ def ejection_fractions(cases: Sequence[Volume]) -> Plot | None:
     return Plot(_svg(figure), "Ejection fraction", words)
 
 
+def _figure(height: float) -> tuple[Figure, Axes]:
+    """A figure of WIDTH with one plot; the height is in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 def _against(points: npt.NDArray[Any], labels: tuple[str, str]) -> bytes:
     """A scatter of (n, 2) points with the line on which both are equal."""
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure(2.6)
     most = float(np.nanmax(points)) * 1.05 or 1.0
     axes.plot([0, most], [0, most], color=FAINT)
     axes.scatter(
@@ -170,8 +172,7 @@ def realism(measures: Sequence[Realism]) -> Plot | None:
     """Painted over kept in copies, and in real frames cut alike, as ranges about 1."""
     if not measures:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(measures)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure(0.9 + 0.5 * len(measures))
     axes.axvline(1, color=INK, linewidth=0.8)
     for place, one in enumerate(measures):
         for offset, spread, group in ((0.16, one.copies, "copies"), (-0.16, one.real, "originals")):

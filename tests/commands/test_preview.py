@@ -1,7 +1,5 @@
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +9,14 @@ from typer.testing import CliRunner, Result
 
 from echogen.cli import app
 from echogen.commands.expand import dry_run, expand
-from echogen.config import DpmConfig, EngineConfig, LangevinConfig, RepaintConfig
-from echogen.datasets import open_dataset
-from echogen.geometry.transforms import TransformParams
-from echogen.painting.local import open_local
-from echogen.pictures.choice import Choice, along, amount, at_random, rows_of_store, worst_rows
-from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_plan, of_store
-from echogen.pictures.passage import walk
-from echogen.pictures.subject import Subject, subject_of
+from echogen.config import EngineConfig, RepaintConfig
+from echogen.pictures.choice import Choice, rows_of_store, worst_rows
+from echogen.pictures.entries import headings, of_store
+from echogen.pictures.subject import subject_of
 from echogen.pictures.tiles import MISSING
-from echogen.planning.jobs import PlannedDataset
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
-from echogen.types import Frame, FrameKey
 from tests.support.hearts import make_config
 from tests.support.shapes import printed
 
@@ -122,12 +114,6 @@ def test_a_damaged_sample_is_left_out_and_told(store: Path, tmp_path: Path) -> N
     assert worst.exit_code == 0, worst.output
 
 
-def test_generated_pictures_are_not_called_originals() -> None:
-    image = np.zeros((8, 8), np.uint8)
-    entry = Entry("one", "", None, Picture(image, None, 1.0), painted=True)
-    assert headings([entry]) == ("painted",)
-
-
 def test_a_plan_is_shown_before_anything_is_painted(
     settings: dict[str, object], dataset: Path, tmp_path: Path
 ) -> None:
@@ -148,23 +134,6 @@ def test_a_plan_is_shown_before_anything_is_painted(
     shutil.copytree(dataset / "patient0002", elsewhere / "patient0002")
     refused = run(elsewhere, "--plan", tmp_path / "plan.json", "--out", out)
     assert "was made of another dataset" in str(refused.exception)
-
-
-def test_each_planned_frame_is_read_once(settings: dict[str, object], dataset: Path) -> None:
-    config = make_config(settings)
-    plan, _ = dry_run(config)
-    listing = open_dataset(dataset)
-    reads: list[str] = []
-
-    def counted(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
-        reads.append(key.frame_id)
-        return listing.read_frame(root, key, labels)
-
-    source = PlannedDataset(replace(listing, read_frame=counted), listing.keys(), plan)
-    copies = [row for row in plan.rows if row.copy == 1 and not row.rejected]
-    entries = list(of_plan(source, copies))
-    assert [entry.name for entry in entries] == [row.sample_id for row in copies]
-    assert reads == [row.frame_id for row in copies]
 
 
 def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> None:
@@ -205,57 +174,6 @@ def test_what_cannot_be_shown_is_one_line(
 
 def test_a_sheet_needs_a_name(store: Path) -> None:
     assert "--out is missing" in str(run(store).exception)
-
-
-def test_one_seed_is_one_choice_and_order_stays() -> None:
-    items = list(range(100))
-    chosen = at_random(items, 7, 3)
-    assert chosen == at_random(items, 7, 3) == sorted(chosen)
-    assert chosen != at_random(items, 7, 4)
-    assert at_random([1, 2], 7, 0) == [1, 2]
-    assert along(["b", "c", "a"], [2, 3, 1], 3) == ["a", "b", "c"]
-    assert along(items, [-i for i in items], 3) == [99, 49, 0]
-
-
-def test_amounts_are_of_moves_that_were_made() -> None:
-    moves = np.array([[1.5, 0, 1, 0.3, 0.4], [1.0, -10, 0.7, 0, 0]])
-    np.testing.assert_array_equal(amount("depth", moves), [1.5, np.nan])
-    np.testing.assert_array_equal(amount("tilt", moves), [np.nan, -10])
-    np.testing.assert_array_equal(amount("width", moves), [np.nan, 0.7])
-    np.testing.assert_allclose(amount("shift", moves), [0.5, np.nan])
-    words = facts_of(TransformParams(depth=1.25, shift_x=0.1), 0.3)
-    assert words == "depth ×1.25 · shift 10% right · 30% of the fan empty"
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        RepaintConfig(steps=4, jump_length=2, resamplings=2),
-        LangevinConfig(levels=3, inner_steps=1, refine_levels=2, refine_steps=1),
-        DpmConfig(steps=4),
-    ],
-    ids=["repaint", "langevin", "dpm"],
-)
-def test_watching_changes_nothing_and_sees_every_evaluation(
-    sampler: RepaintConfig, checkpoint: Path
-) -> None:
-    rng = np.random.default_rng(0)
-    keep = np.zeros((32, 32), np.bool_)
-    keep[:, :20] = True
-    image = np.where(keep, rng.uniform(-1, 1, (32, 32)), -1).astype(np.float32)
-    engine = EngineConfig(device="cpu", precision="fp32")
-    subject = Subject("one", image, keep, 1.0, 77, sampler, str(checkpoint), engine)
-    steps, painted = walk(subject, lambda _: None)
-    plain = open_local(str(checkpoint), sampler, EngineConfig(device="cpu", precision="fp32",
-                       batch_size=1), lambda _: None)  # fmt: skip
-    import torch
-
-    expected = plain.paint(torch.from_numpy(image[None]), torch.from_numpy(keep[None]), [77])
-    np.testing.assert_array_equal(painted, expected.levels[0])
-    assert len(steps) == plain.sampler.nfe
-    assert steps[0].sigma > steps[-1].sigma
-    known = np.rint((image[keep] + 1) * 127.5)
-    np.testing.assert_array_equal(steps[-1].estimate[keep], known)
 
 
 def test_the_way_of_a_stored_sample_ends_in_its_own_pixels(
