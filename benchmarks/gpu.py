@@ -80,7 +80,7 @@ class Packed:
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
-    from echogen.phantom.jobs import phantom_jobs
+    from echogen.phantom.moved import phantom_jobs
 
     config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})
     info = read_info(checkpoint)

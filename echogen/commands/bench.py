@@ -16,7 +16,7 @@ from echogen.commands.run import with_model
 from echogen.config import BenchConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Engine
-from echogen.phantom.jobs import phantom_jobs
+from echogen.phantom.moved import phantom_jobs
 from echogen.planning.jobs import open_frames
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.types import Job, Result

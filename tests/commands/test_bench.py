@@ -17,7 +17,7 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import DatasetError, UsageError
-from echogen.phantom.jobs import phantom_jobs
+from echogen.phantom.moved import phantom_jobs
 from echogen.report import Quiet
 from tests.support.shapes import printed
 
