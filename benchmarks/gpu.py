@@ -33,8 +33,7 @@ from echogen.diffusion.denoiser import Denoiser  # noqa: E402
 from echogen.diffusion.network import PRECISIONS, load_checkpoint  # noqa: E402
 from echogen.diffusion.noise import SampleNoise  # noqa: E402
 from echogen.painting.devices import open_engine, resolve_devices  # noqa: E402
-from echogen.painting.engine import Engine  # noqa: E402
-from echogen.types import Job, Result, to_model_range, to_uint8  # noqa: E402
+from echogen.painting.engine import Canvas, Engine  # noqa: E402
 
 DISTINCT = 64
 CALLS = 20
@@ -42,7 +41,7 @@ COMPARED = 8
 
 
 class Packed:
-    """Jobs and settings from a file that `pack` wrote."""
+    """Canvases and settings from a file that `pack` wrote."""
 
     def __init__(self, file: Path) -> None:
         with np.load(file) as found:
@@ -54,15 +53,10 @@ class Packed:
         """Its folder or name."""
         return str(self.settings["checkpoint"])
 
-    def jobs(self, count: int) -> list[Job]:
-        """`count` jobs with seeds of their own over the packed frames."""
-        images = [to_model_range(image) for image in self.images]
-        label = np.zeros(self.images.shape[1:], np.uint8)
-        pairs = list(zip(images, self.keeps, strict=True))
-        return [
-            Job(f"job{i}", i, *pairs[i % len(pairs)], label=label, label_on_paint=0.0)
-            for i in range(count)
-        ]
+    def canvases(self, count: int) -> list[Canvas]:
+        """`count` canvases with seeds of their own over the packed frames."""
+        pairs = list(zip(self.images, self.keeps, strict=True))
+        return [Canvas(f"canvas{i}", i, *pairs[i % len(pairs)]) for i in range(count)]
 
     def engine(self, device: str, precision: str, size: int, compile: str = "off") -> Engine:
         """The engine as `echogen expand` would open it; that compiling fails is an error here."""
@@ -80,11 +74,11 @@ class Packed:
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
-    from echogen.phantom.moved import phantom_jobs
+    from echogen.phantom.moved import moved_phantoms
 
     config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})
     info = read_info(checkpoint)
-    jobs = phantom_jobs(count, (info.image_size, info.resize), config.transforms)
+    samples = moved_phantoms(count, (info.image_size, info.resize), config.transforms)
     settings = {
         "sampler": config.sampler.model_dump(mode="json", exclude_none=True),
         "checkpoint": checkpoint,
@@ -92,11 +86,11 @@ def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> No
     }
     np.savez_compressed(
         file,
-        image=np.stack([to_uint8(job.image) for job in jobs]),
-        keep=np.stack([job.keep for job in jobs]),
+        image=np.stack([sample.image for sample in samples]),
+        keep=np.stack([sample.keep for sample in samples]),
         settings=json.dumps(settings),
     )
-    print(f"{file}: {count} jobs, {file.stat().st_size / 1e6:.1f} MB, {json.dumps(settings)}")
+    print(f"{file}: {count} frames, {file.stat().st_size / 1e6:.1f} MB, {json.dumps(settings)}")
 
 
 def smi() -> list[str]:
@@ -199,22 +193,22 @@ def noise(device: torch.device, size: int, side: int) -> dict[str, float]:
     }
 
 
-def paint(engine: Engine, jobs: list[Job]) -> list[Result]:
-    results = list(engine.run(jobs))
-    failed = [result.error for result in results if result.error]
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(results)} failed: {failed[0]}")
-    return results
+def paint(engine: Engine, canvases: list[Canvas]) -> list[np.ndarray]:
+    painted = list(engine.run(canvases))
+    finite = [image for image in painted if image is not None]
+    if len(finite) < len(painted):
+        raise RuntimeError(f"{len(painted) - len(finite)} of {len(painted)} are not finite")
+    return finite
 
 
 def painting(packed: Packed, device: torch.device, precision: str, size: int, compile: str) -> Any:
     """Two batches through sampler and engine on one device, after one that warms up."""
     engine = packed.engine(str(device), precision, size, compile)
     try:
-        paint(engine, packed.jobs(size))
+        paint(engine, packed.canvases(size))
         _forget_peak(device)
         began = time.perf_counter()
-        paint(engine, packed.jobs(2 * size))
+        paint(engine, packed.canvases(2 * size))
         seconds = time.perf_counter() - began
     finally:
         engine.close()
@@ -223,14 +217,14 @@ def painting(packed: Packed, device: torch.device, precision: str, size: int, co
 
 def agreement(packed: Packed, device: torch.device, names: Iterable[str]) -> Any:
     """The same seeds on the processor in float32 and on the device: differences in grey levels."""
-    jobs = packed.jobs(COMPARED)
-    hole = ~np.stack([job.keep for job in jobs])
-    known = np.stack([to_uint8(job.image) for job in jobs])
+    canvases = packed.canvases(COMPARED)
+    hole = ~np.stack([canvas.keep for canvas in canvases])
+    known = np.stack([canvas.image for canvas in canvases])
 
     def painted(where: str, precision: str) -> np.ndarray:
-        engine = packed.engine(where, precision, len(jobs))
+        engine = packed.engine(where, precision, len(canvases))
         try:
-            return np.stack([result.image for result in paint(engine, jobs)])
+            return np.stack(paint(engine, canvases))
         finally:
             engine.close()
 
@@ -252,22 +246,22 @@ def _rms(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
 
 def in_one_go(packed: Packed, devices: str, precision: str, count: int, compile: str) -> Any:
     """Very many images on every device, the model's loading and the search of a batch included."""
-    jobs = packed.jobs(count)
+    canvases = packed.canvases(count)
     began = time.perf_counter()
     engine = packed.engine(devices, precision, 0, compile)
     try:
         engine.settle(count)
         ready = time.perf_counter()
-        results = paint(engine, jobs)
+        painted = paint(engine, canvases)
         done = time.perf_counter()
         return {
-            "images": len(results),
+            "images": len(painted),
             "devices": engine.device,
             "precision": engine.precision,
             "batch_size": engine.batch_size,
             "start_s": ready - began,
             "painting_s": done - ready,
-            "images_per_s": len(results) / (done - ready),
+            "images_per_s": len(painted) / (done - ready),
         }
     finally:
         engine.close()

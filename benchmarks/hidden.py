@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
-from echogen.commands.expand import open_engine
 from echogen.config import AugmentationConfig, DatasetConfig, ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
+from echogen.painting.devices import open_engine
+from echogen.painting.engine import Canvas
 from echogen.planning.jobs import open_frames, plan_dataset
 from echogen.report import Quiet
-from echogen.types import Job, to_uint8
+from echogen.types import Sample
 
 BY_VALUE = ("name", "steps", "jump_length", "resamplings")
 
@@ -33,7 +34,7 @@ class Hidden:
     """Frames with a hidden part.
 
     Attributes:
-        jobs: what a sampler gets.
+        canvases: what a sampler gets, by the ids of the copies.
         truths: (N, h, w) uint8, the whole frames.
         keep: (N, h, w) bool, False where hidden.
         inside: (N, h, w) bool, the fans.
@@ -43,7 +44,7 @@ class Hidden:
         of: and which, in words.
     """
 
-    jobs: list[Job]
+    canvases: list[Canvas]
     truths: np.ndarray
     keep: np.ndarray
     inside: np.ndarray
@@ -68,11 +69,11 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     frames = [planned for planned in frames if planned.frame_id in moved_at_all]
     names = {planned.frame_id for planned in frames}
     rows = [row for row in source.plan.rows if row.frame_id in names]
-    jobs = [job for job in source.jobs(rows) if isinstance(job, Job)]
-    wholes, moved = jobs[::2], jobs[1::2]
+    samples = [item for item in source.render(rows) if isinstance(item, Sample)]
+    wholes, moved = samples[::2], samples[1::2]
     hidden = [
-        dataclasses.replace(m, image=np.where(m.keep, w.image, np.float32(-1)))
-        for w, m in zip(wholes, moved, strict=True)
+        Canvas(row.sample_id, row.seed, np.where(m.keep, w.image, np.uint8(0)), m.keep)
+        for row, w, m in zip(rows[1::2], wholes, moved, strict=True)
     ]
     fans = [sector_on_grid(planned.sector, source.plan.grid_of(planned)) for planned in frames]
     shown = [
@@ -85,8 +86,8 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     ]
     return Hidden(
         hidden,
-        np.stack([to_uint8(job.image) for job in wholes]),
-        np.stack([job.keep for job in hidden]),
+        np.stack([whole.image for whole in wholes]),
+        np.stack([canvas.keep for canvas in hidden]),
         np.stack(shown),
         np.stack([sector for sector, _ in fans]).astype(np.float64),
         np.array([aspect for _, aspect in fans]),
@@ -120,15 +121,16 @@ def paint(
             continue
         if engine is None:
             given = {"input": "x", "output": "x.zarr", "sampler": sampler}
-            engine = open_engine(load_config(ExpandConfig, given), Quiet())
-        jobs = [
-            dataclasses.replace(job, seed=_seed(job.sample_id, run, draw)) for job in hidden.jobs
+            config = load_config(ExpandConfig, given)
+            engine = open_engine(config.checkpoint, config.sampler, config.engine, Quiet().tell)
+        canvases = [
+            dataclasses.replace(canvas, seed=_seed(canvas.sample_id, run, draw))
+            for canvas in hidden.canvases
         ]
-        results = list(engine.run(jobs))
-        failed = [f"{result.sample_id}: {result.error}" for result in results if result.error]
-        if failed:
-            raise EngineError(f"{_name(sampler)}: {failed[0]}")
-        painted.append(np.stack([result.image for result in results]))
+        images = [image for image in engine.run(canvases) if image is not None]
+        if len(images) < len(canvases):
+            raise EngineError(f"{_name(sampler)}: gave values that are not finite")
+        painted.append(np.stack(images))
         if file is not None:
             np.save(file.with_name("part.npy"), painted[-1])
             file.with_name("part.npy").rename(file)

@@ -103,7 +103,7 @@ MEASURES: dict[str, tuple[str, str, str, Metric | None, Any]] = {
 
 def fixed_parts(frames: Hidden) -> list[Of]:
     parts = []
-    for i in range(len(frames.jobs)):
+    for i in range(len(frames.canvases)):
         hidden, inside = ~frames.keep[i], frames.inside[i]
         sector, aspect = frames.sectors[i], float(frames.aspects[i])
         near = hidden & (ndimage.distance_transform_edt(~(inside & ~hidden)) <= 10)
@@ -325,7 +325,7 @@ def main() -> None:
         f"--frames {flags.frames} --samples {m} --seed {flags.seed} --samplers {flags.samplers}",
         "checkpoint": info.name,
         "sha256": info.sha256,
-        "frames": len(frames.jobs),
+        "frames": len(frames.canvases),
         "patients": frames.patients,
         "of": frames.of,
         "hidden_share_of_fan": round(float((~frames.keep).sum() / frames.inside.sum()), 3),

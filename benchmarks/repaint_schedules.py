@@ -66,7 +66,7 @@ def main() -> None:
         f"--data CAMUS --frames {arguments.frames} --seed {arguments.seed}",
         "checkpoint": read_info("builtin").name,
         "sha256": read_info("builtin").sha256,
-        "frames": len(frames.jobs),
+        "frames": len(frames.canvases),
         "of": frames.of,
         "schedules": rows,
     }

@@ -17,16 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from echogen.commands.expand import open_engine
 from echogen.config import ExpandConfig, load_config
 from echogen.diffusion.checkpoint import read_info
+from echogen.painting.devices import open_engine
+from echogen.painting.engine import Canvas
 from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.pictures.tiles import MISSING
 from echogen.planning.jobs import PlannedDataset, open_frames, plan_dataset
+from echogen.planning.plan import Row
 from echogen.report import Quiet
-from echogen.types import Job, Result
+from echogen.types import Sample
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -69,45 +71,56 @@ def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:
     return {"name": "repaint", **walk}
 
 
-def jobs_of(source: PlannedDataset, names: list[str]) -> list[Job]:
-    rows = [row for row in source.plan.rows if row.sample_id in names]
-    return [job for job in source.jobs(rows) if isinstance(job, Job)]
+def rows_of(source: PlannedDataset, names: list[str]) -> list[Row]:
+    return [row for row in source.plan.rows if row.sample_id in names]
 
 
-def paint(config: ExpandConfig, jobs: list[Job]) -> list[Result]:
-    return list(open_engine(config, Quiet()).run(jobs))
+def rendered(source: PlannedDataset, rows: list[Row]) -> list[Sample]:
+    return [item for item in source.render(rows) if isinstance(item, Sample)]
 
 
-def moved(result: Result) -> Rgb:
-    picture = grey(result.image)
-    picture[~result.keep] = MISSING
+def paint(config: ExpandConfig, rows: list[Row], samples: list[Sample]) -> list[Sample]:
+    engine = open_engine(config.checkpoint, config.sampler, config.engine, Quiet().tell)
+    canvases = [
+        Canvas(row.sample_id, row.seed, sample.image, sample.keep)
+        for row, sample in zip(rows, samples, strict=True)
+    ]
+    return [
+        dataclasses.replace(sample, image=image)
+        for sample, image in zip(samples, engine.run(canvases), strict=True)
+        if image is not None
+    ]
+
+
+def moved(sample: Sample) -> Rgb:
+    picture = grey(sample.image)
+    picture[~sample.keep] = MISSING
     return picture
 
 
-def hidden(whole: Job, moved_job: Job) -> Job:
+def hidden(whole: Sample, copy: Sample) -> Sample:
     """The unmoved frame, with what the move would leave empty hidden."""
-    image = np.where(moved_job.keep, whole.image, np.float32(-1))
-    return dataclasses.replace(moved_job, image=image, label=whole.label)
+    image = np.where(copy.keep, whole.image, np.uint8(0))
+    return dataclasses.replace(copy, image=image, label=whole.label)
 
 
 def card_figure(
-    whole: list[Result], jobs: list[Job], wholes: list[Job], config: ExpandConfig
+    wholes: list[Sample], rows: list[Row], copies: list[Sample], config: ExpandConfig
 ) -> Rgb:
     """One column a frame: the frame, what was hidden of it, what was painted instead."""
-    painted = paint(config, [hidden(w, m) for w, m in zip(wholes, jobs, strict=True)])
+    holed = [hidden(whole, copy) for whole, copy in zip(wholes, copies, strict=True)]
     columns = [
-        join([grey(frame.image), moved(result), grey(result.image)], axis=0)
-        for frame, result in zip(whole, painted, strict=True)
+        join([grey(whole.image), moved(sample), grey(sample.image)], axis=0)
+        for whole, sample in zip(wholes, paint(config, rows, holed), strict=True)
     ]
     return join(columns, axis=1)
 
 
-def entry(before: Result, after: Result, source: PlannedDataset) -> Entry:
-    row = next(row for row in source.plan.rows if row.sample_id == after.sample_id)
+def entry(row: Row, before: Sample, after: Sample, source: PlannedDataset) -> Entry:
     grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
     return Entry(
-        after.sample_id,
+        row.sample_id,
         facts_of(row.params, float((~after.keep).mean())).rpartition(" · ")[0],
         Picture(before.image, before.label, aspect),
         Picture(after.image, after.label, aspect),
@@ -116,9 +129,11 @@ def entry(before: Result, after: Result, source: PlannedDataset) -> Entry:
     )
 
 
-def overview(befores: list[Result], afters: list[Result], source: PlannedDataset) -> Image.Image:
+def overview(
+    rows: list[Row], befores: list[Sample], afters: list[Sample], source: PlannedDataset
+) -> Image.Image:
     """A sheet as `echogen preview` draws it."""
-    entries = [entry(*pair, source) for pair in zip(befores, afters, strict=True)]
+    entries = [entry(*parts, source) for parts in zip(rows, befores, afters, strict=True)]
     names = headings(entries)
     lines = tuple(Line(one.panels(names, 220), one.name, one.facts) for one in entries)
     sheet = Sheet(
@@ -140,20 +155,20 @@ def main() -> None:
     config = configuration({})
     frames = open_frames(config.input, config.dataset, Quiet())
     source = plan_dataset(*frames, config, read_info("builtin"), Quiet())
-    jobs = jobs_of(source, list(SHOWN))
-    originals = jobs_of(source, [name[:-1] + "0" for name in SHOWN])
-    before = paint(config, originals)
-    after = paint(config, jobs)
+    rows = rows_of(source, list(SHOWN))
+    copies = rendered(source, rows)
+    before = rendered(source, rows_of(source, [name[:-1] + "0" for name in SHOWN]))
+    after = paint(config, rows, copies)
     if "overview" in wanted:
-        save_png(overview(before, after, source), HERE / "images" / "overview.png")
+        save_png(overview(rows, before, after, source), HERE / "images" / "overview.png")
     if "phantoms" in wanted:
-        figure = Image.fromarray(card_figure(before, jobs, originals, config))
+        figure = Image.fromarray(card_figure(before, rows, copies, config))
         save_png(figure, BUILTIN / "phantoms.png")
     if "schedules" in wanted:
-        columns = [join([moved(result) for result in after], axis=0)]
+        columns = [join([moved(sample) for sample in after], axis=0)]
         for schedule in SCHEDULES:
-            results = paint(configuration(repaint(*schedule)), jobs)
-            columns.append(join([grey(result.image) for result in results], axis=0))
+            samples = paint(configuration(repaint(*schedule)), rows, copies)
+            columns.append(join([grey(sample.image) for sample in samples], axis=0))
         save_png(Image.fromarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
 
 

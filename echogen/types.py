@@ -1,7 +1,7 @@
-"""The records that pass between stages: frame, job, result.
+"""The records that pass between stages: frame and sample.
 
 Shapes are written in the annotations: H, W are a frame's native rows and columns, h, w those of the
-model's grid. Intensities are uint8 in frames and results, and float32 in [-1, 1] in jobs;
+model's grid. Intensities are uint8 here, and float32 in [-1, 1] where a network sees them;
 `to_model_range` and `to_uint8` are the only conversions.
 """
 
@@ -16,7 +16,6 @@ import numpy.typing as npt
 UInt8HW = Annotated[npt.NDArray[np.uint8], "(H, W) uint8, native resolution"]
 UInt8Grid = Annotated[npt.NDArray[np.uint8], "(h, w) uint8, the model's grid"]
 BoolGrid = Annotated[npt.NDArray[np.bool_], "(h, w) bool, the model's grid"]
-FloatGrid = Annotated[npt.NDArray[np.float32], "(h, w) float32 in [-1, 1], the model's grid"]
 
 BACKGROUND, LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM = 0, 1, 2, 3
 IGNORE = 255
@@ -113,43 +112,20 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One image to paint, on the model's grid.
+class Sample:
+    """The pixels of one row of a store, on the model's grid: as the move left them, or painted.
 
     Attributes:
-        sample_id: of the row of the plan.
-        seed: of the sample; the noise depends on nothing else.
-        image: the moved source in [-1, 1]; -1 where nothing is known.
-        keep: True where the pixel is known, False where it is to be painted.
+        image: grey levels; before painting 0 where nothing is known.
+        keep: True where the pixel comes from the source, False where it is painted.
         label: class ids on the same grid, with the policies on cut labels applied.
         label_on_paint: share of the labelled pixels that lie where `keep` is False, in [0, 1].
     """
 
-    sample_id: str
-    seed: int
-    image: FloatGrid
-    keep: BoolGrid
-    label: UInt8Grid
-    label_on_paint: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One painted sample, ready for the store; kept pixels equal the job's bit for bit.
-
-    Attributes:
-        sample_id: of the job.
-        image: grey levels.
-        label, keep, label_on_paint: as in the job.
-        error: None, or one line saying why this sample could not be painted.
-    """
-
-    sample_id: str
     image: UInt8Grid
-    label: UInt8Grid
     keep: BoolGrid
+    label: UInt8Grid
     label_on_paint: float
-    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from echogen.planning.record import columns as planned_columns
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
-from echogen.types import Job, Problem, to_uint8
+from echogen.types import Problem, Sample
 
 
 def check_source(
@@ -122,28 +122,27 @@ def _compare(
 ) -> tuple[list[Finding], int]:
     store = shared_store(path)
     found: list[Finding] = []
-    jobs = source.jobs([source.plan.rows[in_plan] for _, in_plan in pairs])
-    for (row, in_plan), job in zip(pairs, jobs, strict=True):
+    samples = source.render([source.plan.rows[in_plan] for _, in_plan in pairs])
+    for (row, in_plan), sample in zip(pairs, samples, strict=True):
         name = source.plan.rows[in_plan].sample_id
-        if isinstance(job, Job):
-            found += _differences(store, row, name, job)
-        elif isinstance(job, Problem):
-            found.append(Finding(Severity.ERROR, "source", name, job.reason))
+        if isinstance(sample, Sample):
+            found += _differences(store, row, name, sample)
+        elif isinstance(sample, Problem):
+            found.append(Finding(Severity.ERROR, "source", name, sample.reason))
         else:
             found.append(Finding(Severity.ERROR, "source", name, "the plan rejects this sample."))
     return found, len(pairs)
 
 
-def _differences(store: StoreReader, row: int, name: str, job: Job) -> Iterator[Finding]:
+def _differences(store: StoreReader, row: int, name: str, there: Sample) -> Iterator[Finding]:
     try:
         image, mask, keep = store.images[row], store.masks[row], store.keep[row]
     except StoreError:
         return  # reported as damage
-    image_there = to_uint8(job.image)
     differing = {
-        "kept pixels": int((image != image_there)[job.keep].sum()),
-        "labels": int((mask != job.label).sum()),
-        "pixels of keep": int((keep != job.keep).sum()),
+        "kept pixels": int((image != there.image)[there.keep].sum()),
+        "labels": int((mask != there.label).sum()),
+        "pixels of keep": int((keep != there.keep).sum()),
     }
     for what, count in differing.items():
         if count:

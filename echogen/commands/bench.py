@@ -4,22 +4,21 @@ Nothing is extrapolated that can be painted within the time: whole images go thr
 in a run. Only a sampler too slow for that is estimated from its network evaluations.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from echogen.commands.expand import compressed_megabytes
 from echogen.commands.run import with_model
 from echogen.config import BenchConfig
 from echogen.diffusion.schedule import sampler_nfe
-from echogen.painting.engine import Engine
-from echogen.phantom.moved import phantom_jobs
+from echogen.painting.engine import Canvas, Engine, Levels
+from echogen.phantom.moved import moved_phantoms
 from echogen.planning.jobs import open_frames
 from echogen.report import CommandReport, Quiet, Reporter
-from echogen.types import Job, Result
+from echogen.types import Sample
 
 if TYPE_CHECKING:
     from echogen.painting.local import LocalEngine
@@ -117,18 +116,27 @@ def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
         load_seconds = time.monotonic() - began
         engine.settle(frames * config.copies or EXPECTED)
         grid = (info.image_size, info.resize)
-        jobs = phantom_jobs(min(engine.at_once, DISTINCT), grid, config.transforms, config.seed)
+        samples = moved_phantoms(
+            min(engine.at_once, DISTINCT), grid, config.transforms, config.seed
+        )
         nfe = sampler_nfe(config.sampler)
-        per_image = engine.seconds_per_image(repeated(jobs, engine.at_once))
+        per_image = engine.seconds_per_image(engine.at_once)
         count = images_to_paint(engine.at_once, per_image, PAINTING_S)
         if count and (config.engine.compile != "off" or "cpu" not in engine.device):
-            _paint(engine, repeated(jobs, engine.at_once), reporter, "warming up")
+            _paint(engine, repeated(samples, engine.at_once), reporter, "warming up")
         _forget_peak_memory(engine)
-        results, seconds = _paint(engine, repeated(jobs, count), reporter, "painting")
+        painted, seconds = _paint(engine, repeated(samples, count), reporter, "painting")
         rate = count / seconds if count else 1.0 / per_image
         local = engine if isinstance(engine, LocalEngine) else None
         gflop, ceiling, memory = _of_one_device(local) if local else (None, None, None)
-        megabytes = compressed_megabytes(results[:DISTINCT] or jobs)
+        megabytes = compressed_megabytes(
+            [
+                replace(sample, image=levels)
+                for sample, levels in zip(samples, painted, strict=False)
+                if levels is not None
+            ]
+            or samples
+        )
         return BenchReport(
             checkpoint=info.name,
             licence=info.licence,
@@ -176,22 +184,23 @@ def images_to_paint(at_once: int, seconds_per_image: float, budget: float) -> in
     return at_once * min(MOST_BATCHES, fitting // at_once)
 
 
-def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
-    """`count` jobs with seeds of their own, made of those given."""
-    return [dataclasses.replace(jobs[i % len(jobs)], seed=i) for i in range(count)]
+def repeated(samples: Sequence[Sample], count: int) -> list[Canvas]:
+    """`count` canvases with seeds of their own, made of the samples given."""
+    chosen = [samples[i % len(samples)] for i in range(count)]
+    return [Canvas(f"phantom{i}", i, sample.image, sample.keep) for i, sample in enumerate(chosen)]
 
 
 def _paint(
-    engine: Engine, jobs: Sequence[Job], reporter: Reporter, stage: str
-) -> tuple[list[Result], float]:
-    results: list[Result] = []
-    if jobs:
-        reporter.progress(stage, 0, len(jobs))
+    engine: Engine, canvases: Sequence[Canvas], reporter: Reporter, stage: str
+) -> tuple[list[Levels], float]:
+    painted: list[Levels] = []
+    if canvases:
+        reporter.progress(stage, 0, len(canvases))
     began = time.monotonic()
-    for result in engine.run(jobs):
-        results.append(result)
-        reporter.progress(stage, len(results), len(jobs))
-    return results, time.monotonic() - began
+    for levels in engine.run(canvases):
+        painted.append(levels)
+        reporter.progress(stage, len(painted), len(canvases))
+    return painted, time.monotonic() - began
 
 
 def _forget_peak_memory(engine: Engine) -> None:

@@ -14,10 +14,9 @@ from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.painting.fill import (
-    Run,
+    PaintingRun,
     evaluations,
     fill_store,
-    open_engine,
     terms,
 )
 from echogen.painting.stream import Work, labelled_shard
@@ -27,7 +26,7 @@ from echogen.planning.record import attributes, columns
 from echogen.report import CommandReport, Counts, Quiet, Reporter, RunReport
 from echogen.store import open_store, present_store_path
 from echogen.support.signals import catch_signals
-from echogen.types import Job, Problem, Result, UInt8Grid, to_uint8
+from echogen.types import Problem, Sample
 
 QUIET = Quiet()
 
@@ -112,18 +111,18 @@ def expand(
         for line in source.leakage:
             reporter.tell(f"note: {line}")
         plan = source.plan
-        run = Run(
+        run = PaintingRun(
             config,
             attributes(plan, config, info, evaluations(config), precision),
             columns(plan),
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
             image_size=info.image_size,
-            work=Work(plan.rows, source.jobs, labelled_shard),
+            work=Work(plan.rows, source.render, labelled_shard),
         )
-        painted = fill_store(run, overwrite, reporter, stop)
+        throughput = fill_store(run, overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
-            ended = run_report(config, info, store, painted, plan.notes, started, stop)
+            ended = run_report(config, info, store, throughput, plan.notes, started, stop)
             return ExpandReport(**vars(ended), counts=store.counts(), skipped=plan.problems)
 
 
@@ -133,6 +132,8 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     Raises:
         EchogenError: as `expand` would.
     """
+    from echogen.painting.devices import open_engine
+
     config, info = with_model(config, reporter)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
@@ -140,11 +141,14 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
-        with closing(open_engine(config, reporter)) as engine:
+        with closing(
+            open_engine(config.checkpoint, config.sampler, config.engine, reporter.tell)
+        ) as engine:
             engine.settle(len(copies))
             few = [*plan.rows[:4], *copies[: engine.at_once]]
-            jobs = [job for job in source.jobs(few) if isinstance(job, Job)]
-            seconds = engine.seconds_per_image(jobs) * len(copies)
+            samples = [item for item in source.render(few) if isinstance(item, Sample)]
+            to_paint = sum(not sample.keep.all() for sample in samples)
+            seconds = engine.seconds_per_image(to_paint) * len(copies)
             device = engine.device
     return plan, DryRunReport(
         output=str(config.output),
@@ -158,7 +162,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
         plan_digest=plan.digest,
         nfe=evaluations(config),
         seconds=seconds,
-        megabytes=compressed_megabytes(jobs) * len(plan.rows),
+        megabytes=compressed_megabytes(samples) * len(plan.rows),
         device=device,
         precision=engine.precision,
         checkpoint=info.name,
@@ -166,15 +170,11 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     )
 
 
-def compressed_megabytes(samples: Sequence[Job | Result]) -> float:
+def compressed_megabytes(samples: Sequence[Sample]) -> float:
     """MB a sample takes on disk, by compressing those given."""
     sizes = [
         len(zlib.compress(part.tobytes()))
         for sample in samples
-        for part in (_levels(sample), sample.label, sample.keep)
+        for part in (sample.image, sample.label, sample.keep)
     ]
     return sum(sizes) / max(len(samples), 1) / 1e6
-
-
-def _levels(sample: Job | Result) -> UInt8Grid:
-    return sample.image if isinstance(sample, Result) else to_uint8(sample.image)

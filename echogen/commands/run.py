@@ -10,7 +10,7 @@ from echogen.config import BenchConfig, ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.models.resolve import resolve_checkpoint
 from echogen.painting.fill import begun_precision, check_output, evaluations, terms
-from echogen.painting.stream import Painted
+from echogen.painting.stream import Throughput
 from echogen.report import Reporter, RunReport
 from echogen.store import StoreReader, store_lock
 from echogen.store.reader import failed_samples
@@ -50,7 +50,7 @@ def run_report(
     config: RunConfig,
     info: CheckpointInfo,
     store: StoreReader,
-    painted: Painted,
+    throughput: Throughput,
     notes: tuple[str, ...],
     started: float,
     stop: Stop,
@@ -60,12 +60,12 @@ def run_report(
         output=str(config.output),
         failed=tuple(Problem(*problem) for problem in failed_samples(store.columns)),
         notes=notes,
-        painted=painted.images,
+        painted=throughput.images,
         seconds=time.monotonic() - started,
-        images_per_s=painted.images / painted.seconds if painted.images else 0.0,
+        images_per_s=throughput.images_per_s,
         nfe=evaluations(config),
-        device=painted.device,
-        precision=painted.precision,
+        device=throughput.device,
+        precision=throughput.precision,
         checkpoint=info.name,
         licence=info.licence,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

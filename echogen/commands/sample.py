@@ -6,7 +6,7 @@ fitted then, and what lies outside of it set to 0, as in real frames.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import UsageError
 from echogen.geometry.aspect import fit_fan
 from echogen.geometry.transforms import IDENTITY
-from echogen.painting.fill import Run, evaluations, fill_store, licence
-from echogen.painting.stream import Outcome, Shard, Work, statuses, why_not
+from echogen.painting.fill import PaintingRun, evaluations, fill_store, licence
+from echogen.painting.stream import Shard, Work
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import bare_sheet
 from echogen.planning.plan import Row, sample_seed
@@ -31,10 +31,9 @@ from echogen.store import (
     StoreReader,
     open_store,
     present_store_path,
-    sample_sha256,
 )
 from echogen.support.files import check_writable
-from echogen.types import Job, Result
+from echogen.types import Sample
 
 QUIET = Quiet()
 MOST_ON_A_SHEET = 256
@@ -83,13 +82,13 @@ def sample(
         _check_sheet(sheet, columns)
     config, info = with_model(config, reporter)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
-        painted = fill_store(_run(config, info, precision), overwrite, reporter, stop)
+        throughput = fill_store(_run(config, info, precision), overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
             written = sheet if store.complete else None
             if written is not None:
                 write_sheet(store, written, columns)
             counts, done = store.counts(), store.columns["status"] == Status.DONE
-            ended = run_report(config, info, store, painted, (_note(info),), started, stop)
+            ended = run_report(config, info, store, throughput, (_note(info),), started, stop)
             return SampleReport(
                 **vars(ended),
                 images=counts.done,
@@ -114,10 +113,10 @@ def generated_rows(n: int, seed: int) -> list[Row]:
     return [Row(name, name, 1, sample_seed(seed, name, 1), False, 0, IDENTITY) for name in names]
 
 
-def _run(config: SampleConfig, info: CheckpointInfo, precision: str) -> Run:
+def _run(config: SampleConfig, info: CheckpointInfo, precision: str) -> PaintingRun:
     rows = generated_rows(config.n, config.seed)
     aspect = 1.0 if info.resize == "letterbox" else None
-    return Run(
+    return PaintingRun(
         config,
         generated_attributes(rows, config, info, evaluations(config), precision),
         generated_columns(rows),
@@ -126,56 +125,45 @@ def _run(config: SampleConfig, info: CheckpointInfo, precision: str) -> Run:
         image_size=info.image_size,
         work=Work(
             rows,
-            partial(_jobs, info.image_size),
+            partial(_blanks, info.image_size),
             partial(_shard, config.background == "black", aspect),
         ),
     )
 
 
-def _jobs(side: int, rows: Sequence[Row]) -> Iterator[Job]:
-    """Nothing is known of any pixel."""
-    nothing, unkept = np.full((side, side), -1, np.float32), np.zeros((side, side), np.bool_)
-    unlabelled = np.zeros((side, side), np.uint8)
-    for row in rows:
-        yield Job(row.sample_id, row.seed, nothing, unkept, unlabelled, float("nan"))
+def _blanks(side: int, rows: Sequence[Row]) -> list[Sample]:
+    """Samples of which no pixel is known."""
+    black, unkept = np.zeros((side, side), np.uint8), np.zeros((side, side), np.bool_)
+    return [Sample(black, unkept, black, float("nan"))] * len(rows)
 
 
 def _shard(
     black: bool,
     aspect: float | None,
     image_shape: tuple[int, int],
-    rows: Sequence[Row],
-    outcomes: Sequence[Outcome],
+    samples: Sequence[Sample | None],
 ) -> Shard:
-    """Rows of a shard, each image's fan fitted and its outside blackened where that is wanted.
+    """Samples of a shard, each image's fan fitted and its outside blackened where that is wanted.
 
     Args:
         black: set what lies outside of a fan to 0.
         aspect: of the model's pixels, where it is known.
         image_shape: (h, w).
-        rows, outcomes: of the shard.
+        samples: of the shard.
     """
-    images = np.zeros((len(rows), *image_shape), np.uint8)
-    sectors = np.full((len(rows), 6), np.nan, np.float32)
-    aspects = np.full(len(rows), np.nan if aspect is None else aspect, np.float32)
-    reasons = [why_not(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
-    for i, (outcome, reason) in enumerate(zip(outcomes, reasons, strict=True)):
-        if reason or not isinstance(outcome, Result):
+    images = np.zeros((len(samples), *image_shape), np.uint8)
+    sectors = np.full((len(samples), 6), np.nan, np.float32)
+    aspects = np.full(len(samples), np.nan if aspect is None else aspect, np.float32)
+    for i, sample in enumerate(samples):
+        if sample is None:
             continue
-        fan = fit_fan(outcome.image, aspect)
-        images[i] = outcome.image
+        fan = fit_fan(sample.image, aspect)
+        images[i] = sample.image
         if fan is not None:
             sectors[i], aspects[i] = fan.on_grid(), fan.aspect
             if black:
                 images[i][~fan.mask(image_shape)] = 0
-    hashes = ["" if reason else sample_sha256(images[i]) for i, reason in enumerate(reasons)]
-    return {"images": images}, {
-        "sector": sectors,
-        "aspect": aspects,
-        "sha256": np.array(hashes, dtype=str),
-        "reason": np.array(reasons, dtype=str),
-        "status": statuses(outcomes, reasons),
-    }
+    return {"images": images}, {"sector": sectors, "aspect": aspects}
 
 
 def _check_sheet(sheet: Path, columns: int) -> None:

@@ -1,4 +1,4 @@
-"""From a frame and a drawn move to a job: warp once, decide what is kept, carry the label.
+"""From a frame and a drawn move to a sample: warp once, decide what is kept, carry the label.
 
 The image and the label go through one matrix, straight from native resolution to the model's
 grid. What lies outside the target sector is known to be background; what is unknown is the target
@@ -22,7 +22,7 @@ from echogen.geometry.transforms import (
     matrix,
     sample_spacing,
 )
-from echogen.types import BACKGROUND, IGNORE, Frame, Job, UInt8Grid, to_model_range
+from echogen.types import BACKGROUND, IGNORE, Frame, Sample, UInt8Grid
 
 CUT_TOLERANCE_PX = 1
 
@@ -115,14 +115,12 @@ def cut_bits(cuts: dict[int, npt.NDArray[np.bool_]]) -> int:
     return sum(1 << class_id for class_id in cuts if class_id < 8)
 
 
-def render_original(frame: Frame, target: Grid, sample_id: str, seed: int) -> Job:
+def render_original(frame: Frame, target: Grid) -> Sample:
     """The frame itself on the model's grid: everything kept, nothing to paint."""
     source = frame_grid(frame)
     move = np.eye(3)
-    return Job(
-        sample_id=sample_id,
-        seed=seed,
-        image=to_model_range(warp_image(frame.image, source, move, target)),
+    return Sample(
+        image=warp_image(frame.image, source, move, target),
         keep=np.ones(target.shape, dtype=np.bool_),
         label=warp_label(frame.label, source, move, target),
         label_on_paint=0.0,
@@ -135,9 +133,7 @@ def render(
     params: TransformParams,
     target: Grid,
     config: TransformConfig,
-    sample_id: str = "",
-    seed: int = 0,
-) -> Job:
+) -> Sample:
     """Move a frame and say what is left to paint.
 
     Args:
@@ -146,7 +142,6 @@ def render(
         params: the drawn move.
         target: the model's grid over the frame's field.
         config: border and the policies on labels and on the outside.
-        sample_id, seed: carried into the job.
     """
     source = frame_grid(frame)
     move = matrix(params, sector, source.shape[0] * source.spacing_mm[0])
@@ -161,6 +156,7 @@ def render(
         keep = real
 
     image = warp_image(frame.image, source, move, target)
+    image[~real] = 0
     label = warp_label(frame.label, source, move, target)
     if config.label_outside == "clip":
         label[~shown] = BACKGROUND
@@ -172,10 +168,8 @@ def render(
 
     labelled = (label != BACKGROUND) & (label != IGNORE)
     count = int(labelled.sum())
-    return Job(
-        sample_id=sample_id,
-        seed=seed,
-        image=to_model_range(np.where(real, image, 0)),
+    return Sample(
+        image=image,
         keep=keep,
         label=label,
         label_on_paint=float((labelled & ~keep).sum()) / count if count else 0.0,

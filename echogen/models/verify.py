@@ -118,7 +118,7 @@ def phantom_images(info: CheckpointInfo) -> Images:
     from echogen.geometry.render import render_original
     from echogen.geometry.transforms import model_grid
     from echogen.phantom import PHASES, VIEWS, make_frame
-    from echogen.types import Frame, FrameKey
+    from echogen.types import Frame, FrameKey, to_model_range
 
     shown = [(view, phase) for view in VIEWS for phase in PHASES][:FRAMES]
     images = []
@@ -128,8 +128,8 @@ def phantom_images(info: CheckpointInfo) -> Images:
         frame = Frame(key, phantom.image, phantom.label, phantom.spacing_mm)
         shape = (phantom.image.shape[0], phantom.image.shape[1])
         grid = model_grid(shape, phantom.spacing_mm, info.image_size, info.resize)
-        images.append(render_original(frame, grid, "phantom", 0).image)
-    return np.stack(images).astype(np.float32)
+        images.append(render_original(frame, grid).image)
+    return to_model_range(np.stack(images))
 
 
 def denoising(denoiser: "Denoiser", images: Images, seed: int = 0) -> tuple[Level, ...]:

@@ -1,49 +1,44 @@
-"""Several devices of one machine: a process each, one queue of batches, results in order.
+"""Several devices of one machine: a process each, one queue of batches, images in order.
 
 The parent gathers batches and hands each to the device with least to do: one is painted while the
-next one already waits in its process. Results that come early wait for their turn, and devices
+next one already waits in its process. Batches that come early wait for their turn, and devices
 that are far ahead wait too, so memory is bounded. A worker that dies ends the run.
 """
 
 import atexit
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from echogen.config import AnySampler, EngineConfig
 from echogen.diffusion.network import resolve_device
-from echogen.diffusion.samplers import Sampler
 from echogen.errors import EchogenError, EngineError
-from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
-from echogen.painting.engine import Begin, Engine
-from echogen.painting.local import MANY, open_local
+from echogen.painting.engine import Begin, Canvas, Engine, Levels, batches
+from echogen.painting.local import open_local
 from echogen.painting.worker import (
     Answer,
-    Failed,
-    Finished,
-    Measure,
-    Measured,
+    BatchSize,
+    Failure,
+    FindBatchSize,
+    Notice,
     Order,
     Paint,
+    PaintedBatch,
     Ready,
-    Settle,
-    Settled,
+    SecondsPerImage,
     Task,
-    Told,
-    UseBatches,
+    TimeBatch,
+    UseBatchSize,
     work,
 )
 from echogen.support.signals import signals_blocked
-from echogen.types import Job, Result
-
-if TYPE_CHECKING:
-    from echogen.config import AnySampler, EngineConfig
 
 AT_A_DEVICE = 2  # batches: one being painted, one waiting
 UNDER_WAY = 4  # batches a device between the first that is not finished and the last handed out
@@ -69,7 +64,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def open_engine(
-    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
+    checkpoint: str, sampler: AnySampler, engine: EngineConfig, tell: Callable[[str], None]
 ) -> Engine:
     """Load a checkpoint onto the device or the devices that were asked for.
 
@@ -91,7 +86,7 @@ def open_engine(
         Task(checkpoint, sampler, engine.model_copy(update={"device": str(device)}), threads)
         for device in devices
     ]
-    return DevicesEngine(tasks, Sampler(sampler), tell)
+    return DevicesEngine(tasks, tell)
 
 
 @dataclass
@@ -106,38 +101,34 @@ class _Worker:
 
 @dataclass
 class _Sent:
-    """A batch on its way; `wanted` is None until it is begun, `painted` until it is finished."""
+    """A batch on its way; `wanted` is None until it is begun, `images` until it is painted."""
 
-    batch: Batch
+    batch: Sequence[Canvas]
     wanted: int | None = None
-    painted: Painted | None = None
+    images: list[Levels] | None = None
 
     @property
     def cut(self) -> bool:
         """Whether the run ends with this batch."""
-        return self.wanted is not None and self.wanted < len(self.batch.holes)
+        return self.wanted is not None and self.wanted < len(self.batch)
 
 
 class DevicesEngine:
     """Paints on several devices; see `engine.Engine`. Close it: its processes wait for that.
 
     Attributes:
-        sampler: what the workers paint with.
         tell: called with one line where something changed that a user should know.
         batch_size: images a batch, the same for all devices; 0 until `settle`.
         precision: the network's number format on all of them.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task], sampler: Sampler, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], tell: Callable[[str], None]) -> None:
         """Start a process for each task, and wait until each has loaded the model.
 
         Raises:
             EngineError: a process died.
             CheckpointError: the network cannot be loaded.
         """
-        self.sampler = sampler
         self.tell = tell
         self.batch_size = tasks[0].engine.batch_size
         self._workers: list[_Worker] = []
@@ -165,24 +156,43 @@ class DevicesEngine:
         """Find one batch size for all devices by trial on each; the smallest one is taken."""
         if not self.batch_size:
             share = -(-expected // len(self._workers))
-            self.batch_size = min(answer.size for answer in self._ask(Settle(share), Settled))
+            answers = self._ask(FindBatchSize(share), BatchSize)
+            self.batch_size = min(answer.size for answer in answers)
             for worker in self._workers:
-                self._send(worker, UseBatches(self.batch_size))
+                self._send(worker, UseBatchSize(self.batch_size))
 
-    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
-        """An estimate from a few evaluations on all devices together; 0 without jobs to paint."""
-        holes = sum(not job.keep.all() for job in jobs)
-        if not holes:
+    def seconds_per_image(self, images: int) -> float:
+        """An estimate from a few evaluations on all devices together; 0 without images."""
+        if not images:
             return 0.0
-        answers = self._ask(Measure(-(-holes // len(self._workers))), Measured)
+        answers = self._ask(TimeBatch(-(-images // len(self._workers))), SecondsPerImage)
         return 1.0 / sum(1.0 / answer.seconds for answer in answers)
 
     def run(
-        self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
-    ) -> Generator[Result, None, None]:
-        """Paint jobs in order; holds a few batches a device. After a failure, close the engine."""
-        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
-        yield from self._run(batches(jobs, lambda: self.batch_size), begin, pad)
+        self, canvases: Iterable[Canvas], begin: Begin = len, pad: bool = False
+    ) -> Generator[Levels, None, None]:
+        """Paint in order; holds a few batches a device. After a failure, close the engine."""
+        gathered = batches(canvases, self)
+        line: deque[_Sent] = deque()
+        self._under_way.clear()
+        more = True
+        while more or line:
+            while more and len(line) < UNDER_WAY * len(self._workers):
+                worker = min(self._workers, key=lambda worker: len(worker.has))
+                if len(worker.has) == AT_A_DEVICE:
+                    break
+                batch = next(gathered, None)
+                more = batch is not None
+                if batch is not None:
+                    line.append(self._hand(worker, batch, begin, pad))
+                    more = not line[-1].cut
+            while line and (images := line[0].images) is not None:
+                sent = line.popleft()
+                yield from images
+                if sent.cut:
+                    return
+            if more or line:
+                more = self._finish_some(begin) and more
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
@@ -196,63 +206,34 @@ class DevicesEngine:
                 worker.process.join()
         self._workers = []
 
-    def _run(self, gathered: Iterator[Batch], begin: Begin, pad: bool) -> Iterator[Result]:
-        line: deque[_Sent] = deque()
-        self._under_way.clear()
-        more = True
-        while True:
-            while more and len(line) < UNDER_WAY * len(self._workers):
-                worker = min(self._workers, key=lambda worker: len(worker.has))
-                if len(worker.has) == AT_A_DEVICE:
-                    break
-                batch = next(gathered, None)
-                more = batch is not None
-                if batch is not None:
-                    line.append(self._hand(worker, batch, begin, pad))
-                    more = not line[-1].cut
-            while line and (painted := line[0].painted) is not None:
-                sent = line.popleft()
-                yield from results(sent.batch, _already(painted))
-                if sent.cut:
-                    return
-            if not line:
-                return
-            more = self._finish_some(begin) and more
-
-    def _hand(self, worker: _Worker, batch: Batch, begin: Begin, pad: bool) -> _Sent:
+    def _hand(self, worker: _Worker, batch: Sequence[Canvas], begin: Begin, pad: bool) -> _Sent:
         """Give a batch to a worker, which begins it at once where it has no other."""
         sent = _Sent(batch)
-        if not batch.holes:
-            sent.painted = NOTHING
-            return sent
-        wanted = len(batch.holes)
         if not worker.has:
-            wanted = sent.wanted = begin(batch.holes)
-            if not wanted:
-                sent.painted = NOTHING
+            sent.wanted = begin(batch)
+            if not sent.wanted:
+                sent.images = []
                 return sent
         self._number += 1
-        image, keep, seeds = batch.image[:wanted], batch.keep[:wanted], batch.seeds[:wanted]
         self._under_way[self._number] = sent
         worker.has.append(self._number)
-        self._send(worker, Paint(self._number, image, keep, seeds, pad))
+        self._send(worker, Paint(self._number, batch[: sent.wanted], pad))
         return sent
 
     def _finish_some(self, begin: Begin) -> bool:
         """Wait for a batch; False where one that waited is no longer wanted, so no more are."""
         go_on = True
         for worker, answer in self._answers():
-            if not isinstance(answer, Finished):
+            if not isinstance(answer, PaintedBatch):
                 continue
             sent = self._under_way.pop(answer.number, None)
             if sent is not None:  # else of a run that was left
-                made = answer.painted
-                sent.painted = Painted(made.levels[: sent.wanted], made.finite[: sent.wanted])
+                sent.images = answer.images[: sent.wanted]
             following = self._under_way.get(worker.has[0]) if worker.has else None
             if following is not None and following.wanted is None:
-                following.wanted = begin(following.batch.holes)
+                following.wanted = begin(following.batch)
                 if not following.wanted:
-                    following.painted = NOTHING
+                    following.images = []
                 go_on = go_on and not following.cut
         return go_on
 
@@ -292,18 +273,14 @@ class DevicesEngine:
                 answer: Answer = worker.pipe.recv()
             except (EOFError, OSError) as error:
                 raise _death(worker) from error
-            if isinstance(answer, Failed):
+            if isinstance(answer, Failure):
                 raise answer.error
-            if isinstance(answer, Told):
+            if isinstance(answer, Notice):
                 self.tell(answer.line)
                 continue
-            if isinstance(answer, Finished):
+            if isinstance(answer, PaintedBatch):
                 worker.has.remove(answer.number)
             yield worker, answer
-
-
-def _already(painted: Painted) -> Callable[[], Painted]:
-    return lambda: painted
 
 
 def _death(worker: _Worker) -> EchogenError:
@@ -311,7 +288,7 @@ def _death(worker: _Worker) -> EchogenError:
     try:
         while worker.pipe.poll():
             answer = worker.pipe.recv()
-            if isinstance(answer, Failed):
+            if isinstance(answer, Failure):
                 return answer.error
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_END)

@@ -15,8 +15,7 @@ from echogen.config import EngineConfig, RunConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import StoreError
-from echogen.painting.engine import Engine
-from echogen.painting.stream import Painted, Work, paint_pending
+from echogen.painting.stream import Throughput, Work, paint_pending
 from echogen.planning.record import check_same_run
 from echogen.report import Reporter
 from echogen.store import (
@@ -33,7 +32,7 @@ from echogen.support.signals import Stop
 
 
 @dataclass(frozen=True)
-class Run:
+class PaintingRun:
     """A run as its store begins it.
 
     Attributes:
@@ -60,7 +59,7 @@ class Run:
         return sum(row.copy > 0 and not row.rejected for row in self.work.rows)
 
 
-def fill_store(run: Run, overwrite: bool, reporter: Reporter, stop: Stop) -> Painted:
+def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop) -> Throughput:
     """Paint what a store lacks, and publish it when it is complete; call it under `store_lock`.
 
     Args:
@@ -73,38 +72,22 @@ def fill_store(run: Run, overwrite: bool, reporter: Reporter, stop: Stop) -> Pai
         EchogenError: the store at hand is another run's, or painting or writing failed.
         Interrupted: by a signal before painting began, or by a second one.
     """
+    from echogen.painting.devices import open_engine
+
     config = run.config
     if not overwrite and _finished(config.output, run.attrs):
         _remove_working(config.output)
         reporter.tell(f"{config.output}: already complete, nothing to do")
-        return Painted()
-    with closing(open_engine(config, reporter, _engine_settings(config, run.attrs))) as engine:
+        return Throughput()
+    settings = _engine_settings(config, run.attrs)
+    with closing(open_engine(config.checkpoint, config.sampler, settings, reporter.tell)) as engine:
         engine.settle(run.to_paint)
         writer = _open_writer(run, _painting(config, engine.batch_size), overwrite, reporter)
-        painted = paint_pending(writer, run.work, engine, reporter, stop)
+        throughput = paint_pending(writer, run.work, engine, reporter, stop)
     if not writer.pending_shards():
         writer.set_complete()
         _publish(config.output, reporter)
-    return painted
-
-
-def open_engine(
-    config: RunConfig, reporter: Reporter, settings: EngineConfig | None = None
-) -> Engine:
-    """Load the network onto the devices that the configuration asks for; close what comes back.
-
-    Args:
-        config: of the run.
-        reporter: hears of a batch that was halved.
-        settings: in place of the configuration's `engine`.
-
-    Raises:
-        EngineError: no such device.
-        CheckpointError: the network cannot be loaded.
-    """
-    from echogen.painting.devices import open_engine
-
-    return open_engine(config.checkpoint, config.sampler, settings or config.engine, reporter.tell)
+    return throughput
 
 
 def terms(info: CheckpointInfo) -> str:
@@ -195,7 +178,7 @@ def _begun(working: Path, wanted: Mapping[str, Any]) -> bool:
 
 
 def _open_writer(
-    run: Run, painting: Mapping[str, Any], overwrite: bool, reporter: Reporter
+    run: PaintingRun, painting: Mapping[str, Any], overwrite: bool, reporter: Reporter
 ) -> StoreWriter:
     output = run.config.output
     working = working_store_path(output)

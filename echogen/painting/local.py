@@ -1,41 +1,35 @@
-"""The engine of one process and one device: batches of jobs through a sampler.
+"""The engine of one process and one device: batches of canvases through a sampler.
 
 A batch that does not fit is halved and tried again. Noise belongs to the sample, so neither the
-batch's size nor its neighbours change what a sample is meant to be; kept pixels are composited
-back as the bytes they were.
+batch's size nor its neighbours change what a sample is meant to be. The sampler puts kept pixels
+back, and the two conversions of grey levels give them as the bytes they were.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from echogen.config import AnySampler, EngineConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint, precision_name
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
 from echogen.errors import EngineError
-from echogen.painting.batches import NOTHING, Batch, Painted, batches, results
-from echogen.painting.engine import Begin
+from echogen.painting.engine import Begin, Canvas, Levels, batches
 from echogen.painting.trial import best_size, evaluation_seconds, out_of_memory, try_sizes
 from echogen.support.threads import ahead
-from echogen.types import Job, Result
-
-if TYPE_CHECKING:
-    from echogen.config import AnySampler, EngineConfig
+from echogen.types import to_model_range
 
 UNTRIED = 8
 WORTH_A_TRIAL = 1000  # evaluations of one image; a trial up to batches of 32 costs 252
-MANY = 1_000_000
 
 
 def open_local(
-    checkpoint: str, sampler: "AnySampler", engine: "EngineConfig", tell: Callable[[str], None]
+    checkpoint: str, sampler: AnySampler, engine: EngineConfig, tell: Callable[[str], None]
 ) -> "LocalEngine":
     """Load a checkpoint onto the one device that was asked for.
 
@@ -47,6 +41,15 @@ def open_local(
         checkpoint, engine.device, engine.precision, compile=engine.compile, tell=tell
     )
     return LocalEngine(denoiser, Sampler(sampler), engine.batch_size, tell)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Canvases, and on the host their (n, h, w) float32 in [-1, 1] and (n, h, w) bool."""
+
+    canvases: Sequence[Canvas]
+    image: Tensor
+    keep: Tensor
 
 
 @dataclass
@@ -94,66 +97,26 @@ class LocalEngine:
         self.tell(f"{self.device}: batches of {self.batch_size}, by a trial of {took:.1f} s")
 
     def run(
-        self, jobs: Iterable[Job], begin: Begin = len, pad: bool = False
-    ) -> Generator[Result, None, None]:
-        """Paint jobs in order; holds two batches and their results."""
-        self.settle(len(jobs) if isinstance(jobs, Sized) else MANY)
-        gathered = batches(jobs, lambda: self.batch_size)
-        with closing(ahead(self._prepare, gathered)) as prepared:
-            for batch, image, keep in prepared:
-                left = len(batch.jobs)
-                for result in results(
-                    batch, partial(self._paint_wanted, batch, image, keep, begin, pad)
-                ):
-                    left -= 1
-                    yield result
-                if left:
+        self, canvases: Iterable[Canvas], begin: Begin = len, pad: bool = False
+    ) -> Generator[Levels, None, None]:
+        """Paint canvases in order; holds two batches and one of painted images."""
+        with closing(ahead(self._prepare, batches(canvases, self))) as prepared:
+            for batch in prepared:
+                wanted = begin(batch.canvases)
+                yield from self._paint(batch, wanted, pad)
+                if wanted < len(batch.canvases):
                     return
 
-    def paint(
-        self, image: Tensor, keep: Tensor, seeds: Sequence[int], pad: bool = False
-    ) -> Painted:
-        """Paint a batch, in parts where memory runs out.
-
-        Args:
-            image: (n, h, w) float32 in [-1, 1], on the host.
-            keep: (n, h, w) bool.
-            seeds: n of them.
-            pad: see `Engine.run`.
+    def paint(self, canvases: Sequence[Canvas], pad: bool = False) -> list[Levels]:
+        """Paint canvases together, in parts where memory runs out; `pad` as in `Engine.run`.
 
         Raises:
             EngineError: painting failed, or nothing of the first batch is finite.
         """
-        parts: list[Painted] = []
-        start = 0
-        while start < len(seeds):
-            part = slice(start, start + self.batch_size)
-            try:
-                parts.append(self._paint_part(image[part], keep[part], list(seeds[part]), pad))
-            except EngineError:
-                raise
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not out_of_memory(error):
-                    raise EngineError(
-                        f"painting failed on {self.device}: {_first_line(error)}"
-                    ) from error
-            else:
-                start = part.stop
-                continue
-            self._halve()  # here the error, which holds on to the batch, is gone
-        if not parts:
-            return NOTHING
-        return Painted(
-            np.concatenate([part.levels for part in parts]),
-            np.concatenate([part.finite for part in parts]),
-        )
+        return self._paint(self._prepare(canvases), len(canvases), pad)
 
-    def seconds_per_image(self, jobs: Sequence[Job]) -> float:
-        """An estimate from a few evaluations of one batch; 0 without jobs to paint."""
-        return self.measure(sum(not job.keep.all() for job in jobs))
-
-    def measure(self, images: int) -> float:
-        """Seconds an image in batches of `images`, or of the batch size if that is less."""
+    def seconds_per_image(self, images: int) -> float:
+        """An estimate from a few evaluations of one batch; 0 without images."""
         if not images:
             return 0.0
         self.settle(images)
@@ -163,20 +126,33 @@ class LocalEngine:
     def close(self) -> None:
         """Nothing to give back: the device is this process's own."""
 
-    def _prepare(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
-        """Stack a batch on the host, in memory that a GPU copies from without waiting."""
-        if not batch.holes:
-            return batch, torch.empty(0), torch.empty(0)
-        image, keep = torch.from_numpy(batch.image), torch.from_numpy(batch.keep)
+    def _prepare(self, canvases: Sequence[Canvas]) -> _Batch:
+        """Stack canvases on the host, in memory that a GPU copies from without waiting."""
+        image = torch.from_numpy(to_model_range(np.stack([canvas.image for canvas in canvases])))
+        keep = torch.from_numpy(np.stack([canvas.keep for canvas in canvases]))
         if self.denoiser.device.type == "cuda":
             image, keep = image.pin_memory(), keep.pin_memory()
-        return batch, image, keep
+        return _Batch(canvases, image, keep)
 
-    def _paint_wanted(
-        self, batch: Batch, image: Tensor, keep: Tensor, begin: Begin, pad: bool
-    ) -> Painted:
-        wanted = begin(batch.holes)
-        return self.paint(image[:wanted], keep[:wanted], batch.seeds[:wanted], pad)
+    def _paint(self, batch: _Batch, count: int, pad: bool) -> list[Levels]:
+        """The first `count` of a batch."""
+        painted: list[Levels] = []
+        while len(painted) < count:
+            part = slice(len(painted), min(len(painted) + self.batch_size, count))
+            seeds = [canvas.seed for canvas in batch.canvases[part]]
+            try:
+                painted += self._paint_part(batch.image[part], batch.keep[part], seeds, pad)
+            except EngineError:
+                raise
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not out_of_memory(error):
+                    raise EngineError(
+                        f"painting failed on {self.device}: {_first_line(error)}"
+                    ) from error
+            else:
+                continue
+            self._halve()  # here the error, which holds on to the batch, is gone
+        return painted
 
     def _halve(self) -> None:
         if self.batch_size == 1:
@@ -190,7 +166,7 @@ class LocalEngine:
         self.tell(f"out of memory: going on with batches of {self.batch_size}")
 
     @torch.inference_mode()
-    def _paint_part(self, image: Tensor, keep: Tensor, seeds: list[int], pad: bool) -> Painted:
+    def _paint_part(self, image: Tensor, keep: Tensor, seeds: list[int], pad: bool) -> list[Levels]:
         count, missing = len(seeds), self.batch_size - len(seeds)
         if pad and missing:
             image = torch.cat([image, image[-1:].expand(missing, -1, -1)])
@@ -207,11 +183,11 @@ class LocalEngine:
         # As types.to_uint8, but on the device: a quarter of the bytes to copy back, in one piece.
         levels = ((painted.nan_to_num() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         packed = torch.cat([levels.flatten(1), finite[:, None].to(torch.uint8)], dim=1).cpu()
-        made = Painted(packed[:, :-1].reshape(levels.shape).numpy(), packed[:, -1].bool().numpy())
-        if not self._painted and not made.finite.any():
+        images = packed[:, :-1].reshape(levels.shape).numpy()
+        if not self._painted and not packed[:, -1].any():
             raise EngineError(self._nothing_finite())
         self._painted = True
-        return made
+        return [image if ok else None for image, ok in zip(images, packed[:, -1], strict=True)]
 
     def _nothing_finite(self) -> str:
         found = (

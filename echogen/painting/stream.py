@@ -1,8 +1,9 @@
 """The stream of a run: rows are rendered ahead, painted as one stream, and written behind.
 
-Batches cross the borders of shards; what comes out is collected shard by shard, and a shard is
-written whole while the next ones are painted. After a first signal the shards that were begun are
-finished, and no batch is begun that none of them needs.
+An engine gets what is to be painted, in batches that cross the borders of shards; originals pass it
+by. What comes out is collected shard by shard, and a shard is written whole while the next ones are
+painted. After a first signal the shards that were begun are finished, and no batch is begun that
+none of them needs.
 """
 
 import os
@@ -10,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -19,21 +20,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.painting.engine import Engine
+from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.planning.plan import Row
 from echogen.report import Reporter
 from echogen.store import Status, StoreWriter, sample_sha256
 from echogen.support.signals import Stop
 from echogen.support.threads import Behind, ahead
-from echogen.types import Job, Problem, Result
+from echogen.types import Problem, Sample
 
 RENDERED_TOGETHER = 8  # rows of one frame
 MOST_RENDERERS = 8
+NOT_FINITE = "the sampler gave values that are not finite; try --overwrite --precision fp32"
 
-Outcome = Result | Problem | None
-"""What became of a row; None where it was rejected by the plan."""
-Rendered = Job | Problem | None
-"""What a row gives to paint."""
+Outcome = Sample | Problem | None
+"""What became of a row, rendered or painted; None where the plan rejected it."""
 Shard = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.ArrayLike]]
 """Pixels and facts of some rows, as a `StoreWriter` takes them."""
 
@@ -44,18 +44,19 @@ class Work:
 
     Attributes:
         rows: of the whole store, in its order.
-        jobs: one item a row, in order, of consecutive rows.
-        shard: arrays and facts of rows and what became of them, as `StoreWriter.write_shard` takes
-            them; called with the (h, w) of an image.
+        render: one item a row, in order, of consecutive rows, with nothing painted yet.
+        shard: pixels and facts of some rows, called with the (h, w) of an image and the rows'
+            painted samples; pixels are 0 where there is no sample. What every kind of store
+            records, such as the status, is added to the facts.
     """
 
     rows: Sequence[Row]
-    jobs: Callable[[Sequence[Row]], Iterable[Rendered]]
-    shard: Callable[[tuple[int, int], Sequence[Row], Sequence[Outcome]], Shard]
+    render: Callable[[Sequence[Row]], Iterable[Outcome]]
+    shard: Callable[[tuple[int, int], Sequence[Sample | None]], Shard]
 
 
 @dataclass
-class Painted:
+class Throughput:
     """What a run painted, and how fast."""
 
     images: int = 0
@@ -63,10 +64,15 @@ class Painted:
     device: str = ""
     precision: str = ""
 
+    @property
+    def images_per_s(self) -> float:
+        """0 where nothing was painted."""
+        return self.images / self.seconds if self.images else 0.0
+
 
 def paint_pending(
     writer: StoreWriter, work: Work, engine: Engine, reporter: Reporter, stop: Stop
-) -> Painted:
+) -> Throughput:
     """Render, paint and write the pending rows, shard by shard, or those of the shards that were
     begun when a stop is asked for.
 
@@ -76,86 +82,103 @@ def paint_pending(
     """
     pending = writer.pending_rows()
     if not pending:
-        return Painted()
-    shards = list(pending)
-    rows = {shard: [work.rows[i] for i in of_shard] for shard, of_shard in pending.items()}
-    total = sum(row.copy > 0 and not row.rejected for shard in shards for row in rows[shard])
-    painted = Painted(device=engine.device, precision=engine.precision)
+        return Throughput()
+    rows = [work.rows[i] for of_shard in pending.values() for i in of_shard]
+    total = sum(row.copy > 0 and not row.rejected for row in rows)
     reporter.progress("painting", 0, total)
     stop.finishing = True
     began = time.monotonic()
     with (
         Behind(partial(_write, writer, work)) as writing,
-        closing(_rendered(work, [row for s in shards for row in rows[s]], engine)) as rendered,
+        closing(_rendered(work, rows, engine)) as rendered,
     ):
-        stream = _Stream(rows, rendered, stop, writing)
-        with closing(stream.outcomes(engine)) as outcomes:
-            for shard in shards:
-                made: list[Outcome] = []
-                for row, outcome in zip(rows[shard], outcomes, strict=False):
-                    made.append(outcome)
-                    painted.images += row.copy > 0 and isinstance(outcome, Result)
-                    reporter.progress("painting", painted.images, total)
-                if len(made) < len(rows[shard]):
-                    break
-                writing.put(shard, pending[shard], rows[shard], made)
+        stream = _Stream(
+            work.rows,
+            pending,
+            stop,
+            writing,
+            lambda images: reporter.progress("painting", images, total),
+        )
+        with closing(engine.run(stream.canvases(rendered), stream.begin, pad=True)) as painted:
+            for levels in painted:
+                stream.add_painted(levels)
     stop.finishing = False
-    painted.seconds = time.monotonic() - began
-    return painted
+    seconds = time.monotonic() - began
+    return Throughput(stream.images, seconds, engine.device, engine.precision)
 
 
 class _Stream:
-    """The rows' jobs on their way through an engine, and what needs none beside them."""
+    """The rows of a run on their way, through an engine or past it, to their shards."""
 
     def __init__(
         self,
-        rows: Mapping[int, Sequence[Row]],
-        rendered: Iterator[Rendered],
+        rows: Sequence[Row],
+        pending: Mapping[int, Sequence[int]],
         stop: Stop,
         writing: Behind,
+        progress: Callable[[int], None],
     ) -> None:
-        """`rendered` has one item for each of `rows`, {shard: its rows}, in their order."""
-        self._shards = [shard for shard, in_it in rows.items() for _ in in_it]
-        self._shard_of = {row.sample_id: shard for shard, in_it in rows.items() for row in in_it}
-        self._rendered = rendered
+        """`pending` are the indices of what is to be made of `rows`, {shard: its rows}.
+
+        `writing` is given each shard that is whole, `progress` the number of images painted.
+        """
+        self.images = 0
+        self._rows = rows
+        self._pending = pending
         self._stop = stop
         self._writing = writing
+        self._progress = progress
+        self._shard_of = {rows[i].sample_id: shard for shard, of in pending.items() for i in of}
         self._begun = -1
-        self._handed: deque[Rendered] = deque()  # jobs an engine has, and between them
+        self._at_engine: deque[tuple[int, Sample]] = deque()  # with the row of each
+        self._outcomes: dict[int, dict[int, Outcome]] = {}  # by shard and row, until it is whole
 
-    def outcomes(self, engine: Engine) -> Generator[Outcome, None, None]:
-        """One a row, in order; it ends early where a stop was asked for."""
-        with closing(engine.run(self._jobs(), self._begin, pad=True)) as results:
-            for result in results:
-                yield from self._without_job()
-                self._handed.popleft()
-                yield result
-                yield from self._without_job()
-        yield from self._without_job()
+    def canvases(self, rendered: Iterable[Outcome]) -> Iterator[Canvas]:
+        """What is to be painted of the pending rows; what is not goes to its shard at once.
 
-    def _jobs(self) -> Iterator[Job]:
-        for shard, item in zip(self._shards, self._rendered, strict=True):
-            if self._stop.signum and shard > self._begun:
+        Ends early where a stop was asked for. `rendered` has one item a pending row.
+        """
+        order = [i for of_shard in self._pending.values() for i in of_shard]
+        for i, outcome in zip(order, rendered, strict=True):
+            row = self._rows[i]
+            if self._stop.signum and self._shard_of[row.sample_id] > self._begun:
                 return
-            self._handed.append(item)
-            if isinstance(item, Job):
-                yield item
+            if isinstance(outcome, Sample) and not outcome.keep.all():
+                self._at_engine.append((i, outcome))
+                yield Canvas(row.sample_id, row.seed, outcome.image, outcome.keep)
+            else:
+                self.images += row.copy > 0 and isinstance(outcome, Sample)
+                self._add(i, outcome)
 
-    def _without_job(self) -> Iterator[Problem | None]:
-        while self._handed and not isinstance(item := self._handed[0], Job):
-            self._handed.popleft()
-            yield item
-
-    def _begin(self, jobs: Sequence[Job]) -> int:
+    def begin(self, canvases: Sequence[Canvas]) -> int:
         """How many of these are wanted: all, or after a stop those of shards begun before it."""
         self._writing.check()
-        shards = [self._shard_of[job.sample_id] for job in jobs]
+        shards = [self._shard_of[canvas.sample_id] for canvas in canvases]
         if not self._stop.signum:
             self._begun = max(self._begun, shards[-1])
         return sum(shard <= self._begun for shard in shards)
 
+    def add_painted(self, levels: Levels) -> None:
+        """The next canvas as it came from the engine."""
+        i, sample = self._at_engine.popleft()
+        self.images += 1
+        if levels is None:
+            self._add(i, Problem(self._rows[i].sample_id, NOT_FINITE))
+        else:
+            self._add(i, replace(sample, image=levels))
 
-def _rendered(work: Work, rows: Sequence[Row], engine: Engine) -> Generator[Rendered, None, None]:
+    def _add(self, i: int, outcome: Outcome) -> None:
+        shard = self._shard_of[self._rows[i].sample_id]
+        outcomes = self._outcomes.setdefault(shard, {})
+        outcomes[i] = outcome
+        self._progress(self.images)
+        if len(outcomes) == len(self._pending[shard]):
+            where = self._pending[shard]
+            self._writing.put(shard, where, [outcomes[j] for j in where])
+            del self._outcomes[shard]
+
+
+def _rendered(work: Work, rows: Sequence[Row], engine: Engine) -> Generator[Outcome, None, None]:
     """One item a row; threads render about what the engine takes in the next two rounds.
 
     Beside a GPU several threads render, since one is slower than it; a CPU is busy with painting.
@@ -169,8 +192,8 @@ def _rendered(work: Work, rows: Sequence[Row], engine: Engine) -> Generator[Rend
             yield from chunk
 
 
-def _render(work: Work, rows: Sequence[Row]) -> list[Rendered]:
-    return list(work.jobs(rows))
+def _render(work: Work, rows: Sequence[Row]) -> list[Outcome]:
+    return list(work.render(rows))
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -181,51 +204,45 @@ def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _write(
-    writer: StoreWriter,
-    work: Work,
-    shard: int,
-    where: Sequence[int],
-    rows: Sequence[Row],
-    outcomes: Sequence[Outcome],
+    writer: StoreWriter, work: Work, shard: int, where: Sequence[int], outcomes: Sequence[Outcome]
 ) -> None:
-    pixels, facts = work.shard(writer.image_shape, rows, outcomes)
-    writer.write_shard(shard, pixels, facts, where)
-
-
-def labelled_shard(
-    image_shape: tuple[int, int], rows: Sequence[Row], outcomes: Sequence[Outcome]
-) -> Shard:
-    """Rows of a shard; what failed or was rejected is zeros, with its status and reason."""
-    shape = (len(rows), *image_shape)
-    images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    keep = np.zeros(shape, np.bool_)
-    on_paint = np.full(len(rows), np.nan, np.float32)
-    hashes, reasons = [], []
-    for i, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        reason = why_not(row, outcome)
-        if isinstance(outcome, Result) and not reason:
-            images[i], masks[i], keep[i] = outcome.image, outcome.label, outcome.keep
-            on_paint[i] = outcome.label_on_paint
-        hashes.append("" if reason else sample_sha256(images[i], masks[i]))
-        reasons.append(reason)
-    return {"images": images, "masks": masks, "keep": keep}, {
-        "label_on_paint": on_paint,
+    samples = [outcome if isinstance(outcome, Sample) else None for outcome in outcomes]
+    pixels, facts = work.shard(writer.image_shape, samples)
+    hashed = [pixels[name] for name in ("images", "masks") if name in pixels]
+    hashes = [
+        "" if sample is None else sample_sha256(*(array[i] for array in hashed))
+        for i, sample in enumerate(samples)
+    ]
+    reasons = [_why_not(work.rows[i], outcome) for i, outcome in zip(where, outcomes, strict=True)]
+    common: dict[str, npt.ArrayLike] = {
         "sha256": np.array(hashes, dtype=str),
         "reason": np.array(reasons, dtype=str),
-        "status": statuses(outcomes, reasons),
+        "status": [_status(outcome) for outcome in outcomes],
     }
+    writer.write_shard(shard, pixels, {**facts, **common}, where)
 
 
-def statuses(outcomes: Sequence[Outcome], reasons: Sequence[str]) -> list[Status]:
-    """What a store says became of the rows of a shard; a row without a reason is done."""
-    return [
-        Status.DONE if not reason else Status.REJECTED if outcome is None else Status.FAILED
-        for outcome, reason in zip(outcomes, reasons, strict=True)
-    ]
-
-
-def why_not(row: Row, outcome: Outcome) -> str:
+def _why_not(row: Row, outcome: Outcome) -> str:
     """Why a row has no pixels; empty where it has."""
     if outcome is None:
         return f"no valid move in {row.tries} draws"
-    return outcome.reason if isinstance(outcome, Problem) else outcome.error or ""
+    return outcome.reason if isinstance(outcome, Problem) else ""
+
+
+def _status(outcome: Outcome) -> Status:
+    if outcome is None:
+        return Status.REJECTED
+    return Status.FAILED if isinstance(outcome, Problem) else Status.DONE
+
+
+def labelled_shard(image_shape: tuple[int, int], samples: Sequence[Sample | None]) -> Shard:
+    """Samples with their labels; what failed or was rejected is zeros."""
+    shape = (len(samples), *image_shape)
+    images, masks = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    keep = np.zeros(shape, np.bool_)
+    on_paint = np.full(len(samples), np.nan, np.float32)
+    for i, sample in enumerate(samples):
+        if sample is not None:
+            images[i], masks[i], keep[i] = sample.image, sample.label, sample.keep
+            on_paint[i] = sample.label_on_paint
+    return {"images": images, "masks": masks, "keep": keep}, {"label_on_paint": on_paint}

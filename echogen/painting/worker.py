@@ -1,4 +1,4 @@
-"""The process of one device: batches come in by a pipe, grey levels go back.
+"""The process of one device: batches of canvases come in by a pipe, painted images go back.
 
 It loads the model once, and ends by itself when the pipe's other end closes, whatever ended the
 parent. Messages are the records below; arrays travel pickled.
@@ -7,20 +7,17 @@ parent. Messages are the records below; arrays travel pickled.
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import numpy as np
-import numpy.typing as npt
 
 from echogen.errors import EchogenError, EngineError
 from echogen.support.signals import leave_signals_to_parent
 
 if TYPE_CHECKING:
     from echogen.config import AnySampler, EngineConfig
-    from echogen.painting.batches import Painted
+    from echogen.painting.engine import Canvas, Levels
     from echogen.painting.local import LocalEngine
 
 
@@ -35,34 +32,32 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Settle:
-    """To a worker: find a batch size for about so many images. It answers `Settled`."""
+class FindBatchSize:
+    """To a worker: by trial, for about so many images. It answers `BatchSize`."""
 
     expected: int
 
 
 @dataclass(frozen=True)
-class UseBatches:
+class UseBatchSize:
     """To a worker: paint batches of this size."""
 
     size: int
 
 
 @dataclass(frozen=True)
-class Measure:
-    """To a worker: time a batch of so many images. It answers `Measured`."""
+class TimeBatch:
+    """To a worker: time a batch of so many images. It answers `SecondsPerImage`."""
 
     images: int
 
 
 @dataclass(frozen=True)
 class Paint:
-    """To a worker: (n, h, w) float32 and bool, n seeds. It answers `Finished`."""
+    """To a worker: a batch, by its number; `pad` as in `Engine.run`. It answers `PaintedBatch`."""
 
     number: int
-    image: npt.NDArray[np.float32]
-    keep: npt.NDArray[np.bool_]
-    seeds: list[int]
+    canvases: "Sequence[Canvas]"
     pad: bool
 
 
@@ -74,43 +69,43 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """From a worker: the batch size that it found."""
+class BatchSize:
+    """From a worker: what it found."""
 
     size: int
 
 
 @dataclass(frozen=True)
-class Measured:
-    """From a worker: seconds an image."""
+class SecondsPerImage:
+    """From a worker: what it measured."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Finished:
-    """From a worker: the batch of that number."""
+class PaintedBatch:
+    """From a worker: the batch of that number, in order."""
 
     number: int
-    painted: "Painted"
+    images: "list[Levels]"
 
 
 @dataclass(frozen=True)
-class Told:
+class Notice:
     """From a worker: a line for the user."""
 
     line: str
 
 
 @dataclass(frozen=True)
-class Failed:
+class Failure:
     """From a worker: its last message."""
 
     error: EchogenError
 
 
-Order = Settle | UseBatches | Measure | Paint
-Answer = Ready | Settled | Measured | Finished | Told | Failed
+Order = FindBatchSize | UseBatchSize | TimeBatch | Paint
+Answer = Ready | BatchSize | SecondsPerImage | PaintedBatch | Notice | Failure
 
 
 def work(connection: "Connection[Any, Any]", task: Task) -> None:
@@ -126,40 +121,34 @@ def work(connection: "Connection[Any, Any]", task: Task) -> None:
 
 def _serve_until_failure(
     connection: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Order]", task: Task
-) -> Failed:
+) -> Failure:
     try:
         serve(_load(task, connection.send), inbox.get, connection.send)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except EchogenError as error:
-        return Failed(error)
+        return Failure(error)
     except Exception as error:
         line = " ".join(str(error).split())
-        return Failed(EngineError(f"{task.engine.device}: {type(error).__name__}: {line}"))
+        return Failure(EngineError(f"{task.engine.device}: {type(error).__name__}: {line}"))
 
 
 def serve(
     engine: "LocalEngine", take: Callable[[], Order], send: Callable[[Answer], None]
 ) -> NoReturn:
     """Answer orders, one after the other, until the process ends."""
-    import torch
-
     send(Ready(engine.precision))
     while True:
-        order = take()
-        match order:
-            case Settle():
-                engine.settle(order.expected)
-                send(Settled(engine.batch_size))
-            case UseBatches():
-                engine.batch_size = order.size
-            case Measure():
-                send(Measured(engine.measure(order.images)))
-            case Paint():
-                image, keep = torch.from_numpy(order.image), torch.from_numpy(order.keep)
-                if engine.denoiser.device.type == "cuda":
-                    image, keep = image.pin_memory(), keep.pin_memory()
-                send(Finished(order.number, engine.paint(image, keep, order.seeds, order.pad)))
+        match take():
+            case FindBatchSize(expected):
+                engine.settle(expected)
+                send(BatchSize(engine.batch_size))
+            case UseBatchSize(size):
+                engine.batch_size = size
+            case TimeBatch(images):
+                send(SecondsPerImage(engine.seconds_per_image(images)))
+            case Paint(number, canvases, pad):
+                send(PaintedBatch(number, engine.paint(canvases, pad)))
 
 
 def _load(task: Task, send: Callable[[Answer], None]) -> "LocalEngine":
@@ -171,7 +160,7 @@ def _load(task: Task, send: Callable[[Answer], None]) -> "LocalEngine":
     device = torch.device(task.engine.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return open_local(task.checkpoint, task.sampler, task.engine, lambda line: send(Told(line)))
+    return open_local(task.checkpoint, task.sampler, task.engine, lambda line: send(Notice(line)))
 
 
 def _receive(connection: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Order]") -> None:

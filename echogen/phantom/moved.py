@@ -1,4 +1,4 @@
-"""Moved phantoms as jobs: something to paint where there is no dataset."""
+"""Moved phantoms: something to paint where there is no dataset."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,23 +11,23 @@ from echogen.geometry.render import frame_grid, render
 from echogen.geometry.transforms import assess, draw, model_grid
 from echogen.phantom.anatomy import Phase, View
 from echogen.phantom.case import PhantomFrame, make_frame
-from echogen.types import Frame, FrameKey, Job
+from echogen.types import Frame, FrameKey, Sample
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
 TRIES = 100  # draws for each job
 EVERY = 16  # one labelled pixel in so many is looked at to judge a move
 
 
-def phantom_jobs(
+def moved_phantoms(
     count: int,
     grid: tuple[int, Literal["stretch", "letterbox"]],
     transforms: TransformConfig,
     seed: int = 0,
-) -> list[Job]:
+) -> list[Sample]:
     """Two simulated frames under `count` valid moves; all have something to paint.
 
     Args:
-        count: how many jobs; their seeds are 0 to count - 1.
+        count: how many samples.
         grid: the model's image size and how frames are resized to it.
         transforms: what moves to draw.
         seed: of frames and moves.
@@ -37,9 +37,9 @@ def phantom_jobs(
     """
     frames = [make_frame(i, view, phase, seed) for i, (view, phase) in enumerate(SHOWN[:count], 1)]
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    jobs: list[Job] = []
+    samples: list[Sample] = []
     for _ in range(TRIES * count):
-        phantom = frames[len(jobs) % len(frames)]
+        phantom = frames[len(samples) % len(frames)]
         frame = _as_frame(phantom)
         labelled = (np.argwhere(phantom.label > 0)[::EVERY] + 0.5) * np.array(phantom.spacing_mm)
         params = draw(rng, transforms)
@@ -47,14 +47,13 @@ def phantom_jobs(
             transforms
         ):
             target = model_grid(phantom.image.shape[:2], phantom.spacing_mm, *grid)
-            name = f"phantom_copy{len(jobs)}"
-            job = render(frame, phantom.sector, params, target, transforms, name, len(jobs))
-            if not job.keep.all():
-                jobs.append(job)
-        if len(jobs) == count:
-            return jobs
+            sample = render(frame, phantom.sector, params, target, transforms)
+            if not sample.keep.all():
+                samples.append(sample)
+        if len(samples) == count:
+            return samples
     raise UsageError(
-        f"transforms: {len(jobs)} of {TRIES * count} draws gave a valid move with something to "
+        f"transforms: {len(samples)} of {TRIES * count} draws gave a valid move with something to "
         "paint; widen the ranges or the bounds."
     )
 

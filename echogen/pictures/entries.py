@@ -31,7 +31,7 @@ from echogen.pictures.tiles import (
 from echogen.planning.jobs import PlannedDataset
 from echogen.planning.plan import Row
 from echogen.store import StoreReader
-from echogen.types import BACKGROUND, IGNORE, FrameKey, Job, Problem, to_uint8
+from echogen.types import BACKGROUND, IGNORE, FrameKey, Problem, Sample
 
 LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
 ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"
@@ -150,12 +150,12 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
 def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
     """Planned copies: moved, with nothing painted; each frame is read once."""
     pairs = [row for copy in rows for row in (replace(copy, copy=0), copy)]
-    jobs = source.jobs(pairs)
-    for row, original, job in zip(rows, jobs, jobs, strict=True):
-        if isinstance(job, Problem):
-            yield job
+    samples = source.render(pairs)
+    for row, original, moved in zip(rows, samples, samples, strict=True):
+        if isinstance(moved, Problem):
+            yield moved
             continue
-        if job is None or not isinstance(original, Job):
+        if moved is None or not isinstance(original, Sample):
             yield Problem(row.sample_id, "rejected: no valid move was found.")
             continue
         planned = source.frames[row.frame_id]
@@ -164,10 +164,10 @@ def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Pro
         fan = fan_mask(*sector_on_grid(planned.sector, grid), grid.shape)
         yield Entry(
             row.sample_id,
-            facts_of(row.params, _share(~job.keep, fan)),
-            Picture(to_uint8(original.image), original.label, aspect),
-            Picture(to_uint8(job.image), job.label, aspect),
-            ~job.keep,
+            facts_of(row.params, _share(~moved.keep, fan)),
+            Picture(original.image, original.label, aspect),
+            Picture(moved.image, moved.label, aspect),
+            ~moved.keep,
         )
 
 

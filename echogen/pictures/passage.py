@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Prediction
+from echogen.painting.engine import Canvas
 from echogen.painting.local import open_local
 from echogen.pictures.sheet import PAPER, caption
 from echogen.pictures.subject import Subject
 from echogen.pictures.tiles import Levels, displayed_size, hatched, tile
-from echogen.types import to_uint8
+from echogen.types import to_model_range, to_uint8
 
 MOST_FRAMES = 40
 SHOWN_MS, FIRST_MS, LAST_MS = 90, 900, 2500
@@ -53,7 +53,7 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
     schedule = engine.denoiser.schedule
     last = engine.sampler.nfe - 1
     shown = set(np.linspace(0, last, MOST_FRAMES).round().astype(int).tolist())
-    known = subject.image
+    known = to_model_range(subject.image)
 
     def watch(x: Tensor, t: float, prediction: Prediction) -> None:
         number = next(counter)
@@ -64,9 +64,10 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
         steps.append(Step(number + 1, float(schedule.sigma_at(t)), to_uint8(noisy), estimate))
 
     engine = replace(engine, denoiser=replace(engine.denoiser, watch=watch), batch_size=1)
-    image, keep = torch.from_numpy(subject.image[None]), torch.from_numpy(subject.keep[None])
-    painted = engine.paint(image, keep, [subject.seed])
-    return steps, painted.levels[0]
+    canvas = Canvas(subject.name, subject.seed, subject.image, subject.keep)
+    painted = engine.paint([canvas])[0]
+    assert painted is not None  # else `paint` raises: it is the engine's first
+    return steps, painted
 
 
 def animation(
@@ -81,7 +82,7 @@ def animation(
         height: of an image in it.
     """
     size = displayed_size((painted.shape[0], painted.shape[1]), subject.aspect, height)
-    start = tile(to_uint8(subject.image), size)
+    start = tile(subject.image, size)
     if not subject.keep.all():
         start = hatched(start, ~subject.keep)
     frames = [_frame(start, start, f"{subject.name}: what is to be painted")]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
 from echogen.config import (
@@ -22,12 +21,12 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.models.resolve import resolve_checkpoint
 from echogen.pictures.choice import Choice
-from echogen.pictures.tiles import Bools
+from echogen.pictures.tiles import Bools, Levels
 from echogen.planning.jobs import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.report import Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
-from echogen.types import Job, to_model_range
+from echogen.types import Sample
 
 _SAMPLERS: TypeAdapter[Any] = TypeAdapter(
     Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
@@ -40,7 +39,7 @@ class Subject:
 
     Attributes:
         name: its id.
-        image: (h, w) float32 in [-1, 1].
+        image: (h, w) uint8.
         keep: (h, w) bool, False where it is to be painted.
         aspect: displayed width of a pixel over its height.
         seed: of its noise.
@@ -50,7 +49,7 @@ class Subject:
     """
 
     name: str
-    image: npt.NDArray[np.float32]
+    image: Levels
     keep: Bools
     aspect: float
     seed: int
@@ -131,13 +130,13 @@ def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> Planne
 
 def _of_source(source: PlannedDataset, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
     row = next(row for row in source.plan.rows if name in (row.sample_id, row.frame_id))
-    job = next(iter(source.jobs([row])))
-    if not isinstance(job, Job):
+    sample = next(source.render([row]))
+    if not isinstance(sample, Sample):
         raise UsageError(f"--gif: {name} has no valid move; choose another with --seed.")
     grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
     return Subject(
-        row.sample_id, job.image, job.keep, aspect, row.seed, LangevinConfig(), checkpoint,
+        row.sample_id, sample.image, sample.keep, aspect, row.seed, LangevinConfig(), checkpoint,
         engine,
     )  # fmt: skip
 
@@ -147,10 +146,10 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
     row = columns["sample_id"].tolist().index(name)
     image = store.images[row]
     if store.kind == "generated":
-        keep, known = np.zeros(image.shape, np.bool_), np.full(image.shape, -1, np.float32)
+        keep, known = np.zeros(image.shape, np.bool_), np.zeros(image.shape, np.uint8)
     elif columns["copy"][row]:
         keep = store.keep[row]
-        known = np.where(keep, to_model_range(image), np.float32(-1))
+        known = np.where(keep, image, np.uint8(0))
     else:
         raise UsageError(f"--gif: {name} is an original, nothing in it is painted; choose a copy.")
     recorded = store.record.sampler

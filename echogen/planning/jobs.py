@@ -1,4 +1,4 @@
-"""A dataset with the plan made from it: where the jobs of a run come from."""
+"""A dataset with the plan made from it: what the samples of a run are rendered from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from echogen.planning.leakage import leakage_notes
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan, PlannedFrame, Row
 from echogen.report import Reporter
-from echogen.types import Frame, FrameKey, Job, Problem
+from echogen.types import Frame, FrameKey, Problem, Sample
 
 
 @dataclass(frozen=True)
 class PlannedDataset:
-    """What jobs are rendered from.
+    """What samples are rendered from.
 
     Attributes:
         dataset: the opened reader.
@@ -42,9 +42,9 @@ class PlannedDataset:
     def _keys(self) -> dict[str, FrameKey]:
         return {key.frame_id: key for key in self.keys}
 
-    def jobs(self, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
-        """One item a row: a job, a problem where the frame can no longer be read, or None where
-        the row was rejected. Rows of one frame in sequence read it once.
+    def render(self, rows: Sequence[Row]) -> Iterator[Sample | Problem | None]:
+        """One item a row: a sample with nothing painted, a problem where the frame can no longer be
+        read, or None where the row was rejected. Rows of one frame in sequence read it once.
         """
         frame: Frame | Problem | None = None
         at = ""
@@ -54,7 +54,7 @@ class PlannedDataset:
                 continue
             if row.frame_id != at:
                 frame, at = self._read(row.frame_id), row.frame_id
-            yield self._job(row, frame) if isinstance(frame, Frame) else frame
+            yield self._render_row(row, frame) if isinstance(frame, Frame) else frame
 
     def _read(self, frame_id: str) -> Frame | Problem:
         key = self._keys[frame_id]
@@ -66,13 +66,13 @@ class PlannedDataset:
         changed = f"{key.paths[0].name}: its files changed after the plan was made"
         return frame if same else Problem(frame_id, changed)
 
-    def _job(self, row: Row, frame: Frame) -> Job:
+    def _render_row(self, row: Row, frame: Frame) -> Sample:
         planned = self.frames[row.frame_id]
         grid = self.plan.grid_of(planned)
         if row.copy == 0:
-            return render_original(frame, grid, row.sample_id, row.seed)
+            return render_original(frame, grid)
         transforms = self.plan.settings.transforms
-        return render(frame, planned.sector, row.params, grid, transforms, row.sample_id, row.seed)
+        return render(frame, planned.sector, row.params, grid, transforms)
 
 
 def open_frames(

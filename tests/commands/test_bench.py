@@ -17,7 +17,7 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import DatasetError, UsageError
-from echogen.phantom.moved import phantom_jobs
+from echogen.phantom.moved import moved_phantoms
 from echogen.report import Quiet
 from tests.support.shapes import printed
 
@@ -51,20 +51,19 @@ def test_whole_batches_are_painted_where_they_fit(at_once: int, seconds: float, 
     assert images_to_paint(at_once, seconds, 20.0) == count
 
 
-def test_phantom_jobs_have_something_to_paint_and_seeds_of_their_own() -> None:
-    jobs = phantom_jobs(5, GRID, TransformConfig())  # type: ignore[arg-type]
-    assert [job.seed for job in jobs] == [0, 1, 2, 3, 4]
-    assert all(job.image.shape == (32, 32) and not job.keep.all() for job in jobs)
-    assert all(job.keep.any() and job.label.any() for job in jobs)
-    assert len({job.image.tobytes() for job in jobs}) == 5
-    assert len({job.seed for job in repeated(jobs, 12)}) == 12
+def test_moved_phantoms_have_something_to_paint_and_canvases_seeds_of_their_own() -> None:
+    samples = moved_phantoms(5, GRID, TransformConfig())  # type: ignore[arg-type]
+    assert all(sample.image.shape == (32, 32) and not sample.keep.all() for sample in samples)
+    assert all(sample.keep.any() and sample.label.any() for sample in samples)
+    assert len({sample.image.tobytes() for sample in samples}) == 5
+    assert len({canvas.seed for canvas in repeated(samples, 12)}) == 12
 
 
 @pytest.mark.parametrize("bounds", [{}, {"min_hole": 0.0, "border": 0.0}])
 def test_transforms_that_leave_nothing_to_paint_are_refused(bounds: dict[str, float]) -> None:
     still = TransformConfig(probability=0, **bounds)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 of 200 draws gave a valid move"):
-        phantom_jobs(2, GRID, still)  # type: ignore[arg-type]
+        moved_phantoms(2, GRID, still)  # type: ignore[arg-type]
 
 
 def test_images_go_through_the_sampler_and_the_rate_is_theirs(

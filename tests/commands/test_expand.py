@@ -26,7 +26,7 @@ from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
-from echogen.types import Job, Problem
+from echogen.types import Problem, Sample
 from tests.support.hearts import make_config
 
 PIXELS = ("images", "masks", "keep")
@@ -523,16 +523,16 @@ def test_a_signal_stops_a_run_that_has_nothing_to_paint(
 ) -> None:
     from echogen.planning.jobs import PlannedDataset
 
-    real = PlannedDataset.jobs
+    real = PlannedDataset.render
 
-    def interrupt(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def interrupt(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Sample | Problem | None]:
         if not rendered:
             os.kill(os.getpid(), signal.SIGINT)
         rendered.append(len(rows))
         return real(self, rows)
 
     rendered: list[int] = []
-    monkeypatch.setattr(PlannedDataset, "jobs", interrupt)
+    monkeypatch.setattr(PlannedDataset, "render", interrupt)
     report = run(settings, copies=0, store={"shard_size": 1})
     assert (report.exit_code, report.counts.pending) == (130, 4)
     assert run(settings, copies=0, store={"shard_size": 1}).counts.originals == 4
@@ -568,13 +568,13 @@ def test_no_more_is_rendered_than_the_next_rounds_need(
 
     rendered: list[int] = []
     ahead: list[int] = []
-    real = PlannedDataset.jobs
+    real = PlannedDataset.render
 
-    def counted(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def counted(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Sample | Problem | None]:
         rendered.append(len(rows))
         return real(self, rows)
 
-    monkeypatch.setattr(PlannedDataset, "jobs", counted)
+    monkeypatch.setattr(PlannedDataset, "render", counted)
     painted: list[int] = []
 
     def look(size: int) -> None:
@@ -613,15 +613,15 @@ def test_a_failure_of_the_renderer_ends_the_run_and_keeps_finished_shards(
 ) -> None:
     from echogen.planning.jobs import PlannedDataset
 
-    real = PlannedDataset.jobs
+    real = PlannedDataset.render
 
-    def fail(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Job | Problem | None]:
+    def fail(self: PlannedDataset, rows: Sequence[Row]) -> Iterator[Sample | Problem | None]:
         if rows[0].frame_id == "patient0002_4CH_ES":
             raise MemoryError("no room for a frame")
         return real(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(PlannedDataset, "jobs", fail)
+        patched.setattr(PlannedDataset, "render", fail)
         with pytest.raises(MemoryError, match="no room"):
             run(settings, copies=20)
     with open_store(Path(str(settings["output"]))) as store:

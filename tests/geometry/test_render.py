@@ -26,7 +26,7 @@ from echogen.geometry.transforms import (
     model_grid,
     sample_spacing,
 )
-from echogen.types import IGNORE, Frame, FrameKey, to_uint8
+from echogen.types import IGNORE, Frame, FrameKey
 
 SECTOR = Sector(2.0, 50.0, math.radians(-38), math.radians(38), 3.0, 112.0)
 SPACING = (0.5, 0.4)
@@ -97,8 +97,8 @@ def test_a_moved_point_lands_where_the_matrix_says() -> None:
 @settings(max_examples=25, deadline=None)
 @given(params)
 def test_the_label_set_never_grows(p: TransformParams) -> None:
-    job = render(FRAME, SECTOR, p, TARGET, TransformConfig())
-    assert set(np.unique(job.label)) <= {0, 1, 2, 3}
+    sample = render(FRAME, SECTOR, p, TARGET, TransformConfig())
+    assert set(np.unique(sample.label)) <= {0, 1, 2, 3}
     two = Frame(FRAME.key, FRAME.image, np.where(FRAME.label == 3, 3, 0).astype(np.uint8), SPACING)
     assert set(np.unique(render(two, SECTOR, p, TARGET, TransformConfig()).label)) <= {0, 3}
 
@@ -122,47 +122,47 @@ def test_label_areas_in_mm_survive_with_the_samples_own_spacing(p: TransformPara
 
 
 def test_original_keeps_everything() -> None:
-    job = render_original(FRAME, TARGET, "a", 1)
-    assert job.keep.all()
-    assert job.label_on_paint == 0
+    sample = render_original(FRAME, TARGET)
+    assert sample.keep.all()
+    assert sample.label_on_paint == 0
     np.testing.assert_array_equal(
-        to_uint8(job.image), warp_image(FRAME.image, frame_grid(FRAME), np.eye(3), TARGET)
+        sample.image, warp_image(FRAME.image, frame_grid(FRAME), np.eye(3), TARGET)
     )
 
 
 @settings(max_examples=25, deadline=None)
 @given(params)
 def test_kept_pixels_are_the_warped_source_and_the_rest_is_empty(p: TransformParams) -> None:
-    job = render(FRAME, SECTOR, p, TARGET, TransformConfig())
+    sample = render(FRAME, SECTOR, p, TARGET, TransformConfig())
     move = matrix(p, SECTOR, SHAPE[0] * SPACING[0])
     warped = warp_image(FRAME.image, frame_grid(FRAME), move, TARGET)
     shown = footprint(SECTOR, frame_grid(FRAME), *TARGET.centres_mm())
-    real = job.keep & shown
-    np.testing.assert_array_equal(to_uint8(job.image)[real], warped[real])
-    assert (job.image[~real] == -1).all()
+    real = sample.keep & shown
+    np.testing.assert_array_equal(sample.image[real], warped[real])
+    assert (sample.image[~real] == 0).all()
 
 
 @settings(max_examples=25, deadline=None)
 @given(params)
 def test_what_is_painted_lies_in_the_sector_only(p: TransformParams) -> None:
-    job = render(FRAME, SECTOR, p, TARGET, TransformConfig())
+    sample = render(FRAME, SECTOR, p, TARGET, TransformConfig())
     shown = footprint(SECTOR, frame_grid(FRAME), *TARGET.centres_mm())
-    assert job.keep[~shown].all()
+    assert sample.keep[~shown].all()
 
 
 def test_painting_the_background_is_possible_as_published() -> None:
-    job = render(
+    sample = render(
         FRAME, SECTOR, TransformParams(depth=1.3), TARGET, TransformConfig(outside="inpaint")
     )
     shown = footprint(SECTOR, frame_grid(FRAME), *TARGET.centres_mm())
-    assert not job.keep[~shown].any()
+    assert not sample.keep[~shown].any()
 
 
 def test_dark_blood_is_kept() -> None:
     black = np.where(FRAME.label == 1, 0, FRAME.image).astype(np.uint8)
     frame = Frame(FRAME.key, black, FRAME.label, SPACING)
-    job = render(frame, SECTOR, TransformParams(depth=1.1), TARGET, TransformConfig())
-    assert job.keep[job.label == 1].all()
+    sample = render(frame, SECTOR, TransformParams(depth=1.1), TARGET, TransformConfig())
+    assert sample.keep[sample.label == 1].all()
 
 
 def test_the_border_of_the_moved_sector_is_not_kept() -> None:
@@ -186,20 +186,20 @@ def test_cut_labels_are_found() -> None:
 def test_the_three_policies_on_labels_that_land_on_paint() -> None:
     frame = make_frame(atrium_row=108.0)
     p = TransformParams(depth=1.3)
-    jobs = {
+    samples = {
         policy: render(frame, SECTOR, p, TARGET, TransformConfig(labels_on_paint=policy))
         for policy in ("keep", "clip", "ignore")
     }
-    kept = jobs["keep"]
+    kept = samples["keep"]
     assert kept.label_on_paint > 0
     assert ((kept.label == 3) & ~kept.keep).any()
 
-    clipped = jobs["clip"]
+    clipped = samples["clip"]
     assert clipped.label_on_paint == 0
     assert not ((clipped.label > 0) & ~clipped.keep).any()
     np.testing.assert_array_equal(clipped.label[clipped.keep], kept.label[kept.keep])
 
-    ignored = jobs["ignore"]
+    ignored = samples["ignore"]
     is_ignored = ignored.label == IGNORE
     assert is_ignored.any()
     assert not (is_ignored & ignored.keep).any()
@@ -212,8 +212,8 @@ def test_the_three_policies_on_labels_that_land_on_paint() -> None:
 
 def test_a_frame_whose_labels_are_whole_has_nothing_to_ignore() -> None:
     p = TransformParams(depth=1.3)
-    job = render(FRAME, SECTOR, p, TARGET, TransformConfig(labels_on_paint="ignore"))
-    assert not (job.label == IGNORE).any()
+    sample = render(FRAME, SECTOR, p, TARGET, TransformConfig(labels_on_paint="ignore"))
+    assert not (sample.label == IGNORE).any()
 
 
 def test_labels_outside_the_target_sector_are_kept_or_clipped() -> None:

@@ -27,7 +27,7 @@ from echogen.measures.volume import (
     touches_border,
     volume_ml,
 )
-from echogen.types import Frame, to_uint8
+from echogen.types import Frame
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data" / "camus"
 LENGTH, FIRST, SECOND, WALL = 80.0, 26.0, 21.0, 9.0
@@ -285,8 +285,8 @@ def moved_volumes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         native = volume(frame.image, frame.label, frame_grid(frame), frame.spacing_mm)
         target = model_grid(frame.image.shape, frame.unit_spacing, 256)  # type: ignore[arg-type]
         for name, move in MOVES.items():
-            job = render(frame, sector, move, target, TransformConfig())  # type: ignore[arg-type]
-            pixels = to_uint8(job.image), job.label, target
+            moved = render(frame, sector, move, target, TransformConfig())  # type: ignore[arg-type]
+            pixels = moved.image, moved.label, target
             found[name].append(
                 (
                     volume(*pixels, sample_spacing(move, target)) / native,

@@ -5,7 +5,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -18,29 +18,25 @@ from echogen.config import EngineConfig, RepaintConfig
 from echogen.errors import CheckpointError, EngineError
 from echogen.painting import devices, worker
 from echogen.painting.devices import DevicesEngine, open_engine, resolve_devices
+from echogen.painting.engine import Canvas, Levels
 from echogen.painting.local import LocalEngine
 from echogen.report import Quiet
 from echogen.store import open_store
-from echogen.types import Job, Result
 from tests.commands.test_interrupted import start, wait_for_painting
 from tests.painting.test_local import NoiseSampler, denoiser
-from tests.support.hearts import make_config, make_job
+from tests.support.hearts import make_canvas, make_config
 
 SIDE = 32
 SAMPLER = RepaintConfig(steps=4, jump_length=2, resamplings=2)
 SLOW_SAMPLER = {"name": "repaint", "steps": 20, "jump_length": 1, "resamplings": 6}
 
 
-def job(index: int, hole: bool = True) -> Job:
-    return make_job(index, SIDE, hole)
+def canvas(index: int) -> Canvas:
+    return make_canvas(index, SIDE)
 
 
 def settings_of(device: str, batch_size: int = 3) -> EngineConfig:
     return EngineConfig(device=device, precision="fp32", batch_size=batch_size)
-
-
-def names(results: Sequence[Result]) -> list[str]:
-    return [result.sample_id for result in results]
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +47,32 @@ def two(checkpoint: Path) -> Iterator[DevicesEngine]:
     engine.close()
 
 
-def test_two_devices_give_the_results_of_one_in_the_same_order(
+def assert_painted(images: Sequence[Levels], seeds: Iterable[int]) -> None:
+    """Each image has the kept pixels of its own canvas."""
+    for image, seed in zip(images, seeds, strict=True):
+        given = canvas(seed)
+        assert image is not None
+        np.testing.assert_array_equal(image[given.keep], given.image[given.keep])
+
+
+def test_two_devices_give_the_images_of_one_in_the_same_order(
     two: DevicesEngine, checkpoint: Path
 ) -> None:
-    jobs = [job(i, hole=i % 4 > 0) for i in range(20)]
+    canvases = [canvas(i) for i in range(20)]
     one = open_engine(str(checkpoint), SAMPLER, settings_of("cpu"), lambda _: None)
-    expected, found = list(one.run(jobs, pad=True)), list(two.run(iter(jobs), pad=True))
-    assert names(found) == names(expected) == names([*jobs])  # type: ignore[list-item]
-    for a, b in zip(expected, found, strict=True):
-        assert abs(a.image.astype(int) - b.image).max() <= 1
-        np.testing.assert_array_equal(a.image[a.keep], b.image[b.keep])
-        np.testing.assert_array_equal(a.label, b.label)
+    expected, found = list(one.run(canvases, pad=True)), list(two.run(iter(canvases), pad=True))
+    assert_painted(found, range(20))
+    assert abs(np.array(expected).astype(int) - np.array(found)).max() <= 1
     assert (two.device, two.precision, two.at_once) == ("cpu,cpu", "fp32", 6)
 
 
 def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine) -> None:
     taken: list[int] = []
 
-    def jobs() -> Iterator[Job]:
+    def canvases() -> Iterator[Canvas]:
         for i in range(90):
             taken.append(i)
-            yield job(i)
+            yield canvas(i)
 
     process = two._workers[0].process
     assert process.pid is not None
@@ -84,32 +85,37 @@ def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine)
 
     timer = threading.Timer(1.0, go_on)
     timer.start()
-    results = list(two.run(jobs()))
+    images = list(two.run(canvases()))
     timer.join()
-    assert names(results) == [f"s{i}" for i in range(90)]
+    assert_painted(images, range(90))
     assert 9 < seen_while_still[0] <= 3 * 8  # four batches of three a device, and no more
 
 
-def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(two: DevicesEngine) -> None:
+def test_a_run_ends_with_the_first_canvas_that_is_no_longer_wanted(two: DevicesEngine) -> None:
     asked: list[int] = []
 
-    def begin(jobs: Sequence[Job]) -> int:
-        asked.extend(j.seed for j in jobs)
-        return sum(j.seed < 8 for j in jobs)
+    def begin(canvases: Sequence[Canvas]) -> int:
+        asked.extend(c.seed for c in canvases)
+        return sum(c.seed < 8 for c in canvases)
 
-    found = list(two.run(iter([job(i, hole=i % 4 < 3) for i in range(60)]), begin))
-    assert names(found) == [f"s{i}" for i in range(8)]
-    assert {0, 1, 2, 4, 5, 6} <= set(asked)
+    found = list(two.run(iter([canvas(i) for i in range(60)]), begin))
+    assert_painted(found, range(8))
+    assert set(range(8)) <= set(asked)
     assert max(asked) < 60 - 2 * 6
     # What the workers still paint of it is not taken for the next run's.
-    assert names(list(two.run([job(i) for i in range(100, 110)]))) == [
-        f"s{i}" for i in range(100, 110)
-    ]
+    assert_painted(list(two.run([canvas(i) for i in range(100, 110)])), range(100, 110))
+
+
+def test_a_run_that_was_left_does_not_cut_the_next_one_short(two: DevicesEngine) -> None:
+    left = two.run([canvas(i) for i in range(60)])
+    next(left)
+    left.close()
+    assert_painted(list(two.run([canvas(i) for i in range(100, 110)])), range(100, 110))
 
 
 def test_an_estimate_is_of_all_devices_together(two: DevicesEngine) -> None:
-    assert two.seconds_per_image([job(i) for i in range(6)]) > 0
-    assert two.seconds_per_image([job(0, hole=False)]) == 0
+    assert two.seconds_per_image(6) > 0
+    assert two.seconds_per_image(0) == 0
 
 
 class KillAWorker(Quiet):
@@ -206,13 +212,14 @@ def test_the_last_message_of_a_dead_worker_is_what_its_death_says() -> None:
         def join(self, _: float) -> None:
             return
 
-    for said in (worker.Failed(EngineError("cpu: too hot")), worker.Told("a line")):
+    for last in (worker.Failure(EngineError("cpu: too hot")), worker.Notice("a line")):
         ours, theirs = multiprocessing.Pipe()
-        theirs.send(said)
+        theirs.send(last)
         theirs.close()
         error = devices._death(devices._Worker("cpu", Dead(), ours))  # type: ignore[arg-type]
-        heard = "cpu: too hot" if isinstance(said, worker.Failed) else "cpu: its process was killed"
-        assert str(error).startswith(heard)
+        failed = isinstance(last, worker.Failure)
+        message = "cpu: too hot" if failed else "cpu: its process was killed"
+        assert str(error).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +265,7 @@ class Pipe:
 
 def serve(
     monkeypatch: pytest.MonkeyPatch, engine: LocalEngine, *orders: worker.Order
-) -> tuple[list[worker.Answer], worker.Failed]:
+) -> tuple[list[worker.Answer], worker.Failure]:
     """What a worker answers to these orders, of which the last must fail."""
     pipe, inbox = Pipe(), queue.SimpleQueue[worker.Order]()
     for order in orders:
@@ -267,11 +274,6 @@ def serve(
     task = worker.Task("tiny", SAMPLER, settings_of("cpu"), 1)
     failed = worker._serve_until_failure(pipe, inbox, task)  # type: ignore[arg-type]
     return pipe.sent, failed
-
-
-def order(number: int, batch: Sequence[Job]) -> worker.Paint:
-    image, keep = (np.stack([getattr(j, name) for j in batch]) for name in ("image", "keep"))
-    return worker.Paint(number, image, keep, [j.seed for j in batch], False)
 
 
 def test_a_worker_answers_in_order_and_its_last_word_names_the_device(
@@ -283,17 +285,17 @@ def test_a_worker_answers_in_order_and_its_last_word_names_the_device(
                 raise KeyError("surprise")
             return super().__call__(*arguments)  # type: ignore[arg-type]
 
-    batch = [job(i) for i in range(2)]
+    batch = [canvas(i) for i in range(2)]
     sent, failed = serve(
         monkeypatch,
         LocalEngine(denoiser(), Fails(), 0),
-        worker.Settle(5),
-        worker.UseBatches(2),
-        order(7, batch),
-        order(8, batch),
+        worker.FindBatchSize(5),
+        worker.UseBatchSize(2),
+        worker.Paint(7, batch, pad=False),
+        worker.Paint(8, batch, pad=False),
     )
-    assert sent[:2] == [worker.Ready("fp32"), worker.Settled(5)]
-    assert isinstance(sent[2], worker.Finished)
+    assert sent[:2] == [worker.Ready("fp32"), worker.BatchSize(5)]
+    assert isinstance(sent[2], worker.PaintedBatch)
     assert sent[2].number == 7
     assert len(sent) == 3
     assert isinstance(failed.error, EngineError)

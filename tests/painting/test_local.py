@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from echogen.config import RepaintConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
+from echogen.diffusion.samplers import Sampler
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import EngineError
 from echogen.painting import local
-from echogen.painting.batches import MOST_PASSING
+from echogen.painting.engine import Canvas
 from echogen.painting.local import LocalEngine
-from echogen.types import Job, to_uint8
-from tests.support.hearts import make_job
+from echogen.types import to_uint8
+from tests.support.hearts import make_canvas
 
 SIDE = 8
 
@@ -34,110 +36,83 @@ class NoiseSampler:
         if len(image) > self.fits:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
         self.batches.append(len(image))
-        return noise.draw(image.shape).clamp(-1, 1)
+        return torch.where(keep, image, noise.draw(image.shape).clamp(-1, 1))
 
 
 def denoiser() -> Denoiser:
     return Denoiser(lambda x, t: x, schedule_from_betas(make_betas("linear", 10, 1e-3, 0.1)))
 
 
-def job(index: int, hole: bool = True) -> Job:
-    return make_job(index, SIDE, hole)
+def canvas(index: int) -> Canvas:
+    return make_canvas(index, SIDE)
 
 
-def paint(jobs: Sequence[Job], batch_size: int, sampler: NoiseSampler) -> list[np.ndarray]:
+def paint(canvases: Sequence[Canvas], batch_size: int, sampler: NoiseSampler) -> list[np.ndarray]:
     engine = LocalEngine(denoiser(), sampler, batch_size)
-    return [result.image for result in engine.run(iter(jobs))]
+    return [image for image in engine.run(iter(canvases)) if image is not None]
 
 
-def test_results_come_in_order_with_their_labels() -> None:
-    jobs = [job(i, hole=i % 3 > 0) for i in range(7)]
-    results = list(LocalEngine(denoiser(), NoiseSampler(), 2).run(iter(jobs)))
-    assert [result.sample_id for result in results] == [j.sample_id for j in jobs]
-    for result, j in zip(results, jobs, strict=True):
-        np.testing.assert_array_equal(result.label, j.label)
-        assert result.label_on_paint == 0.25
+def test_images_come_in_order_with_exact_kept_pixels_and_the_rest_painted() -> None:
+    canvases = [canvas(i) for i in range(7)]
+    images = paint(canvases, 2, NoiseSampler())
+    assert len(images) == 7
+    for image, given in zip(images, canvases, strict=True):
+        np.testing.assert_array_equal(image[given.keep], given.image[given.keep])
+        assert (image[~given.keep] != given.image[~given.keep]).any()
 
 
-def test_kept_pixels_are_exact_and_the_rest_is_painted() -> None:
-    result = next(LocalEngine(denoiser(), NoiseSampler(), 4).run([job(5)]))
-    known = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
-    np.testing.assert_array_equal(result.image[result.keep], known[result.keep])
-    assert (result.image[~result.keep] != 0).any()
+def test_every_grey_level_that_is_kept_comes_back_as_it_was() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    keep = np.ones((16, 16), np.bool_)
+    keep[0, 0] = False
+    sampler = Sampler(RepaintConfig(steps=4, jump_length=2, resamplings=2))
+    image = next(LocalEngine(denoiser(), sampler, 1).run([Canvas("s", 1, levels, keep)]))
+    assert image is not None
+    np.testing.assert_array_equal(image[keep], levels[keep])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_noise_does_not_depend_on_the_batch(batch_size: int) -> None:
-    jobs = [job(i) for i in range(8)]
-    together = paint(jobs, batch_size, NoiseSampler())
-    alone = [paint([j], 1, NoiseSampler())[0] for j in jobs]
+    canvases = [canvas(i) for i in range(8)]
+    together = paint(canvases, batch_size, NoiseSampler())
+    alone = [paint([c], 1, NoiseSampler())[0] for c in canvases]
     np.testing.assert_array_equal(together, alone)
-
-
-def test_nothing_to_paint_costs_no_evaluation() -> None:
-    sampler = NoiseSampler()
-    paint([job(i, hole=False) for i in range(4)], 2, sampler)
-    assert sampler.batches == []
 
 
 def test_batches_are_full_and_the_last_one_is_ragged() -> None:
     sampler = NoiseSampler()
-    paint([job(i, hole=i != 2) for i in range(8)], 3, sampler)
+    paint([canvas(i) for i in range(7)], 3, sampler)
     assert sampler.batches == [3, 3, 1]
-
-
-def test_jobs_before_the_first_hole_do_not_wait_for_it_to_be_painted() -> None:
-    sampler = NoiseSampler()
-    jobs = [job(i, hole=i not in (2, 3)) for i in range(6)]
-    results = LocalEngine(denoiser(), sampler, 2).run(jobs)
-    for _ in range(4):
-        next(results)
-    assert sampler.batches == [2]
-
-
-def test_jobs_with_nothing_to_paint_do_not_pile_up() -> None:
-    taken: list[int] = []
-
-    def originals() -> Iterator[Job]:
-        for i in range(4 * MOST_PASSING):
-            taken.append(i)
-            yield job(i, hole=i == 0)
-
-    results = LocalEngine(denoiser(), NoiseSampler(), 4).run(originals())
-    next(results)
-    assert len(taken) <= 2 * MOST_PASSING + 1
-    assert len(list(results)) == 4 * MOST_PASSING - 1
 
 
 def test_out_of_memory_halves_the_batch_tells_it_and_changes_no_image() -> None:
     told: list[str] = []
-    jobs = [job(i) for i in range(8)]
+    canvases = [canvas(i) for i in range(8)]
     sampler = NoiseSampler(fits=2)
     engine = LocalEngine(denoiser(), sampler, 8, told.append)
-    images = [result.image for result in engine.run(jobs)]
+    images = list(engine.run(canvases))
     assert sampler.batches == [2, 2, 2, 2]
     assert told == [
         "out of memory: going on with batches of 4",
         "out of memory: going on with batches of 2",
     ]
-    np.testing.assert_array_equal(images, paint(jobs, 8, NoiseSampler()))
+    np.testing.assert_array_equal(images, paint(canvases, 8, NoiseSampler()))
 
 
 def test_no_room_for_one_image_is_an_error_with_advice() -> None:
     with pytest.raises(EngineError, match="out of memory with one image"):
-        paint([job(1)], 4, NoiseSampler(fits=0))
+        paint([canvas(1)], 4, NoiseSampler(fits=0))
 
 
-def test_jobs_are_taken_one_batch_at_a_time() -> None:
+def test_canvases_are_taken_one_batch_at_a_time() -> None:
     taken: list[int] = []
 
-    def jobs() -> object:
+    def canvases() -> Iterator[Canvas]:
         for i in range(100):
             taken.append(i)
-            yield job(i)
+            yield canvas(i)
 
-    results = LocalEngine(denoiser(), NoiseSampler(), 4).run(jobs())  # type: ignore[arg-type]
-    next(results)
+    next(LocalEngine(denoiser(), NoiseSampler(), 4).run(canvases()))
     assert len(taken) <= 8
 
 
@@ -150,9 +125,8 @@ def test_values_that_are_not_finite_fail_the_sample_alone() -> None:
             painted[1] = torch.nan
             return painted
 
-    results = list(LocalEngine(denoiser(), Broken(), 3).run([job(i) for i in range(3)]))
-    assert [result.error is None for result in results] == [True, False, True]
-    assert "not finite" in str(results[1].error)
+    images = list(LocalEngine(denoiser(), Broken(), 3).run([canvas(i) for i in range(3)]))
+    assert [image is None for image in images] == [False, True, False]
 
 
 class Faulty(NoiseSampler):
@@ -173,16 +147,16 @@ class Faulty(NoiseSampler):
 def test_nothing_finite_in_the_first_batch_ends_the_run_with_the_remedy() -> None:
     engine = LocalEngine(denoiser(), Faulty({0: slice(None)}), 3)
     with pytest.raises(EngineError, match=r"no image of the first batch .* --checkpoint"):
-        next(engine.run([job(i) for i in range(3)]))
+        next(engine.run([canvas(i) for i in range(3)]))
     half = replace(denoiser(), dtype=torch.float16, name="small")
     with pytest.raises(EngineError, match=r"cpu: .* small ran in fp16\. Use --precision fp32"):
-        next(LocalEngine(half, Faulty({0: slice(None)}), 3).run([job(i) for i in range(3)]))
+        next(LocalEngine(half, Faulty({0: slice(None)}), 3).run([canvas(i) for i in range(3)]))
 
 
 def test_nothing_finite_in_a_later_batch_fails_its_samples_alone() -> None:
     engine = LocalEngine(denoiser(), Faulty({1: slice(None)}), 2)
-    results = list(engine.run([job(i) for i in range(6)]))
-    assert [result.error is None for result in results] == [True, True, False, False, True, True]
+    images = list(engine.run([canvas(i) for i in range(6)]))
+    assert [image is None for image in images] == [False, False, True, True, False, False]
 
 
 def test_levels_are_rounded_on_the_device_as_by_to_uint8() -> None:
@@ -194,45 +168,41 @@ def test_levels_are_rounded_on_the_device_as_by_to_uint8() -> None:
         ) -> Tensor:
             return levels[: len(image)]
 
-    jobs = [replace(job(i), keep=np.zeros((SIDE, SIDE), np.bool_)) for i in range(40)]
-    images = [result.image for result in LocalEngine(denoiser(), Ramp(), 40).run(jobs)]
+    images = paint([canvas(i) for i in range(40)], 40, Ramp())
     np.testing.assert_array_equal(images, to_uint8(levels[:, 0].numpy()))
 
 
 def test_a_short_batch_is_filled_up_where_that_is_asked_for() -> None:
-    jobs = [job(i, hole=i != 2) for i in range(8)]
+    canvases = [canvas(i) for i in range(7)]
     sampler = NoiseSampler()
-    results = list(LocalEngine(denoiser(), sampler, 3).run(jobs, pad=True))
+    images = list(LocalEngine(denoiser(), sampler, 3).run(canvases, pad=True))
     assert sampler.batches == [3, 3, 3]
-    images = [result.image for result in results]
-    np.testing.assert_array_equal(images, paint(jobs, 3, NoiseSampler()))
+    np.testing.assert_array_equal(images, paint(canvases, 3, NoiseSampler()))
 
 
 def test_a_padded_batch_that_does_not_fit_is_halved_and_filled_up_anew() -> None:
     sampler = NoiseSampler(fits=2)
-    results = list(LocalEngine(denoiser(), sampler, 8).run([job(i) for i in range(5)], pad=True))
+    images = list(LocalEngine(denoiser(), sampler, 8).run([canvas(i) for i in range(5)], pad=True))
     assert sampler.batches == [2, 2, 2]
-    assert len(results) == 5
+    assert len(images) == 5
 
 
-@pytest.mark.parametrize(
-    ("wanted", "painted", "results"), [([3, 1], [3, 1], 5), ([3, 0], [3], 4), ([0], [], 1)]
-)
-def test_a_run_ends_with_the_first_job_that_is_no_longer_wanted(
-    wanted: list[int], painted: list[int], results: int
+@pytest.mark.parametrize(("wanted", "painted"), [([3, 1], [3, 1]), ([3, 0], [3]), ([0], [])])
+def test_a_run_ends_with_the_first_canvas_that_is_no_longer_wanted(
+    wanted: list[int], painted: list[int]
 ) -> None:
-    asked: list[list[str]] = []
+    asked: list[list[int]] = []
 
-    def begin(jobs: Sequence[Job]) -> int:
-        asked.append([j.sample_id for j in jobs])
+    def begin(canvases: Sequence[Canvas]) -> int:
+        asked.append([c.seed for c in canvases])
         return wanted[len(asked) - 1]
 
     sampler = NoiseSampler()
-    jobs = [job(i, hole=i not in (0, 6)) for i in range(9)]
-    made = list(LocalEngine(denoiser(), sampler, 3).run(iter(jobs), begin))
+    canvases = [canvas(i) for i in range(9)]
+    images = list(LocalEngine(denoiser(), sampler, 3).run(iter(canvases), begin))
     assert sampler.batches == painted
-    assert [result.sample_id for result in made] == [f"s{i}" for i in range(results)]
-    assert asked == [["s1", "s2", "s3"], ["s4", "s5", "s7"]][: len(wanted)]
+    np.testing.assert_array_equal(images, paint(canvases, 3, NoiseSampler())[: sum(wanted)])
+    assert asked == [[0, 1, 2], [3, 4, 5]][: len(wanted)]
 
 
 def test_without_a_batch_size_one_is_found_by_trial_and_told() -> None:
@@ -276,7 +246,6 @@ def test_an_estimate_is_of_the_batch_and_the_samplers_cost(
 
     monkeypatch.setattr(local, "evaluation_seconds", lambda _, size: 0.1 + 0.2 * size)
     engine = LocalEngine(denoiser(), Long(), 4)
-    jobs = [job(i, hole=i > 0) for i in range(9)]
-    assert engine.seconds_per_image(jobs) == pytest.approx(0.9 * 50 / 4)
-    assert engine.seconds_per_image(jobs[:3]) == pytest.approx(0.5 * 50 / 2)
-    assert engine.seconds_per_image(jobs[:1]) == 0
+    assert engine.seconds_per_image(8) == pytest.approx(0.9 * 50 / 4)
+    assert engine.seconds_per_image(2) == pytest.approx(0.5 * 50 / 2)
+    assert engine.seconds_per_image(0) == 0

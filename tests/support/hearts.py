@@ -1,4 +1,4 @@
-"""Small labelled hearts in fans, as arrays, files, datasets, jobs and runs' settings."""
+"""Small labelled hearts in fans, as arrays, files, datasets, canvases and runs' settings."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from echogen.config import ExpandConfig, load_config, merge
 from echogen.geometry.sector import Sector
-from echogen.types import Job, to_model_range
+from echogen.painting.engine import Canvas
 
 SHAPE, SPACING = (120, 110), (1.0, 0.9)
 FAN = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)
@@ -52,14 +52,12 @@ def write_dataset(root: Path, cases: int = 2) -> Path:
     return root
 
 
-def make_job(index: int, side: int, hole: bool = True) -> Job:
-    """A job of random pixels; with a hole, the left half is to be painted."""
-    rng = np.random.default_rng(index)
+def make_canvas(index: int, side: int) -> Canvas:
+    """A canvas of random pixels, its left half to be painted."""
+    image = np.random.default_rng(index).integers(0, 256, (side, side)).astype(np.uint8)
     keep = np.ones((side, side), np.bool_)
-    keep[:, : side // 2] = not hole
-    image = rng.integers(0, 256, (side, side)).astype(np.uint8)
-    label = rng.integers(0, 4, (side, side)).astype(np.uint8)
-    return Job(f"s{index}", index, to_model_range(image), keep, label, 0.25)
+    keep[:, : side // 2] = False
+    return Canvas(f"s{index}", index, image, keep)
 
 
 def make_config(settings: dict[str, object], **changes: object) -> ExpandConfig:

@@ -20,7 +20,7 @@ from echogen.report import Quiet
 from echogen.support import processes
 from echogen.training.frame_folder import await_frames, few_frames, prepare_frames
 from echogen.training.frames import ModelGrid, PreparedFrames, pack_frames, read_frames
-from echogen.types import Job, to_uint8
+from echogen.types import Sample
 from tests.support.hearts import fan_frame, make_config, write_nifti
 
 GRID = ModelGrid(image_size=32, resize="stretch")
@@ -53,9 +53,9 @@ def originals(settings: dict[str, object], checkpoint: Path) -> dict[str, np.nda
     dataset = open_dataset(config.input)
     info = read_info(checkpoint)
     source = plan_dataset(dataset, list(dataset.keys()), config, info, Quiet())
-    jobs = [job for job in source.jobs(source.plan.rows) if isinstance(job, Job)]
+    samples = [item for item in source.render(source.plan.rows) if isinstance(item, Sample)]
     planned: tuple[PlannedFrame, ...] = source.plan.frames
-    return {p.frame_id: to_uint8(job.image) for p, job in zip(planned, jobs, strict=True)}
+    return {p.frame_id: sample.image for p, sample in zip(planned, samples, strict=True)}
 
 
 def touch(path: Path) -> None:

@@ -376,7 +376,6 @@ def assert_kept_pixels_are_exact(output: Path, imported: Path) -> None:
     from echogen.config import ExpandConfig
     from echogen.planning.jobs import open_frames, plan_dataset
     from echogen.report import Quiet
-    from echogen.types import to_uint8
 
     with open_store(output) as store:
         files = {"input": str(SAMPLE_DATA), "output": str(output)}
@@ -385,9 +384,9 @@ def assert_kept_pixels_are_exact(output: Path, imported: Path) -> None:
         source = plan_dataset(*frames, config, read_info(imported), Quiet())
         images, keep = store.images[:], store.keep[:]
     assert images.shape == (3, 32, 32)
-    for image, kept, job in zip(images, keep, source.jobs(source.plan.rows), strict=True):
-        assert np.array_equal(kept, job.keep)
-        assert np.array_equal(image[kept], to_uint8(job.image)[kept])
+    for image, kept, moved in zip(images, keep, source.render(source.plan.rows), strict=True):
+        assert np.array_equal(kept, moved.keep)
+        assert np.array_equal(image[kept], moved.image[kept])
     assert (~keep[1:]).any()
 
 

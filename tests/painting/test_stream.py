@@ -1,0 +1,110 @@
+"""The stream with a store in memory: what is painted, what passes by, what is written when."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.geometry.transforms import IDENTITY
+from echogen.painting.local import LocalEngine
+from echogen.painting.stream import NOT_FINITE, Outcome, Work, labelled_shard, paint_pending
+from echogen.planning.plan import Row
+from echogen.report import Quiet
+from echogen.store import Status, StoreWriter, sample_sha256
+from echogen.support.signals import Stop
+from echogen.types import Problem, Sample
+from tests.painting.test_local import SIDE, Faulty, NoiseSampler, denoiser
+from tests.support.hearts import make_canvas
+
+SHARD = 4
+
+
+class MemoryStore:
+    """What a stream needs of a `StoreWriter`; remembers shards in the order of writing."""
+
+    image_shape = (SIDE, SIDE)
+
+    def __init__(self, rows: int) -> None:
+        self.shards: dict[int, list[int]] = {}
+        for row in range(rows):
+            self.shards.setdefault(row // SHARD, []).append(row)
+        self.written: dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+
+    def pending_rows(self) -> dict[int, list[int]]:
+        return self.shards
+
+    def write_shard(
+        self,
+        shard: int,
+        pixels: Mapping[str, npt.NDArray[Any]],
+        facts: Mapping[str, Any],
+        rows: Sequence[int],
+    ) -> None:
+        assert rows == self.shards[shard]
+        self.written[shard] = pixels, facts
+
+
+def row_of(i: int, copy: int) -> Row:
+    return Row(f"s{i}", f"f{i}", copy, i, False, 3, IDENTITY)
+
+
+def sample_of(row: Row) -> Sample:
+    canvas = make_canvas(row.seed, SIDE)
+    keep = canvas.keep | (row.copy == 0)
+    return Sample(canvas.image, keep, canvas.image // 64, 0.25)
+
+
+def run(
+    rows: Sequence[Row], sampler: NoiseSampler, instead: Mapping[int, Outcome] | None = None
+) -> tuple[MemoryStore, list[int]]:
+    """The store, and after each rendering how many rows were rendered and not yet written."""
+    store, rendered, waiting = MemoryStore(len(rows)), [0], []
+
+    def render(some: Sequence[Row]) -> list[Outcome]:
+        rendered[0] += len(some)
+        waiting.append(rendered[0] - SHARD * len(store.written))
+        return [(instead or {}).get(row.seed, sample_of(row)) for row in some]
+
+    engine = LocalEngine(denoiser(), sampler, 3)
+    work = Work(rows, render, labelled_shard)
+    paint_pending(cast(StoreWriter, store), work, engine, Quiet(), Stop())
+    return store, waiting
+
+
+def test_originals_never_reach_the_engine_and_every_shard_is_whole_and_in_order() -> None:
+    rows = [row_of(i, copy=i % 3) for i in range(14)]
+    sampler = NoiseSampler()
+    store, _ = run(rows, sampler)
+    assert sampler.batches == [3, 3, 3]  # nine copies
+    assert sorted(store.written) == [0, 1, 2, 3]
+    images = np.concatenate([store.written[shard][0]["images"] for shard in range(4)])
+    masks = np.concatenate([store.written[shard][0]["masks"] for shard in range(4)])
+    hashes = np.concatenate([store.written[shard][1]["sha256"] for shard in range(4)])
+    for row, image, mask, digest in zip(rows, images, masks, hashes, strict=True):
+        given = sample_of(row)
+        np.testing.assert_array_equal(image[given.keep], given.image[given.keep])
+        np.testing.assert_array_equal(mask, given.label)
+        assert (image == given.image).all() == (row.copy == 0)
+        assert digest == sample_sha256(image, mask)
+
+
+def test_what_cannot_be_painted_is_zeros_with_its_reason() -> None:
+    rows = [row_of(i, copy=1) for i in range(4)]
+    instead = {1: None, 2: Problem("f2", "f2.nii: gone")}
+    store, _ = run(rows, Faulty({0: slice(1, 2)}), instead)
+    pixels, facts = store.written[0]
+    assert facts["status"] == [Status.DONE, Status.REJECTED, Status.FAILED, Status.FAILED]
+    assert facts["reason"].tolist() == ["", "no valid move in 3 draws", "f2.nii: gone", NOT_FINITE]
+    assert facts["sha256"][1:].tolist() == ["", "", ""]
+    for array in pixels.values():
+        assert array[0].any()
+        assert not array[1:].any()
+
+
+def test_shards_without_copies_are_written_while_a_canvas_waits_for_its_batch() -> None:
+    rows = [row_of(i, copy=i == 0) for i in range(100 * SHARD)]
+    store, waiting = run(rows, NoiseSampler())
+    assert list(store.written)[-1] == 0
+    assert len(store.written) == 100
+    assert max(waiting) < 25 * SHARD
