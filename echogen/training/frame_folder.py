@@ -21,7 +21,6 @@ from echogen.errors import DatasetError, StoreError
 from echogen.report import Quiet, Reporter
 from echogen.support.files import remove_partials, write_whole
 from echogen.support.words import counted
-from echogen.training.frame_making import FramePass, files_fingerprint
 from echogen.training.frames import (
     PIXELS_FILE,
     RECORD_FILE,
@@ -33,6 +32,7 @@ from echogen.training.frames import (
     read_frames,
     read_record,
 )
+from echogen.training.preparation import FramePass, files_fingerprint
 from echogen.types import FrameKey
 
 QUIET = Quiet()

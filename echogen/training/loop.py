@@ -1,4 +1,4 @@
-"""The training loop: read `train` from top to bottom.
+"""The training loop: read `train` and `_learn` from top to bottom.
 
 All randomness of a step is seeded by the recipe's seed and the step's number, so a run that is
 stopped, or killed, and goes on makes the same steps. What it leaves: see `run_folder`.
@@ -65,36 +65,43 @@ def train(
         heard = reporter if reporter is not None and machine.is_main_process else Quiet()
         task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
         session = open_session(task, machine, heard, resume=resume, overwrite=overwrite)
-        learner, progress, meter = session.learner, session.progress, Meter(session)
         stop.finishing = True
-        with closing(session.log), closing(session.batches()) as batches:
-            while options.done(progress) < 1 and not meter.stopped:
-                # --- one step
-                batch = next(batches)
-                seed_dropout(recipe, progress.step, machine.process_index)
-                rate = learning_rate(recipe.optimiser, progress.step, options.done(progress))
-                loss = gradients(session.model, batch, session.objective, machine,
-                                 recipe.optimiser.batch_size, options.micro_batch)  # fmt: skip
-                norm = update(learner, recipe.optimiser, rate)
-                before, progress = progress, meter.after(progress, loss, norm)
-                follow(learner.average, learner.network, recipe.optimiser, progress.images)
-
-                # --- tell, measure, save
-                if progress.step % options.log_every == 0:
-                    progress = meter.log(progress, rate)
-                meter.show(progress)
-                due = options.evaluation_due(before, progress)
-                if due:
-                    progress = _evaluate(session, progress)
-                if meter.save_due(progress, stop) or due:
-                    meter.save(progress)
-            if options.done(progress) >= 1 and _unmeasured(session):
-                progress = _evaluate(session, progress)
-                meter.save(progress)
+        progress = _learn(session, stop)
         stop.finishing = False
         if options.done(progress) >= 1 and machine.is_main_process:
             _finish(session, new=progress.step > session.progress.step)
         machine.wait_for_everyone()
+    return progress
+
+
+def _learn(session: TrainingSession, stop: Stop) -> Progress:
+    """Steps, until the run is finished or stopped."""
+    machine, learner, options = session.machine, session.learner, session.task.options
+    recipe, progress, meter = session.task.recipe, session.progress, Meter(session)
+    with closing(session.log), closing(session.batches()) as batches:
+        while options.done(progress) < 1 and not meter.stopped:
+            # --- one step
+            batch = next(batches)
+            seed_dropout(recipe, progress.step, machine.process_index)
+            rate = learning_rate(recipe.optimiser, progress.step, options.done(progress))
+            loss = gradients(session.model, batch, session.objective, machine,
+                             recipe.optimiser.batch_size, options.micro_batch)  # fmt: skip
+            norm = update(learner, recipe.optimiser, rate)
+            before, progress = progress, meter.after(progress, loss, norm)
+            follow(learner.average, learner.network, recipe.optimiser, progress.images)
+
+            # --- log, show, measure, save
+            if progress.step % options.log_every == 0:
+                progress = meter.log(progress, rate)
+            meter.show(progress)
+            due = options.evaluation_due(before, progress)
+            if due:
+                progress = _evaluate(session, progress)
+            if meter.save_due(progress, stop) or due:
+                meter.save(progress)
+        if options.done(progress) >= 1 and _unmeasured(session):
+            progress = _evaluate(session, progress)
+            meter.save(progress)
     return progress
 
 
