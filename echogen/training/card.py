@@ -1,10 +1,15 @@
-"""A model card from the training record: what a user of the weights must know, in Markdown."""
+"""A model's training record, and its card: what a user of the weights must know, in Markdown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field, ValidationError
+
+from echogen.config import Settings, explain
 from echogen.diffusion.checkpoint import CheckpointInfo
+from echogen.errors import CheckpointError
+from echogen.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,88 @@ class ModelFacts:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The fields that are `CheckpointInfo`'s, too."""
+        names = ("name", "training_data", "licence", "citation")
+        return {name: getattr(self, name) for name in names}
+
+
+class FrameCounts(Settings):
+    """How many frames were trained on, and set aside."""
+
+    trained: int
+    held_out: int
+
+
+class CaseDigests(Settings):
+    """{case: digests of its frames}, sorted: what `expand` compares its frames to."""
+
+    trained: dict[str, tuple[str, ...]]
+    held_out: dict[str, tuple[str, ...]]
+
+
+class TrainingRecord(Settings, extra="allow"):
+    """What `echogen.json` says of how a model was trained, as its "training".
+
+    Attributes:
+        config: the recipe.
+        data_fingerprint: of the frames.
+        held_out_cases: whose frames were set aside.
+        dataset, command: as in `ModelFacts`.
+        cases, frames: trained on and held out.
+        images_seen, step, seconds: of the run when these weights were measured.
+        hardware, precision: that it was trained on and in.
+        memorisation: `Memorisation.as_dict`, and the sampler; empty until it is measured.
+        score: geometric mean of the held-out losses, or of the training losses without any.
+        held_out_loss, training_loss: {time step: mean squared error}.
+        run: step, images and seconds of the whole run, once it is finished.
+    """
+
+    config: Recipe
+    data_fingerprint: str
+    held_out_cases: tuple[str, ...]
+    dataset: dict[str, Any]
+    cases: CaseDigests
+    frames: FrameCounts
+    images_seen: int
+    step: int
+    seconds: float
+    hardware: str
+    precision: str
+    command: str
+    memorisation: dict[str, Any] = Field(default_factory=dict)
+    score: float
+    held_out_loss: dict[str, float]
+    training_loss: dict[str, float]
+    run: dict[str, int | float] = Field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `run` is left out where it is not known."""
+        return self.model_dump(mode="json", exclude=set() if self.run else {"run"})
+
+
+def training_record(info: CheckpointInfo) -> TrainingRecord:
+    """The record of a model that echogen trained.
+
+    Raises:
+        CheckpointError: it was not, or the record is damaged.
+    """
+    try:
+        return TrainingRecord.model_validate(info.training)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{info.name}: no training record of echogen's: {explain(error, TrainingRecord)}"
+        ) from error
+
 
 def model_card(info: CheckpointInfo) -> str:
     """The card, README.md of a checkpoint.
 
-    Args:
-        name: of the model.
-        info: with a training record as `record` in `echogen.training.evaluation` makes it.
+    Raises:
+        CheckpointError: the checkpoint has no training record.
     """
-    record = info.training
+    record = training_record(info)
     parts = [
         f"# {info.name}",
         "A diffusion model of echocardiograms, trained by echogen without labels: an image prior "
@@ -43,10 +121,10 @@ def model_card(info: CheckpointInfo) -> str:
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
         "![Generated images](samples.png)",
         _shown(record),
-        _what(info),
+        _what(info, record.config),
         _how(record),
         _loss(record),
-        _memorisation(record.get("memorisation") or {}),
+        _memorisation(record.memorisation),
         _LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
@@ -61,9 +139,8 @@ patients unlike its training data are outside what it knows. Results on cases th
 are results on images that it has seen. The terms of the training data hold for the weights, too."""
 
 
-def _shown(record: Mapping[str, Any]) -> str:
-    found = record.get("memorisation") or {}
-    if "held_out" not in found:
+def _shown(record: TrainingRecord) -> str:
+    if "held_out" not in record.memorisation:
         return "Generated images. They were not chosen by how near they lie to training frames."
     return (
         "Generated images. Of the samples that were compared with training frames (below), none of "
@@ -71,24 +148,19 @@ def _shown(record: Mapping[str, Any]) -> str:
     )
 
 
-def _what(info: CheckpointInfo) -> str:
-    config = info.training["config"]
-    schedule = config["schedule"]
+def _what(info: CheckpointInfo, recipe: Recipe) -> str:
     size, side = info.image_size, info.image_size // info.patch
     grey = "one grey channel" if info.channels == 1 else "grey repeated on 3 channels"
-    steps, betas = (
-        schedule.get("num_train_timesteps", 1000),
-        schedule.get("beta_schedule", "linear"),
-    )
-    prediction = schedule.get("prediction_type", "epsilon")
-    variance = ", learned variance" if schedule.get("variance_type") == "learned_range" else ""
-    seen = f"{config['network']['in_channels']} x {side} x {side}"
+    steps = recipe.schedule.get("num_train_timesteps", 1000)
+    betas = recipe.schedule.get("beta_schedule", "linear")
+    variance = ", learned variance" if recipe.learns_variance else ""
+    seen = f"{recipe.network['in_channels']} x {side} x {side}"
     return _section(
         "What it is",
         f"- Image: {size} x {size}, {grey}, in [-1, 1]; frames {_RESIZE[info.resize]}.",
         f"- Network: diffusers `UNet2DModel`, fp16 safetensors, on {info.patch} x {info.patch} "
         f"space-to-depth ({seen}).",
-        f"- Schedule: {steps} steps, {betas} betas, {prediction}{variance}.",
+        f"- Schedule: {steps} steps, {betas} betas, {recipe.prediction}{variance}.",
     )
 
 
@@ -98,52 +170,50 @@ _RESIZE = {
 }
 
 
-def _how(record: Mapping[str, Any]) -> str:
-    frames, cases, run = record["frames"], record["cases"], record.get("run", {})
-    told = [f"{k.replace('_', ' ')} {v}" for k, v in record["dataset"].items() if type(v) is str]
-    seen = record["images_seen"]
+def _how(record: TrainingRecord) -> str:
+    frames, cases, seen = record.frames, record.cases, record.images_seen
+    words = [f"{k.replace('_', ' ')} {v}" for k, v in record.dataset.items() if type(v) is str]
     lines = [
-        f"- Data: {frames['trained']} frames of {len(cases['trained'])} cases; "
-        f"{frames['held_out']} frames of {len(cases['held_out'])} cases were held out to measure "
+        f"- Data: {frames.trained} frames of {len(cases.trained)} cases; "
+        f"{frames.held_out} frames of {len(cases.held_out)} cases were held out to measure "
         "on. `echogen.json` lists them.",
-        f"- Images seen: {seen}, each frame {seen / max(frames['trained'], 1):.0f} times (step "
-        f"{record['step']}). These weights are the run's best"
-        + (f" of {run['images']} images." if run else "."),
-        f"- Hardware: {record['hardware']}, {record['precision']}, {record['seconds']:.0f} s.",
+        f"- Images seen: {seen}, each frame {seen / max(frames.trained, 1):.0f} times (step "
+        f"{record.step}). These weights are the run's best"
+        + (f" of {record.run['images']} images." if record.run else "."),
+        f"- Hardware: {record.hardware}, {record.precision}, {record.seconds:.0f} s.",
         "- Settings: `echogen.json` holds the whole recipe.",
     ]
-    if told:
-        lines.insert(1, f"- Dataset: {', '.join(told)}.")
-    if record.get("command"):
-        lines += ["- Command:", "", f"      {record['command']}"]
+    if words:
+        lines.insert(1, f"- Dataset: {', '.join(words)}.")
+    if record.command:
+        lines += ["- Command:", "", f"      {record.command}"]
     return _section("How it was trained", *lines)
 
 
-def _loss(record: Mapping[str, Any]) -> str:
-    held_out, known = record["held_out_loss"], record["training_loss"]
-    what = record["config"]["schedule"].get("prediction_type", "epsilon")
+def _loss(record: TrainingRecord) -> str:
+    held_out, known = record.held_out_loss, record.training_loss
     rows = [
         f"| {step} | {_figure(held_out.get(step))} | {_figure(known.get(step))} |" for step in known
     ]
-    name = "held-out" if held_out else "training"
-    note = (
-        ""
-        if held_out
-        else "\n\nNo case was held out: these weights were chosen by their loss on frames that "
-        "they were trained on, so nothing here tells overfitting."
-    )
-    return "\n".join(
-        [
-            "## Held-out loss",
-            "",
-            f"Mean squared error of {what} at some time steps, the same noise each time.",
-            "",
-            "| step | held-out frames | training frames |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
-            f"Geometric mean over {name} frames: {record['score']:.5f}.{note}",
-        ]
+    name, note = "held-out", ""
+    if not held_out:
+        name, note = (
+            "training",
+            (
+                "\n\nNo case was held out: these weights were chosen by their loss on frames that "
+                "they were trained on, so nothing here tells overfitting."
+            ),
+        )
+    return _section(
+        "Held-out loss",
+        f"Mean squared error of {record.config.prediction} at some time steps, the same noise each "
+        "time.",
+        "",
+        "| step | held-out frames | training frames |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+        f"Geometric mean over {name} frames: {record.score:.5f}.{note}",
     )
 
 
@@ -164,21 +234,18 @@ def _memorisation(found: Mapping[str, Any]) -> str:
         for key, name in names.items()
         if key in found
     ]
-    return "\n".join(
-        [
-            "## Memorisation",
-            "",
-            "![Cumulative distances to the nearest training frame](memorisation.png)",
-            "",
-            f"Nearest training frame, at {found['at']}: root mean square difference in grey levels "
-            "of 255, and correlation within the fan after subtracting the mean training frame.",
-            "",
-            "| images | least RMS | 5% | median | median correlation | 95% | greatest |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            found["verdict"],
-        ]
+    return _section(
+        "Memorisation",
+        "![Cumulative distances to the nearest training frame](memorisation.png)",
+        "",
+        f"Nearest training frame, at {found['at']}: root mean square difference in grey levels "
+        "of 255, and correlation within the fan after subtracting the mean training frame.",
+        "",
+        "| images | least RMS | 5% | median | median correlation | 95% | greatest |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        found["verdict"],
     )
 
 

@@ -21,7 +21,7 @@ from echogen.diffusion.checkpoint import (
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import build_denoiser
 from echogen.diffusion.saving import save_checkpoint
-from echogen.training.card import ModelFacts, model_card
+from echogen.training.card import CaseDigests, ModelFacts, TrainingRecord, model_card
 from echogen.training.frames import PreparedFrames
 from echogen.training.learner import VariedUNet, make_unet
 from echogen.training.recipe import Recipe
@@ -54,21 +54,21 @@ def scheduler_config(recipe: Recipe) -> dict[str, Any]:
     return _public(scheduler_class.from_config(dict(recipe.schedule)).config)
 
 
-def case_record(frames: PreparedFrames, held_out: tuple[str, ...]) -> dict[str, Any]:
-    """{"trained": {case: [digest, ...]}, "held_out": ...}: what `expand` compares its frames to."""
-    record: dict[str, dict[str, set[str]]] = {"trained": {}, "held_out": {}}
+def case_digests(frames: PreparedFrames, held_out: tuple[str, ...]) -> CaseDigests:
+    """Which frames, by case, were trained on and held out."""
+    parts: dict[str, dict[str, set[str]]] = {"trained": {}, "held_out": {}}
     for case, digest in zip(frames.record.case_ids, frames.record.digests, strict=True):
-        part = record["held_out" if case in held_out else "trained"]
+        part = parts["held_out" if case in held_out else "trained"]
         part.setdefault(case, set()).add(digest)
-    return {name: {k: sorted(v) for k, v in sorted(part.items())} for name, part in record.items()}
+    tables = ({k: tuple(sorted(v)) for k, v in sorted(part.items())} for part in parts.values())
+    return CaseDigests(**dict(zip(parts, tables, strict=True)))
 
 
 def write_checkpoint(
     out: Path,
     average: VariedUNet,
-    recipe: Recipe,
     facts: ModelFacts,
-    record: Mapping[str, Any],
+    record: TrainingRecord,
     samples: bytes,
 ) -> CheckpointInfo:
     """Writes `out`/checkpoint with the averaged weights in fp16.
@@ -76,20 +76,20 @@ def write_checkpoint(
     Args:
         out: folder of the run.
         average: whose network to keep.
-        recipe, facts: of the model.
-        record: the training record, JSON-able.
+        facts: of the model.
+        record: of its training, with its recipe.
         samples: a PNG of generated images.
 
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    unet: Any = plain_unet(average, recipe)
-    info = _info(recipe, facts, record)
+    unet: Any = plain_unet(average, record.config)
+    info = _info(record.config, facts, record.to_dict())
     return save_checkpoint(
         out / CHECKPOINT,
         {name: value.half() for name, value in unet.state_dict().items()},
         _public(unet.config),
-        scheduler_config(recipe),
+        scheduler_config(record.config),
         info,
         readme=model_card(info),
         extra_files={SAMPLES_FILE: samples},
@@ -98,7 +98,7 @@ def write_checkpoint(
 
 
 def rewrite_checkpoint(
-    out: Path, facts: ModelFacts, record: Mapping[str, Any], pictures: Mapping[str, bytes]
+    out: Path, facts: ModelFacts, record: TrainingRecord, pictures: Mapping[str, bytes]
 ) -> CheckpointInfo:
     """The same weights with another record, card and pictures.
 
@@ -114,14 +114,8 @@ def rewrite_checkpoint(
     from safetensors.torch import load_file
 
     folder = out / CHECKPOINT
-    facts_now = {
-        "name": facts.name,
-        "training_data": facts.training_data,
-        "licence": facts.licence,
-        "citation": facts.citation,
-        "training": dict(record),
-    }
-    info = read_info(folder).model_copy(update=facts_now)
+    changes = {**facts.terms, "training": record.to_dict()}
+    info = read_info(folder).model_copy(update=changes)
     kept = {file.name: file.read_bytes() for file in folder.glob("*.png")}
     return save_checkpoint(
         folder,
@@ -137,16 +131,13 @@ def rewrite_checkpoint(
 
 def _info(recipe: Recipe, facts: ModelFacts, record: Mapping[str, Any]) -> CheckpointInfo:
     return CheckpointInfo(
-        name=facts.name,
         image_size=recipe.image_size,
         resize=recipe.resize,
         patch=recipe.patch,
         channels=recipe.channels,
         labels={},
-        training_data=facts.training_data,
-        licence=facts.licence,
-        citation=facts.citation,
         training=dict(record),
+        **facts.terms,
     )
 
 

@@ -13,7 +13,7 @@ from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.report import Quiet, Reporter
 from echogen.training import memorisation
-from echogen.training.card import ModelFacts
+from echogen.training.card import ModelFacts, training_record
 from echogen.training.checkpoint import (
     FIGURE_FILE,
     SAMPLES_FILE,
@@ -35,7 +35,6 @@ from echogen.training.pictures import (
     sheet,
     write_png,
 )
-from echogen.training.recipe import parse_recipe
 from echogen.training.run_folder import CHECKPOINT, PICTURES
 from echogen.training.session import TrainingTask
 from echogen.training.state import read_state
@@ -150,28 +149,25 @@ def compare(
     """
     if options.compared < 1:
         raise UsageError(f"--compared {options.compared}: expected 1 or more to compare.")
-    info = read_info(out / CHECKPOINT)
-    record: dict[str, Any] = dict(info.training)
-    if record.get("data_fingerprint") != frames.record.fingerprint:
+    record = training_record(read_info(out / CHECKPOINT))
+    if record.data_fingerprint != frames.record.fingerprint:
         raise CheckpointError(
-            f"{out / CHECKPOINT}: trained on other frames than these; give the dataset that it was "
+            f"{out / CHECKPOINT}: trained on other frames than these; give those that it was "
             "trained on."
         )
-    recipe = parse_recipe(record["config"], f"{out / CHECKPOINT}: training record")
-    split = split_of(frames, record["held_out_cases"])
+    split = split_of(frames, record.held_out_cases)
     reporter.tell(f"comparing {options.compared} samples with {len(split.trained)} frames")
     device = resolve_device(options.device)
     precision = training_precision(options.precision, device)
     denoiser = load_checkpoint(out / CHECKPOINT, str(device), precision)
-    found, pairs, samples = _compared(denoiser, frames, split, options, recipe.seed)
+    found, pairs, samples = _compared(denoiser, frames, split, options, record.config.seed)
     write_png(out / PICTURES / "nearest.png", pairs)
-    record["memorisation"] = {
-        **found.as_dict(),
-        "sampler": f"dpm, {options.sample_steps} evaluations",
-    }
+    sampler = f"dpm, {options.sample_steps} evaluations"
+    measured: dict[str, Any] = {"memorisation": {**found.as_dict(), "sampler": sampler}}
     if (state := read_state(out)) is not None:
         progress = asdict(state.progress)
-        record["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
+        measured["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
+    record = record.model_copy(update=measured)
     shown = samples[found.fit_to_show]  # the card travels: it shows nothing like a training frame
     pictures = {SAMPLES_FILE: png(sheet((shown if len(shown) else samples)[: options.samples]))}
     rewrite_checkpoint(out, facts, record, {**pictures, FIGURE_FILE: distances_plot(found)})

@@ -116,9 +116,9 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
         progress = replace(progress, best=min(measured.score, progress.best))
         _log_evaluation(session, progress, measured, better)
         if better:
-            record = session.record(progress) | measured.as_record()
+            record = session.record(progress, **measured.as_record())
             samples = png(sheet(measured.samples))
-            write_checkpoint(task.out, average, task.recipe, task.facts, record, samples)
+            write_checkpoint(task.out, average, task.facts, record, samples)
     machine.wait_for_everyone()
     return progress
 

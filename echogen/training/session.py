@@ -14,8 +14,8 @@ from echogen.errors import CheckpointError, UsageError
 from echogen.report import Reporter
 from echogen.support.differences import differences
 from echogen.training.batches import FrameSource, TrainingBatch, batches, frame_source
-from echogen.training.card import ModelFacts
-from echogen.training.checkpoint import case_record
+from echogen.training.card import FrameCounts, ModelFacts, TrainingRecord
+from echogen.training.checkpoint import case_digests
 from echogen.training.frames import PreparedFrames, Split, hold_out, split_of
 from echogen.training.learner import Learner, compile_network, make_learner
 from echogen.training.log import RunLog
@@ -86,22 +86,27 @@ class TrainingSession:
             identity = _identity(task, self.split)
             save_state(task.out, self.learner, progress, identity, task.options.length)
 
-    def record(self, progress: Progress) -> dict[str, Any]:
-        """The training record, as far as it is known before anything is measured."""
-        task = self.task
-        return {
-            **_identity(task, self.split),
-            "dataset": dict(task.facts.dataset),
-            "cases": case_record(task.frames, self.split.held_out_cases),
-            "frames": {"trained": len(self.split.trained), "held_out": len(self.split.held_out)},
-            "images_seen": progress.images,
-            "step": progress.step,
-            "seconds": round(progress.seconds, 1),
-            "hardware": hardware(self.machine),
-            "precision": precision_of(self.machine),
-            "command": task.facts.command,
-            "memorisation": {},
-        }
+    def record(self, progress: Progress, **measured: Any) -> TrainingRecord:
+        """The training record, with the losses that were measured."""
+        task, split = self.task, self.split
+        return TrainingRecord(
+            **_identity(task, split),
+            dataset=dict(task.facts.dataset),
+            cases=case_digests(task.frames, split.held_out_cases),
+            frames=self.counts,
+            images_seen=progress.images,
+            step=progress.step,
+            seconds=round(progress.seconds, 1),
+            hardware=hardware(self.machine),
+            precision=precision_of(self.machine),
+            command=task.facts.command,
+            **measured,
+        )
+
+    @property
+    def counts(self) -> FrameCounts:
+        """Of frames, trained on and held out."""
+        return FrameCounts(trained=len(self.split.trained), held_out=len(self.split.held_out))
 
 
 def open_session(
@@ -165,7 +170,7 @@ def _announce(session: TrainingSession) -> None:
         precision=precision_of(session.machine),
         torch=torch.__version__,
         options=task.options.model_dump(mode="json"),
-        frames={"trained": len(split.trained), "held_out": len(split.held_out)},
+        frames=session.counts.model_dump(),
         **_identity(task, split),
     )
     if progress.step:
