@@ -8,15 +8,12 @@ v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022, 2202.00512).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from echogen.diffusion.schedule import Schedule
+from echogen.diffusion.schedule import PredictionType, Schedule, VarianceType
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
-VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
 Network = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -18,9 +18,9 @@ from echogen.diffusion.checkpoint import (
     verify_checkpoint,
 )
 from echogen.diffusion.compiled import COMPILE_MODES, CompiledNetwork, CompileMode
-from echogen.diffusion.denoiser import Denoiser, Network, PredictionType, VarianceType
+from echogen.diffusion.denoiser import Denoiser, Network
 from echogen.diffusion.fast import FastUNet, is_supported
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError, EngineError, UsageError
 
 Wrapper = Callable[[Network], Network]
@@ -90,30 +90,16 @@ def build_denoiser(
     """
     if compile not in COMPILE_MODES:
         raise UsageError(f"compile: expected {', '.join(COMPILE_MODES)}; got {compile!r}")
-    prediction = scheduler_config.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise CheckpointError(
-            f"checkpoint {info.name}: prediction_type: expected epsilon, v_prediction or sample, "
-            f"found {prediction!r}"
-        )
-    variance = str(scheduler_config.get("variance_type", "fixed_small")).removesuffix("_log")
-    if variance not in ("fixed_small", "fixed_large", "learned_range"):
-        raise CheckpointError(
-            f"checkpoint {info.name}: variance_type: expected fixed_small, fixed_large or "
-            f"learned_range, found {variance!r}"
-        )
-    if scheduler_config.get("thresholding"):
-        raise CheckpointError(f"checkpoint {info.name}: thresholding: true is not supported")
-    _check_channels(network, variance, info)
-    clip = float(scheduler_config.get("clip_sample_range", 1.0))
+    scheduler = read_scheduler(scheduler_config, f"checkpoint {info.name}")
+    _check_channels(network, scheduler.variance_type, info)
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     return Denoiser(
         network=_prepared(network, target, dtype, _wrapper(compile, target, tell)),
-        schedule=schedule_from_config(scheduler_config),
-        prediction_type=cast(PredictionType, prediction),
-        variance_type=cast(VarianceType, variance),
-        clip=clip if scheduler_config.get("clip_sample", True) else None,
+        schedule=scheduler.schedule,
+        prediction_type=scheduler.prediction_type,
+        variance_type=scheduler.variance_type,
+        clip=scheduler.clip_sample_range if scheduler.clip_sample else None,
         channels=info.channels,
         patch=info.patch,
         device=target,

@@ -9,17 +9,27 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, ValidationError, field_validator
 
-from echogen.config import AnySampler, DpmConfig, LangevinConfig, RepaintConfig
+from echogen.config import (
+    AnySampler,
+    DpmConfig,
+    LangevinConfig,
+    RepaintConfig,
+    Settings,
+    explain,
+)
 from echogen.errors import CheckpointError, UsageError
 
 Float64 = npt.NDArray[np.float64]
 
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
 
 
 @dataclass(frozen=True)
@@ -87,34 +97,96 @@ class Schedule:
         return of_x0, of_xt
 
 
+class SchedulerConfig(Settings, extra="ignore"):
+    """What sampling needs of a diffusers `DDPMScheduler` configuration, with diffusers' defaults.
+
+    Attributes:
+        num_train_timesteps: T.
+        beta_schedule, beta_start, beta_end: of `make_betas`.
+        trained_betas: (T,) in place of these.
+        prediction_type: what the network's output means.
+        variance_type: of a reverse step; "_log" means the same.
+        clip_sample, clip_sample_range: whether and where a predicted image is clipped.
+        thresholding, rescale_betas_zero_snr: not supported.
+    """
+
+    num_train_timesteps: int = Field(default=1000, ge=1, le=100_000)
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    trained_betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    prediction_type: PredictionType = "epsilon"
+    variance_type: VarianceType = "fixed_small"
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
+    thresholding: Literal[False] = False
+    rescale_betas_zero_snr: Literal[False] = False
+
+    @field_validator("variance_type", mode="before")
+    @classmethod
+    def _without_log(cls, value: Any) -> Any:
+        return value.removesuffix("_log") if isinstance(value, str) else value
+
+    @property
+    def schedule(self) -> Schedule:
+        """The full schedule.
+
+        Raises:
+            CheckpointError: there are no betas.
+        """
+        if self.trained_betas is not None:
+            return schedule_from_betas(self.trained_betas)
+        ends = (self.beta_start, self.beta_end)
+        return schedule_from_betas(make_betas(self.beta_schedule, self.num_train_timesteps, *ends))
+
+
+def read_scheduler(config: Mapping[str, Any], source: object = "scheduler") -> SchedulerConfig:
+    """A diffusers `DDPMScheduler` configuration; keys that sampling does not need are ignored.
+
+    Args:
+        config: {name: value}.
+        source: whose it is, for messages.
+
+    Raises:
+        CheckpointError: a value is not known, not supported or out of range.
+    """
+    try:
+        return SchedulerConfig.model_validate(config)
+    except ValidationError as error:
+        raise CheckpointError(f"{source}: {explain(error, SchedulerConfig)}") from error
+
+
+def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+    """The schedule that a diffusers `DDPMScheduler` configuration describes.
+
+    Raises:
+        CheckpointError: as `read_scheduler`.
+    """
+    return read_scheduler(config).schedule
+
+
 def make_betas(
-    name: str, train_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02
+    name: BetaSchedule, train_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> Float64:
     """The betas that a diffusers configuration names.
 
     Args:
-        name: one of `BETA_SCHEDULES`; the cosine one ignores the two ends.
+        name: the cosine one, "squaredcos_cap_v2", ignores the two ends.
         train_steps: T, at least 1.
         beta_start, beta_end: in (0, 1).
 
     Returns:
         (T,) float64.
-
-    Raises:
-        CheckpointError: the name is not known.
     """
     if name == "linear":
         return np.linspace(beta_start, beta_end, train_steps, dtype=np.float64)
     if name == "scaled_linear":
         roots = np.linspace(beta_start**0.5, beta_end**0.5, train_steps, dtype=np.float64)
         return roots * roots
-    if name == "squaredcos_cap_v2":
-        edges = np.arange(train_steps + 1, dtype=np.float64) / train_steps
-        abar = np.array([math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in edges])
-        betas: Float64 = np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
-        return betas
-    known = ", ".join(BETA_SCHEDULES)
-    raise CheckpointError(f"beta_schedule: expected one of {known}, or trained_betas; got {name!r}")
+    edges = np.arange(train_steps + 1, dtype=np.float64) / train_steps
+    abar = np.array([math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in edges])
+    betas: Float64 = np.minimum(1.0 - abar[1:] / abar[:-1], 0.999)
+    return betas
 
 
 def schedule_from_betas(betas: Sequence[float] | Float64) -> Schedule:
@@ -127,34 +199,6 @@ def schedule_from_betas(betas: Sequence[float] | Float64) -> Schedule:
     if values.ndim != 1 or len(values) == 0 or not bool(np.all((values > 0) & (values < 1))):
         raise CheckpointError("betas: expected a list of numbers in (0, 1); check the schedule")
     return Schedule(values, np.arange(len(values), dtype=np.int64))
-
-
-def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
-    """The schedule that a diffusers `DDPMScheduler` configuration describes.
-
-    Reads `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` and `trained_betas`
-    with diffusers' defaults.
-
-    Raises:
-        CheckpointError: a value is missing, not known, or out of range.
-    """
-    if config.get("rescale_betas_zero_snr"):
-        raise CheckpointError("rescale_betas_zero_snr: true is not supported; expected false")
-    trained = config.get("trained_betas")
-    try:
-        if trained is not None:
-            return schedule_from_betas([float(beta) for beta in trained])
-        betas = make_betas(
-            str(config.get("beta_schedule", "linear")),
-            int(config.get("num_train_timesteps", 1000)),
-            float(config.get("beta_start", 1e-4)),
-            float(config.get("beta_end", 0.02)),
-        )
-    except (TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"the schedule's numbers cannot be read: {error}") from error
-    return schedule_from_betas(betas)
 
 
 def respace(schedule: Schedule, steps: int) -> Schedule:

@@ -15,7 +15,9 @@ from echogen.diffusion.checkpoint import (
     read_info,
     read_json,
 )
+from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError
+from echogen.models.registry import folder_size
 from echogen.report import CommandReport
 
 CARD_FILE = "README.md"
@@ -81,7 +83,8 @@ def describe(path_or_name: str | Path) -> Description:
         CheckpointError: a file is missing, truncated or does not fit another.
     """
     info, folder = read_info(path_or_name), checkpoint_folder(path_or_name)
-    unet, scheduler = read_json(folder / UNET_CONFIG), read_json(folder / SCHEDULER_CONFIG)
+    unet, file = read_json(folder / UNET_CONFIG), folder / SCHEDULER_CONFIG
+    scheduler = read_scheduler(read_json(file), file)
     check_image_size(unet, info)
     parameters, types = read_header(folder / WEIGHTS)
     card = folder / CARD_FILE
@@ -97,10 +100,10 @@ def describe(path_or_name: str | Path) -> Description:
         parameters=parameters,
         weights_type=", ".join(types),
         size=folder_size(folder),
-        prediction=str(scheduler.get("prediction_type", "epsilon")),
-        schedule=str(scheduler.get("beta_schedule", "linear")),
-        steps=int(scheduler.get("num_train_timesteps", 1000)),
-        variance=str(scheduler.get("variance_type", "fixed_small")),
+        prediction=scheduler.prediction_type,
+        schedule=scheduler.beta_schedule,
+        steps=scheduler.num_train_timesteps,
+        variance=scheduler.variance_type,
         training_data=info.training_data,
         licence=info.licence,
         citation=info.citation,
@@ -130,11 +133,6 @@ def read_header(weights: Path) -> tuple[int, tuple[str, ...]]:
         raise CheckpointError(
             f"{weights}: not a readable safetensors file, or truncated ({error}); fetch it again."
         ) from error
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files in a checkpoint's folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _cases(training: Mapping[str, Any]) -> tuple[int | None, int | None]:

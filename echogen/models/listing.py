@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from echogen.diffusion.checkpoint import BUILTIN, checkpoint_folder
-from echogen.models.describe import folder_size
-from echogen.models.registry import Kind, ModelCard, local_folder, read_cards
+from echogen.models.registry import Kind, ModelCard, folder_size, local_folder, read_cards
 from echogen.report import CommandReport
 
 

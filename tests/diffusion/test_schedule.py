@@ -120,7 +120,8 @@ def test_trained_betas_are_taken_as_they_are():
         ({"trained_betas": [0.1, 1.5]}, "betas"),
         ({"trained_betas": []}, "betas"),
         ({"beta_start": "low"}, "low"),
-        ({"num_train_timesteps": None}, "NoneType"),
+        ({"num_train_timesteps": None}, "num_train_timesteps: .*got None"),
+        ({"num_train_timesteps": 10**9}, "num_train_timesteps: .*less than or equal to"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
     ],
 )
