@@ -86,13 +86,13 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     Example: echogen checkpoint info builtin
     """
     from echogen.models.describe import describe
-    from echogen.models.listing import listed
+    from echogen.models.listing import list_model
     from echogen.models.registry import find_card, local_folder
     from echogen.models.resolve import is_path, resolve_checkpoint
 
     card = None if is_path(model) or Path(model).exists() else find_card(model)
     if card is not None and card.kind != "package" and local_folder(card) is None:
-        show_card(listed(card), card.page, as_json)
+        show_card(list_model(card), card.page, as_json)
         return
     show_description(describe(resolve_checkpoint(model)), as_json)
 

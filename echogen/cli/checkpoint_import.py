@@ -90,7 +90,7 @@ def import_(
     """
     from echogen.cli.console import ConsoleReporter
     from echogen.diffusion.saving import check_free
-    from echogen.models.guided.candidates import KnownOptions, settled
+    from echogen.models.guided.candidates import KnownOptions, complete
     from echogen.models.guided.importing import (
         UNKNOWN,
         ImportFacts,
@@ -132,7 +132,7 @@ def import_(
     info = import_guided(
         file,
         out,
-        settled(known) if probed is None else probed.options,
+        complete(known) if probed is None else probed.options,
         facts,
         probe=None if probed is None else probed.to_dict(),
         precision=cast(Any, precision),

@@ -43,7 +43,7 @@ class CompiledNetwork:
         """`plain(x, condition)`, to rounding.
 
         Args:
-            x: (B, ...); where a larger shape is compiled, a smaller one is left as it is.
+            x: (B, ...); once a shape is compiled, smaller ones go through the plain network.
             condition: of one shape and type for the whole run.
 
         Returns:
@@ -73,7 +73,7 @@ class CompiledNetwork:
             raise
         except Exception as error:  # torch raises many kinds, some private
             self._failed = True
-            self.tell(f"torch.compile failed ({_line(error)}); going on without it")
+            self.tell(f"torch.compile failed ({_line(error)}); continuing without it")
             return self.plain(x, condition)
         self._fast, self._shape = fast, x.shape
         return output

@@ -95,7 +95,7 @@ def build_denoiser(
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     return Denoiser(
-        network=_prepared(network, target, dtype, _wrapper(compile, target, tell)),
+        network=_prepare(network, target, dtype, _compiler(compile, target, tell)),
         schedule=scheduler.schedule,
         prediction_type=scheduler.prediction_type,
         variance_type=scheduler.variance_type,
@@ -127,7 +127,9 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
     try:
         network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{config_file}: describes no network: {_line(error)}") from error
+        raise CheckpointError(
+            f"{config_file}: does not describe a network: {_line(error)}"
+        ) from error
     try:
         state = {name: value.float() for name, value in load_file(weights_file).items()}
     except (SafetensorError, OSError) as error:
@@ -171,7 +173,8 @@ def resolve_device(name: str) -> torch.device:
     }
     if not present.get(device.type, False):
         raise EngineError(
-            f"device {name!r}: torch {torch.__version__} finds none here; use --device cpu."
+            f"device {name!r}: torch {torch.__version__} finds no such device here; "
+            "use --device cpu."
         )
     return device
 
@@ -203,7 +206,7 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _prepared(
+def _prepare(
     network: torch.nn.Module, device: torch.device, dtype: torch.dtype, wrap: Wrapper
 ) -> Network:
     """The network where it is to run, in the form that `Denoiser.network` has."""
@@ -223,7 +226,7 @@ def _prepared(
     return lambda x, timesteps: run_plain(x, timesteps.to(x.device))
 
 
-def _wrapper(compile: CompileMode, device: torch.device, tell: Callable[[str], None]) -> Wrapper:
+def _compiler(compile: CompileMode, device: torch.device, tell: Callable[[str], None]) -> Wrapper:
     if compile == "off":
         return lambda network: network
     graphs = compile == "graphs" and device.type == "cuda"

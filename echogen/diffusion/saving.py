@@ -121,15 +121,15 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if not os.path.lexists(folder):
         return
     if not overwrite:
-        raise CheckpointError(f"{folder}: exists already; choose another name or overwrite it.")
+        raise CheckpointError(f"{folder}: already exists; choose another name or overwrite it.")
     ours = folder.is_dir() and (
         any((folder / name).is_file() for name in (INFO_FILE, *HASHED_FILES))
         or not any(folder.iterdir())
     )
     if not ours:
         raise CheckpointError(
-            f"{folder}: is left as it is: it is not a checkpoint, and only a checkpoint is "
-            "overwritten; choose another name."
+            f"{folder}: is not a checkpoint, and only a checkpoint is ever overwritten; choose "
+            "another name."
         )
 
 

@@ -68,7 +68,7 @@ def download(
 
     Args:
         name: of a card.
-        probe: a dataset, to measure on its frames what a foreign file's shapes do not tell; None
+        probe: a dataset, to measure on its frames what a foreign file's shapes leave open; None
             takes the card's word.
         reporter: hears what is done.
         show_probe: called with what was measured, also where it does not decide.
@@ -88,7 +88,7 @@ def download(
     folder = checkpoints_home() / card.name
     here = _whole(card, reporter)
     if here is not None and (probe is None or card.kind == "echogen"):
-        reporter.tell(f"model {card.name}: here already, nothing to do")
+        reporter.tell(f"model {card.name}: already here; nothing to do")
         return DownloadReport(card.name, str(folder), False, here.sha256, here.licence)
     reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
     if card.kind == "guided":
@@ -111,10 +111,10 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
     try:
         info = verify_checkpoint(folder)
     except CheckpointError as error:
-        reporter.tell(f"{error} Making it anew.")
+        reporter.tell(f"{error} Fetching it again.")
         return None
     if not _as_its_card_says(card, info):
-        reporter.tell(f"model {card.name}: its card says otherwise by now. Making it anew.")
+        reporter.tell(f"model {card.name}: its card has changed since. Fetching it again.")
         return None
     return info
 

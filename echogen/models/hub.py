@@ -58,9 +58,9 @@ def fetch(
     except Exception as error:  # its network errors have another base in each version
         _explain(error, card, file)
     found = file_sha256(path)
-    told, commit = _told_by_the_hub(card.repo, file, revision)
+    stated, commit = _hub_metadata(card.repo, file, revision)
     # Offline the cache still knows: it names a large file by the hash that the hub gave.
-    expected = sha256 or told or _as_sha256(path.resolve().name)
+    expected = sha256 or stated or _as_sha256(path.resolve().name)
     if not verify:
         return HubFile(path, commit, found)
     if not expected:
@@ -74,19 +74,19 @@ def fetch(
         _remove(path)
         raise CheckpointError(
             f"model {card.name}: {file} of {card.repo} has sha256 {found[:12]} ({size} bytes), "
-            f"expected {expected[:12]}{why}. It was refused and removed. Try again; if it stays "
-            "so, the file on the hub was changed or damaged."
+            f"expected {expected[:12]}{why}. It was refused and removed. Try again; if that "
+            "does not help, the file on the hub was changed or damaged."
         )
     return HubFile(path, commit, found)
 
 
-def _told_by_the_hub(repo: str, file: str, revision: str) -> tuple[str, str]:
+def _hub_metadata(repo: str, file: str, revision: str) -> tuple[str, str]:
     """The hash and the commit that the hub gives; empty where it cannot be asked."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     try:
         metadata = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
-    except Exception:  # the file is here already; what is lost is a second opinion
+    except Exception:  # the file has arrived; only a second opinion is lost
         return "", ""
     return _as_sha256(metadata.etag or ""), metadata.commit_hash or ""
 
@@ -134,7 +134,7 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
             )
     elif isinstance(error, GatedRepoError):
         line = (
-            f"its authors ask who uses it; accept their terms on {card.page}, then log in with "
+            f"its authors restrict access; accept their terms on {card.page}, then log in with "
             "`hf auth login` or set HF_TOKEN"
         )
     elif isinstance(error, RepositoryNotFoundError):
@@ -157,5 +157,5 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
         line = f"{error.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME"
     else:
         kind = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        line = f"the download broke off ({kind}); the same command tries again"
+        line = f"the download failed ({kind}); run the same command to try again"
     raise CheckpointError(f"{what}: {line}.") from error

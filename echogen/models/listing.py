@@ -27,7 +27,7 @@ class ListedModel(CommandReport):
         sha256: of the file or checkpoint; empty where it is not known.
         size: in bytes, of its folder if it is here, else of the download; null where unknown.
         image_size: side in pixels of what it paints on; null where the card does not say.
-        guided: what the file of a guided-diffusion network does not tell.
+        guided: options of a guided-diffusion network that its file does not determine.
         where: it comes from, for people.
         here: whether it can be used without a download.
         folder: of its checkpoint; null in the package or where it is not here.
@@ -71,10 +71,12 @@ def list_models() -> ModelList:
     Raises:
         CheckpointError: a card of the user's is wrong.
     """
-    return ModelList(tuple(listed(card, number == 0) for number, card in enumerate(read_cards())))
+    return ModelList(
+        tuple(list_model(card, number == 0) for number, card in enumerate(read_cards()))
+    )
 
 
-def listed(card: ModelCard, default: bool = False) -> ListedModel:
+def list_model(card: ModelCard, default: bool = False) -> ListedModel:
     """One card with what is here of it.
 
     Raises:

@@ -42,7 +42,7 @@ class ModelCard(Settings):
         size: of the download in bytes, or None.
         image_size: the side that the model paints on, for "guided"; None takes the usual one of
             its architecture.
-        guided: what shapes cannot tell of a guided-diffusion network.
+        guided: what the shapes of a guided-diffusion network leave open.
     """
 
     name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -81,7 +81,7 @@ class ModelCard(Settings):
 
     @property
     def options(self) -> GuidedOptions:
-        """What shapes cannot tell.
+        """What the shapes leave open.
 
         Raises:
             CheckpointError: the card is not of kind "guided".

@@ -42,7 +42,7 @@ def resolve_checkpoint(
         A folder that holds `echogen.json`, or "builtin".
 
     Raises:
-        CheckpointError: nothing is meant by it, or two things, or the model is not here; the
+        CheckpointError: it names nothing, or two things, or the model is not here; the
             message has the command or the name that helps. Nothing is ever downloaded.
     """
     try:
@@ -53,7 +53,7 @@ def resolve_checkpoint(
     if card is not None:
         if checkpoint_in(path) is not None:
             raise CheckpointError(
-                f"{name_or_path}: the name of a known model and of a folder here; write "
+                f"{name_or_path}: is the name of both a known model and a folder here; write "
                 f"{os.curdir}{os.sep}{path} for the folder, or rename it."
             )
         return _of_card(card)
@@ -82,7 +82,7 @@ def _of_card(card: ModelCard) -> Path | str:
     folder = local_folder(card)
     if folder is None:
         raise CheckpointError(
-            f"model {card.name}: not here yet; fetch it: echogen checkpoint download {card.name}"
+            f"model {card.name}: not downloaded yet; run: echogen checkpoint download {card.name}"
         )
     return folder
 

@@ -276,8 +276,8 @@ def test_what_is_no_checkpoint_is_said(tiny, tmp_path):
         (SCHEDULER_CONFIG, {"thresholding": True}, "thresholding"),
         (SCHEDULER_CONFIG, {"beta_schedule": "odd"}, "'odd'"),
         (UNET_CONFIG, {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
-        (UNET_CONFIG, {"down_block_types": ["NoBlock", "NoBlock"]}, "describes no network"),
-        (UNET_CONFIG, {"norm_num_groups": 3}, "describes no network"),
+        (UNET_CONFIG, {"down_block_types": ["NoBlock", "NoBlock"]}, "does not describe a network"),
+        (UNET_CONFIG, {"norm_num_groups": 3}, "does not describe a network"),
         (INFO_FILE, {"patch": 1, "image_size": 8}, "1 -> 1 channels, found 4 -> 4"),
         (INFO_FILE, {"image_size": 32}, "images of 32, unet/config.json a network for 16"),
         (UNET_CONFIG, {"sample_size": [8, 16]}, "images of 16, .*sample_size 16"),
@@ -296,7 +296,7 @@ def test_saving_never_overwrites_unasked_and_leaves_nothing_behind_when_it_fails
     state = load_file(folder / WEIGHTS)
     target = tmp_path / "model"
     save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="one")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="two")
     nowhere = {"no/such/folder.png": b""}
     with pytest.raises(CheckpointError, match="cannot be written"):
@@ -345,7 +345,7 @@ def test_only_a_checkpoint_is_ever_overwritten(saved, tmp_path):
     for file in kept:
         file.write_text("years of work")
     for place in (tmp_path / "papers", tmp_path / "file"):
-        with pytest.raises(CheckpointError, match="is left as it is: it is not a checkpoint"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint, and only"):
             save_checkpoint(place, state, UNET, SCHEDULER, INFO, readme="", overwrite=True)
     assert [file.read_text() for file in kept] == ["years of work"] * 2
     (tmp_path / "empty").mkdir()

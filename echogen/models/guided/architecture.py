@@ -1,8 +1,7 @@
 """What is known of a U-Net of guided diffusion (Dhariwal and Nichol 2021, 2105.05233).
 
-The architecture is read off the shapes of a state dict. What shapes cannot tell is in
-`GuidedOptions`: the noise schedule, and how the product of queries, keys and values is cut into
-heads.
+The architecture is read off the shapes of a state dict. What they leave open is in `GuidedOptions`:
+the noise schedule, and how the product of queries, keys and values is cut into heads.
 """
 
 import re
@@ -24,7 +23,7 @@ LOWEST_SIDE = 8
 
 
 class GuidedOptions(Settings):
-    """What the shapes of a state dict do not tell, in guided diffusion's own words.
+    """What the shapes of a state dict leave open, in guided diffusion's own words.
 
     Attributes:
         noise_schedule: "linear" (1e-4 to 0.02 for 1,000 steps, in proportion for others) or
@@ -45,7 +44,7 @@ class GuidedOptions(Settings):
 
 @dataclass(frozen=True)
 class GuidedArchitecture:
-    """What the shapes tell.
+    """What the shapes determine.
 
     Attributes:
         in_channels, out_channels: twice as many out where the variance is learned.
@@ -87,7 +86,7 @@ class GuidedArchitecture:
 
 
 def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
-    """The architecture that the names and shapes of a state dict tell.
+    """The architecture behind the names and shapes of a state dict.
 
     Raises:
         CheckpointError: it is conditioned on classes, a classifier, resamples without weights, or
@@ -164,7 +163,7 @@ def head_width(architecture: GuidedArchitecture, options: GuidedOptions) -> int 
         raise CheckpointError("heads: give either num_heads or num_head_channels.")
     if any(width % divisor for width in widths):
         named = f"num_head_channels {channels}" if channels else f"num_heads {heads}"
-        raise CheckpointError(f"{named}: does not divide {listed(widths)} channels of attention.")
+        raise CheckpointError(f"{named}: does not divide {dashed(widths)} channels of attention.")
     if channels:
         return channels
     head_widths = {width // divisor for width in widths}
@@ -173,7 +172,7 @@ def head_width(architecture: GuidedArchitecture, options: GuidedOptions) -> int 
     if divisor == 1:
         return None
     raise CheckpointError(
-        f"num_heads {heads}: heads over {listed(widths)} channels would have different widths, "
+        f"num_heads {heads}: heads over {dashed(widths)} channels would have different widths, "
         "which diffusers' UNet2DModel cannot have."
     )
 
@@ -194,6 +193,6 @@ def _rising(state: "Mapping[str, Tensor]", number: int) -> str | None:
     return None
 
 
-def listed(numbers: Sequence[int]) -> str:
+def dashed(numbers: Sequence[int]) -> str:
     """64-64-128."""
     return "-".join(map(str, numbers))

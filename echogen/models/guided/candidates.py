@@ -85,8 +85,8 @@ def words(options: GuidedOptions) -> tuple[str, str]:
     return f"{options.num_head_channels} channel{plural} a head", order
 
 
-def settled(known: KnownOptions) -> GuidedOptions:
-    """The options where nothing is open; the order of attention is the legacy one if not said.
+def complete(known: KnownOptions) -> GuidedOptions:
+    """The options where nothing is open; the order of attention is the legacy one unless given.
 
     Raises:
         UsageError: something is open; it is named.
@@ -99,7 +99,7 @@ def settled(known: KnownOptions) -> GuidedOptions:
     }
     if missing := [flag for flag, value in given.items() if value is None]:
         raise UsageError(
-            f"{', '.join(missing)} missing: the shapes of the weights cannot tell the noise "
+            f"{', '.join(missing)} missing: the shapes of the weights do not determine the noise "
             "schedule and the heads; give them, or --probe DATASET to measure them on its frames."
         )
     options = {name: value for name, value in asdict(known).items() if value is not None}

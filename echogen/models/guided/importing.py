@@ -1,8 +1,8 @@
-"""Models of guided diffusion (Dhariwal and Nichol 2021, 2105.05233) as checkpoints of ours.
+"""Models of guided diffusion (Dhariwal and Nichol 2021, 2105.05233) as echogen checkpoints.
 
 Their file is a state dict and nothing else: `read_guided` reads it without running code in it,
-`unet` converts it, and `import_guided` writes a checkpoint's folder with a card that says
-where it came from and what was not certain.
+`unet` converts it, and `import_guided` writes a checkpoint's folder with a card that says where it
+came from and what was not certain.
 """
 
 import pickle
@@ -19,7 +19,7 @@ from echogen.errors import EXIT_DONE, CheckpointError, UsageError
 from echogen.models.guided.architecture import (
     GuidedArchitecture,
     GuidedOptions,
-    listed,
+    dashed,
     read_architecture,
 )
 from echogen.models.guided.unet import convert_guided
@@ -38,7 +38,7 @@ UNKNOWN = "unknown; ask the model's authors"
 
 @dataclass(frozen=True)
 class ImportFacts:
-    """What only people know of a model that is brought in; see `CheckpointInfo`.
+    """What only people know about a model that is imported; see `CheckpointInfo`.
 
     `image_size` None takes `GuidedArchitecture.usual_image_size`; `source` says where the file was
     fetched from, such as a hub's repository and revision.
@@ -54,13 +54,13 @@ class ImportFacts:
 
 @dataclass(frozen=True)
 class ImportReport(CommandReport):
-    """A model that was brought in, or what was measured where that did not decide.
+    """An imported model, or what was measured where that was not conclusive.
 
     Attributes:
         checkpoint: the folder that was made; null where none was.
         name: of the model.
         sha256: of the checkpoint.
-        options: with which the file was converted: what its shapes do not tell.
+        options: with which the file was converted: what its shapes leave open.
         probe: what was measured to find them; null where they were given.
     """
 
@@ -111,8 +111,8 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
             warnings.simplefilter("ignore")  # of old pickles, before they are refused
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: {_why_not_read(error)}") from error
-    state = _unwrapped(loaded, file)
+        raise CheckpointError(f"{file}: {_reason(error)}") from error
+    state = _unwrap(loaded, file)
     for name, value in state.items():
         if value.layout is not torch.strided or not value.is_floating_point():
             kind = str(value.dtype if value.layout is torch.strided else value.layout)
@@ -142,7 +142,7 @@ def import_guided(
     Args:
         file: its state dict, `.pt`.
         out: the folder to make.
-        options: what the shapes do not tell.
+        options: what the shapes leave open.
         facts: name, terms, and what else only people know.
         probe: how the options were found, for the record (`Probe.to_dict`).
         precision: of the stored weights; "fp32" keeps them as they are.
@@ -210,7 +210,7 @@ def image_size_of(architecture: GuidedArchitecture, wanted: int | None) -> int:
     return size
 
 
-def _unwrapped(loaded: Any, file: Path) -> "dict[str, Tensor]":
+def _unwrap(loaded: Any, file: Path) -> "dict[str, Tensor]":
     import torch
 
     inner = loaded
@@ -225,7 +225,7 @@ def _unwrapped(loaded: Any, file: Path) -> "dict[str, Tensor]":
     ):
         raise CheckpointError(
             f"{file}: expected a state dict (names with tensors), found "
-            f"{_described(inner)}; save the model's state_dict() alone."
+            f"{_describe(inner)}; save the model's state_dict() alone."
         )
     state = {str(name): value for name, value in inner.items()}
     for prefix in PREFIXES:
@@ -234,18 +234,18 @@ def _unwrapped(loaded: Any, file: Path) -> "dict[str, Tensor]":
     return state
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Mapping) and value:
         return "a dictionary of " + ", ".join(sorted(map(str, value))[:4])
     return f"an empty {type(value).__name__}" if value == {} else f"a {type(value).__name__}"
 
 
-def _why_not_read(error: Exception) -> str:
-    asked = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error))
-    if asked:
+def _reason(error: Exception) -> str:
+    name = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error))
+    if name:
         return (
-            f"asks for {asked[1] or asked[2]} while it is read, which weights never need; refused. "
-            "Have its authors save the state dict alone."
+            f"asks for {name[1] or name[2]} while it is read, which weights never need; refused. "
+            "Ask its authors to save the state dict alone."
         )
     return "not a readable file of PyTorch weights, or truncated; fetch it again."
 
@@ -275,7 +275,7 @@ def _card(
         [
             f"# {info.name}",
             "",
-            "Brought in from a model of guided diffusion; the weights are its authors' work.",
+            "Imported from a model of guided diffusion; the weights are its authors' work.",
             "",
             f"- Terms: {info.licence}",
             f"- Cite: {info.citation}",
@@ -283,18 +283,18 @@ def _card(
             f"- From: {imported['file']}, SHA-256 {imported['sha256']}"
             + (f", {imported['source']}" if imported["source"] else ""),
             f"- Paints: {info.image_size} x {info.image_size}, {info.channels} channels",
-            f"- Network: channels {listed(architecture.channels)}, {architecture.blocks} residual "
+            f"- Network: channels {dashed(architecture.channels)}, {architecture.blocks} residual "
             f"blocks a level, attention at {', '.join(attended) or 'the middle'}",
             f"- Diffusion: {options.steps} steps, {options.noise_schedule} schedule; "
             + ("learned variance" if architecture.learned_variance else "fixed variance"),
             f"- Attention: {heads}, {'new' if options.new_attention_order else 'legacy'} order",
             "",
-            "Shapes do not tell the schedule and the heads: "
+            "The weights' shapes do not determine the schedule and the heads: "
             + (
-                "they were found by the denoising error on real frames; the figures are in "
+                "they were chosen by the denoising error on real frames; the figures are in "
                 "`echogen.json`."
                 if probed
-                else "they are what the person who imported the model said, unchecked."
+                else "they are as the person who imported the model gave them, unchecked."
             ),
             "",
             "Painted pixels are plausible, not true: not for diagnosis, not for measurements.",

@@ -1,4 +1,4 @@
-"""Finding out what shapes cannot tell: by how well a network denoises real frames.
+"""Options that shapes leave open, found by how well a network denoises real frames.
 
 A frame is noised to a level sigma, the network is told the timestep that a candidate's schedule
 has at that level, and the error of the noise it predicts is measured. Candidates are compared on
@@ -153,7 +153,7 @@ def probe(
         frames: (N, S, S) uint8 on the model's grid, such as it was trained on.
         known: what is not open.
         device, precision: as in `echogen.diffusion.denoiser`.
-        reporter: told how far it is.
+        reporter: hears how far it is.
 
     Raises:
         CheckpointError: the model cannot be converted.
@@ -185,17 +185,17 @@ def probe(
     best = left[0]
     shifted: dict[float, tuple[float, float]] = {}
     network = bench.network(layout_of(best))
-    for sigma, told in errors[best].items():
+    for sigma, unshifted in errors[best].items():
         less = bench.errors(network, best, sigma, 1 / SHIFT)
         more = bench.errors(network, best, sigma, SHIFT)
         shifted[sigma] = (
-            _ratio({sigma: less}, {sigma: told}),
-            _ratio({sigma: more}, {sigma: told}),
+            _ratio({sigma: less}, {sigma: unshifted}),
+            _ratio({sigma: more}, {sigma: unshifted}),
         )
         done += 2
     reporter.progress("probing", done * len(frames), done * len(frames))
     share = _share_of_linear(errors[best], bench.images)
-    return _judged(errors, best, shifted, share, time.monotonic() - began)
+    return _judge(errors, best, shifted, share, time.monotonic() - began)
 
 
 def probe_file(
@@ -215,7 +215,7 @@ def probe_file(
         known: what is not open.
         image_size: the model's; None takes the usual one of its architecture.
         device: as in `probe`.
-        reporter: told how far it is.
+        reporter: hears how far it is.
 
     Raises:
         CheckpointError: the file cannot be read or converted.
@@ -305,7 +305,7 @@ class _Bench:
         return tuple(means)
 
 
-def _judged(
+def _judge(
     errors: Errors,
     best: GuidedOptions,
     shifted: Mapping[float, tuple[float, float]],
@@ -322,15 +322,15 @@ def _judged(
     decided = False
     if share > LARGEST_SHARE:
         verdict = (
-            f"the model denoises these frames under none of {len(ranked)} candidates: the best, "
-            f"{describe(best)}, has {share:.2g} times the error of a linear guess; give frames "
-            "like those that it was trained on, or say what it is by flags."
+            f"none of {len(ranked)} candidates denoises these frames: the best, {describe(best)}, "
+            f"has {share:.2g} times the error of a linear guess; give frames like those that the "
+            "model was trained on, or its options as flags."
         )
     elif near:
         rivals = [describe(options) for options in (best, *near[:3])]
         more = f" and {len(near) - 3} more" if len(near) > 3 else ""
         verdict = (
-            f"cannot tell between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
+            f"cannot decide between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
             f"denoising error, at least {LEAST_MARGIN - 1:.0%} are needed; "
             f"give {_differing([best, *near])}, or other frames."
             + (" Where only heads differ, they paint nearly alike." if _alike(best, near) else "")
@@ -338,9 +338,9 @@ def _judged(
     elif min(shifted[level]) < LEAST_LOSS:
         word = "less" if shifted[level][0] < 1.0 else "more"
         verdict = (
-            f"no candidate's schedule fits: the best, {describe(best)}, denoises better at noise "
-            f"level {level:g} when told that there is {word} noise; give --noise-schedule and "
-            "--steps as they were in training, or other frames."
+            f"no candidate's schedule fits: the best, {describe(best)}, denoises noise level "
+            f"{level:g} better if told that there is {word} noise; give --noise-schedule and "
+            "--steps as they were in training, or give other frames."
         )
     elif ranked[1:]:
         decided = True

@@ -434,7 +434,7 @@ def test_the_command_imports_and_says_what_it_made(tmp_path) -> None:
     for more in (flags, ["--probe", str(tmp_path / "looked at only later")]):
         code, _, message = run(str(TINY), "--out", str(out), *more)
         assert code == 4
-        assert "exists already" in message
+        assert "already exists" in message
     code, stdout, _ = run(str(TINY), "--out", str(out), *flags, "--overwrite")
     assert code == 0
     assert "guided_diffusion_tiny, 32 x 32, 3 channels" in stdout
@@ -460,7 +460,7 @@ def test_overwrite_replaces_checkpoints_only_and_says_so_before_any_work(tmp_pat
     for out in (tmp_path, tmp_path / "thesis.txt"):
         code, _, message = run(str(TINY), "--out", str(out), "--overwrite", "--probe", "nowhere")
         assert code == 4
-        assert "is left as it is" in message
+        assert "only a checkpoint is ever overwritten" in message
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

@@ -106,7 +106,7 @@ def test_candidates_too_near_each_other_are_not_chosen_between(
     monkeypatch.setattr(probing, "LEAST_MARGIN", 3.0)
     known = KnownOptions(steps=4000, num_heads=4, new_attention_order=False)
     probed = probe(planted, frames[:4], known, device="cpu", precision="fp32")
-    words = r"cannot tell between cosine, .* and linear, .* give --noise-schedule, or"
+    words = r"cannot decide between cosine, .* and linear, .* give --noise-schedule, or"
     with pytest.raises(CheckpointError, match=words) as caught:
         _ = probed.options
     assert "\n" not in str(caught.value)
@@ -116,7 +116,7 @@ def test_a_network_that_does_not_denoise_is_given_up_early(frames: np.ndarray) -
     known = KnownOptions(noise_schedule="linear")
     probed = probe(read_guided(TINY), frames[:2], known, device="cpu", precision="fp32")
     assert not probed.decided
-    assert "denoises these frames under none of 14 candidates" in probed.verdict
+    assert "none of 14 candidates denoises these frames" in probed.verdict
     assert len(probed.candidates[0].errors) < len(LEVELS)
 
 
