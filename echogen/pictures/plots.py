@@ -65,7 +65,7 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     axes.set_yticks([])
     _plain(axes)
     _legend(figure, groups)
-    words = f"Share of samples, in {_joined(groups)}."
+    words = f"Share of samples in {_joined(groups)}."
     return Plot(_svg(figure), feature.words, words)
 
 
