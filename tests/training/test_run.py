@@ -459,9 +459,9 @@ def test_only_a_better_model_replaces_the_exported_one(tmp_path, packed, monkeyp
     exported: list[int] = []
     original = loop.write_checkpoint
 
-    def watched(out, average, config, facts, record, samples):
-        exported.append(record["step"])
-        return original(out, average, config, facts, record, samples)
+    def watched(out, average, facts, record, samples):
+        exported.append(record.step)
+        return original(out, average, facts, record, samples)
 
     monkeypatch.setattr(loop, "write_checkpoint", watched)
     progress = train(recipe(), packed, tmp_path, quick(evaluations=3))
