@@ -6,7 +6,7 @@ model's grid. Intensities are uint8 here, and float32 in [-1, 1] where a network
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +52,7 @@ class FrameKey:
     phase: str
     split: str
     paths: tuple[Path, ...]
+    _: KW_ONLY
     detail: str = ""
     sequence: str = ""
     index: int | None = None

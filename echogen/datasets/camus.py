@@ -153,7 +153,7 @@ def _list_sequences(
                 whole.setdefault((case, view), (image, label if need_labels else None))
                 continue
             sequence, paths = f"{case}_{view}", with_data_files(image, label)
-            key = FrameKey(sequence, case, view, "", splits.get(case, ""), paths, sequence)
+            key = FrameKey(sequence, case, view, "", splits.get(case, ""), paths, sequence=sequence)
             broken.setdefault((case, view), (key, _missing(root, paths[0], image is None)))
     listed = list_frames(root, whole, {case.case_id: case.info for case in cases}, splits)
     listed.unusable += [broken[name] for name in sorted(broken.keys() - whole.keys())]

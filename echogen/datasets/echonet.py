@@ -167,7 +167,8 @@ def _frames(
             )
         detail = tracing.text() if tracing is not None else ""
         split = video.split if video else ""
-        yield FrameKey(f"{case}_{VIEW}_{phase}", case, VIEW, phase, split, (path,), detail), lost
+        frame_id = f"{case}_{VIEW}_{phase}"
+        yield FrameKey(frame_id, case, VIEW, phase, split, (path,), detail=detail), lost
 
 
 def _reason(name: str, video: _Video | None, traced: Traced | None, there: set[str]) -> str:

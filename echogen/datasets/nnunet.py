@@ -140,7 +140,8 @@ def _key(
     if sample is not None:
         detail = "" if sample["spacing_mm_row"] else NO_SPACING
         case, view, phase = sample["case_id"], sample["view"], sample["phase"]
-        return FrameKey(stem, case, view, phase, split, paths, detail, copy=copy_number(sample))
+        copy = copy_number(sample)
+        return FrameKey(stem, case, view, phase, split, paths, detail=detail, copy=copy)
     named = FRAME_NAME.fullmatch(stem)
     if named is None or named["label"]:
         return FrameKey(stem, stem, "", "", split, paths)

@@ -15,6 +15,7 @@ from echogen.cli import app
 from echogen.commands.expand import expand
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, fingerprint_files, open_dataset, select
+from echogen.datasets.camus import list_camus
 from echogen.errors import DatasetError, StoreError, UsageError
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
@@ -353,6 +354,12 @@ def test_a_sequence_that_cannot_be_listed_leaves_ed_and_es(hearts: Path) -> None
     )
     for reason, words in zip(reasons, expected, strict=True):
         assert words in reason
+
+
+def test_half_a_pair_is_listed_as_a_sequence_too(hearts: Path) -> None:
+    half_sequence(hearts, "_gt").unlink()
+    ((key, _),) = list_camus(hearts, sequences=True).unusable
+    assert (key.sequence, key.detail) == (CLIP, "")
 
 
 def test_fingerprints_are_of_the_files_and_follow_them(hearts: Path) -> None:
