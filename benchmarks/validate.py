@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from echogen import __version__
 from echogen.config import TransformConfig
-from echogen.geometry.fan import fan_mask
+from echogen.geometry.sector import fan_mask
 from echogen.planning.plan import sample_seed
 from echogen.store import (
     Status,

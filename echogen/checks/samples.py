@@ -15,7 +15,7 @@ from scipy import ndimage
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
-from echogen.geometry.fan import fan_mask
+from echogen.geometry.sector import fan_mask
 from echogen.measures.painting import MEASURES, Floats, measure_rows, original_rows
 from echogen.store import Status, StoreReader, checked_rows, shared_store
 from echogen.types import BACKGROUND, IGNORE

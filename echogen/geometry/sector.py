@@ -6,6 +6,7 @@ that covers the same field. Angles are radians from straight down, positive towa
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,3 +64,33 @@ class Sector:
         rows = origin_mm[0] + (np.arange(shape[0]) + 0.5) * spacing_mm[0]
         cols = origin_mm[1] + (np.arange(shape[1]) + 0.5) * spacing_mm[1]
         return self.contains(rows[:, None], cols[None, :])
+
+
+def fan_mask(
+    sector: npt.NDArray[np.floating], aspect: float, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Which pixels of a stored sample lie in its fan; none where it is not known.
+
+    Args:
+        sector: (6,) as in the store: apex row and col in pixel indices, angles left and right in
+            radians, radii near and far in rows.
+        aspect: displayed width of a pixel over its height.
+        shape: (h, w).
+
+    Returns:
+        (h, w) bool, read-only: copies of a frame share it.
+    """
+    return _fan_mask(tuple(float(value) for value in sector), float(aspect), shape)
+
+
+@lru_cache(maxsize=8)
+def _fan_mask(
+    sector: tuple[float, ...], aspect: float, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(shape, np.bool_)
+    if np.isfinite([*sector, aspect]).all():
+        row, col, left, right, near, far = sector
+        fan = Sector(row + 0.5, (col + 0.5) * aspect, left, right, near, far)
+        mask = fan.mask(shape, (1.0, aspect))
+    mask.flags.writeable = False
+    return mask

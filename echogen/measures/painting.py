@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.errors import StoreError
-from echogen.geometry.fan import fan_mask
+from echogen.geometry.sector import fan_mask
 from echogen.measures.grain import grain
 from echogen.measures.seam import seam_gradient
 from echogen.store import Status, StoreReader
