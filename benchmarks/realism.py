@@ -21,7 +21,7 @@ from typing import Any
 import measures as realism
 import numpy as np
 from hidden import Hidden, hidden_frames, paint
-from measures import Distances, Measured
+from measures import Distances, DrawTable
 from measures.compare import all_draws, holm, standard_error
 from pydantic import TypeAdapter
 from scipy import ndimage
@@ -130,16 +130,16 @@ def statistics(image: np.ndarray, of: Of) -> Statistics:
     )
 
 
-def tables(draws: list[list[Statistics]], truths: list[Statistics]) -> dict[str, Measured]:
+def tables(draws: list[list[Statistics]], truths: list[Statistics]) -> dict[str, DrawTable]:
     """Every measure of every draw; frames in which one cannot be had are left out of it."""
     found = {}
     for name, (_, _, what, metric, kind) in MEASURES.items():
         values = [[getattr(draw, what) for draw in frame] for frame in draws]
         true = [getattr(truth, what) for truth in truths]
         if metric is None:
-            table = Measured(kind, np.array(values), np.array(true), np.empty(0))
+            table = DrawTable(kind, np.array(values), np.array(true), np.empty(0))
             usable = np.isfinite(table.truth) & np.isfinite(table.draws).all(axis=1)
-            table = Measured(kind, table.draws[usable], table.truth[usable], np.empty(0))
+            table = DrawTable(kind, table.draws[usable], table.truth[usable], np.empty(0))
         else:
             all_of: list[Distances] = [
                 realism.distances(frame, truth, metric)
@@ -147,19 +147,19 @@ def tables(draws: list[list[Statistics]], truths: list[Statistics]) -> dict[str,
             ]
             kept = [d for d in all_of if np.isfinite(d.to_truth).all()]
             to_truth = np.stack([d.to_truth for d in kept])
-            table = Measured(kind, to_truth, np.empty(0), np.stack([d.between for d in kept]))
+            table = DrawTable(kind, to_truth, np.empty(0), np.stack([d.between for d in kept]))
         found[name] = table
     return found
 
 
-def subset(table: Measured, draws: np.ndarray) -> Measured:
+def subset(table: DrawTable, draws: np.ndarray) -> DrawTable:
     """The table of some of the draws, in this order."""
     between = table.between[:, draws[:, None], draws] if table.between.size else table.between
-    return Measured(table.kind, table.draws[:, draws], table.truth, between)
+    return DrawTable(table.kind, table.draws[:, draws], table.truth, between)
 
 
 def figures(
-    table: dict[str, Measured], first: int, last: int, rng: np.random.Generator, reference: int
+    table: dict[str, DrawTable], first: int, last: int, rng: np.random.Generator, reference: int
 ) -> dict[str, dict[str, Any]]:
     """The figures of the draws from `first` to `last`, each against the reference.
 
@@ -188,7 +188,7 @@ def figures(
 
 
 def null(
-    table: dict[str, Measured], reference: int, rng: np.random.Generator
+    table: dict[str, DrawTable], reference: int, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
     """The reference's own figures, both runs and each, with the band of re-split draws."""
     found = {}

@@ -4,20 +4,19 @@ Images are (h, w) grey levels, `hidden` is (h, w) bool, True where pixels were p
 `~keep`. No measure looks at a pixel outside the region that it is given, except those of the
 seam, which look at both sides of it.
 
-`scores` turns distances into proper scores; `texture` and `seam` say what is compared;
+`scores` turns distances into proper scores; `texture` says what is compared;
 `compare` says whether a difference between two samplers is more than the noise of one.
 """
 
-from echogen.measures.grain import grain, log_spectrum, speckle_correlation
-from echogen.measures.regions import depth_bands, masked_blur, polar
-from echogen.measures.seam import seam_gradient, seam_steps
-from measures.compare import Comparison, Measured, compare, figure, null_band
+from echogen.measures.texture import grain, masked_blur, seam_gradient
+from measures.compare import Comparison, DrawTable, compare, figure, null_band
 from measures.scores import Distances, absolute, distances, grey_levels, rms
+from measures.texture import depth_bands, log_spectrum, polar, seam_steps, speckle_correlation
 
 __all__ = [
     "Comparison",
     "Distances",
-    "Measured",
+    "DrawTable",
     "absolute",
     "compare",
     "depth_bands",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from echogen.errors import UsageError
-from echogen.measures.regions import Floats
+from echogen.measures.texture import Floats
 
 Kind = Literal["score", "spread", "ratio", "difference"]
 Choice = npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ CHUNK = 500
 
 
 @dataclass(frozen=True)
-class Measured:
+class DrawTable:
     """One measure of F frames with M draws each.
 
     The figure of some draws is sum over frames of a numerator / sum of a denominator:
@@ -75,17 +75,17 @@ class Measured:
         return (spread, mean) if self.kind == "spread" else (mean - 0.5 * spread, one)
 
 
-def figure(measured: Measured, choice: Choice) -> Floats:
+def figure(table: DrawTable, choice: Choice) -> Floats:
     """The figure of chosen draws, over all frames.
 
     Args:
-        measured: the table.
+        table: the table.
         choice: (..., F, k) indices of draws.
 
     Returns:
         (...).
     """
-    numerator, denominator = measured.parts(choice)
+    numerator, denominator = table.parts(choice)
     return np.asarray(numerator.sum(axis=-1) / denominator.sum(axis=-1))
 
 
@@ -101,9 +101,9 @@ def all_draws(frames: int, first: int, last: int) -> Choice:
     return np.tile(np.arange(first, last), (frames, 1))
 
 
-def standard_error(measured: Measured, choice: Choice) -> float:
+def standard_error(table: DrawTable, choice: Choice) -> float:
     """Of the figure, over frames (jackknife)."""
-    numerator, denominator = measured.parts(choice)
+    numerator, denominator = table.parts(choice)
     return float(_jackknife(_left_out(numerator, denominator)))
 
 
@@ -121,14 +121,14 @@ class Band:
     difference: float
 
 
-def null_band(measured: Measured, count: int, rng: np.random.Generator, rounds: int) -> Band:
+def null_band(table: DrawTable, count: int, rng: np.random.Generator, rounds: int) -> Band:
     """Splits the first `count` draws of every frame in halves, `rounds` times."""
     half = count // 2
     first, gaps = [], []
-    for order in _shuffles(len(measured.draws), count, rng, rounds):
-        a, b = (figure(measured, part) for part in (order[..., :half], order[..., half : 2 * half]))
+    for order in _shuffles(len(table.draws), count, rng, rounds):
+        a, b = (figure(table, part) for part in (order[..., :half], order[..., half : 2 * half]))
         first.append(a)
-        gaps.append(np.abs(loss(measured.kind, a) - loss(measured.kind, b)))
+        gaps.append(np.abs(loss(table.kind, a) - loss(table.kind, b)))
     low, high = np.quantile(np.concatenate(first), [0.025, 0.975])
     return Band(float(low), float(high), float(np.quantile(np.concatenate(gaps), 0.95)))
 
@@ -152,13 +152,11 @@ class Comparison:
     p_better: float
 
 
-def compare(
-    measured: Measured, reference: int, rng: np.random.Generator, rounds: int
-) -> Comparison:
+def compare(table: DrawTable, reference: int, rng: np.random.Generator, rounds: int) -> Comparison:
     """The draws after the first `reference` ones, the candidate's, against those.
 
     Args:
-        measured: of the reference's draws and then the candidate's.
+        table: of the reference's draws and then the candidate's.
         reference: how many draws of each frame are the reference's.
         rng: shuffles.
         rounds: of the permutation test; the least p-value is 1 / (rounds + 1).
@@ -166,23 +164,23 @@ def compare(
     Raises:
         UsageError: there are no draws of one of the two.
     """
-    frames, count = measured.draws.shape
+    frames, count = table.draws.shape
     if not 0 < reference < count:
         raise UsageError(f"compare: expected draws of two samplers, found {reference} of {count}")
-    kind = measured.kind
+    kind = table.kind
     theirs, ours = all_draws(frames, 0, reference), all_draws(frames, reference, count)
-    difference = _gap(measured, ours, theirs)
+    difference = _gap(table, ours, theirs)
     shuffled = np.concatenate(
         [
-            _gap(measured, order[..., reference:], order[..., :reference])
+            _gap(table, order[..., reference:], order[..., :reference])
             for order in _shuffles(frames, count, rng, rounds)
         ]
     )
     tiny = 1e-12 * max(1.0, abs(float(difference)))
     worse = int((shuffled >= difference - tiny).sum())
     better = int((shuffled <= difference + tiny).sum())
-    left_out = loss(kind, _left_out(*measured.parts(ours))) - loss(
-        kind, _left_out(*measured.parts(theirs))
+    left_out = loss(kind, _left_out(*table.parts(ours))) - loss(
+        kind, _left_out(*table.parts(theirs))
     )
     reach = float(_jackknife(left_out) * stats.t.ppf(0.975, frames - 1))
     return Comparison(
@@ -206,9 +204,9 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _gap(measured: Measured, ours: Choice, theirs: Choice) -> Floats:
-    kind = measured.kind
-    return loss(kind, figure(measured, ours)) - loss(kind, figure(measured, theirs))
+def _gap(table: DrawTable, ours: Choice, theirs: Choice) -> Floats:
+    kind = table.kind
+    return loss(kind, figure(table, ours)) - loss(kind, figure(table, theirs))
 
 
 def _shuffles(frames: int, count: int, rng: np.random.Generator, rounds: int) -> Iterator[Choice]:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from echogen.errors import UsageError
-from echogen.measures.regions import Floats, Image
+from echogen.measures.texture import Floats, Image
 
 Feature = TypeVar("Feature")
 

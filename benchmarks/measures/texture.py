@@ -1,36 +1,80 @@
-"""Texture of a region of any shape: its grain, its spectrum, its speckle's correlation.
+"""Spectrum and speckle of a region by depth, and steps of brightness across the edge of paint.
 
 The regions that are painted have no room for the rectangles of a periodogram, so powers are those
 of differences of masked Gaussian blurs, one octave each, and correlations are sums over the pairs
 of pixels that lie in the region. Depth changes ultrasound's texture: bands of depth are kept
 apart. A band with too few pixels is nan.
+
+A fan is given as in the store: six values on the image's own grid (apex row and col in pixel
+indices, angles left and right in radians, radii near and far in rows) and the pixel aspect, the
+displayed width of a pixel over its height. Lengths along and across beams are in rows.
 """
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from echogen.measures.regions import Bools, Floats, Image, masked_blur, polar
+from echogen.measures.texture import Bools, Floats, Image, check_region, masked_blur
 
 OCTAVES = (1.0, 2.0, 4.0, 8.0)
 LEAST_PIXELS = 200
 LEAST_POWER = 1.0 / 12.0
 
 
-def grain(image: Image, mask: Bools, sigma: float = 2.0) -> float:
-    """Power of what a small blur removes, within a region.
-
-    Divide the painted by the true: 1 is right, less is too smooth.
+def depth_bands(shape: tuple[int, int], sector: Floats, aspect: float, count: int) -> Image:
+    """Which of `count` equal ranges of depth each pixel lies in.
 
     Args:
-        image: (h, w) grey levels.
-        mask: (h, w) bool, the region.
-        sigma: of the blur, pixels.
+        shape: (h, w).
+        sector: (6,) the fan.
+        aspect: of a pixel.
+        count: bands between the near and the far radius.
 
     Returns:
-        Grey levels squared; nan for an empty region.
+        (h, w) int, 0 the shallowest; -1 above the near or below the far radius.
     """
-    removed = (image - masked_blur(image, mask, sigma))[mask]
-    return float((removed**2).mean()) if removed.size else float("nan")
+    rows, cols = np.indices(shape, dtype=np.float64)
+    radius = np.hypot(rows - sector[0], (cols - sector[1]) * aspect)
+    near, far = float(sector[4]), float(sector[5])
+    band = np.floor((radius - near) / (far - near) * count)
+    inside = (radius >= near) & (radius <= far)
+    return np.where(inside, np.minimum(band, count - 1), -1).astype(np.int64)
+
+
+def polar(
+    image: Image, mask: Bools, sector: Floats, aspect: float, radii: tuple[float, float]
+) -> tuple[Floats, Bools]:
+    """A range of depths resampled along beams: rows are depths, columns are beams.
+
+    Linear interpolation, one row apart in depth, and one row apart along the arc in the middle of
+    the range, so that lags along and across beams are in the same unit.
+
+    Args:
+        image: (h, w).
+        mask: (h, w) bool, the region.
+        sector: (6,) the fan.
+        aspect: of a pixel.
+        radii: nearest and farthest depth, rows.
+
+    Returns:
+        (depths, beams) values, 0 where not valid, and (depths, beams) bool, True where all four
+        pixels that were interpolated lie in the region.
+
+    Raises:
+        UsageError: the shapes differ.
+    """
+    check_region(image, mask)
+    depth = np.arange(radii[0], radii[1])
+    angle = np.arange(float(sector[2]), float(sector[3]), 2.0 / max(sum(radii), 2.0))
+    rows = sector[0] + depth[:, None] * np.cos(angle)
+    cols = sector[1] + depth[:, None] * np.sin(angle) / aspect
+    share = ndimage.map_coordinates(
+        mask.astype(np.float64), [rows, cols], order=1, mode="grid-constant"
+    )
+    valid = share > 1.0 - 1e-9
+    values = np.where(mask, image, 0).astype(np.float64)
+    sampled = ndimage.map_coordinates(values, [rows, cols], order=1, mode="grid-constant")
+    return np.where(valid, sampled, 0.0), valid
 
 
 def log_spectrum(image: Image, mask: Bools, bands: npt.NDArray[np.int64]) -> Floats:
@@ -102,3 +146,28 @@ def _correlation(values: Floats, valid: Bools, lag: int) -> float:
     first, second = values[:-lag][pairs], values[lag:][pairs]
     power = float((first**2).sum() * (second**2).sum())
     return float((first * second).sum()) / power**0.5 if power > 0 else 0.0
+
+
+def seam_steps(image: Image, hidden: Bools, fan: Bools, width: float = 3.0) -> Floats:
+    """Steps of mean brightness across the border, painted minus kept, one for each place on it.
+
+    Each side's brightness is its blur alone (Gaussian of `width`), so speckle is averaged away
+    and what is left is a change of brightness over a few pixels.
+
+    Args:
+        image, hidden, fan: as in `seam_gradient`.
+        width: of the Gaussian, pixels.
+
+    Returns:
+        (K,) grey levels at the painted pixels that touch a kept one, in row-major order.
+
+    Raises:
+        UsageError: the shapes differ.
+    """
+    check_region(image, hidden)
+    check_region(image, fan)
+    painted, kept = hidden & fan, ~hidden & fan
+    border = painted & ndimage.binary_dilation(kept)
+    inner = masked_blur(image, painted, width, at=border)
+    outer = masked_blur(image, kept, width, at=border)
+    return np.asarray((inner - outer)[border], dtype=np.float64)

@@ -1,10 +1,12 @@
+"""Measures that benchmarks compare samplers by: scores, texture by depth, seams, comparisons."""
+
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from measures import (
-    Measured,
+    DrawTable,
     absolute,
     compare,
     depth_bands,
@@ -144,16 +146,6 @@ def test_the_seam_looks_at_nothing_outside_the_fan() -> None:
     np.testing.assert_array_equal(seam_steps(outside, RIGHT_HALF, fan), steps)
 
 
-def test_a_masked_blur_keeps_a_constant_and_forgets_what_is_far() -> None:
-    region = blob(1)
-    blurred = masked_blur(np.where(region, 70, 255), region, 5.0)
-    np.testing.assert_allclose(blurred[region], 70)
-    assert not blurred[~region].any()
-    far = np.zeros(SHAPE, bool)
-    far[0, 0] = True
-    assert masked_blur(np.full(SHAPE, 9.0), far, 1.0, at=WHOLE)[-1, -1] == 0
-
-
 def test_polar_rows_are_depths_and_columns_are_beams() -> None:
     rows, cols = np.indices(SHAPE)
     down, across = rows - SECTOR[0], (cols - SECTOR[1]) * ASPECT
@@ -193,13 +185,6 @@ def test_a_planted_seam_is_seen_by_gradient_and_step() -> None:
     np.testing.assert_allclose(gained, 30)
 
 
-def test_the_seam_gradient_is_taken_across_the_border_only() -> None:
-    along = np.tile(np.arange(SIDE)[:, None] * 2.0, (1, SIDE))
-    assert seam_gradient(along, RIGHT_HALF, WHOLE) == 0
-    assert seam_gradient(along, RIGHT_HALF.T, WHOLE) == 2
-    assert seam_gradient(along, ~RIGHT_HALF.T, WHOLE) == 2
-
-
 def test_a_border_outside_the_fan_is_no_seam() -> None:
     fan = RIGHT_HALF.copy()
     assert math.isnan(seam_gradient(speckled(0), RIGHT_HALF, fan))
@@ -207,14 +192,6 @@ def test_a_border_outside_the_fan_is_no_seam() -> None:
 
 
 # Texture.
-
-
-def test_the_grain_of_white_noise_is_the_known_one_and_a_blur_lowers_it() -> None:
-    white = 100 + 10 * noise(0)
-    kernel = 1 - 2 / (2 * math.pi * 4) + 1 / (4 * math.pi * 4)
-    assert grain(white, WHOLE) == pytest.approx(100 * kernel, rel=0.03)
-    assert grain(ndimage.gaussian_filter(white, 1.0), WHOLE) < 0.1 * grain(white, WHOLE)
-    assert math.isnan(grain(white, ~WHOLE))
 
 
 def test_the_log_spectrum_is_in_decibels_and_finest_first() -> None:
@@ -271,13 +248,13 @@ def test_along_and_across_are_those_of_the_beams_at_the_flanks_too() -> None:
 # Comparing samplers.
 
 
-def table(seed: int, worse: float = 0.0, frames: int = 10, draws: int = 12) -> Measured:
+def table(seed: int, worse: float = 0.0, frames: int = 10, draws: int = 12) -> DrawTable:
     """Draws of which the last four are `worse`; frames differ far more than draws do."""
     rng = np.random.default_rng(seed)
     truth = rng.uniform(50, 150, frames)
     values = truth[:, None] + rng.normal(size=(frames, draws))
     values[:, -4:] += worse
-    return Measured("difference", values, truth, np.empty(0))
+    return DrawTable("difference", values, truth, np.empty(0))
 
 
 def test_the_same_sampler_is_found_worse_as_often_as_the_level_says() -> None:
@@ -293,13 +270,13 @@ def test_a_worse_sampler_is_found_and_the_reference_is_better_than_it() -> None:
     assert found.p_better == 1
     assert 0 < found.low < found.difference < found.high
     swapped = table(0, worse=2.0)
-    turned = Measured("difference", swapped.draws[:, ::-1], swapped.truth, np.empty(0))
+    turned = DrawTable("difference", swapped.draws[:, ::-1], swapped.truth, np.empty(0))
     assert compare(turned, 4, np.random.default_rng(0), 999).p_better == pytest.approx(1 / 1000)
 
 
 def test_samplers_that_paint_the_same_are_neither_worse_nor_better() -> None:
     values, truth = np.ones((5, 8)), np.zeros(5)
-    same = Measured("difference", values, truth, np.empty(0))
+    same = DrawTable("difference", values, truth, np.empty(0))
     found = compare(same, 4, np.random.default_rng(0), 99)
     assert (found.difference, found.p_worse, found.p_better) == (0, 1, 1)
 
@@ -320,7 +297,7 @@ def test_a_ratio_is_worse_on_either_side_of_one(factor: float) -> None:
     truth = rng.uniform(1, 2, 8)
     values = truth[:, None] * rng.normal(1, 0.05, (8, 8))
     values[:, 4:] *= factor
-    measured = Measured("ratio", values, truth, np.empty(0))
+    measured = DrawTable("ratio", values, truth, np.empty(0))
     found = compare(measured, 4, rng, 199)
     assert found.p_worse == pytest.approx(1 / 200)
     assert found.difference == pytest.approx(math.log(2), abs=0.1)
@@ -339,8 +316,8 @@ def test_figures_of_chosen_draws_are_the_scores_of_those_draws() -> None:
         distances(list(drawn[picked]), truth, rms)
         for (drawn, truth), picked in zip(frames, choice, strict=True)
     ]
-    score = figure(Measured("score", to_truth, np.empty(0), between), choice)
-    spread = figure(Measured("spread", to_truth, np.empty(0), between), choice)
+    score = figure(DrawTable("score", to_truth, np.empty(0), between), choice)
+    spread = figure(DrawTable("spread", to_truth, np.empty(0), between), choice)
     assert float(score) == pytest.approx(np.mean([d.score for d in chosen]))
     mean_distance = np.mean([d.to_truth.mean() for d in chosen])
     assert float(spread) == pytest.approx(np.mean([d.spread for d in chosen]) / mean_distance)
@@ -363,6 +340,6 @@ def test_a_comparison_with_nobody_is_refused() -> None:
         compare(table(0), 12, np.random.default_rng(0), 9)
     with pytest.raises(UsageError, match="two draws"):
         figure(
-            Measured("score", np.ones((2, 3)), np.empty(0), np.ones((2, 3, 3))),
+            DrawTable("score", np.ones((2, 3)), np.empty(0), np.ones((2, 3, 3))),
             np.array([[0], [1]]),
         )
