@@ -16,7 +16,8 @@ from echogen.checks.finding import Finding, Severity
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
-from echogen.measures.painting import MEASURES, Floats, measure_rows, original_rows
+from echogen.measures.realism import MEASURES, log_ratios_of, original_rows
+from echogen.measures.texture import Floats
 from echogen.store import Status, StoreReader, checked_rows, shared_store
 from echogen.types import BACKGROUND, IGNORE
 
@@ -38,7 +39,7 @@ class UnitCheck:
         findings: of them.
         damaged: {row: reason}.
         measured: rows whose texture was measured.
-        made, real: (k, 3) of those, see `scores.measure_rows`.
+        made, real: (k, 3) of those, see `realism.log_ratios_of`.
         prints: of the same rows, to look for near copies.
     """
 
@@ -95,7 +96,7 @@ def check_unit(
             prints.append(fingerprint(pixels[row]["images"], hidden))
     made = real = np.zeros((0, len(MEASURES)))
     if not generated:
-        made, real = measure_rows(store, chosen, originals, pixels)
+        made, real = log_ratios_of(store, chosen, originals, pixels)
     arrays = [store.pixels(name) for name in store.layout.pixels]
     size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
     return UnitCheck(

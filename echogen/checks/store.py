@@ -11,7 +11,8 @@ from echogen.checks.samples import UnitCheck, check_unit
 from echogen.checks.table import check_table
 from echogen.checks.twins import TWIN, Fingerprint, find_twins
 from echogen.errors import StoreError
-from echogen.measures.painting import MEASURES, Floats, score, usual
+from echogen.measures.realism import MEASURES, norm_of, score
+from echogen.measures.texture import Floats
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, units
 from echogen.support.processes import in_workers
@@ -24,7 +25,7 @@ _LISTED = 50
 
 @dataclass(frozen=True)
 class Texture:
-    """How the painted parts compare with real frames; logarithms of ratios, see `checks.scores`.
+    """How the painted parts compare with real frames; logarithms of ratios, see `measures.realism`.
 
     Attributes:
         samples: copies that were measured.
@@ -178,7 +179,7 @@ def _texture(
     """The summary, and (place, message) of what is far from usual, the worst first."""
     empty = np.zeros((0, len(MEASURES)))
     copies, frames = np.concatenate([empty, *made]), np.concatenate([empty, *real])
-    norm = usual(frames, copies)
+    norm = norm_of(frames, copies)
     deviation = norm.deviation(copies)
     scores = score(deviation)
     far = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > FAR]

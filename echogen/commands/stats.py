@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
-from echogen.measures.collect import Collected, collect_dataset, collect_store, rows_of
+from echogen.measures.collect import FeatureTable, collect_dataset, collect_store, csv_rows
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import FEATURES
-from echogen.measures.painting import MEASURES, measure_readable, original_rows
+from echogen.measures.realism import MEASURES, log_ratios_of, original_rows
 from echogen.measures.report import (
     GROUPS,
     FeatureStats,
     Measurements,
-    Provenance,
+    Origin,
     Realism,
     StatsReport,
 )
@@ -71,22 +72,22 @@ def stats(
     began = time.monotonic()
     options = options or Options()
     _check(path, against, options)
-    found, provenance, texture, samples = _collect(path, options, reporter)
-    if not found.who:
+    table, origin, texture, samples = _collect(path, options, reporter)
+    if not table.names:
         raise UsageError(f"{path}: holds no sample that can be measured.")
     beside = options
     if not is_store(path):  # --format says the layout of PATH
         beside = replace(options, dataset=options.dataset.model_copy(update={"format": "auto"}))
     other = None if against is None else _collect(against, beside, reporter)[0]
-    unwrap_axes([one.values for one in (found, other) if one is not None])
-    measured = Measurements(found, other, texture)
-    groups = {name: part for name in GROUPS if (part := measured.group(name)).who}
+    unwrap_axes([measured.values for measured in (table, other) if measured is not None])
+    measurements = Measurements(table, other, texture)
+    groups = {name: part for name in GROUPS if (part := measurements.group(name)).names}
     both = len(groups) == len(GROUPS)
-    cases = volumes(found)
+    cases = volumes(table)
     report = StatsReport(
         path=str(path),
-        samples=samples or {name: len(part.who) for name, part in groups.items()},
-        counts=_counts(found),
+        samples=samples or {name: len(part.names) for name, part in groups.items()},
+        counts=_counts(table),
         features=_features({name: part.values for name, part in groups.items()}),
         volumes=cases,
         agreement=agreement(cases),
@@ -94,18 +95,18 @@ def stats(
         against="" if against is None else str(against),
         coverage=()
         if other is None
-        else coverage(measured.group("originals").values, found.values, other.values),
+        else coverage(measurements.group("originals").values, table.values, other.values),
         realism=_realism(texture),
-        provenance=provenance,
-        problems=tuple((one.frame_id, one.reason) for one in found.problems),
+        provenance=origin,
+        problems=tuple((problem.frame_id, problem.reason) for problem in table.problems),
         seconds=round(time.monotonic() - began, 3),
     )
-    return report, measured
+    return report, measurements
 
 
 def _check(path: Path, against: Path | None, options: Options) -> None:
     """Refuse a selection of frames where there is no dataset to select from."""
-    datasets = [one for one in (path, against) if one is not None and not is_store(one)]
+    datasets = [place for place in (path, against) if place is not None and not is_store(place)]
     if options.dataset != DatasetConfig() and not datasets:
         raise UsageError(
             f"{path}: is a store, which is measured whole; --format, --views, --phases, --split, "
@@ -113,7 +114,7 @@ def _check(path: Path, against: Path | None, options: Options) -> None:
         )
 
 
-def write_csv(measured: Measurements, path: Path) -> None:
+def write_csv(measurements: Measurements, path: Path) -> None:
     """One row a sample: its names and every feature.
 
     Raises:
@@ -122,7 +123,7 @@ def write_csv(measured: Measurements, path: Path) -> None:
 
     def write(place: Path) -> None:
         with place.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows_of(measured.samples))
+            csv.writer(file).writerows(csv_rows(measurements.samples))
 
     try:
         write_whole(path, write)
@@ -130,20 +131,20 @@ def write_csv(measured: Measurements, path: Path) -> None:
         raise UsageError(f"--csv {path}: cannot be written ({error.strerror}).") from error
 
 
-Texture = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+Texture = dict[str, npt.NDArray[np.float64]]
 
 
 def _collect(
     path: Path, options: Options, reporter: Reporter
-) -> tuple[Collected, Provenance, Texture, dict[str, int]]:
+) -> tuple[FeatureTable, Origin, Texture, dict[str, int]]:
     if not is_store(path):
-        found, dataset = collect_dataset(
+        table, dataset = collect_dataset(
             path, options.dataset, options.workers, options.most, reporter
         )
-        return found, _of_dataset(dataset), {}, {}
+        return table, _of_dataset(dataset), {}, {}
     with open_store(present_store_path(path)) as store:
-        found = collect_store(store, options.workers, options.most, reporter)
-        return found, _of_store(store), _texture(store), _outcomes(store)
+        table = collect_store(store, options.workers, options.most, reporter)
+        return table, _of_store(store), _texture(store), _outcomes(store)
 
 
 def _outcomes(store: StoreReader) -> dict[str, int]:
@@ -151,30 +152,25 @@ def _outcomes(store: StoreReader) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count or name in GROUPS}
 
 
-def _counts(found: Collected) -> dict[str, dict[str, int]]:
-    quality = {case.case_id: case.info.get("image_quality", "") for case in found.cases}
-    values: dict[str, list[str]] = {
-        "view": [one.view for one in found.who],
-        "phase": [one.phase for one in found.who],
-        "split": [one.split for one in found.who],
-        "quality": [str(quality.get(one.case_id, "")) for one in found.who],
+def _counts(table: FeatureTable) -> dict[str, dict[str, int]]:
+    quality = {case.case_id: case.info.get("image_quality", "") for case in table.cases}
+    columns: dict[str, list[str]] = {
+        name: [getattr(sample, name) for sample in table.names]
+        for name in ("view", "phase", "split")
     }
-    counted = {name: dict(sorted(Counter(v for v in column if v).items()))
-               for name, column in values.items()}  # fmt: skip
-    return {name: count for name, count in counted.items() if count}
+    columns["quality"] = [str(quality.get(sample.case_id, "")) for sample in table.names]
+    counts = {name: Counter(filter(None, values)) for name, values in columns.items()}
+    return {name: dict(sorted(count.items())) for name, count in counts.items() if count}
 
 
 def _features(groups: Mapping[str, Mapping[str, Any]]) -> tuple[FeatureStats, ...]:
-    found = []
+    stats = []
     for feature in FEATURES:
-        spread = {
-            name: one
-            for name, values in groups.items()
-            if (one := distribution(values[feature.name])) is not None
-        }
-        if spread:
-            found.append(FeatureStats(feature.name, feature.unit, feature.words, spread))
-    return tuple(found)
+        by_group = {name: distribution(values[feature.name]) for name, values in groups.items()}
+        known = {name: spread for name, spread in by_group.items() if spread is not None}
+        if known:
+            stats.append(FeatureStats(feature.name, feature.unit, feature.words, known))
+    return tuple(stats)
 
 
 def _texture(store: StoreReader) -> Texture:
@@ -184,19 +180,18 @@ def _texture(store: StoreReader) -> Texture:
     if not len(rows):
         return {}
     chosen = np.random.default_rng(0).permutation(rows)[:TEXTURE_AT_MOST]
-    made, real = measure_readable(store, sorted(chosen.tolist()), original_rows(store))
-    return {"copies": made, "real": real}
+    copies, real = log_ratios_of(store, sorted(chosen.tolist()), original_rows(store))
+    return {"copies": copies, "real": real}
 
 
-def _realism(texture: Mapping[str, Any]) -> tuple[Realism, ...]:
+def _realism(texture: Texture) -> tuple[Realism, ...]:
+    if not texture:
+        return ()
     found = []
-    for k, name in enumerate(MEASURES):
-        spreads = [
-            _ratios(texture[group][:, k]) for group in ("copies", "real") if group in texture
-        ]
-        if spreads and spreads[0]:
-            count = int(np.isfinite(texture["copies"][:, k]).sum())
-            found.append(Realism(name, spreads[0], spreads[1], count))
+    for name, copies, real in zip(MEASURES, texture["copies"].T, texture["real"].T, strict=True):
+        if ratios := _ratios(copies):
+            count = int(np.isfinite(copies).sum())
+            found.append(Realism(name, ratios, _ratios(real), count))
     return tuple(found)
 
 
@@ -208,14 +203,14 @@ def _ratios(logarithms: Any) -> dict[str, float]:
     return dict(zip(("low", "median", "high"), (round(float(v), 4) for v in values), strict=True))
 
 
-def _of_dataset(dataset: Dataset) -> Provenance:
+def _of_dataset(dataset: Dataset) -> Origin:
     source = dataset.provenance
     facts = {"layout": source.format, "cite": str(source.extra.get("citation", ""))}
     known = {name: value for name, value in facts.items() if value}
-    return Provenance("dataset", dataset.describe(), source.licence, known, ())
+    return Origin("dataset", dataset.describe(), source.licence, known, ())
 
 
-def _of_store(store: StoreReader) -> Provenance:
+def _of_store(store: StoreReader) -> Origin:
     record = store.record
     source, model, sampler, settings = (
         record.dataset, record.checkpoint, record.sampler, record.config.recorded
@@ -237,7 +232,7 @@ def _of_store(store: StoreReader) -> Provenance:
         "plan": record.plan_digest[:16],
     }
     samples, cases = counted(store.counts().done, "sample"), counted(len(store.cases), "case")
-    return Provenance(
+    return Origin(
         store.kind,
         f"{store.kind} store: {samples} of {cases}",
         source.licence or model.licence,

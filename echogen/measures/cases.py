@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from echogen.measures.collect import Collected, Who
+from echogen.measures.collect import FeatureTable, SampleNames
 from echogen.measures.report import Agreement, Volume
 from echogen.measures.volume import LongAxis, ejection_fraction, volume_ml
 from echogen.types import Case
@@ -14,17 +14,17 @@ BIPLANE = ("4CH", "2CH")
 RECORDED = {"edv_ml": "lv_edv_ml", "esv_ml": "lv_esv_ml", "ef": "ef"}
 
 
-def volumes(collected: Collected) -> tuple[Volume, ...]:
+def volumes(table: FeatureTable) -> tuple[Volume, ...]:
     """Of every case whose real frames hold both phases in one view or more.
 
     Biplane where both apical views have both phases, else single-plane of the four-chamber view, or
     of whichever there is.
     """
-    known = {case.case_id: case for case in collected.cases}
+    known = {case.case_id: case for case in table.cases}
     by_case: dict[str, dict[tuple[str, str], LongAxis]] = defaultdict(dict)
-    for who in collected.who:
-        if who.copy == 0 and who.phase and who.sample_id in collected.discs:
-            by_case[who.case_id][_view(who.view), who.phase] = _axis(who, collected)
+    for names in table.names:
+        if names.copy == 0 and names.phase and names.sample_id in table.discs:
+            by_case[names.case_id][_view(names.view), names.phase] = _axis(names, table)
     return tuple(
         volume
         for case_id, axes in sorted(by_case.items())
@@ -32,15 +32,15 @@ def volumes(collected: Collected) -> tuple[Volume, ...]:
     )
 
 
-def agreement(found: Sequence[Volume]) -> tuple[Agreement, ...]:
+def agreement(measured: Sequence[Volume]) -> tuple[Agreement, ...]:
     """Measured against recorded, for each quantity that some case records."""
     result = []
     for name in RECORDED:
         pairs = np.array(
             [
-                (getattr(one, name), recorded)
-                for one in found
-                if (recorded := getattr(one, f"recorded_{name}")) is not None
+                (getattr(volume, name), recorded)
+                for volume in measured
+                if (recorded := getattr(volume, f"recorded_{name}")) is not None
             ]
         )
         if not len(pairs):
@@ -59,8 +59,8 @@ def agreement(found: Sequence[Volume]) -> tuple[Agreement, ...]:
     return tuple(result)
 
 
-def _axis(who: Who, collected: Collected) -> LongAxis:
-    length, diameters = collected.discs[who.sample_id]
+def _axis(names: SampleNames, table: FeatureTable) -> LongAxis:
+    length, diameters = table.discs[names.sample_id]
     nowhere = np.full(2, np.nan)
     return LongAxis(nowhere, nowhere, length, np.array(diameters))
 

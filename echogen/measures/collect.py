@@ -1,8 +1,9 @@
 """Every sample of a dataset or a store measured once, by worker processes, into columns."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from echogen.errors import StoreError
 from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
-from echogen.measures.features import BY_NAME, Measured, Seen, measure
+from echogen.measures.features import BY_NAME, Sample, SampleFeatures, features_of
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store, units
 from echogen.support.processes import in_workers
@@ -28,12 +29,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Who:
-    """A sample's names.
+class SampleNames:
+    """A sample's names, as in a store; a dataset's frames are their own samples.
 
     Attributes:
-        sample_id, frame_id, case_id, view, phase, split: as in a store; a dataset's frames are
-            their own samples.
+        sample_id, frame_id, case_id, view, phase, split: strings, empty where unknown.
         copy: 0 for an original; above, of a store, or of a dataset that was exported from one.
     """
 
@@ -47,37 +47,37 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Collected:
+class FeatureTable:
     """A set of samples, measured.
 
     Attributes:
-        who: their names, in order.
+        names: of the samples, in order.
         values: {feature: (n,) float64}, nan where there is none.
         discs: {sample id: (length, diameters)} of the LVs that have a long axis.
         cases: of the samples.
         problems: frames that could not be read or have no fan.
     """
 
-    who: tuple[Who, ...]
+    names: tuple[SampleNames, ...]
     values: dict[str, npt.NDArray[np.float64]]
     discs: dict[str, tuple[float, tuple[float, ...]]]
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...]
 
-    def part(self, chosen: Sequence[bool]) -> "Collected":
+    def part(self, chosen: Sequence[bool]) -> "FeatureTable":
         """The chosen samples."""
-        mask = np.array(chosen, dtype=np.bool_)
-        who = tuple(one for one, wanted in zip(self.who, chosen, strict=True) if wanted)
-        values = {name: column[mask] for name, column in self.values.items()}
-        return Collected(who, values, self.discs, self.cases, self.problems)
+        names = tuple(compress(self.names, chosen))
+        values = {name: column[np.array(chosen)] for name, column in self.values.items()}
+        return replace(self, names=names, values=values)
 
 
-Item = tuple[Who, Measured]
+Rows = list[tuple[SampleNames, SampleFeatures]]
+Outcome = tuple[Rows, list[Problem]]
 
 
 def collect_dataset(
     path: Path, config: DatasetConfig, workers: int, most: int, reporter: Reporter
-) -> tuple[Collected, Dataset]:
+) -> tuple[FeatureTable, Dataset]:
     """Frames of a dataset at their native resolution.
 
     Args:
@@ -92,26 +92,18 @@ def collect_dataset(
     """
     dataset = open_chosen(path, config)
     keys = list(select(dataset.keys(), config))
-    parts = classes_of(dataset.provenance.labels)
-    found: list[Item] = []
-    problems = list(dataset.problems(config))
-    for measured, failed in each_recording(
-        _of_recording,
+    measured = each_recording(
+        _measure_recording,
         dataset,
         [key for recording in _some(recordings(keys), most) for key in recording],
-        (parts,),
+        (classes_of(dataset.provenance.labels),),
         workers=workers,
         progress=lambda done, total: reporter.progress("measuring", done, total),
-    ):
-        found += measured
-        problems += failed
-    found.sort(key=lambda pair: pair[0].sample_id)
-    used = {who.case_id for who, _ in found}
-    cases = tuple(case for case in dataset.cases() if case.case_id in used)
-    return _collected(found, cases, problems), dataset
+    )
+    return _table(measured, dataset.cases(), dataset.problems(config)), dataset
 
 
-def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporter) -> Collected:
+def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporter) -> FeatureTable:
     """Samples of a store that are done, on its grid.
 
     Args:
@@ -122,58 +114,67 @@ def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporte
     Raises:
         StoreError: columns are damaged; a sample whose pixels are is a problem.
     """
-    items = _some(list(units(store)), most)
+    shards = _some(list(units(store)), most)
     parts = classes_of(store.record.labels)
-    total = sum(stop - start for start, stop in items)
-    found: list[Item] = []
-    done = 0
+    cases = [
+        Case(str(row["id"]), {k: v for k, v in row.items() if k != "id"}) for row in store.cases
+    ]
+    problems = [Problem(*row) for row in store.problems]
+    return _table(_measure_shards(store, shards, parts, workers, reporter), cases, problems)
+
+
+def _measure_shards(
+    store: StoreReader,
+    shards: Sequence[tuple[int, int]],
+    parts: Classes,
+    workers: int,
+    reporter: Reporter,
+) -> Iterator[Outcome]:
+    total, done = sum(stop - start for start, stop in shards), 0
     reporter.progress("measuring", 0, total)
-    problems = [Problem(*one) for one in store.problems]
-    for (start, stop), (measured, damaged) in zip(
-        items, in_workers(_of_unit, items, (store.path, parts), workers), strict=True
-    ):
-        found += measured
-        problems += damaged
+    results = in_workers(_measure_shard, shards, (store.path, parts), workers)
+    for (start, stop), measured in zip(shards, results, strict=True):
         done += stop - start
         reporter.progress("measuring", done, total)
-    cases = tuple(
-        Case(str(one["id"]), {k: v for k, v in one.items() if k != "id"}) for one in store.cases
-    )
-    return _collected(found, cases, problems)
+        yield measured
 
 
-def _of_recording(recording: Recording, parts: Classes) -> tuple[list[Item], list[Problem]]:
-    found, problems = [], list(recording.problems)
+def _measure_recording(recording: Recording, parts: Classes) -> Outcome:
+    samples, problems = [], list(recording.problems)
     for fitted in recording.frames:
-        key = fitted.frame.key
+        frame, key = fitted.frame, fitted.frame.key
         if fitted.sector is None:
             problems.append(Problem(key.frame_id, fitted.reason))
             continue
-        sector, aspect = sector_on_grid(fitted.sector, frame_grid(fitted.frame))
-        frame = fitted.frame
-        seen = Seen(frame.image, frame.label, sector, aspect, frame.spacing_mm)
-        who = Who(key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, key.copy)
-        found.append((who, measure(seen, parts)))
-    return found, problems
+        sector, aspect = sector_on_grid(fitted.sector, frame_grid(frame))
+        sample = Sample(frame.image, frame.label, sector, aspect, frame.spacing_mm)
+        names = SampleNames(
+            key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, key.copy
+        )
+        samples.append((names, features_of(sample, parts)))
+    return samples, problems
 
 
-def _of_unit(unit: tuple[int, int], path: Path, parts: Classes) -> tuple[list[Item], list[Problem]]:
+def _measure_shard(shard: tuple[int, int], path: Path, parts: Classes) -> Outcome:
     store = shared_store(path)
-    found: list[Item] = []
+    samples: Rows = []
     problems: list[Problem] = []
-    status = store.columns["status"]
-    rows = [row for row in range(*unit) if status[row] == Status.DONE]
-    pixels = _pixels(store, *unit) if rows else {}
+    columns, start = store.columns, shard[0]
+    rows = [row for row in range(*shard) if columns["status"][row] == Status.DONE]
+    whole = _pixels(store, *shard) if rows else {}
     for row in rows:
-        who = _who(store.columns, row)
+        strings = {name: str(columns[name][row]) for name in _NAMES}
+        names = SampleNames(**strings, copy=int(columns["copy"][row]))
         try:
-            part = {name: pixels[name][row - unit[0]] if pixels else store.pixels(name)[row]
-                    for name in store.layout.pixels}  # fmt: skip
+            pixels = {
+                name: whole[name][row - start] if whole else store.pixels(name)[row]
+                for name in store.layout.pixels
+            }
         except StoreError as error:
-            problems.append(Problem(who.sample_id, str(error)))
+            problems.append(Problem(names.sample_id, str(error)))
             continue
-        found.append((who, measure(_seen(store, row, part), parts)))
-    return found, problems
+        samples.append((names, features_of(_sample(store, row, pixels), parts)))
+    return samples, problems
 
 
 def _pixels(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
@@ -184,13 +185,13 @@ def _pixels(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[
         return {}
 
 
-def _seen(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> Seen:
+def _sample(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> Sample:
     columns, mask = store.columns, pixels.get("masks")
     row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
     unlabelled = None if mask is None else mask == IGNORE
     if unlabelled is not None and store.record.config.transforms.labels_on_paint == "clip":
         unlabelled |= ~pixels["keep"]
-    return Seen(
+    return Sample(
         pixels["images"],
         mask,
         columns["sector"][row],
@@ -200,19 +201,29 @@ def _seen(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) 
     )
 
 
-def _who(columns: Mapping[str, npt.NDArray[Any]], row: int) -> Who:
-    sample, frame, case, view, phase, split = (str(columns[name][row]) for name in _NAMES)
-    return Who(sample, frame, case, view, phase, split, int(columns["copy"][row]))
-
-
-def _collected(
-    found: Sequence[Item], cases: tuple[Case, ...], problems: Sequence[Problem]
-) -> Collected:
+def _table(
+    measured: Iterable[Outcome],
+    cases: Iterable[Case],
+    problems: Iterable[Problem],
+) -> FeatureTable:
+    samples: Rows = []
+    problems = list(problems)
+    for some, failed in measured:
+        samples += some
+        problems += failed
+    samples.sort(key=lambda sample: (sample[0].frame_id, sample[0].copy))
     values = {
-        name: np.array([one.values[name] for _, one in found], dtype=np.float64) for name in BY_NAME
+        name: np.array([features.values[name] for _, features in samples], dtype=np.float64)
+        for name in BY_NAME
     }
-    discs = {who.sample_id: (one.length, one.diameters) for who, one in found if one.diameters}
-    return Collected(tuple(who for who, _ in found), values, discs, cases, tuple(problems))
+    discs = {
+        names.sample_id: (features.length, features.diameters)
+        for names, features in samples
+        if features.diameters
+    }
+    return FeatureTable(
+        tuple(names for names, _ in samples), values, discs, tuple(cases), tuple(problems)
+    )
 
 
 def _some(items: list[T], most: int) -> list[T]:
@@ -221,11 +232,10 @@ def _some(items: list[T], most: int) -> list[T]:
     return [items[i] for i in sorted(random.Random(0).sample(range(len(items)), most))]
 
 
-def rows_of(collected: Collected) -> Iterator[list[object]]:
+def csv_rows(table: FeatureTable) -> Iterator[list[object]]:
     """A header and one row a sample, for a CSV file: names, then features; empty where unknown."""
-    names = ("sample_id", "frame_id", "case_id", "view", "phase", "split", "copy")
-    yield [*names, *(f"{f.name}_{f.unit}" if f.unit else f.name for f in BY_NAME.values())]
-    for index, who in enumerate(collected.who):
-        values = (collected.values[name][index] for name in BY_NAME)
+    yield [*_NAMES, "copy", *(f"{f.name}_{f.unit}" if f.unit else f.name for f in BY_NAME.values())]
+    for index, names in enumerate(table.names):
+        values = (table.values[name][index] for name in BY_NAME)
         shown = ("" if np.isnan(value) else f"{value:.6g}" for value in values)
-        yield [*(getattr(who, name) for name in names), *shown]
+        yield [*astuple(names), *shown]

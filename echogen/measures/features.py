@@ -71,7 +71,7 @@ IN_MM = frozenset(feature.name for feature in FEATURES if feature.unit in ("mm",
 
 
 @dataclass(frozen=True)
-class Seen:
+class Sample:
     """One sample, as a dataset or a store gives it.
 
     Attributes:
@@ -92,7 +92,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SampleFeatures:
     """A sample's features, and what its volume is made of.
 
     Attributes:
@@ -106,7 +106,7 @@ class Measured:
     diameters: tuple[float, ...]
 
 
-def measure(seen: Seen, parts: Classes) -> Measured:
+def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
     """All features of one sample.
 
     A volume needs the whole cavity: where it reaches the edge of the image, or pixels whose label
@@ -114,26 +114,26 @@ def measure(seen: Seen, parts: Classes) -> Measured:
     """
     values = dict.fromkeys(BY_NAME, math.nan)
     length, diameters = math.nan, ()
-    if not np.isfinite(seen.sector).all():
-        return Measured(values, length, diameters)
-    fan = Fan.of(seen.sector, seen.aspect)
-    spacing = seen.spacing or (1.0, seen.aspect)
+    if not np.isfinite(sample.sector).all():
+        return SampleFeatures(values, length, diameters)
+    fan = Fan.of(sample.sector, sample.aspect)
+    spacing = sample.spacing or (1.0, sample.aspect)
     values["depth"] = (fan.far - fan.near) * spacing[0]
     values["fan_angle"] = math.degrees(fan.right - fan.left)
-    if seen.mask is not None:
-        values.update(_labelled(seen, seen.mask, fan, spacing, parts))
-        cavity = seen.mask == parts.cavity
-        wall = None if parts.myocardium is None else seen.mask == parts.myocardium
-        if parts.cavity is not None and not _is_cut(cavity, seen.unlabelled):
+    if sample.mask is not None:
+        values.update(_labelled(sample, sample.mask, fan, spacing, parts))
+        cavity = sample.mask == parts.cavity
+        wall = None if parts.myocardium is None else sample.mask == parts.myocardium
+        if parts.cavity is not None and not _is_cut(cavity, sample.unlabelled):
             probe = ((fan.row + 0.5) * spacing[0], (fan.col + 0.5) * spacing[1])
             axis = long_axis(cavity, spacing, wall, probe)
             if axis is not None:
                 length, diameters = axis.length, tuple(axis.diameters.tolist())
                 values["lv_length"], values["lv_volume"] = axis.length, volume_ml(axis)
-    if seen.spacing is None:
+    if sample.spacing is None:
         values.update(dict.fromkeys(IN_MM, math.nan))
         length, diameters = math.nan, ()
-    return Measured(values, length, diameters)
+    return SampleFeatures(values, length, diameters)
 
 
 def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | None) -> bool:
@@ -145,7 +145,7 @@ def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | N
 
 
 def _labelled(
-    seen: Seen,
+    sample: Sample,
     mask: npt.NDArray[np.uint8],
     fan: Fan,
     spacing: tuple[float, float],
@@ -167,6 +167,6 @@ def _labelled(
             }
     if parts.cavity is not None and parts.myocardium is not None:
         wall = mask == parts.myocardium
-        found["gcnr"] = gcnr(seen.image, mask == parts.cavity, wall)
-        found["speckle_snr"] = speckle_snr(seen.image, wall)
+        found["gcnr"] = gcnr(sample.image, mask == parts.cavity, wall)
+        found["speckle_snr"] = speckle_snr(sample.image, wall)
     return found

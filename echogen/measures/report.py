@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from echogen.measures.collect import Collected
+from echogen.measures.collect import FeatureTable
 from echogen.report import CommandReport
 
 GROUPS = ("originals", "copies")
@@ -163,7 +163,7 @@ class Realism:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class Origin:
     """Where the samples come from.
 
     Attributes:
@@ -211,7 +211,7 @@ class StatsReport(CommandReport):
     against: str
     coverage: tuple[Coverage, ...]
     realism: tuple[Realism, ...]
-    provenance: Provenance
+    provenance: Origin
     problems: tuple[tuple[str, str], ...]
     seconds: float
 
@@ -223,13 +223,15 @@ class Measurements:
     Attributes:
         samples: of the dataset or store.
         other: of the one it was set against, or None.
-        texture: {"copies", "real": (n, 3) logarithms}, see `measures.painting.measure`.
+        texture: {"copies", "real": (n, 3) logarithms}, see `realism.log_ratios`.
     """
 
-    samples: Collected
-    other: Collected | None
+    samples: FeatureTable
+    other: FeatureTable | None
     texture: Mapping[str, npt.NDArray[np.float64]]
 
-    def group(self, name: str) -> Collected:
+    def group(self, name: str) -> FeatureTable:
         """The originals, or the copies."""
-        return self.samples.part([(one.copy > 0) == (name == "copies") for one in self.samples.who])
+        return self.samples.part(
+            [(one.copy > 0) == (name == "copies") for one in self.samples.names]
+        )

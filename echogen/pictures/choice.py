@@ -15,7 +15,7 @@ from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
-from echogen.measures.painting import measure_readable, original_rows, score, usual
+from echogen.measures.realism import log_ratios_of, norm_of, original_rows, score
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
 from echogen.planning.jobs import PlannedDataset
 from echogen.planning.record import frame_keys
@@ -227,7 +227,7 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
 def worst_rows(
     store: StoreReader, rows: Sequence[int], choice: Choice, reporter: Reporter
 ) -> dict[int, float]:
-    """{row: score} of the `n` rows with the highest, worst first; see `measures.painting`.
+    """{row: score} of the `n` rows with the highest, worst first; see `measures.realism`.
 
     Raises:
         UsageError: nothing is painted in these rows.
@@ -242,11 +242,11 @@ def worst_rows(
         pairs.append(pair)
         reporter.progress("judging", min(PORTION * len(pairs), len(painted)), len(painted))
     copies, real = (np.concatenate(measured) for measured in zip(*pairs, strict=True))
-    scores = score(usual(real, copies).deviation(copies))
+    scores = score(norm_of(real, copies).deviation(copies))
     order = np.argsort(-scores, kind="stable")[: choice.n]
     return {painted[int(place)]: float(scores[place]) for place in order}
 
 
 def _measure(rows: Sequence[int], path: Path) -> tuple[Floats, Floats]:
     store = shared_store(path)
-    return measure_readable(store, rows, original_rows(store))
+    return log_ratios_of(store, rows, original_rows(store))

@@ -15,7 +15,7 @@ from echogen.datasets import Dataset
 from echogen.errors import DatasetError, StoreError
 from echogen.geometry.sector import fan_mask
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
-from echogen.measures.painting import original_rows
+from echogen.measures.realism import original_rows
 from echogen.pictures.tiles import (
     COLOURS,
     MISSING,

@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from echogen.measures.collect import Collected
+from echogen.measures.collect import FeatureTable
 from echogen.measures.compare import distribution
 from echogen.measures.features import BY_NAME, DIVERSITY
 from echogen.measures.report import Distribution, Realism, Volume
@@ -227,10 +227,12 @@ def _svg(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def groups_of(originals: Collected, copies: Collected, other: Collected | None) -> dict[str, Table]:
+def groups_of(
+    originals: FeatureTable, copies: FeatureTable, other: FeatureTable | None
+) -> dict[str, Table]:
     """The values that are plotted, by group; groups without samples are left out."""
     groups = {"originals": originals, "copies": copies, "other": other}
-    return {name: one.values for name, one in groups.items() if one is not None and one.who}
+    return {name: one.values for name, one in groups.items() if one is not None and one.names}
 
 
 def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -18,7 +18,7 @@ from echogen.commands.stats import Options, stats, write_csv
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
-from echogen.measures.collect import Collected, Who
+from echogen.measures.collect import FeatureTable, SampleNames
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import BY_NAME, DIVERSITY, IN_MM
 from echogen.measures.report import Measurements, StatsReport, Volume
@@ -134,8 +134,8 @@ def test_the_sample_data_is_measured_as_it_was_made(
     ef = next(one for one in report.agreement if one.quantity == "ef")
     assert (ef.cases, ef.bias) == (7, pytest.approx(0, abs=0.5))
     assert ef.limits < 1
-    assert len(measured.samples.who) == 28
-    assert not measured.group("copies").who
+    assert len(measured.samples.names) == 28
+    assert not measured.group("copies").names
 
 
 def test_the_older_layout_records_volumes_and_they_agree(
@@ -157,7 +157,7 @@ def test_workers_measure_what_one_process_measures(
     monkeypatch.setattr(processes, "START_S", 0)
     report, measured = stats(SAMPLE_DATA, options=Options(workers=2))
     assert same(report, sample_data[0])
-    assert measured.samples.who == sample_data[1].samples.who
+    assert measured.samples.names == sample_data[1].samples.names
 
 
 def test_a_part_of_the_recordings_is_always_the_same_part() -> None:
@@ -172,7 +172,7 @@ def test_only_one_view_gives_single_plane_volumes() -> None:
     report, measured = stats(SAMPLE_DATA, options=Options(chosen, workers=1))
     (one,) = report.volumes
     assert (one.method, one.views) == ("single-plane", ("2CH",))
-    row = [who.phase for who in measured.samples.who].index("ED")
+    row = [who.phase for who in measured.samples.names].index("ED")
     assert one.edv_ml == pytest.approx(measured.samples.values["lv_volume"][row], abs=0.01)
 
 
@@ -207,8 +207,8 @@ def of_store(made: Path, dataset: Path) -> tuple[StatsReport, Measurements]:
 def test_a_store_is_measured_in_two_groups(of_store: tuple[StatsReport, Measurements]) -> None:
     report, measured = of_store
     assert report.samples == {"originals": 4, "copies": 12}
-    assert len(measured.group("originals").who) == 4
-    assert {who.copy for who in measured.group("copies").who} == {1, 2, 3}
+    assert len(measured.group("originals").names) == 4
+    assert {who.copy for who in measured.group("copies").names} == {1, 2, 3}
     depth = next(one for one in report.features if one.feature == "depth")
     assert (depth.groups["originals"].n, depth.groups["copies"].n) == (4, 12)
     # a copy shows as much or more: the default move only zooms out
@@ -304,7 +304,7 @@ def test_csv_has_one_row_a_sample_and_a_column_a_feature(
         header, *rows = csv.reader(opened)
     units = [f"{f.name}_{f.unit}" if f.unit else f.name for f in BY_NAME.values()]
     assert header == NAMES + units
-    assert [row[0] for row in rows] == [who.sample_id for who in sample_data[1].samples.who]
+    assert [row[0] for row in rows] == [who.sample_id for who in sample_data[1].samples.names]
     column = header.index("lv_volume_ml")
     np.testing.assert_allclose(
         [float(row[column]) for row in rows], sample_data[1].samples.values["lv_volume"], rtol=1e-5
@@ -322,7 +322,7 @@ def test_csv_that_cannot_be_finished_leaves_the_old_one(
         yield ["sample_id"]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stats_module, "rows_of", rows)
+    monkeypatch.setattr(stats_module, "csv_rows", rows)
     with pytest.raises(UsageError, match=r"x\.csv: cannot be written \(No space left on device\)"):
         write_csv(sample_data[1], file)
     assert file.read_text() == "old"
@@ -407,9 +407,9 @@ def test_damaged_samples_are_left_out_and_told(made: Path, tmp_path: Path) -> No
     shard.write_bytes(bytes(content))
     before, _ = stats(made, options=Options(workers=1))
     report, measured = stats(store, options=Options(workers=1))
-    assert 0 < len(report.problems) < len(measured.samples.who) + len(report.problems)
+    assert 0 < len(report.problems) < len(measured.samples.names) + len(report.problems)
     assert "cannot be read" in report.problems[0][1]
-    assert sum(before.samples.values()) == len(measured.samples.who) + len(report.problems)
+    assert sum(before.samples.values()) == len(measured.samples.names) + len(report.problems)
 
 
 def test_one_process_sees_that_a_store_was_replaced(
@@ -479,9 +479,9 @@ def test_views_have_other_names_too() -> None:
     for four, two in (("4ch", "2ch"), ("A4C", "A2C"), ("AP4CH", "ap2ch")):
         axes = {(view, phase): (50.0, (20.0 if phase == "ED" else 15.0,) * 20)
                 for view in (four, two) for phase in ("ED", "ES")}  # fmt: skip
-        who = tuple(Who(f"{v}{p}", f"{v}{p}", "a", v, p, "", 0) for v, p in axes)
+        who = tuple(SampleNames(f"{v}{p}", f"{v}{p}", "a", v, p, "", 0) for v, p in axes)
         discs = {f"{v}{p}": value for (v, p), value in axes.items()}
-        (volume,) = volumes(Collected(who, {}, discs, (), ()))
+        (volume,) = volumes(FeatureTable(who, {}, discs, (), ()))
         assert volume.method == "biplane"
         assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
 

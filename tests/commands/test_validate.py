@@ -16,7 +16,7 @@ from echogen.commands.expand import expand
 from echogen.commands.validate import Options, ValidationReport, validate
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
-from echogen.measures.painting import measure
+from echogen.measures.realism import log_ratios
 from echogen.store import mark_pending, open_store, sample_sha256
 from echogen.support import processes
 from tests.support.hearts import fan_frame, make_config, write_dataset, write_nifti
@@ -239,12 +239,12 @@ def test_a_hard_border_scores_worse_than_none() -> None:
     smooth[:, :40] = image[:, :40].mean()
     dark = image.copy()
     dark[:, :40] //= 4
-    assert np.abs(measure(image, keep, fan)).max() < 0.3
-    assert measure(smooth, keep, fan)[1] < -2  # no grain
-    assert measure(dark, keep, fan)[2] < -1  # dark
+    assert np.abs(log_ratios(image, keep, fan)).max() < 0.3
+    assert log_ratios(smooth, keep, fan)[1] < -2  # no grain
+    assert log_ratios(dark, keep, fan)[2] < -1  # dark
     striped = image.copy()
     striped[:, 38:40] = 255
-    assert measure(striped, keep, fan)[0] > 0.5  # a seam
+    assert log_ratios(striped, keep, fan)[0] > 0.5  # a seam
 
 
 def test_a_dataset_is_judged_frame_by_frame(own_dataset: Path) -> None:

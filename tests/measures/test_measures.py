@@ -17,7 +17,7 @@ from echogen.geometry.transforms import (
     sector_on_grid,
 )
 from echogen.measures.classes import Classes, classes_of
-from echogen.measures.features import BY_NAME, IN_MM, Seen, measure
+from echogen.measures.features import BY_NAME, IN_MM, Sample, features_of
 from echogen.measures.shape import Fan, axis_deg, shape_of
 from echogen.measures.tissue import gcnr, speckle_snr
 from echogen.measures.volume import (
@@ -279,8 +279,8 @@ def moved_volumes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
         def volume(image: np.ndarray, label: np.ndarray, on: object, spacing: object) -> float:
             fan, aspect = sector_on_grid(sector, on)  # type: ignore[arg-type] # noqa: B023
-            seen = Seen(image, label, fan, aspect, spacing)  # type: ignore[arg-type]
-            return measure(seen, CAMUS).values["lv_volume"]
+            sample = Sample(image, label, fan, aspect, spacing)  # type: ignore[arg-type]
+            return features_of(sample, CAMUS).values["lv_volume"]
 
         native = volume(frame.image, frame.label, frame_grid(frame), frame.spacing_mm)
         target = model_grid(frame.image.shape, frame.unit_spacing, 256)  # type: ignore[arg-type]
@@ -316,9 +316,9 @@ def test_a_cut_cavity_has_no_volume_but_an_area() -> None:
     label = (cavity + 2 * wall).astype(np.uint8)
     fan = np.array([0, label.shape[1] / 2, -0.7, 0.7, 2, label.shape[0]], np.float32)
     grey = np.random.default_rng(0).integers(0, 256, label.shape).astype(np.uint8)
-    whole = measure(Seen(grey, label, fan, 1.0, (1.0, 1.0)), CAMUS)
+    whole = features_of(Sample(grey, label, fan, 1.0, (1.0, 1.0)), CAMUS)
     first_row = int(np.argwhere(cavity)[:, 0].min()) + 5
-    cut = measure(Seen(grey[first_row:], label[first_row:], fan, 1.0, (1.0, 1.0)), CAMUS)
+    cut = features_of(Sample(grey[first_row:], label[first_row:], fan, 1.0, (1.0, 1.0)), CAMUS)
     assert whole.values["lv_volume"] == pytest.approx(TRUTH * FIRST / SECOND, rel=0.03)
     assert math.isnan(cut.values["lv_volume"])
     assert cut.diameters == ()
@@ -331,7 +331,7 @@ def test_without_a_spacing_only_ratios_and_angles_are_given() -> None:
     fan = np.array([0, label.shape[1] / 2, -0.7, 0.7, 2, label.shape[0]], np.float32)
     grey = np.random.default_rng(0).integers(0, 256, label.shape).astype(np.uint8)
     known, unknown = (
-        measure(Seen(grey, label, fan, 1.0, spacing), CAMUS) for spacing in ((1.0, 1.0), None)
+        features_of(Sample(grey, label, fan, 1.0, spacing), CAMUS) for spacing in ((1.0, 1.0), None)
     )
     for name in BY_NAME:
         if name in IN_MM:
@@ -348,5 +348,5 @@ def test_without_a_fan_nothing_is_measured() -> None:
     nowhere = np.full(6, np.nan)
     image = np.zeros((9, 9), np.uint8)
     assert np.isnan(
-        list(measure(Seen(image, image, nowhere, 1, None), CAMUS).values.values())
+        list(features_of(Sample(image, image, nowhere, 1, None), CAMUS).values.values())
     ).all()

@@ -19,7 +19,7 @@ from echogen.cli import app
 from echogen.commands.expand import expand
 from echogen.commands.stats import stats
 from echogen.errors import UsageError
-from echogen.measures.report import Measurements, Provenance, StatsReport
+from echogen.measures.report import Measurements, Origin, StatsReport
 from echogen.pictures.choice import Choice
 from echogen.pictures.page import Gallery, render, write_report
 from tests.support.hearts import make_config
@@ -132,7 +132,7 @@ def test_hostile_names_stay_text(measured: tuple[StatsReport, Measurements]) -> 
         path=f"/data/{HOSTILE}.zarr",
         against=HOSTILE,
         counts={HOSTILE: {HOSTILE: 3}},
-        provenance=Provenance(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: HOSTILE}, ((HOSTILE, HOSTILE),)),
+        provenance=Origin(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: HOSTILE}, ((HOSTILE, HOSTILE),)),
     )
     gallery = Gallery(HOSTILE, ((HOSTILE, HOSTILE, [(HOSTILE, "data:image/png;base64,")]),))
     text = render(report, {}, [gallery])

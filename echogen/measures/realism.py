@@ -16,8 +16,7 @@ from scipy import ndimage
 
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
-from echogen.measures.grain import grain
-from echogen.measures.seam import seam_gradient
+from echogen.measures.texture import Floats, grain, seam_gradient
 from echogen.store import Status, StoreReader
 
 MEASURES = ("seam", "grain", "brightness")
@@ -27,13 +26,12 @@ LEAST_REAL = 12
 LEAST_SPREAD = 0.1
 _LEAST_LEVEL = 0.25
 
-Floats = npt.NDArray[np.float64]
 _NOT_MEASURED: Floats = np.full(len(MEASURES), np.nan)
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What real frames show: the middle of each measure and its spread.
+class Norm:
+    """What real frames show: the median of each measure and its spread.
 
     Attributes:
         middle: (3,) median.
@@ -51,7 +49,7 @@ class Usual:
         return away
 
 
-def measure(
+def log_ratios(
     image: npt.NDArray[np.uint8], keep: npt.NDArray[np.bool_], fan: npt.NDArray[np.bool_]
 ) -> Floats:
     """Painted over kept, within BESIDE pixels of the border between them.
@@ -95,7 +93,7 @@ def _border(keep: npt.NDArray[np.bool_], fan: npt.NDArray[np.bool_]) -> _Border 
 
 
 def _beside(image: npt.NDArray[np.uint8], border: _Border) -> Floats:
-    """(3,) of `measure`."""
+    """(3,) of `log_ratios`."""
     image, painted, kept = image[border.window], border.painted, border.kept
     across = seam_gradient(image, painted, border.inside)
     beside = np.mean([_steps(image, painted), _steps(image, kept)])
@@ -108,20 +106,20 @@ def _beside(image: npt.NDArray[np.uint8], border: _Border) -> Floats:
     )
 
 
-def usual(real: Floats, fallback: Floats) -> Usual:
+def norm_of(real: Floats, fallback: Floats) -> Norm:
     """What is usual, from real frames, or from the samples themselves where there are too few.
 
     Args:
-        real: (n, 3) of `measure` on real frames.
-        fallback: (m, 3) of `measure` on the samples.
+        real: (n, 3) of `log_ratios` on real frames.
+        fallback: (m, 3) of `log_ratios` on the samples.
     """
     known = real[np.isfinite(real).all(axis=1)]
     source = known if len(known) >= LEAST_REAL else fallback[np.isfinite(fallback).all(axis=1)]
     if not len(source):
-        return Usual(np.zeros(len(MEASURES)), np.full(len(MEASURES), np.inf), 0)
+        return Norm(np.zeros(len(MEASURES)), np.full(len(MEASURES), np.inf), 0)
     middle = np.median(source, axis=0)
     spread = 1.4826 * np.median(np.abs(source - middle), axis=0)
-    return Usual(middle, np.maximum(spread, LEAST_SPREAD), len(known))
+    return Norm(middle, np.maximum(spread, LEAST_SPREAD), len(known))
 
 
 def score(deviation: Floats) -> Floats:
@@ -130,7 +128,7 @@ def score(deviation: Floats) -> Floats:
     return largest
 
 
-def measure_rows(
+def log_ratios_of(
     store: StoreReader,
     rows: Iterable[int],
     originals: Mapping[str, int],
@@ -145,44 +143,30 @@ def measure_rows(
         there: {row: its pixels by array} of rows that need not be read again.
 
     Returns:
-        (n, 3) of the copies and (n, 3) of the originals, nan where there is none that can be read.
-
-    Raises:
-        StoreError: a copy's pixels are damaged.
+        (n, 3) of the copies and (n, 3) of the originals, nan where pixels are damaged, or where
+        there is no original.
     """
     frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
-    shape = store.image_shape
     there = there or {}
 
     def pixels(name: str, row: int) -> npt.NDArray[Any]:
         return there[row][name] if row in there else store.pixels(name)[row]
 
-    made, real = [], []
+    copies, real = [], []
     for row in rows:
-        border = _border(pixels("keep", row), fan_mask(sectors[row], aspects[row], shape))
-        original = originals.get(str(frame_ids[row]))
-        made.append(_NOT_MEASURED if border is None else _beside(pixels("images", row), border))
+        copies.append(_NOT_MEASURED)
         real.append(_NOT_MEASURED)
-        if border is not None and original is not None:
-            with suppress(StoreError):  # the original's own row says that it is damaged
+        with suppress(StoreError):  # checks of the rows themselves say what is damaged
+            fan = fan_mask(sectors[row], aspects[row], store.image_shape)
+            border = _border(pixels("keep", row), fan)
+            if border is None:
+                continue
+            copies[-1] = _beside(pixels("images", row), border)
+            original = originals.get(str(frame_ids[row]))
+            if original is not None:
                 real[-1] = _beside(pixels("images", original), border)
-    empty = np.zeros((0, len(MEASURES)))
-    return (np.array(made), np.array(real)) if made else (empty, empty)
-
-
-def measure_readable(
-    store: StoreReader, rows: Iterable[int], originals: Mapping[str, int]
-) -> tuple[Floats, Floats]:
-    """`measure_rows`, with nan for copies whose pixels are damaged."""
-    made, real = [np.zeros((0, len(MEASURES)))], [np.zeros((0, len(MEASURES)))]
-    for row in rows:
-        try:
-            ours, theirs = measure_rows(store, [row], originals)
-        except StoreError:
-            ours = theirs = _NOT_MEASURED[None]
-        made.append(ours)
-        real.append(theirs)
-    return np.concatenate(made), np.concatenate(real)
+    shape = (-1, len(MEASURES))
+    return np.array(copies).reshape(shape), np.array(real).reshape(shape)
 
 
 def original_rows(store: StoreReader) -> dict[str, int]:
@@ -195,11 +179,14 @@ def original_rows(store: StoreReader) -> dict[str, int]:
 def _steps(image: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_]) -> float:
     """Mean absolute difference of neighbours that both lie in a region."""
     levels = image.astype(np.float64)
-    found = [
-        np.abs(np.diff(levels, axis=axis))[np.delete(region, -1, axis) & np.delete(region, 0, axis)]
-        for axis in (0, 1)
-    ]
-    steps = np.concatenate(found)
+    steps = np.concatenate(
+        [
+            np.abs(np.diff(levels, axis=axis))[
+                np.delete(region, -1, axis) & np.delete(region, 0, axis)
+            ]
+            for axis in (0, 1)
+        ]
+    )
     return float(steps.mean()) if steps.size else float("nan")
 
 
