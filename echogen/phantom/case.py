@@ -6,6 +6,7 @@ nothing else than its own names: not on which other cases are made, nor in what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -105,40 +106,54 @@ class PhantomFrame:
 
 
 @dataclass(frozen=True)
-class PhantomCase:
-    """One simulated patient.
+class Patient:
+    """Who is simulated.
 
     Attributes:
-        case_id: such as `patient0001`.
-        frames: by (view, phase).
-        edv_ml, esv_ml: the cavity's volumes, biplane discs over its exact contours.
+        hearts: by (view, phase).
         sex, age, quality, frame_rate, n_frames: as the Info files say; the last two by view.
     """
 
-    case_id: str
-    frames: Mapping[tuple[View, Phase], PhantomFrame]
-    edv_ml: float
-    esv_ml: float
-    sex: str
-    age: int
-    quality: str
-    frame_rate: Mapping[View, float]
-    n_frames: Mapping[View, int]
-
-    @property
-    def ef(self) -> float:
-        """Ejection fraction in percent, from the volumes."""
-        return 100.0 * (self.edv_ml - self.esv_ml) / self.edv_ml
-
-
-@dataclass(frozen=True)
-class _Patient:
     hearts: Mapping[tuple[View, Phase], Heart]
     sex: str
     age: int
     quality: str
     frame_rate: Mapping[View, float]
     n_frames: Mapping[View, int]
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """The recordings of one simulated patient.
+
+    Attributes:
+        case_id: such as `patient0001`.
+        patient: its hearts, and what the Info files say.
+        frames: by (view, phase).
+    """
+
+    case_id: str
+    patient: Patient
+    frames: Mapping[tuple[View, Phase], PhantomFrame]
+
+    @cached_property
+    def edv_ml(self) -> float:
+        """End-diastolic volume of the cavity: biplane discs over its exact contours."""
+        return self._volume_ml("ED")
+
+    @cached_property
+    def esv_ml(self) -> float:
+        """End-systolic volume of the cavity."""
+        return self._volume_ml("ES")
+
+    def _volume_ml(self, phase: Phase) -> float:
+        hearts = self.patient.hearts
+        return biplane_volume(hearts["2CH", phase], hearts["4CH", phase])
+
+    @property
+    def ef(self) -> float:
+        """Ejection fraction in percent, from the volumes."""
+        return 100.0 * (self.edv_ml - self.esv_ml) / self.edv_ml
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ def _rng(seed: int, index: int, *purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index, *purpose])))
 
 
-def _draw_patient(seed: int, index: int) -> _Patient:
+def _draw_patient(seed: int, index: int) -> Patient:
     rng = _rng(seed, index, _PATIENT)
     length, half_width = rng.uniform(*LENGTH_MM), rng.uniform(*HALF_WIDTH_MM)
     shortening, narrowing = rng.uniform(*SHORTENING), rng.uniform(*NARROWING)
@@ -164,7 +179,7 @@ def _draw_patient(seed: int, index: int) -> _Patient:
         diastole = draw_heart(rng, view, length, half_width)
         hearts[view, "ED"] = diastole
         hearts[view, "ES"] = contract(diastole, shortening, narrowing)
-    return _Patient(
+    return Patient(
         hearts=hearts,
         sex="FM"[int(rng.integers(2))],
         age=int(rng.integers(*AGES)),
@@ -198,7 +213,7 @@ def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tupl
 
 
 def _draw_recording(
-    seed: int, index: int, view: View, patient: _Patient, spacing_mm: tuple[float, float]
+    seed: int, index: int, view: View, patient: Patient, spacing_mm: tuple[float, float]
 ) -> _Recording:
     rng = _rng(seed, index, _GEOMETRY, VIEWS.index(view))
     heart = patient.hearts[view, "ED"]
@@ -322,18 +337,4 @@ def make_case(
         for phase in PHASES:
             heart = patient.hearts[view, phase]
             frames[view, phase] = _render(recording, heart, seed, index, view, phase)
-    edv, esv = (
-        biplane_volume(patient.hearts["2CH", phase], patient.hearts["4CH", phase])
-        for phase in PHASES
-    )
-    return PhantomCase(
-        case_id=f"patient{index:04d}",
-        frames=frames,
-        edv_ml=edv,
-        esv_ml=esv,
-        sex=patient.sex,
-        age=patient.age,
-        quality=patient.quality,
-        frame_rate=patient.frame_rate,
-        n_frames=patient.n_frames,
-    )
+    return PhantomCase(f"patient{index:04d}", patient, frames)

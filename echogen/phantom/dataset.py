@@ -98,13 +98,13 @@ def _write_metaimage(
 
 
 def _info(case: PhantomCase, view: View, older: bool) -> bytes:
-    last = case.n_frames[view]
-    lines = [f"ED: 1\nES: {last}\nNbFrame: {last}\nSex: {case.sex}\nAge: {case.age}\n"]
-    lines.append(f"ImageQuality: {case.quality}\n")
+    patient, last = case.patient, case.patient.n_frames[view]
+    lines = [f"ED: 1\nES: {last}\nNbFrame: {last}\nSex: {patient.sex}\nAge: {patient.age}\n"]
+    lines.append(f"ImageQuality: {patient.quality}\n")
     if older:
         lines.append(f"LVedv: {case.edv_ml:.1f}\nLVesv: {case.esv_ml:.1f}\nLVef: {case.ef:.1f}\n")
     else:
-        lines.append(f"EF: {case.ef:.0f}\nFrameRate: {case.frame_rate[view]:.1f}\n")
+        lines.append(f"EF: {case.ef:.0f}\nFrameRate: {patient.frame_rate[view]:.1f}\n")
     return "".join(lines).encode("ascii")
 
 
