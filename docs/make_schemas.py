@@ -29,7 +29,7 @@ REPORTS = {
     "bench": "echogen.commands.bench:BenchReport",
     "phantom": "echogen.phantom:PhantomReport",
     "checkpoint list": "echogen.models.listing:ModelList",
-    "checkpoint info": "echogen.models.describe:Description",
+    "checkpoint info": "echogen.models.describe:CheckpointDescription",
     "checkpoint info (not here)": "echogen.models.listing:ListedModel",
     "checkpoint download": "echogen.models.download:DownloadReport",
     "checkpoint import": "echogen.models.guided.importing:ImportReport",

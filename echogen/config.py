@@ -23,6 +23,7 @@ from pydantic import (
 from echogen.errors import UsageError
 
 Range = tuple[float, float]
+CompileMode = Literal["off", "on", "graphs"]
 Presets = Mapping[str, Mapping[str, Any]]
 Config = TypeVar("Config", bound="Settings")
 
@@ -226,7 +227,7 @@ class EngineConfig(Settings):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: int = Field(default=0, ge=0)
-    compile: Literal["off", "on", "graphs"] = "off"
+    compile: CompileMode = "off"
     workers: int = Field(default=0, ge=0)
 
 

@@ -10,7 +10,7 @@ from echogen.cli.checkpoint_import import import_, show_probe
 from echogen.cli.console import show_json
 
 if TYPE_CHECKING:
-    from echogen.models.describe import Description
+    from echogen.models.describe import CheckpointDescription
     from echogen.models.listing import ListedModel, ModelList
     from echogen.models.verify import Verification
 
@@ -160,7 +160,7 @@ def show_card(card: "ListedModel", page: str, as_json: bool) -> None:
     typer.echo(f"next: echogen checkpoint download {card.name}")
 
 
-def show_description(found: "Description", as_json: bool) -> None:
+def show_description(found: "CheckpointDescription", as_json: bool) -> None:
     """The end of `echogen checkpoint info`."""
     from echogen.cli.console import show_table
 
@@ -201,7 +201,7 @@ def show_verification(found: "Verification", as_json: bool) -> None:
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
 
 
-def _trained(found: "Description") -> list[tuple[str, str]]:
+def _trained(found: "CheckpointDescription") -> list[tuple[str, str]]:
     record, rows = found.training, []
     if "images_seen" in record:
         told = f"{record['images_seen']:,} images seen in {record.get('step', '?')} steps"

@@ -18,6 +18,7 @@ from echogen.errors import CheckpointError
 
 FORMAT = 1
 INFO_FILE = "echogen.json"
+CARD_FILE = "README.md"
 UNET_CONFIG = "unet/config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"

@@ -9,15 +9,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Network
 
-CompileMode = Literal["off", "on", "graphs"]
-COMPILE_MODES: tuple[CompileMode, ...] = ("off", "on", "graphs")
 PATIENCE = 12  # calls of one shape before it is compiled; measuring a batch size takes fewer
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
+from echogen.config import CompileMode
 from echogen.diffusion.checkpoint import (
     SCHEDULER_CONFIG,
     UNET_CONFIG,
@@ -17,7 +18,7 @@ from echogen.diffusion.checkpoint import (
     read_json,
     verify_checkpoint,
 )
-from echogen.diffusion.compiled import COMPILE_MODES, CompiledNetwork, CompileMode
+from echogen.diffusion.compiled import CompiledNetwork
 from echogen.diffusion.denoiser import Denoiser, Network
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.schedule import read_scheduler
@@ -88,8 +89,8 @@ def build_denoiser(
         EngineError: there is no such device.
         UsageError: the precision or `compile` is not known.
     """
-    if compile not in COMPILE_MODES:
-        raise UsageError(f"compile: expected {', '.join(COMPILE_MODES)}; got {compile!r}")
+    if compile not in get_args(CompileMode):
+        raise UsageError(f"compile: expected {', '.join(get_args(CompileMode))}; got {compile!r}")
     scheduler = read_scheduler(scheduler_config, f"checkpoint {info.name}")
     _check_channels(network, scheduler.variance_type, info)
     target = resolve_device(device)

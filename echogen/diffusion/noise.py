@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAM = "philox4x64-10 box-muller"
-
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS = 10

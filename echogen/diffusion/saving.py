@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from echogen.diffusion.checkpoint import (
+    CARD_FILE,
     FORMAT,
     HASHED_FILES,
     INFO_FILE,
@@ -75,7 +76,7 @@ def save_checkpoint(
         written = info.model_copy(update={"files": hashes})
         record = {"format": FORMAT, **written.model_dump(), "sha256": written.sha256}
         _write_json(staging / INFO_FILE, record)
-        (staging / "README.md").write_text(readme, encoding="utf-8")
+        (staging / CARD_FILE).write_text(readme, encoding="utf-8")
         for name, content in extra_files.items():
             (staging / name).write_bytes(content)
     return written

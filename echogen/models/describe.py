@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from echogen.diffusion.checkpoint import (
+    CARD_FILE,
     SCHEDULER_CONFIG,
     UNET_CONFIG,
     WEIGHTS,
@@ -20,11 +21,9 @@ from echogen.errors import CheckpointError
 from echogen.models.registry import folder_size
 from echogen.report import CommandReport
 
-CARD_FILE = "README.md"
-
 
 @dataclass(frozen=True)
-class Description(CommandReport):
+class CheckpointDescription(CommandReport):
     """What a checkpoint's folder says of itself.
 
     Attributes:
@@ -73,7 +72,7 @@ class Description(CommandReport):
         return True
 
 
-def describe(path_or_name: str | Path) -> Description:
+def describe(path_or_name: str | Path) -> CheckpointDescription:
     """What a checkpoint is; torch is not loaded, and no hash is computed.
 
     Args:
@@ -89,7 +88,7 @@ def describe(path_or_name: str | Path) -> Description:
     parameters, types = read_header(folder / WEIGHTS)
     card = folder / CARD_FILE
     trained, held_out = _cases(info.training)
-    return Description(
+    return CheckpointDescription(
         name=info.name,
         folder=str(folder),
         image_size=info.image_size,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from echogen.diffusion.checkpoint import (
     BUILTIN,
+    CARD_FILE,
     HASHED_FILES,
     INFO_FILE,
     CheckpointInfo,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from echogen.models.guided.probe import Probe
 
 QUIET = Quiet()
-CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ with the best averaged network so far. No module here needs torch.
 import shutil
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import HASHED_FILES, INFO_FILE
+from echogen.diffusion.checkpoint import CARD_FILE, HASHED_FILES, INFO_FILE
 from echogen.errors import CheckpointError, UsageError
 from echogen.support.files import remove_partials
 
@@ -67,7 +67,7 @@ def recover_checkpoint(out: Path) -> None:
     remains = sorted(out.glob(f".{CHECKPOINT}.*"), key=lambda p: p.stat().st_mtime, reverse=True)
     for place in remains:
         for whole in (place, place / CHECKPOINT):
-            wanted = (INFO_FILE, "README.md", *HASHED_FILES)
+            wanted = (INFO_FILE, CARD_FILE, *HASHED_FILES)
             if not folder.exists() and all((whole / name).is_file() for name in wanted):
                 whole.rename(folder)
         shutil.rmtree(place, ignore_errors=True)
