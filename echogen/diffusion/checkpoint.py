@@ -100,7 +100,7 @@ def checkpoint_folder(path_or_name: str | Path) -> Path:
     if folder.is_file():
         raise CheckpointError(
             f"{folder}: expected a checkpoint's folder (with {INFO_FILE}), found a file; "
-            "give the folder, or import foreign weights first."
+            "give the folder that holds it, or import foreign weights first."
         )
     if not folder.is_dir():
         raise CheckpointError(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Network
+from echogen.support.words import one_line
 
 PATIENCE = 12  # calls of one shape before it is compiled; measuring a batch size takes fewer
 
@@ -71,7 +72,8 @@ class CompiledNetwork:
             raise
         except Exception as error:  # torch raises many kinds, some private
             self._failed = True
-            self.tell(f"torch.compile failed ({_line(error)}); continuing without it")
+            reason = f"{type(error).__name__}: {one_line(error, 160)}"
+            self.tell(f"torch.compile failed ({reason}); continuing without it")
             return self.plain(x, condition)
         self._fast, self._shape = fast, x.shape
         return output
@@ -81,8 +83,3 @@ class CompiledNetwork:
             return fast(x, condition)
         cast(Any, torch.compiler).cudagraph_mark_step_begin()
         return fast(x, condition).clone()
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

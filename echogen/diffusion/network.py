@@ -23,6 +23,7 @@ from echogen.diffusion.denoiser import Denoiser, Network
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError, EngineError, UsageError
+from echogen.support.words import one_line
 
 Wrapper = Callable[[Network], Network]
 
@@ -129,19 +130,19 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
         network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{config_file}: does not describe a network: {_line(error)}"
+            f"{config_file}: does not describe a network: {one_line(error)}"
         ) from error
     try:
         state = {name: value.float() for name, value in load_file(weights_file).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{weights_file}: not a readable safetensors file ({_line(error)}); fetch it again."
+            f"{weights_file}: not a readable safetensors file ({one_line(error)}); fetch it again."
         ) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{weights_file}: does not fit {config_file.name}: {_line(error)}"
+            f"{weights_file}: does not fit {config_file.name}: {one_line(error)}"
         ) from error
     bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad:
@@ -244,7 +245,3 @@ def _check_channels(network: torch.nn.Module, variance: str, info: CheckpointInf
             f"variance {variance} need a network of {into} -> {out} channels, found "
             f"{config['in_channels']} -> {config['out_channels']}"
         )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

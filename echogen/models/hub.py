@@ -13,6 +13,7 @@ from typing import NoReturn
 from echogen.diffusion.checkpoint import file_sha256
 from echogen.errors import CheckpointError
 from echogen.models.registry import ModelCard
+from echogen.support.words import one_line
 
 NEWEST = "main"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -156,6 +157,6 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
     elif isinstance(error, OSError) and error.errno in _NO_ACCESS:
         line = f"{error.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME"
     else:
-        kind = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        kind = f"{type(error).__name__}: {one_line(error, 200)}"
         line = f"the download failed ({kind}); run the same command to try again"
     raise CheckpointError(f"{what}: {line}.") from error

@@ -13,7 +13,13 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE, checkpoint_in, file_sha256
+from echogen.diffusion.checkpoint import (
+    BUILTIN,
+    INFO_FILE,
+    checkpoint_folder,
+    checkpoint_in,
+    file_sha256,
+)
 from echogen.errors import CheckpointError
 from echogen.models.registry import (
     ModelCard,
@@ -57,16 +63,10 @@ def resolve_checkpoint(
                 f"{os.curdir}{os.sep}{path} for the folder, or rename it."
             )
         return _of_card(card)
-    if path.is_file():
-        if path.suffix in FOREIGN:
-            return _of_file(path, tell)
-        raise CheckpointError(
-            f"{path}: expected a checkpoint's folder (with {INFO_FILE}), found a file; give the "
-            "folder that holds it."
-        )
-    if path.is_dir():
-        path = path.absolute()  # else ./builtin would become the name again
-        return checkpoint_in(path) or path
+    if path.is_file() and path.suffix in FOREIGN:
+        return _of_file(path, tell)
+    if path.exists():
+        return checkpoint_folder(path.absolute())  # else ./builtin would become the name again
     raise CheckpointError(unknown_name(name_or_path))
 
 

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from echogen.diffusion.cost import synchronise
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 
@@ -128,10 +129,10 @@ def evaluation_seconds(denoiser: Denoiser, size: int) -> float:
     noise = SampleNoise(range(size), denoiser.device)
     took: list[float] = []
     for _ in range(1 + REPEATS):
-        _synchronise(denoiser.device)
+        synchronise(denoiser.device)
         began = time.perf_counter()
         denoiser.predict(noise.draw(shape), len(denoiser.schedule.betas) // 2)
-        _synchronise(denoiser.device)
+        synchronise(denoiser.device)
         took.append(time.perf_counter() - began)
         if took[0] > SLOW:
             return took[0]
@@ -179,10 +180,3 @@ def _free_on_host() -> float:
             taken = float((folder / used).read_text()) - cached
             free.append(float("inf" if bound == "max" else bound) - taken)
     return max(min(free), 0.0)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -6,6 +6,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def one_line(text: object, most: int = 300) -> str:
+    """A text, such as an error's, on one line of at most so many characters."""
+    return " ".join(str(text).split())[:most]
+
+
 def both(originals: int, copies: int) -> str:
     """`1 original, 4 copies`."""
     return f"{counted(originals, 'original')}, {counted(copies, 'copy', 'copies')}"

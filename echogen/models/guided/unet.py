@@ -14,6 +14,7 @@ from echogen.models.guided.architecture import (
     head_width,
     read_architecture,
 )
+from echogen.support.words import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,7 @@ def convert_guided(
             expected = network_class(**config).state_dict()
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            f"diffusers' UNet2DModel cannot express it: {_line(error)}"
+            f"diffusers' UNet2DModel cannot express it: {one_line(error)}"
         ) from error
     for name in sorted({*expected, *moved}):
         wanted = tuple(expected[name].shape) if name in expected else None
@@ -216,7 +217,3 @@ def _resampling(
     if architecture.resampling == "resnet":
         return _residual(theirs, ours)
     return iter([(f"{theirs}.{word}", f"{ours}.conv")])
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
