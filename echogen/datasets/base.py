@@ -1,17 +1,18 @@
-"""What every dataset offers, the listing behind all readers, and the selection of frames.
+"""The dataset that every reader lists, and the selection of frames.
 
-A listing is plain data, made from file names and small text files alone, so it is cheap to make
-and can be sent to worker processes. Pixels are read and checked one frame at a time.
+It is plain data, made from file names and small text files alone, so it is cheap to make and can
+be sent to worker processes. Pixels are read and checked one frame at a time.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
@@ -23,55 +24,18 @@ FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
 
 
-class Dataset(Protocol):
-    """Frames, listed by key and read one at a time; can be pickled."""
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where it comes from."""
-        ...
-
-    def keys(self) -> tuple[FrameKey, ...]:
-        """Every frame that has what was asked for, sorted by frame id; reads no pixels."""
-        ...
-
-    def read(self, key: FrameKey) -> Frame:
-        """One checked frame; raises DatasetError with one line of file and reason."""
-        ...
-
-    def cases(self) -> tuple[Case, ...]:
-        """What is known of each case, sorted by case id."""
-        ...
-
-    def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
-        """What listing found wrong, one frame each; with `config`, only inside its selection."""
-        ...
-
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know that costs no frame, one line each."""
-        ...
-
-    def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of all that the frame is made of, hexadecimal."""
-        ...
-
-    def describe(self) -> str:
-        """What was found, in one line."""
-        ...
-
-
 @dataclass(frozen=True)
-class Listing:
-    """A `Dataset` that was listed from a folder.
+class Dataset:
+    """Frames in a folder, listed by key and read one at a time; can be pickled.
 
     Attributes:
         root: the folder; messages name files relative to it.
-        provenance: see `Dataset`.
+        provenance: where it comes from.
         title: the first words of `describe`, such as `camus layout (NIfTI)`.
         frames: sorted by frame id.
         known_cases: sorted by case id.
         unusable: frames that cannot be read, each with one line of reason.
-        remarks: see `Dataset.notes`.
+        remarks: see `notes`.
         read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
     """
 
@@ -135,6 +99,62 @@ class Listing:
         if self.unusable:
             parts.append(f"{counted(len(self.unusable), 'frame')} unusable")
         return ", ".join(parts)
+
+
+def list_dataset(
+    root: Path,
+    format: str,
+    title: str,
+    frames: Iterable[FrameKey],
+    read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame],
+    *,
+    labels: Mapping[int, str],
+    cases: Iterable[Case] | None = None,
+    unusable: Iterable[tuple[FrameKey, str]] = (),
+    remarks: Iterable[str] = (),
+    licence: str = "",
+    extra: Mapping[str, Any],
+) -> Dataset:
+    """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
+
+    Args:
+        root, title, read_frame, remarks: see `Dataset`.
+        format: the layout's name, such as `camus`.
+        frames: those that can be used, in any order.
+        labels: {class id: name}, see `resolve_labels`.
+        cases: sorted by case id.
+        unusable: the other frames, each with one line of reason.
+        licence: of the data, as far as it is known.
+        extra: see `Provenance`.
+    """
+    frames = tuple(sorted(frames, key=lambda key: key.frame_id))
+    if cases is None:
+        cases = (Case(case_id, {}) for case_id in present(frames, "case_id"))
+    return Dataset(
+        root=root,
+        provenance=Provenance(
+            format=format,
+            root_name=root.resolve().name,
+            licence=licence,
+            labels=labels,
+            extra=extra,
+        ),
+        title=title,
+        frames=frames,
+        known_cases=tuple(cases),
+        unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
+        remarks=tuple(remarks),
+        read_frame=read_frame,
+    )
+
+
+def as_number(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:

@@ -8,18 +8,18 @@ if it says so.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, relative, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, relative, resolve_labels
 from echogen.datasets.info import case_info
 from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
 from echogen.datasets.pixels import read_frame, read_image
-from echogen.datasets.sequences import SEQUENCE_NAME, Recording, Sequences, list_frames
+from echogen.datasets.sequences import SEQUENCE_NAME, RecordingName, SequenceListing, list_frames
 from echogen.errors import DatasetError
 from echogen.support.words import counted
-from echogen.types import Case, FrameKey, Provenance
+from echogen.types import Case, FrameKey
 
 LAYOUTS = ("database_nifti", "training", "validation", "testing")
 SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"
@@ -44,7 +44,7 @@ class _Folder:
 
     path: Path
     pairs: dict[tuple[str, str, str], list[Path | None]] = field(default_factory=dict)
-    sequences: dict[Recording, list[Path | None]] = field(default_factory=dict)
+    sequences: dict[RecordingName, list[Path | None]] = field(default_factory=dict)
     info: dict[str, Path] = field(default_factory=dict)
     citation: Path | None = None
 
@@ -60,7 +60,7 @@ def list_camus(
     *,
     need_labels: bool = True,
     sequences: bool = False,
-) -> Listing:
+) -> Dataset:
     """Every frame under `root`, and what cfg files and split lists say of its case.
 
     Without `need_labels` an image is a frame by itself, and labels are left alone. With `sequences`
@@ -110,30 +110,25 @@ def list_camus(
                 frames[key.frame_id] = key
     if repeated:
         remarks.append(f"{counted(repeated, 'frame')} there twice; the first of each is read.")
-    bad = [pair for name, pair in sorted(unusable.items()) if name not in frames]
-    keys = tuple(frames[name] for name in sorted(frames))
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
-    formats = _formats(keys)
+    formats = _formats(frames.values())
     is_camus = any(_is_camus(folder.citation) for folder in folders)
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="camus",
-            root_name=root.resolve().name,
-            licence=LICENCE if is_camus else "",
-            labels=declared,
-            extra={
-                "spacing": "known",
-                "files": list(formats),
-                "citation": REFERENCE if is_camus else "",
-            },
-        ),
-        title=f"camus layout ({' and '.join(formats)})" if formats else "camus layout",
-        frames=keys,
-        known_cases=cases,
-        unusable=tuple(bad),
-        remarks=tuple(remarks),
-        read_frame=read_frame if need_labels else read_image,
+    return list_dataset(
+        root,
+        "camus",
+        f"camus layout ({' and '.join(formats)})" if formats else "camus layout",
+        frames.values(),
+        read_frame if need_labels else read_image,
+        labels=declared,
+        cases=cases,
+        unusable=[pair for name, pair in unusable.items() if name not in frames],
+        remarks=remarks,
+        licence=LICENCE if is_camus else "",
+        extra={
+            "spacing": "known",
+            "files": list(formats),
+            "citation": REFERENCE if is_camus else "",
+        },
     )
 
 
@@ -143,10 +138,10 @@ def _list_sequences(
     cases: tuple[Case, ...],
     splits: Mapping[str, str],
     need_labels: bool,
-) -> Sequences:
+) -> SequenceListing:
     """The half sequences of all folders, the first of each recording; none without its partner."""
-    whole: dict[Recording, tuple[Path, Path | None]] = {}
-    broken: dict[Recording, tuple[FrameKey, str]] = {}
+    whole: dict[RecordingName, tuple[Path, Path | None]] = {}
+    broken: dict[RecordingName, tuple[FrameKey, str]] = {}
     for folder in folders:
         for (case, view), (image, label) in folder.sequences.items():
             if image is not None and (label is not None or not need_labels):
@@ -174,7 +169,7 @@ def _folders(root: Path) -> Iterator[_Folder]:
 
 def _scan(path: Path) -> _Folder:
     pairs: dict[tuple[str, str, str], list[Path | None]] = {}
-    sequences: dict[Recording, list[Path | None]] = {}
+    sequences: dict[RecordingName, list[Path | None]] = {}
     info: dict[str, Path] = {}
     names = sorted(entry.name for entry in path.iterdir())
     for suffix in SUFFIXES:
@@ -285,7 +280,7 @@ def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> lis
     return [f"{SPLITS}/: {counted(len(absent), 'case')} listed but not here, such as {absent[0]}."]
 
 
-def _formats(keys: tuple[FrameKey, ...]) -> tuple[str, ...]:
+def _formats(keys: Iterable[FrameKey]) -> tuple[str, ...]:
     readers = {READERS[suffix_of(key.paths[0].name)] for key in keys}
     return tuple(name for reader, name in FORMATS.items() if reader in readers)
 

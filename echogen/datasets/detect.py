@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import Dataset, Listing
+from echogen.datasets.base import Dataset
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import with_copies
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
     def __call__(
         self, root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
-    ) -> Listing:
+    ) -> Dataset:
         """See `list_camus`."""
         ...
 
@@ -87,19 +87,19 @@ def open_dataset(
         if chosen not in fitting:
             raise DatasetError(_nothing_found(root, format, fitting, need_labels))
         reader = readers[chosen][1] if frames == "key" else _with_sequences(chosen)
-        listing = reader(root, labels, need_labels=need_labels)
+        dataset = reader(root, labels, need_labels=need_labels)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root}: cannot be read ({error.strerror})."
         ) from error
 
     if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
-        listing = with_copies(listing)
-    if not listing.keys():
-        reasons = [*(problem.reason for problem in listing.problems()), *listing.notes()]
+        dataset = with_copies(dataset)
+    if not dataset.keys():
+        reasons = [*(problem.reason for problem in dataset.problems()), *dataset.notes()]
         lacking = "no image has a label" if need_labels else "no image"
         raise DatasetError(f"{root}: {lacking}; {reasons[0]}")
-    return listing
+    return dataset
 
 
 def _with_sequences(chosen: str) -> Reader:

@@ -3,7 +3,8 @@
 `Videos/X.avi`, `FileList.csv` (what is known of each video) and `VolumeTracings.csv`. The tables
 do not say which traced frame is which: the one with the larger cavity is taken for the end of
 diastole, ED, the one with the smaller for ES. Pixels have no millimetres. A frame's key carries its
-tracing, so that its fingerprint needs the video alone, and not a table of 20 MB.
+tracing, so that its fingerprint needs the video alone, and not a table of 20 MB. Videos are decoded
+by PyAV, the optional extra `video`, which is imported when the first frame is read.
 
 Ouyang et al., Nature 580, 2020; https://echonet.github.io/dynamic.
 """
@@ -11,25 +12,24 @@ Ouyang et al., Nature 580, 2020; https://echonet.github.io/dynamic.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from echogen.datasets.base import Listing, relative, resolve_labels
-from echogen.datasets.polygon import fill_polygon
+from echogen.datasets.base import Dataset, as_number, list_dataset, relative, resolve_labels
 from echogen.datasets.tracings import (
     TRACINGS,
-    Traced,
-    as_number,
+    VideoTracings,
     avi_name,
+    fill_polygon,
     read_table,
     read_tracings,
     tracing_of,
 )
-from echogen.datasets.video import read_video_frame, require_decoder
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
-from echogen.types import LV_CAVITY, Case, Frame, FrameKey, Provenance, UInt8HW
+from echogen.types import LV_CAVITY, Case, Frame, FrameKey, UInt8HW
 
 FILES, VIDEOS, VIEW = "FileList.csv", "Videos", "4CH"
 LABELS: Mapping[int, str] = {0: "background", LV_CAVITY: "LV cavity"}
@@ -66,7 +66,7 @@ def is_echonet_layout(root: Path) -> bool:
 
 def list_echonet(
     root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
-) -> Listing:
+) -> Dataset:
     """The two traced frames of each video; without `need_labels` the same frames, as images alone.
 
     Args:
@@ -78,7 +78,7 @@ def list_echonet(
         DatasetError: a table is not there or lacks a column, or PyAV is not installed.
         UsageError: `labels` declares an impossible class id, or not class 1.
     """
-    require_decoder(root)
+    _require_decoder(root)
     declared = resolve_labels(LABELS if labels is None else labels)
     if LV_CAVITY not in declared:
         raise UsageError(
@@ -92,29 +92,24 @@ def list_echonet(
     for name in sorted(listed.keys() | tracings.keys()):
         video, traced = listed.get(name), tracings.get(name)
         reason = _reason(name, video, traced, there)
-        for key, lost in _frames(root, name, video, traced or Traced(), reason):
+        for key, lost in _frames(root, name, video, traced or VideoTracings(), reason):
             if lost:
                 unusable.append((key, lost))
             else:
                 frames.append(key)
     remarks += _about(listed, tracings, there)
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="echonet",
-            root_name=root.resolve().name,
-            licence=LICENCE,
-            labels=declared,
-            extra={"spacing": "unknown", "files": ["AVI"], "citation": REFERENCE},
-        ),
-        title="echonet layout (AVI)",
-        frames=tuple(sorted(frames, key=lambda key: key.frame_id)),
-        known_cases=tuple(
-            Case(name[: -len(".avi")], video.info) for name, video in sorted(listed.items())
-        ),
-        unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
-        remarks=tuple(remarks),
-        read_frame=read_traced if need_labels else read_picture,
+    return list_dataset(
+        root,
+        "echonet",
+        "echonet layout (AVI)",
+        frames,
+        read_traced if need_labels else read_picture,
+        labels=declared,
+        cases=[Case(name[: -len(".avi")], video.info) for name, video in sorted(listed.items())],
+        unusable=unusable,
+        remarks=remarks,
+        licence=LICENCE,
+        extra={"spacing": "unknown", "files": ["AVI"], "citation": REFERENCE},
     )
 
 
@@ -153,7 +148,7 @@ def _picture(path: Path, number: int, name: str) -> UInt8HW:
 
 
 def _frames(
-    root: Path, name: str, video: _Video | None, traced: Traced, reason: str
+    root: Path, name: str, video: _Video | None, traced: VideoTracings, reason: str
 ) -> Iterator[tuple[FrameKey, str]]:
     """Both frames of a video, each with what is wrong with it."""
     case, path = name[: -len(".avi")], root / VIDEOS / name
@@ -171,7 +166,7 @@ def _frames(
         yield FrameKey(frame_id, case, VIEW, phase, split, (path,), detail=detail), lost
 
 
-def _reason(name: str, video: _Video | None, traced: Traced | None, there: set[str]) -> str:
+def _reason(name: str, video: _Video | None, traced: VideoTracings | None, there: set[str]) -> str:
     if video is None:
         return f"{FILES}: does not list {name}, which {TRACINGS} traces."
     if name not in there:
@@ -204,7 +199,7 @@ def _read_files(root: Path) -> tuple[dict[str, _Video], list[str]]:
 
 
 def _about(
-    listed: Mapping[str, _Video], tracings: Mapping[str, Traced], there: set[str]
+    listed: Mapping[str, _Video], tracings: Mapping[str, VideoTracings], there: set[str]
 ) -> list[str]:
     remarks = ["EchoNet-Dynamic has no spacing: lengths and volumes are in pixels."]
     unlisted = sum(name.lower().endswith(".avi") for name in there - listed.keys())
@@ -217,3 +212,53 @@ def _about(
             "their videos; left out."
         )
     return remarks
+
+
+def _require_decoder(root: Path) -> None:
+    """Refuse a dataset of videos where nothing can decode them.
+
+    Raises:
+        DatasetError: PyAV is not installed.
+    """
+    if find_spec("av") is None:
+        raise DatasetError(
+            f"{root}: holds videos, which PyAV reads, and it is not installed; "
+            "pip install 'echogen[video]'"
+        )
+
+
+def read_video_frame(path: Path, number: int, name: str) -> UInt8HW:
+    """Frame `number` (from 0) of a video's first stream, (H, W) uint8.
+
+    Frames are decoded from the first one on, by one thread, so that the same file gives the same
+    pixels. Colours become luminance, in the full range 0..255.
+
+    Args:
+        path: the video.
+        number: in the order of display.
+        name: how messages call the file.
+
+    Raises:
+        DatasetError: it cannot be decoded that far, or ends before; one line.
+    """
+    import av
+
+    held = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DatasetError(f"{name}: holds no video.")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for picture in container.decode(stream):
+                if held == number and picture.is_corrupt:
+                    raise DatasetError(f"{name}: frame {number} is damaged.")
+                if held == number:
+                    return np.ascontiguousarray(picture.to_ndarray(format="gray"))
+                held += 1
+    except (av.FFmpegError, OSError) as error:
+        reason = error.strerror or "damaged"
+        raise DatasetError(f"{name}: cannot be decoded up to frame {number} ({reason}).") from error
+    raise DatasetError(
+        f"{name}: frame {number} is past the end of the video, which holds {held} (from 0)."
+    )

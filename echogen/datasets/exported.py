@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from echogen.datasets.base import Listing
+from echogen.datasets.base import Dataset
 from echogen.types import FrameKey
 
 SAMPLES = "samples.csv"
@@ -31,11 +31,11 @@ def copy_number(sample: Mapping[str, str]) -> int:
     return int(sample["copy"]) if sample["copy"].isdecimal() else 0
 
 
-def with_copies(listing: Listing) -> Listing:
-    """A listing whose copies are known as such, where its root has the table of an export."""
-    samples = exported_samples(listing.root)
+def with_copies(dataset: Dataset) -> Dataset:
+    """A dataset whose copies are known as such, where its root has the table of an export."""
+    samples = exported_samples(dataset.root)
     if not samples:
-        return listing
+        return dataset
 
     def known(key: FrameKey) -> FrameKey:
         sample = samples.get(key.frame_id)
@@ -43,4 +43,4 @@ def with_copies(listing: Listing) -> Listing:
             return key
         return replace(key, case_id=sample["case_id"], copy=copy_number(sample))
 
-    return replace(listing, frames=tuple(known(key) for key in listing.frames))
+    return replace(dataset, frames=tuple(known(key) for key in dataset.frames))

@@ -7,11 +7,11 @@ This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in p
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, resolve_labels
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.support.words import counted
-from echogen.types import Case, FrameKey, Provenance
+from echogen.types import FrameKey
 
 IMAGES, LABELS = "images", "labels"
 
@@ -23,7 +23,7 @@ def is_folder_layout(root: Path) -> bool:
 
 def list_folder(
     root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
-) -> Listing:
+) -> Dataset:
     """The pairs under `root`, by file name; without `need_labels`, the images alone.
 
     Raises:
@@ -34,57 +34,35 @@ def list_folder(
     images = _png_files(root / IMAGES)
     if not images:
         raise DatasetError(f"{root}: expected PNG files in {root / IMAGES}, found none.")
-    frames, unusable = _pairs(root, images) if need_labels else (_alone(images), ())
-    holds = f"{IMAGES}/ and {LABELS}/" if need_labels else f"{IMAGES}/"
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="folder",
-            root_name=root.resolve().name,
-            licence="",
-            labels=declared,
-            extra={"spacing": "unknown"},
-        ),
-        title=f"folder layout ({holds}, PNG)",
-        frames=frames,
-        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
-        unusable=unusable,
-        remarks=_remarks(root),
-        read_frame=read_frame if need_labels else read_image,
-    )
-
-
-def _alone(images: Mapping[str, Path]) -> tuple[FrameKey, ...]:
-    return tuple(_key(stem, images[stem]) for stem in sorted(images))
-
-
-def _pairs(
-    root: Path, images: Mapping[str, Path]
-) -> tuple[tuple[FrameKey, ...], tuple[tuple[FrameKey, str], ...]]:
-    """The frames, and what lacks its partner."""
-    if not (root / LABELS).is_dir():
+    if need_labels and not (root / LABELS).is_dir():
         raise DatasetError(
             f"{root}: has {IMAGES}/ but no {LABELS}/; expected {LABELS}/X.png for {IMAGES}/X.png."
         )
-    targets = _png_files(root / LABELS)
-    frames = tuple(
-        _key(stem, images[stem], targets[stem]) for stem in sorted(images.keys() & targets.keys())
+    targets = _png_files(root / LABELS) if need_labels else {}
+    frames, unusable = [], []
+    for stem in images.keys() | targets.keys():
+        image, target = images.get(stem), targets.get(stem)
+        key = _key(stem, *(path for path in (image, target) if path is not None))
+        if image is None:
+            lacking = f"{LABELS}/{key.paths[0].name}: no image, expected {IMAGES}/{stem}.png."
+            unusable.append((key, lacking))
+        elif target is None and need_labels:
+            lacking = f"{IMAGES}/{image.name}: no label, expected {LABELS}/{stem}.png."
+            unusable.append((key, lacking))
+        else:
+            frames.append(key)
+    holds = f"{IMAGES}/ and {LABELS}/" if need_labels else f"{IMAGES}/"
+    return list_dataset(
+        root,
+        "folder",
+        f"folder layout ({holds}, PNG)",
+        frames,
+        read_frame if need_labels else read_image,
+        labels=declared,
+        unusable=unusable,
+        remarks=_remarks(root),
+        extra={"spacing": "unknown"},
     )
-    unusable = [
-        (
-            _key(stem, images[stem]),
-            f"{IMAGES}/{images[stem].name}: no label, expected {LABELS}/{stem}.png.",
-        )
-        for stem in images.keys() - targets.keys()
-    ]
-    unusable += [
-        (
-            _key(stem, targets[stem]),
-            f"{LABELS}/{targets[stem].name}: no image, expected {IMAGES}/{stem}.png.",
-        )
-        for stem in targets.keys() - images.keys()
-    ]
-    return frames, tuple(sorted(unusable, key=lambda pair: pair[0].frame_id))
 
 
 def _png_files(folder: Path) -> dict[str, Path]:

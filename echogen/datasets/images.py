@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, resolve_labels
+from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, resolve_labels
 from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
 from echogen.datasets.pixels import read_image
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
-from echogen.types import Case, FrameKey, Provenance
+from echogen.types import FrameKey
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs"})
@@ -29,7 +29,7 @@ def is_images_layout(root: Path) -> bool:
 
 def list_images(
     root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = False
-) -> Listing:
+) -> Dataset:
     """Every image under `root`; a frame's id is its path without the suffix.
 
     Raises:
@@ -67,21 +67,15 @@ def list_images(
         remarks.append(f"{counted(repeated, 'image')} there in two formats; the first is read.")
     formats = [name for reader, name in FORMATS.items() if reader in readers]
     spaced = bool(readers & {"NiftiImageIO", "MetaImageIO"})
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="images",
-            root_name=root.resolve().name,
-            licence="",
-            labels=resolve_labels(labels),
-            extra={"spacing": "known" if spaced else "unknown", "files": formats},
-        ),
-        title=f"images ({' and '.join(formats)})",
-        frames=tuple(frames[name] for name in sorted(frames)),
-        known_cases=tuple(Case(c, {}) for c in sorted({k.case_id for k in frames.values()})),
-        unusable=(),
-        remarks=tuple(remarks),
-        read_frame=read_image,
+    return list_dataset(
+        root,
+        "images",
+        f"images ({' and '.join(formats)})",
+        frames.values(),
+        read_image,
+        labels=resolve_labels(labels),
+        remarks=remarks,
+        extra={"spacing": "known" if spaced else "unknown", "files": formats},
     )
 
 

@@ -3,12 +3,11 @@
 The first release has LVedv, LVesv and LVef; the NIfTI one EF and FrameRate.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import relative
+from echogen.datasets.base import as_number, relative
 
 NUMBERS: Mapping[str, str] = {
     "age": "age",
@@ -66,7 +65,7 @@ def _parse(path: Path, name: str, remarks: list[str]) -> dict[str, float | str]:
         raw, colon, text = (part.strip() for part in line.partition(":"))
         if not (raw and colon and text):
             continue
-        number = _number(text)
+        number = as_number(text)
         folded = raw.lower()
         if folded in NUMBERS:
             if number is None:
@@ -78,14 +77,6 @@ def _parse(path: Path, name: str, remarks: list[str]) -> dict[str, float | str]:
         else:
             found[_snake_case(raw)] = text if number is None else number
     return found
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _snake_case(name: str) -> str:

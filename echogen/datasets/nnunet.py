@@ -15,14 +15,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Listing, relative
+from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, relative
 from echogen.datasets.exported import copy_number, exported_samples
 from echogen.datasets.integrity import FORMATS, READERS
-from echogen.datasets.nnunet_json import DESCRIPTION, Description, describe
+from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.support.words import counted
-from echogen.types import Case, Frame, FrameKey, Provenance
+from echogen.types import Frame, FrameKey
 
 SPLITS = "splits_final.json"
 IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"
@@ -37,7 +37,7 @@ def is_nnunet_layout(root: Path) -> bool:
 
 def list_nnunet(
     root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
-) -> Listing:
+) -> Dataset:
     """The training pairs under `root`; without `need_labels`, the training images alone.
 
     Args:
@@ -51,48 +51,45 @@ def list_nnunet(
             a frame is in both halves of fold 0.
         UsageError: `labels` declares an impossible class id.
     """
-    told = describe(root, labels)
-    images = _files(root / IMAGES, CHANNEL + told.ending)
+    description = read_description(root, labels)
+    images = _files(root / IMAGES, CHANNEL + description.ending)
     if not images:
-        raise DatasetError(f"{root}: expected {IMAGES}/X{CHANNEL}{told.ending}, found none.")
+        raise DatasetError(f"{root}: expected {IMAGES}/X{CHANNEL}{description.ending}, found none.")
     splits, remarks = _read_splits(root)
-    samples = exported_samples(root) if told.made_here else {}
-    targets = _files(root / LABELS, told.ending) if need_labels else {}
+    samples = exported_samples(root) if description.made_here else {}
+    targets = _files(root / LABELS, description.ending) if need_labels else {}
     frames, unusable = [], []
     for stem in sorted(images.keys() | targets.keys()):
         image, target = images.get(stem), targets.get(stem)
         paths = tuple(path for path in (image, target) if path is not None)
-        key = _key(stem, told.made_here, samples.get(stem), splits.get(stem, ""), paths)
+        key = _key(stem, description.made_here, samples.get(stem), splits.get(stem, ""), paths)
         if image is not None and (target is not None or not need_labels):
             frames.append(key)
         elif image is not None:
-            unusable.append((key, _lacks(root, image, "label", f"{LABELS}/{stem}{told.ending}")))
+            unusable.append(
+                (key, _lacks(root, image, "label", f"{LABELS}/{stem}{description.ending}"))
+            )
         elif target is not None:
-            wanted = f"{IMAGES}/{stem}{CHANNEL}{told.ending}"
+            wanted = f"{IMAGES}/{stem}{CHANNEL}{description.ending}"
             unusable.append((key, _lacks(root, target, "image", wanted)))
-    remarks += _about(root, told, images, frames, splits)
-    without = told.ending == ".png" or all(key.detail for key in frames)
-    read = partial(read_labelled, ignore=told.ignore) if need_labels else read_image
-    kind = FORMATS[READERS[told.ending]]
-    return Listing(
-        root=root,
-        provenance=Provenance(
-            format="nnunet",
-            root_name=root.resolve().name,
-            licence=told.licence,
-            labels=told.labels,
-            extra={
-                "spacing": "unknown" if without else "known",
-                "files": [kind],
-                "citation": told.citation,
-            },
-        ),
-        title=f"nnunet layout ({kind})",
-        frames=tuple(frames),
-        known_cases=tuple(Case(case_id, {}) for case_id in sorted({k.case_id for k in frames})),
-        unusable=tuple(unusable),
-        remarks=tuple(remarks),
-        read_frame=read,
+    remarks += _about(root, description, images, frames, splits)
+    without = description.ending == ".png" or all(key.detail for key in frames)
+    kind = FORMATS[READERS[description.ending]]
+    return list_dataset(
+        root,
+        "nnunet",
+        f"nnunet layout ({kind})",
+        frames,
+        partial(read_labelled, ignore=description.ignore) if need_labels else read_image,
+        labels=description.labels,
+        unusable=unusable,
+        remarks=remarks,
+        licence=description.licence,
+        extra={
+            "spacing": "unknown" if without else "known",
+            "files": [kind],
+            "citation": description.citation,
+        },
     )
 
 
@@ -173,16 +170,17 @@ def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
 
 def _about(
     root: Path,
-    told: Description,
+    description: Description,
     images: Mapping[str, Path],
     frames: list[FrameKey],
     splits: Mapping[str, str],
 ) -> list[str]:
     """What a user should know, one line each."""
     remarks = []
-    if told.training is not None and told.training != len(frames):
+    if description.training is not None and description.training != len(frames):
         remarks.append(
-            f"{DESCRIPTION}: numTraining is {told.training}, {counted(len(frames), 'frame')} here."
+            f"{DESCRIPTION}: numTraining is {description.training}, "
+            f"{counted(len(frames), 'frame')} here."
         )
     there = {path for path in (root / IMAGES).iterdir() if not path.name.startswith(".")}
     other = len(there - set(images.values()))

@@ -45,7 +45,7 @@ class Description:
     citation: str
 
 
-def describe(root: Path, labels: Mapping[int, str] | None) -> Description:
+def read_description(root: Path, labels: Mapping[int, str] | None) -> Description:
     """What `root`/dataset.json says.
 
     Args:

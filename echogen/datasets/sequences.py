@@ -18,40 +18,40 @@ from echogen.types import FrameKey
 SEQUENCE_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_half_sequence(?P<label>_gt)?")
 """`patient0001_4CH_half_sequence`, and `patient0001_4CH_half_sequence_gt` for its labels."""
 
-Recording = tuple[str, str]
+RecordingName = tuple[str, str]
 """(case, view)."""
 Info = Mapping[str, float | str]
 
 
 @dataclass
-class Sequences:
+class SequenceListing:
     """What the half sequences of a dataset give.
 
     Attributes:
         frames: sorted within each recording.
         unusable: a key for each sequence that cannot be listed, with one line of reason.
-        unfitting: recordings whose cfg file has frame numbers that the sequence has not.
-        untold: recordings whose cfg file does not tell ED and ES.
+        misnumbered: recordings whose cfg file gives frame numbers outside of the sequence.
+        unphased: recordings without ED and ES in a cfg file.
     """
 
     frames: list[FrameKey] = field(default_factory=list)
     unusable: list[tuple[FrameKey, str]] = field(default_factory=list)
-    unfitting: list[str] = field(default_factory=list)
-    untold: list[str] = field(default_factory=list)
+    misnumbered: list[str] = field(default_factory=list)
+    unphased: list[str] = field(default_factory=list)
 
     @property
-    def recordings(self) -> set[Recording]:
+    def recordings(self) -> set[RecordingName]:
         """Those whose half sequence can be listed."""
         return {(key.case_id, key.view) for key in self.frames}
 
-    def remarks(self, others: Iterable[Recording]) -> list[str]:
+    def remarks(self, others: Iterable[RecordingName]) -> list[str]:
         """One line of each kind; `others` are all recordings with files of ED and ES."""
         lacking = sorted("_".join(one) for one in set(others) - self.recordings)
         found = (
             (lacking, "without a half sequence that can be used", "ED and ES alone are read"),
-            (self.unfitting, "with ED and ES in the cfg file that do not fit the half sequence",
+            (self.misnumbered, "with ED and ES in the cfg file that do not fit the half sequence",
              "none of its frames is called ED or ES"),
-            (self.untold, "without ED and ES in a cfg file",
+            (self.unphased, "without ED and ES in a cfg file",
              "the half sequence's first frame is called ED, its last one ES"),
         )  # fmt: skip
         return [
@@ -63,10 +63,10 @@ class Sequences:
 
 def list_frames(
     root: Path,
-    found: Mapping[Recording, tuple[Path, Path | None]],
+    found: Mapping[RecordingName, tuple[Path, Path | None]],
     infos: Mapping[str, Info],
     splits: Mapping[str, str],
-) -> Sequences:
+) -> SequenceListing:
     """Every frame of every half sequence; reads headers, no pixels.
 
     Args:
@@ -75,7 +75,7 @@ def list_frames(
         infos: what is known of each case, see `case_info`.
         splits: {case id: split}.
     """
-    listed = Sequences()
+    listed = SequenceListing()
     for (case, view), (image, label) in sorted(found.items()):
         sequence = f"{case}_{view}"
         whole = FrameKey(sequence, case, view, "", splits.get(case, ""),
@@ -126,16 +126,16 @@ def _numbers(info: Info, view: str) -> tuple[int, int] | None:
 
 
 def _phases(
-    listed: Sequences, sequence: str, count: int, numbers: tuple[int, int] | None
+    listed: SequenceListing, sequence: str, count: int, numbers: tuple[int, int] | None
 ) -> dict[int, str]:
     """{index: phase}: the ends where a sequence runs from ED to ES or back, as CAMUS' all do."""
     if numbers is None:
-        listed.untold.append(sequence)
+        listed.unphased.append(sequence)
         return {count - 1: "ES", 0: "ED"}
     ed, es = numbers
     if abs(es - ed) + 1 == count:
         return {0: "ED", count - 1: "ES"} if ed < es else {0: "ES", count - 1: "ED"}
     if min(ed, es) >= 1 and max(ed, es) <= count:
         return {ed - 1: "ED", es - 1: "ES"}
-    listed.unfitting.append(sequence)
+    listed.misnumbered.append(sequence)
     return {}

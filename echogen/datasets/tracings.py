@@ -6,17 +6,17 @@ in https://github.com/echonet/dynamic, echonet/datasets/echo.py.
 """
 
 import csv
-import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from echogen.datasets.polygon import polygon_area
+from echogen.datasets.base import as_number
 from echogen.errors import DatasetError
 
 TRACINGS = "VolumeTracings.csv"
@@ -60,7 +60,7 @@ def tracing_of(text: str) -> Tracing:
 
 
 @dataclass(frozen=True)
-class Traced:
+class VideoTracings:
     """The tracings of one video.
 
     Attributes:
@@ -76,7 +76,7 @@ class Traced:
     others: int = 0
 
 
-def read_tracings(root: Path) -> dict[str, Traced]:
+def read_tracings(root: Path) -> dict[str, VideoTracings]:
     """{file name of a video, such as `0X1A2B.avi`: its tracings}.
 
     Raises:
@@ -132,15 +132,6 @@ def avi_name(name: str) -> str:
     return name if name.lower().endswith(".avi") else f"{name}.avi"
 
 
-def as_number(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 @dataclass
 class _Lines:
     """The lines of one frame: the first one's number, all values, what is wrong with one."""
@@ -150,25 +141,54 @@ class _Lines:
     odd: str = ""
 
 
-def _of_video(name: str, frames: Mapping[str, _Lines]) -> Traced:
+def _of_video(name: str, frames: Mapping[str, _Lines]) -> VideoTracings:
     found = []
     for frame, lines in frames.items():
         where = f"{TRACINGS} line {lines.number}: {name} frame {frame}"
         if not (frame.isascii() and frame.isdecimal()):
-            return Traced(reason=f"{where}: expected the number of a frame, from 0.")
+            return VideoTracings(reason=f"{where}: expected the number of a frame, from 0.")
         if lines.odd:
-            return Traced(reason=lines.odd)
+            return VideoTracings(reason=lines.odd)
         chords = np.array(lines.values).reshape(-1, len(ENDS))
         if len(chords) != LINES:
-            return Traced(
+            return VideoTracings(
                 reason=f"{where}: traced by {len(chords)} lines, expected {LINES} (the long axis "
                 "and 20 chords)."
             )
         found.append(Tracing(int(frame), chords))
     if len(found) < 2:
-        return Traced(
+        return VideoTracings(
             reason=f"{where}: the only traced frame of its video, expected two, at the end of "
             "diastole and of systole."
         )
     found.sort(key=lambda tracing: (-tracing.area, tracing.frame))
-    return Traced(found[0], found[-1], others=len(found) - 2)
+    return VideoTracings(found[0], found[-1], others=len(found) - 2)
+
+
+def fill_polygon(corners: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool, True where a pixel's centre lies in the polygon or on its edge.
+
+    Where the outline crosses itself, a point is inside after an odd number of crossings.
+
+    Args:
+        corners: (n, 2) whole numbers, (row, col) of pixel centres; the last is joined to the first,
+            and any may lie outside of the image.
+        shape: (H, W).
+    """
+    row, col = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    inside = np.zeros(shape, dtype=np.bool_)
+    edge = np.zeros(shape, dtype=np.bool_)
+    points = np.asarray(corners, dtype=np.int64)
+    for (r0, c0), (r1, c1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        side = (col - c0) * (r1 - r0) - (row - r0) * (c1 - c0)
+        crossed = ((row < r0) != (row < r1)) & (side < 0 if r1 > r0 else side > 0)
+        inside ^= crossed
+        between = (row >= min(r0, r1)) & (row <= max(r0, r1))
+        edge |= (side == 0) & between & (col >= min(c0, c1)) & (col <= max(c0, c1))
+    return inside | edge
+
+
+def polygon_area(corners: npt.NDArray[Any]) -> float:
+    """The area within an (n, 2) outline, in the square of its unit (Gauss' formula)."""
+    row, col = np.asarray(corners, dtype=np.float64).T
+    return abs(float(np.dot(row, np.roll(col, -1)) - np.dot(col, np.roll(row, -1)))) / 2

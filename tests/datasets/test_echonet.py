@@ -19,8 +19,7 @@ from echogen.cli import app
 from echogen.commands.export import ExportSettings, export
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.echonet import LICENCE, list_echonet
-from echogen.datasets.polygon import fill_polygon, polygon_area
-from echogen.datasets.tracings import LINES, Tracing, tracing_of
+from echogen.datasets.tracings import LINES, Tracing, fill_polygon, polygon_area, tracing_of
 from echogen.errors import DatasetError, UsageError
 from echogen.geometry.recording import fit_recording
 from echogen.phantom import PHASES, make_frame
@@ -340,7 +339,7 @@ def test_an_outline_outside_of_the_picture_is_refused(one: Callable[..., Path]) 
 def test_without_pyav_one_sentence_says_what_to_install(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("echogen.datasets.video.find_spec", lambda name: None)
+    monkeypatch.setattr("echogen.datasets.echonet.find_spec", lambda name: None)
     with pytest.raises(DatasetError, match=r"pip install 'echogen\[video\]'"):
         open_dataset(made)
 
