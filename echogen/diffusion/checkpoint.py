@@ -129,7 +129,7 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
     raw = read_json(file)
     if raw.get("format") != FORMAT:
         raise CheckpointError(
-            f"{file}: expected format {FORMAT}, found {raw.get('format')!r}; "
+            f"{file}: expected format {FORMAT}, found {raw.get('format')!r:.100}; "
             "this version of echogen cannot read it."
         )
     try:

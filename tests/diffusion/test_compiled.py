@@ -85,7 +85,7 @@ def test_where_compiling_fails_the_plain_network_goes_on_and_one_line_says_so(
     assert len(tried) == 1
     assert told == [
         "compiling the network for batches of 3; this can take minutes",
-        "torch.compile failed (RuntimeError: no C++ compiler); continuing without it",
+        "torch.compile failed (RuntimeError: no C++ compiler was found); continuing without it",
     ]
 
 

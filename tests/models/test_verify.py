@@ -110,6 +110,14 @@ def test_a_checkpoint_for_another_image_size_is_refused(tiny: Path) -> None:
         describe(tiny)
 
 
+def test_a_scheduler_that_cannot_be_read_is_one_line(tiny: Path) -> None:
+    change(tiny / SCHEDULER_CONFIG, num_train_timesteps="many")
+    with pytest.raises(CheckpointError, match=r"num_train_timesteps: .*valid integer") as caught:
+        describe(tiny)
+    assert SCHEDULER_CONFIG in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_description_says_what_the_folder_holds(builtin: Path) -> None:
     found = describe("builtin")
     state = load_file(builtin / WEIGHTS)
