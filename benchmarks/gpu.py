@@ -74,11 +74,11 @@ class Packed:
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
-    from echogen.phantom.moved import moved_phantoms
+    from echogen.phantom.samples import phantom_samples
 
     config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})
     info = read_info(checkpoint)
-    samples = moved_phantoms(count, (info.image_size, info.resize), config.transforms)
+    samples = phantom_samples(count, (info.image_size, info.resize), config.transforms)
     settings = {
         "sampler": config.sampler.model_dump(mode="json", exclude_none=True),
         "checkpoint": checkpoint,

@@ -15,7 +15,7 @@ from echogen.commands.run import with_model
 from echogen.config import BenchConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
-from echogen.phantom.moved import moved_phantoms
+from echogen.phantom.samples import phantom_samples
 from echogen.planning.jobs import open_frames
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.types import Sample
@@ -116,7 +116,7 @@ def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
         load_seconds = time.monotonic() - began
         engine.settle(frames * config.copies or EXPECTED)
         grid = (info.image_size, info.resize)
-        samples = moved_phantoms(
+        samples = phantom_samples(
             min(engine.at_once, DISTINCT), grid, config.transforms, config.seed
         )
         nfe = sampler_nfe(config.sampler)

@@ -17,7 +17,7 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import DatasetError, UsageError
-from echogen.phantom.moved import moved_phantoms
+from echogen.phantom.samples import phantom_samples
 from echogen.report import Quiet
 from tests.support.shapes import printed
 
@@ -51,8 +51,8 @@ def test_whole_batches_are_painted_where_they_fit(at_once: int, seconds: float, 
     assert images_to_paint(at_once, seconds, 20.0) == count
 
 
-def test_moved_phantoms_have_something_to_paint_and_canvases_seeds_of_their_own() -> None:
-    samples = moved_phantoms(5, GRID, TransformConfig())  # type: ignore[arg-type]
+def test_phantom_samples_have_something_to_paint_and_canvases_seeds_of_their_own() -> None:
+    samples = phantom_samples(5, GRID, TransformConfig())  # type: ignore[arg-type]
     assert all(sample.image.shape == (32, 32) and not sample.keep.all() for sample in samples)
     assert all(sample.keep.any() and sample.label.any() for sample in samples)
     assert len({sample.image.tobytes() for sample in samples}) == 5
@@ -63,7 +63,7 @@ def test_moved_phantoms_have_something_to_paint_and_canvases_seeds_of_their_own(
 def test_transforms_that_leave_nothing_to_paint_are_refused(bounds: dict[str, float]) -> None:
     still = TransformConfig(probability=0, **bounds)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 of 200 draws gave a valid move"):
-        moved_phantoms(2, GRID, still)  # type: ignore[arg-type]
+        phantom_samples(2, GRID, still)  # type: ignore[arg-type]
 
 
 def test_images_go_through_the_sampler_and_the_rate_is_theirs(

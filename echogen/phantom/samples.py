@@ -14,11 +14,11 @@ from echogen.phantom.case import PhantomFrame, make_frame
 from echogen.types import Frame, FrameKey, Sample
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
-TRIES = 100  # draws for each job
+TRIES = 100  # draws for each sample
 EVERY = 16  # one labelled pixel in so many is looked at to judge a move
 
 
-def moved_phantoms(
+def phantom_samples(
     count: int,
     grid: tuple[int, Literal["stretch", "letterbox"]],
     transforms: TransformConfig,
