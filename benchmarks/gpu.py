@@ -1,7 +1,7 @@
 """What painting costs on GPUs, in one call of less than ten minutes.
 
-    python benchmarks/gpu.py --pack jobs.npz      # anywhere echogen is installed
-    python benchmarks/gpu.py --jobs jobs.npz      # on the GPU machine
+    python benchmarks/gpu.py --pack frames.npz       # anywhere echogen is installed
+    python benchmarks/gpu.py --frames frames.npz     # on the GPU machine
 
 The second needs this repository, torch, diffusers, safetensors and NumPy, nothing else. After each
 stage what is known so far is written to `NAME.part.json`; a stage that fails leaves its reason and
@@ -342,10 +342,10 @@ def sampler_nfe(packed: Packed) -> int:
 def main() -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, help="write jobs to this file, and nothing else")
+    parser.add_argument("--pack", type=Path, help="write frames to this file, and nothing else")
     parser.add_argument("--checkpoint", default="builtin", help="with --pack")
     parser.add_argument("--sampler", type=json.loads, default={}, help="with --pack: JSON")
-    parser.add_argument("--jobs", type=Path, help="as --pack wrote them")
+    parser.add_argument("--frames", type=Path, help="as --pack wrote them")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
     parser.add_argument("--device", default="auto", help="auto takes every visible GPU")
     parser.add_argument("--sizes", default="16,64,128,256,512", help="of batches")
@@ -359,7 +359,7 @@ def main() -> None:
     if given.pack is not None:
         pack(given.pack, given.checkpoint, given.sampler, 4 if given.smoke else DISTINCT)
         return
-    packed = Packed(given.jobs)
+    packed = Packed(given.frames)
     flags = {name: getattr(given, name) for name in ("device", "sizes", "images", "compile")}
     record = Record(given.out, "python benchmarks/gpu.py", {**flags, **packed.settings})
     found: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""Jobs in, grey levels out, shard by shard."""
+"""Rendered samples in, painted shards out: engines, devices and the stream of a run."""

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from echogen.diffusion.cost import synchronise
+from echogen.diffusion.cost import ANY_SIDE, synchronise
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 
@@ -23,7 +24,6 @@ MEMORY_SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.5}
 LARGEST = {"cpu": 64, "cuda": 512, "mps": 64}
 REPEATS = 3
 SLOW = 0.5
-ANY_SIDE = 256
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUPS = (  # version 2, then version 1: folder, limit, use
@@ -64,7 +64,7 @@ class Limits:
 
 
 def next_size(trials: Sequence[Trial], limits: Limits) -> int | None:
-    """The size to measure next, or None where the search is over.
+    """The size to try next, or None where the search is over.
 
     It is over when the last doubling gained under 5% or did not fit, and before one that would be
     too large, by the growth of memory so far not fit, or take the search beyond its time.
@@ -89,11 +89,11 @@ def best_size(trials: Sequence[Trial]) -> int:
     return min(trial.size for trial in trials if GAIN * trial.rate >= best)
 
 
-def search(measure: Callable[[int], Trial], limits: Limits) -> list[Trial]:
-    """Measure sizes until `next_size` has enough; at least one."""
+def search(try_size: Callable[[int], Trial], limits: Limits) -> list[Trial]:
+    """Try sizes until `next_size` has enough; at least one."""
     trials: list[Trial] = []
     while (size := next_size(trials, limits)) is not None:
-        trials.append(measure(size))
+        trials.append(try_size(size))
     return trials
 
 
@@ -103,10 +103,10 @@ def try_sizes(denoiser: Denoiser, largest: int) -> list[Trial]:
     limits = Limits(
         min(largest, LARGEST.get(kind, LARGEST["cpu"])), allowed_memory(denoiser.device)
     )
-    return search(lambda size: measure(denoiser, size), limits)
+    return search(partial(try_size, denoiser), limits)
 
 
-def measure(denoiser: Denoiser, size: int) -> Trial:
+def try_size(denoiser: Denoiser, size: int) -> Trial:
     """Time one size; one that does not fit is a trial that takes forever."""
     began = time.perf_counter()
     try:

@@ -34,7 +34,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("packed") / "jobs.npz"
+    file = tmp_path_factory.mktemp("packed") / "frames.npz"
     sampler = json.dumps({"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2})
     done = run(
         "--pack", str(file), "--checkpoint", str(checkpoint), "--sampler", sampler, "--smoke"
@@ -50,7 +50,7 @@ def test_the_gpu_benchmark_runs_with_little_installed_and_on_several_devices(
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')\n")
     out = tmp_path / "gpu.json"
     done = run(
-        "--jobs", str(packed), "--out", str(out), "--device", "cpu,cpu", "--smoke",
+        "--frames", str(packed), "--out", str(out), "--device", "cpu,cpu", "--smoke",
         PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_the_gpu_benchmark_runs_with_little_installed_and_on_several_devices(
 @pytest.mark.slow
 def test_the_gpu_benchmark_ends_in_time(packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    done = run("--jobs", str(packed), "--out", str(out), "--smoke", "--seconds", "0")
+    done = run("--frames", str(packed), "--out", str(out), "--smoke", "--seconds", "0")
     assert done.returncode == 0, done.stderr
     stages = json.loads(out.read_text())["stages"]
     assert len(stages) > 5

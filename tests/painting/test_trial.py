@@ -15,10 +15,10 @@ AMPLE = Limits(size=512, memory=1e12, seconds=1e6)
 def machine(rates: Mapping[int, float], bytes_an_image: float = 0.0) -> object:
     """A device that paints so many images a second, and remembers nothing else."""
 
-    def measure(size: int) -> Trial:
+    def try_size(size: int) -> Trial:
         return Trial(size, size / rates[size], 1e9 + size * bytes_an_image, 1.0)
 
-    return measure
+    return try_size
 
 
 def found(rates: Mapping[int, float], limits: Limits = AMPLE, bytes_an_image: float = 0.0) -> int:
@@ -27,7 +27,7 @@ def found(rates: Mapping[int, float], limits: Limits = AMPLE, bytes_an_image: fl
 
 def sizes(rates: Mapping[int, float], limits: Limits, bytes_an_image: float = 0.0) -> list[int]:
     trials = search(machine(rates, bytes_an_image), limits)  # type: ignore[arg-type]
-    return [measured.size for measured in trials]
+    return [trial.size for trial in trials]
 
 
 GROWING = {1: 10.0, 2: 20.0, 4: 40.0, 8: 60.0, 16: 62.0, 32: 900.0}
@@ -87,8 +87,8 @@ def test_a_network_that_runs_out_of_memory_is_a_trial_that_takes_forever() -> No
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
         return x
 
-    assert trial.measure(denoiser(small), 2).rate > 0
-    assert trial.measure(denoiser(small), 4).rate == 0
+    assert trial.try_size(denoiser(small), 2).rate > 0
+    assert trial.try_size(denoiser(small), 4).rate == 0
 
 
 def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory() -> None:
@@ -96,7 +96,7 @@ def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory() -> Non
         raise RuntimeError("expected stride to be a single integer value")
 
     with pytest.raises(RuntimeError, match="stride"):
-        trial.measure(denoiser(broken), 2)
+        trial.try_size(denoiser(broken), 2)
 
 
 def test_a_slow_network_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
