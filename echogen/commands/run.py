@@ -9,10 +9,10 @@ from typing import TypeVar
 from echogen.config import BenchConfig, ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.models.resolve import resolve_checkpoint
-from echogen.painting.fill import begun_precision, check_output, evaluations, terms
+from echogen.painting.fill import begun_precision, evaluations, terms
 from echogen.painting.stream import Throughput
 from echogen.report import Reporter, RunReport
-from echogen.store import StoreReader, store_lock
+from echogen.store import StoreReader, check_output, store_lock
 from echogen.store.reader import failed_samples
 from echogen.support.signals import Stop, catch_signals
 from echogen.types import Problem

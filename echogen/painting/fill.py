@@ -14,18 +14,16 @@ import numpy.typing as npt
 from echogen.config import EngineConfig, RunConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
-from echogen.errors import StoreError
 from echogen.painting.stream import Throughput, Work, paint_pending
 from echogen.planning.record import check_same_run
 from echogen.report import Reporter
 from echogen.store import (
+    StoreOutput,
+    StoreReader,
+    StoreRecord,
     StoreWriter,
-    check_replaceable,
-    convert_to_h5,
     create_store,
     open_store,
-    remove_store,
-    resume_store,
     working_store_path,
 )
 from echogen.support.signals import Stop
@@ -58,6 +56,14 @@ class PaintingRun:
         """Rows that cost network evaluations."""
         return sum(row.copy > 0 and not row.rejected for row in self.work.rows)
 
+    def check(self, store: StoreReader) -> None:
+        """Refuse a store that another run made.
+
+        Raises:
+            StoreError: as said.
+        """
+        check_same_run(store.attrs, self.attrs, str(self.config.output))
+
 
 def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop) -> Throughput:
     """Paint what a store lacks, and publish it when it is complete; call it under `store_lock`.
@@ -74,19 +80,24 @@ def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop
     """
     from echogen.painting.devices import open_engine
 
-    config = run.config
-    if not overwrite and _finished(config.output, run.attrs):
-        _remove_working(config.output)
-        reporter.tell(f"{config.output}: already complete, nothing to do")
+    config, output = run.config, StoreOutput(run.config.output, run.check)
+    if not overwrite and output.finished():
+        reporter.tell(f"{output.path}: already complete, nothing to do")
         return Throughput()
-    settings = _engine_settings(config, run.attrs)
+    settings = _engine_settings(run, output.begun())
     with closing(open_engine(config.checkpoint, config.sampler, settings, reporter.tell)) as engine:
         engine.settle(run.to_paint)
-        writer = _open_writer(run, _painting(config, engine.batch_size), overwrite, reporter)
+        if overwrite:
+            output.replace()
+        writer = output.resume()
+        if writer is not None:
+            left = f"{len(writer.pending_shards())} of {writer.n_shards} shards left"
+            reporter.tell(f"{output.path}: continuing, {left}")
+        else:
+            writer = _create(run, output.working, engine.batch_size)
         throughput = paint_pending(writer, run.work, engine, reporter, stop)
     if not writer.pending_shards():
-        writer.set_complete()
-        _publish(config.output, reporter)
+        output.publish(writer, reporter)
     return throughput
 
 
@@ -115,7 +126,7 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
     begun = working if working.exists() else config.output
     if asked == "auto" and begun.exists() and not overwrite:
         with open_store(begun) as store:
-            asked = store.attrs["sampler"].get("precision", asked)
+            asked = store.record.sampler.precision
     return precision_name(resolve_precision(asked, device))
 
 
@@ -124,75 +135,27 @@ def evaluations(config: RunConfig) -> int:
     return sampler_nfe(config.sampler)
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse, before any work, what is not a store of ours or cannot be read."""
-    if overwrite:
-        check_replaceable(output)
-        return
-    for path in {output, working_store_path(output)}:
-        if path.exists():
-            open_store(path).close()
-
-
-def _painting(config: RunConfig, batch_size: int) -> dict[str, Any]:
-    """What the store records of the engine: batches of another size, or on another kind of device,
-    round differently.
-    """
+def _device_type(config: RunConfig) -> str:
     from echogen.painting.devices import resolve_devices
 
-    return {"device": resolve_devices(config.engine.device)[0].type, "batch_size": batch_size}
+    return resolve_devices(config.engine.device)[0].type
 
 
-def _engine_settings(config: RunConfig, wanted: Mapping[str, Any]) -> EngineConfig:
+def _engine_settings(run: PaintingRun, begun: StoreRecord | None) -> EngineConfig:
     """How to paint: a run that was begun goes on with batches of the size that it had found."""
-    batch_size = config.engine.batch_size
-    working = working_store_path(config.output)
-    if not batch_size and _begun(working, wanted):
-        with open_store(working) as store:
-            found = store.attrs.get("painting", {}).get("batch_size", 0)
-            if store.attrs.get("painting") == _painting(config, found):
-                batch_size = found
-    precision = wanted["sampler"]["precision"]
-    return config.engine.model_copy(update={"precision": precision, "batch_size": batch_size})
+    engine = run.config.engine
+    batch_size, painting = engine.batch_size, begun and begun.painting
+    if not batch_size and painting and painting.device == _device_type(run.config):
+        batch_size = painting.batch_size
+    precision = run.attrs["sampler"]["precision"]
+    return engine.model_copy(update={"precision": precision, "batch_size": batch_size})
 
 
-def _finished(output: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether `output` is complete, and made by these settings."""
-    if not output.exists():
-        return False
-    with open_store(output) as store:
-        check_same_run(store.attrs, wanted, str(output))
-        return store.complete
-
-
-def _begun(working: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether this very run was begun and not finished: then --overwrite has been obeyed before."""
-    if not working.exists():
-        return False
-    try:
-        with open_store(working) as store:
-            check_same_run(store.attrs, wanted, str(working))
-            return not store.complete
-    except StoreError:
-        return False
-
-
-def _open_writer(
-    run: PaintingRun, painting: Mapping[str, Any], overwrite: bool, reporter: Reporter
-) -> StoreWriter:
-    output = run.config.output
-    working = working_store_path(output)
-    if overwrite and not _begun(working, run.attrs):
-        remove_store(output)
-    if working.exists():
-        with open_store(working) as store:
-            check_same_run(store.attrs, run.attrs, str(output))
-        writer = resume_store(working)
-        left = len(writer.pending_shards())
-        reporter.tell(f"{output}: continuing, {left} of {writer.n_shards} shards left")
-        return writer
+def _create(run: PaintingRun, path: Path, batch_size: int) -> StoreWriter:
+    """The run's store, which also records what decides rounding: batch size and kind of device."""
+    painting = {"device": _device_type(run.config), "batch_size": batch_size}
     return create_store(
-        working,
+        path,
         attrs={**run.attrs, "painting": painting},
         columns=run.columns,
         cases=run.cases,
@@ -200,19 +163,3 @@ def _open_writer(
         image_shape=(run.image_size, run.image_size),
         shard_size=run.config.store.shard_size,
     )
-
-
-def _publish(output: Path, reporter: Reporter) -> None:
-    """Turn the finished working store into the output: for HDF5, in one atomic step."""
-    working = working_store_path(output)
-    if working != output:
-        reporter.tell(f"writing {output}")
-        convert_to_h5(working, output)
-        _remove_working(output)
-
-
-def _remove_working(output: Path) -> None:
-    """Remove the working store of a finished output, so that a kill leaves all of it or nothing."""
-    working = working_store_path(output)
-    if working != output:
-        remove_store(working)

@@ -29,6 +29,8 @@ from echogen.store.schema import (
     layout_of,
 )
 
+Arrays = dict[str, npt.NDArray[Any]]
+
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
@@ -201,6 +203,32 @@ class StoreReader:
             )
         return self._pixels[name]
 
+    def read_rows(self, rows: Sequence[int]) -> tuple[Arrays, Arrays]:
+        """Everything that was written with some rows, as `StoreWriter.write_shard` takes it.
+
+        Args:
+            rows: n of them, rising, at least one.
+
+        Returns:
+            {array: (n, h, w)} and {outcome column: (n,) or (n, k)}.
+
+        Raises:
+            StoreError: they are damaged.
+        """
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        inside = np.subtract(rows, start)
+        pixels = {
+            name: array[start:stop]
+            if len(rows) == stop - start
+            else np.stack([array[int(row)] for row in rows])
+            for name, array in self._pixels.items()
+        }
+        outcomes = {
+            column.name: self.columns.part(column.name, start, stop)[inside]
+            for column in self.layout.outcomes
+        }
+        return pixels, outcomes
+
     def _array(self, name: str, dtype: str) -> Pixels:
         with reading(self.path, name):
             array = self._array_of(name)
@@ -280,8 +308,8 @@ class StoreReader:
         return {n: _column(self.path, self._array_of, f"{CASES}/{n}") for n in self._case_names}
 
     @property
-    def cases(self) -> list[dict[str, Any]]:
-        """One dictionary a case: `id` and what is known; unknown facts are left out."""
+    def case_rows(self) -> list[dict[str, Any]]:
+        """One dictionary a case, `id` first; NaN or empty text where a fact is unknown."""
         table = self.case_columns
         if "id" not in table:
             raise StoreError(
@@ -289,13 +317,18 @@ class StoreReader:
                 "store from a copy, or make it again with --overwrite."
             )
         rows = zip(*(values.tolist() for values in table.values()), strict=True)
+        return [dict(zip(table, row, strict=True)) for row in rows]
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        """One dictionary a case: `id` and what is known; unknown facts are left out."""
         return [
             {
                 name: value
-                for name, value in zip(table, row, strict=True)
+                for name, value in case.items()
                 if value != "" and not (isinstance(value, float) and math.isnan(value))
             }
-            for row in rows
+            for case in self.case_rows
         ]
 
     @property

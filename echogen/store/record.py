@@ -79,7 +79,7 @@ class SamplerRecord(_Record):
     """How it painted: the sampler's own settings are among the unknown keys."""
 
     name: str = ""
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     nfe: int | None = None
 
     @property

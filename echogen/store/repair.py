@@ -6,15 +6,11 @@ Nothing is removed that could still be read, and every step may be killed and re
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
-
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
 from echogen.store.hdf5 import open_h5, working_store_path
-from echogen.store.reader import StoreReader
-from echogen.store.schema import SHARD_SIZE
-from echogen.store.writer import StoreWriter
-from echogen.store.zarr_store import create_store, remove_zarr, resume_store
+from echogen.store.output import create_part
+from echogen.store.zarr_store import remove_zarr, resume_store
 from echogen.support.lock import store_lock
 
 _OF_THE_STORE = ("format", "complete", "problems_at_planning")
@@ -53,38 +49,15 @@ def _continued(output: Path, rows: set[int]) -> Path:
     if working.exists():
         remove_zarr(working)
     with open_h5(output) as store:
-        skipped = int(store.attrs.get("problems_at_planning", 0))
-        writer = create_store(
-            working,
-            attrs={k: v for k, v in store.attrs.items() if k not in _OF_THE_STORE},
-            columns={column.name: store.columns[column.name] for column in store.layout.planned},
-            cases=store.cases,
-            problems=store.problems[:skipped],
-            image_shape=store.image_shape,
-            shard_size=int(store.attrs.get("config", {}).get("store", {}).get("shard_size", 0))
-            or SHARD_SIZE,
-        )
+        attrs = {k: v for k, v in store.attrs.items() if k not in _OF_THE_STORE}
+        writer = create_part(working, store, range(len(store)), attrs)
         for shard in range(writer.n_shards):
             kept = [row for row in writer.shard_rows(shard) if row not in rows]
             if kept:
-                _copy(store, writer, shard, kept)
+                writer.write_shard(shard, *store.read_rows(kept), kept)
     with disk_errors(output, 0):
         output.rename(_aside(output))
     return working
-
-
-def _copy(store: StoreReader, writer: StoreWriter, shard: int, rows: list[int]) -> None:
-    start, stop = rows[0], rows[-1] + 1
-    inside = [row - start for row in rows]
-    writer.write_shard(
-        shard,
-        {name: np.stack([store.pixels(name)[row] for row in rows]) for name in store.layout.pixels},
-        {
-            column.name: store.columns.part(column.name, start, stop)[inside]
-            for column in store.layout.outcomes
-        },
-        rows,
-    )
 
 
 def _aside(output: Path) -> Path:

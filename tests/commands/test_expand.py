@@ -25,6 +25,7 @@ from echogen.geometry.transforms import TransformParams, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
+from echogen.report import Quiet
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Problem, Sample
 from tests.support.hearts import make_config
@@ -298,18 +299,14 @@ def test_a_bad_frame_is_skipped_recorded_and_told(
 
 
 def test_a_frame_that_vanishes_between_plan_and_painting_fails_alone(
-    settings: dict[str, object], own_dataset: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, object], own_dataset: Path
 ) -> None:
-    from echogen.painting import fill as output
+    class Vanishing(Quiet):
+        def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
+            if stage == "painting" and done == 0:
+                (own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz").write_bytes(b"")
 
-    real = output._open_writer
-
-    def vanish(*args: object, **kwargs: object) -> object:
-        (own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz").write_bytes(b"")
-        return real(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(output, "_open_writer", vanish)
-    report = run(settings, input=str(own_dataset))
+    report = expand(make_config(settings, input=str(own_dataset)), reporter=Vanishing())
     assert report.counts.failed == 4
     assert report.counts.copies == 9
     assert report.exit_code == 1

@@ -1,0 +1,89 @@
+"""Stores of both kinds by their path: told apart by what they are, opened, removed."""
+
+from pathlib import Path
+
+from echogen.errors import StoreError
+from echogen.store.hdf5 import open_h5, working_store_path
+from echogen.store.reader import StoreReader
+from echogen.store.zarr_store import check_zarr, open_zarr, remove_zarr
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store or is called one, rather than a dataset's folder."""
+    if path.suffix in (".zarr", ".h5") or path.is_file():
+        return True
+    return (path / "zarr.json").is_file()
+
+
+def open_store(path: Path) -> StoreReader:
+    """Opens a store for reading: a Zarr folder or an HDF5 file, told apart by what it is.
+
+    An unfinished Zarr store opens too; `complete` tells.
+
+    Raises:
+        StoreError: not there, not a store, of a newer format, or damaged.
+    """
+    if path.is_file():
+        _check_h5(path)
+        return open_h5(path)
+    working = working_store_path(path)
+    if working != path and not path.exists() and working.exists():
+        raise StoreError(
+            f"{path} is not there yet: the run that makes it is unfinished, in {working.name}. "
+            "Run the same command again, or give that path."
+        )
+    return open_zarr(path)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuses to call something a store that may be removed, unless it is one; see `remove_store`.
+
+    Raises:
+        StoreError: what lies at `path`, or at its working store's place, is not an echogen store.
+    """
+    for place in dict.fromkeys((path, working_store_path(path))):
+        if place.is_file():
+            _check_h5(place)
+            try:
+                open_h5(place).close()
+            except StoreError as error:
+                raise StoreError(
+                    f"{place} is left as it is: it cannot be told to be an echogen store. "
+                    "If you do not need it, delete it yourself."
+                ) from error
+        elif place.exists():
+            check_zarr(place)
+
+
+def remove_store(path: Path) -> None:
+    """Removes the store at `path` and, for an `.h5`, its working store; nothing that is not one.
+
+    Call it under `store_lock`. Where nothing exists, nothing happens.
+
+    Raises:
+        StoreError: what lies there is not an echogen store, or the disk refuses.
+    """
+    check_replaceable(path)
+    for place in dict.fromkeys((path, working_store_path(path))):
+        if place.is_file():
+            try:
+                place.unlink()
+            except OSError as error:
+                raise StoreError(f"{place}: cannot be removed ({error.strerror}).") from error
+        elif place.exists():
+            remove_zarr(place)
+
+
+def _check_h5(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}).") from error
+    if start != _HDF5_SIGNATURE:
+        raise StoreError(
+            f"{path} is not an echogen store: it is neither a Zarr folder nor an HDF5 file. "
+            "Give a store made by `echogen expand` or `echogen sample`."
+        )
