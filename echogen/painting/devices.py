@@ -96,12 +96,12 @@ class _Worker:
     device: str
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
-    has: deque[int] = field(default_factory=deque)
+    queue: deque[int] = field(default_factory=deque)
 
 
 @dataclass
-class _Sent:
-    """A batch on its way; `wanted` is None until it is begun, `images` until it is painted."""
+class _Turn:
+    """A batch in line; `wanted` is None until it is begun, `images` until it is painted."""
 
     batch: Sequence[Canvas]
     wanted: int | None = None
@@ -132,7 +132,7 @@ class DevicesEngine:
         self.tell = tell
         self.batch_size = tasks[0].engine.batch_size
         self._workers: list[_Worker] = []
-        self._under_way: dict[int, _Sent] = {}
+        self._turns: dict[int, _Turn] = {}
         self._number = 0
         atexit.register(self.close)  # before multiprocessing's own, which would wait for them
         try:
@@ -173,13 +173,13 @@ class DevicesEngine:
     ) -> Generator[Levels, None, None]:
         """Paint in order; holds a few batches a device. After a failure, close the engine."""
         gathered = batches(canvases, self)
-        line: deque[_Sent] = deque()
-        self._under_way.clear()
+        line: deque[_Turn] = deque()
+        self._turns.clear()
         more = True
         while more or line:
             while more and len(line) < UNDER_WAY * len(self._workers):
-                worker = min(self._workers, key=lambda worker: len(worker.has))
-                if len(worker.has) == AT_A_DEVICE:
+                worker = min(self._workers, key=lambda worker: len(worker.queue))
+                if len(worker.queue) == AT_A_DEVICE:
                     break
                 batch = next(gathered, None)
                 more = batch is not None
@@ -187,9 +187,9 @@ class DevicesEngine:
                     line.append(self._hand(worker, batch, begin, pad))
                     more = not line[-1].cut
             while line and (images := line[0].images) is not None:
-                sent = line.popleft()
+                turn = line.popleft()
                 yield from images
-                if sent.cut:
+                if turn.cut:
                     return
             if more or line:
                 more = self._finish_some(begin) and more
@@ -206,19 +206,19 @@ class DevicesEngine:
                 worker.process.join()
         self._workers = []
 
-    def _hand(self, worker: _Worker, batch: Sequence[Canvas], begin: Begin, pad: bool) -> _Sent:
+    def _hand(self, worker: _Worker, batch: Sequence[Canvas], begin: Begin, pad: bool) -> _Turn:
         """Give a batch to a worker, which begins it at once where it has no other."""
-        sent = _Sent(batch)
-        if not worker.has:
-            sent.wanted = begin(batch)
-            if not sent.wanted:
-                sent.images = []
-                return sent
+        turn = _Turn(batch)
+        if not worker.queue:
+            turn.wanted = begin(batch)
+            if not turn.wanted:
+                turn.images = []
+                return turn
         self._number += 1
-        self._under_way[self._number] = sent
-        worker.has.append(self._number)
-        self._send(worker, Paint(self._number, batch[: sent.wanted], pad))
-        return sent
+        self._turns[self._number] = turn
+        worker.queue.append(self._number)
+        self._send(worker, Paint(self._number, batch[: turn.wanted], pad))
+        return turn
 
     def _finish_some(self, begin: Begin) -> bool:
         """Wait for a batch; False where one that waited is no longer wanted, so no more are."""
@@ -226,10 +226,10 @@ class DevicesEngine:
         for worker, answer in self._answers():
             if not isinstance(answer, PaintedBatch):
                 continue
-            sent = self._under_way.pop(answer.number, None)
-            if sent is not None:  # else of a run that was left
-                sent.images = answer.images[: sent.wanted]
-            following = self._under_way.get(worker.has[0]) if worker.has else None
+            turn = self._turns.pop(answer.number, None)
+            if turn is not None:  # else of a run that was left
+                turn.images = answer.images[: turn.wanted]
+            following = self._turns.get(worker.queue[0]) if worker.queue else None
             if following is not None and following.wanted is None:
                 following.wanted = begin(following.batch)
                 if not following.wanted:
@@ -279,7 +279,7 @@ class DevicesEngine:
                 self.tell(answer.line)
                 continue
             if isinstance(answer, PaintedBatch):
-                worker.has.remove(answer.number)
+                worker.queue.remove(answer.number)
             yield worker, answer
 
 
