@@ -22,7 +22,7 @@ from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
-from echogen.planning.jobs import open_frames, plan_dataset
+from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.report import Quiet
 from echogen.types import Sample
 

@@ -25,7 +25,7 @@ from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.pictures.tiles import MISSING
-from echogen.planning.jobs import PlannedDataset, open_frames, plan_dataset
+from echogen.planning.dataset import PlannedDataset, open_frames, plan_dataset
 from echogen.planning.plan import Row
 from echogen.report import Quiet
 from echogen.types import Sample

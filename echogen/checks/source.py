@@ -12,7 +12,7 @@ from echogen.checks.finding import Finding, Severity
 from echogen.config import AugmentationConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan
 from echogen.planning.record import columns as planned_columns

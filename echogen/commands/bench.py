@@ -16,7 +16,7 @@ from echogen.config import BenchConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
-from echogen.planning.jobs import open_frames
+from echogen.planning.dataset import open_frames
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.types import Sample
 

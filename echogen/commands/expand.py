@@ -20,7 +20,7 @@ from echogen.painting.fill import (
     terms,
 )
 from echogen.painting.stream import Work, labelled_shard
-from echogen.planning.jobs import open_frames, plan_dataset
+from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
 from echogen.report import CommandReport, Counts, Quiet, Reporter, RunReport

@@ -18,7 +18,7 @@ from echogen.pictures.choice import (
 from echogen.pictures.entries import headings, legend
 from echogen.pictures.files import save_gif, save_png
 from echogen.pictures.sheet import Line, Sheet, draw
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import load_plan
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path

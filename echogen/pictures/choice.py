@@ -17,7 +17,7 @@ from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
 from echogen.measures.realism import log_ratios_of, norm_of, original_rows, score
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.record import frame_keys
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store

@@ -28,7 +28,7 @@ from echogen.pictures.tiles import (
     hatched,
     tile,
 )
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import Row
 from echogen.store import StoreReader
 from echogen.types import BACKGROUND, IGNORE, FrameKey, Problem, Sample

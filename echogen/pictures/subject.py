@@ -22,7 +22,7 @@ from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.models.resolve import resolve_checkpoint
 from echogen.pictures.choice import Choice
 from echogen.pictures.tiles import Bools, Levels
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.report import Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path

@@ -518,7 +518,7 @@ def test_a_signal_begins_no_batch_that_no_begun_shard_needs(
 def test_a_signal_stops_a_run_that_has_nothing_to_paint(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import PlannedDataset
+    from echogen.planning.dataset import PlannedDataset
 
     real = PlannedDataset.render
 
@@ -561,7 +561,7 @@ def test_an_interrupted_run_goes_on_with_batches_of_the_size_it_had_found(
 def test_no_more_is_rendered_than_the_next_rounds_need(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import PlannedDataset
+    from echogen.planning.dataset import PlannedDataset
 
     rendered: list[int] = []
     ahead: list[int] = []
@@ -608,7 +608,7 @@ def test_a_failure_of_the_writer_ends_the_run_before_the_next_batch(
 def test_a_failure_of_the_renderer_ends_the_run_and_keeps_finished_shards(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from echogen.planning.jobs import PlannedDataset
+    from echogen.planning.dataset import PlannedDataset
 
     real = PlannedDataset.render
 

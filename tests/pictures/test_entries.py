@@ -8,7 +8,7 @@ from echogen.commands.expand import dry_run
 from echogen.datasets import open_dataset
 from echogen.geometry.transforms import TransformParams
 from echogen.pictures.entries import Entry, Picture, facts_of, headings, of_plan
-from echogen.planning.jobs import PlannedDataset
+from echogen.planning.dataset import PlannedDataset
 from echogen.types import Frame, FrameKey
 from tests.support.hearts import make_config
 

@@ -12,7 +12,7 @@ from echogen.config import ExpandConfig
 from echogen.datasets import image_digest, open_dataset
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.geometry.sector import Sector
-from echogen.planning.jobs import open_frames, plan_dataset
+from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.planning.leakage import leakage_notes
 from echogen.planning.plan import Plan, PlannedFrame
 from echogen.report import Quiet

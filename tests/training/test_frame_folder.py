@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from echogen.datasets import image_digest, open_dataset
 from echogen.errors import DatasetError, StoreError
-from echogen.planning.jobs import plan_dataset
+from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
 from echogen.support import processes

@@ -374,7 +374,7 @@ def test_an_imported_colour_model_paints_grey_frames(imported, tmp_path, sampler
 
 def assert_kept_pixels_are_exact(output: Path, imported: Path) -> None:
     from echogen.config import ExpandConfig
-    from echogen.planning.jobs import open_frames, plan_dataset
+    from echogen.planning.dataset import open_frames, plan_dataset
     from echogen.report import Quiet
 
     with open_store(output) as store:
