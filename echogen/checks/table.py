@@ -10,11 +10,12 @@ import numpy.typing as npt
 from echogen.checks.finding import Finding, Severity
 from echogen.config import TransformConfig
 from echogen.errors import StoreError
+from echogen.geometry.transforms import IDENTITY, MOVES
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
 from echogen.support.words import counted
 
-MOVES = ("depth", "tilt_deg", "width")
+RANGED = ("depth", "tilt_deg", "width")  # moves with a range of their own
 SLACK = 1e-5  # columns are float32
 WANTED = ("version", "created", "plan_digest", "config", "seed", "checkpoint", "labels", "sampler")
 
@@ -39,7 +40,7 @@ def check_table(store: StoreReader) -> list[Finding]:
     ]
     found += _attributes(store)
     found += _seal(store)
-    if any(one.check == "column" for one in found):
+    if any(finding.check == "column" for finding in found):
         return found
     try:
         columns = {name: store.columns[name] for name in store.columns}
@@ -79,8 +80,8 @@ def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     names, counts = np.unique(columns["sample_id"], return_counts=True)
     for name in names[counts > 1].tolist():
         yield _error("rows", name, "the sample id occurs more than once.")
-    order = sorted(range(len(ids)), key=_position(columns))
-    if order != list(range(len(ids))):
+    order = list(zip(columns["frame_id"].tolist(), columns["copy"].tolist(), strict=True))
+    if order != sorted(order):
         yield _error("rows", "", "rows are not in the order of (frame id, copy).")
     cases = {case["id"] for case in store.cases}
     for case in sorted(set(columns["case_id"].tolist()) - cases):
@@ -109,7 +110,7 @@ def _clips(store: StoreReader, columns: Columns) -> list[str]:
 
 def _moved_alike(columns: Columns) -> Iterator[Finding]:
     """Frames of a sequence: all rows of one seed have one move and one outcome of the plan."""
-    names = (*MOVES, "shift_x", "shift_y", "tries")
+    names = (*MOVES, "tries")
     first: dict[int, int] = {}
     for row, seed in enumerate(columns["seed"].tolist()):
         leader = first.setdefault(seed, row)
@@ -146,7 +147,9 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():
         if status[row] != Status.PENDING:
             name = Status(int(status[row])).name.lower()
-            yield _error("status", str(ids[row]), f"its status is {name}, its SHA-256 says else.")
+            yield _error(
+                "status", str(ids[row]), f"its status is {name}, its SHA-256 says otherwise."
+            )
 
 
 def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
@@ -155,32 +158,20 @@ def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     last = store.record.config.copies
     for row in np.flatnonzero(copy > last).tolist():
         yield _error("copies", str(ids[row]), f"copy {copy[row]}, where {last} were asked for.")
-    identity = {"depth": 1.0, "tilt_deg": 0.0, "width": 1.0}
-    for name in MOVES:
-        low, high = getattr(transforms, name)
-        values = columns[name].astype(np.float64)
+    shift = np.hypot(columns["shift_x"].astype(float), columns["shift_y"].astype(float))
+    drawn = {
+        **{name: (columns[name], getattr(transforms, name), getattr(IDENTITY, name))
+           for name in RANGED},
+        "its shift": (shift, transforms.shift, 0.0),
+    }  # fmt: skip
+    for name, (values, (low, high), still) in drawn.items():
         slack = SLACK * max(1.0, abs(low), abs(high))
         inside = (values >= low - slack) & (values <= high + slack) & (copy > 0)
-        for row in np.flatnonzero(~(inside | (values == identity[name]))).tolist():
-            yield _error(
-                "moves",
-                str(ids[row]),
-                f"{name} is {values[row]:g}, outside of [{low:g}, {high:g}].",
-            )
-    radius = np.hypot(columns["shift_x"].astype(float), columns["shift_y"].astype(float))
-    low, high = transforms.shift
-    inside = (radius >= low - SLACK) & (radius <= high + SLACK) & (copy > 0)
-    for row in np.flatnonzero(~(inside | (radius == 0))).tolist():
-        yield _error(
-            "moves", str(ids[row]), f"its shift is {radius[row]:g}, outside of [{low:g}, {high:g}]."
-        )
+        for row in np.flatnonzero(~(inside | (values == still))).tolist():
+            message = f"{name} is {values[row]:g}, outside of [{low:g}, {high:g}]."
+            yield _error("moves", str(ids[row]), message)
     for row in np.flatnonzero(columns["tries"] > transforms.max_tries).tolist():
         yield _error("moves", str(ids[row]), f"{columns['tries'][row]} tries, more than allowed.")
-
-
-def _position(columns: Columns) -> Any:
-    frame_ids, copies = columns["frame_id"].tolist(), columns["copy"].tolist()
-    return lambda row: (frame_ids[row], copies[row])
 
 
 def _error(check: str, where: str, message: str) -> Finding:

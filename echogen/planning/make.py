@@ -56,7 +56,6 @@ def build_plan(
         raise DatasetError(f"{problems[0].reason} (--on-error fail)")
     frames: list[PlannedFrame] = []
     rows: list[Row] = []
-    by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
     outcomes = each_recording(
         _plan_recording,
         dataset,
@@ -70,9 +69,7 @@ def build_plan(
             if config.on_error == "fail":
                 raise DatasetError(f"{problem.reason} (--on-error fail)")
             problems.append(problem)
-        for planned, pixels in zip(outcome.frames, outcome.pixels, strict=True):
-            frames.append(planned)
-            by_pixels[pixels].append(planned)
+        frames.extend(outcome.frames)
         rows.extend(outcome.rows)
     if not frames:
         reason = f" The first reason: {problems[0].reason}" if problems else ""
@@ -109,7 +106,7 @@ def build_plan(
         notes=(
             *dataset.notes(),
             *_copies(keys),
-            *_same_pixels(by_pixels),
+            *_same_pixels(frames),
             *_not_round(frames, {key.frame_id for key in keys if key.copy}),
         ),
     )
@@ -118,7 +115,6 @@ def build_plan(
 @dataclass(frozen=True)
 class _RecordingPlan:
     frames: list[PlannedFrame]
-    pixels: list[str]
     rows: list[Row]
     problems: list[Problem]
 
@@ -126,7 +122,7 @@ class _RecordingPlan:
 def _plan_recording(
     recording: Recording, dataset: Dataset, config: AugmentationConfig
 ) -> _RecordingPlan:
-    outcome = _RecordingPlan([], [], [], list(recording.problems))
+    outcome = _RecordingPlan([], [], list(recording.problems))
     clips: dict[str, list[_FrameGeometry]] = defaultdict(list)
     for fitted in recording.frames:
         frame, sector = fitted.frame, fitted.sector
@@ -134,7 +130,6 @@ def _plan_recording(
             reason = f"{frame.key.paths[0].name}: {fitted.reason}"
             outcome.problems.append(Problem(frame.key.frame_id, reason))
             continue
-        pixels = image_digest(frame.image)
         planned = PlannedFrame(
             frame_id=frame.key.frame_id,
             case_id=frame.key.case_id,
@@ -147,11 +142,10 @@ def _plan_recording(
             sector=sector,
             agreement=fitted.agreement,
             cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
-            digest=pixels[:DIGEST_LENGTH],
+            digest=image_digest(frame.image)[:DIGEST_LENGTH],
             sequence=frame.key.sequence,
         )
         outcome.frames.append(planned)
-        outcome.pixels.append(pixels)
         geometry = _FrameGeometry(
             frame.key.frame_id, sector, frame_grid(frame), _label_points(frame)
         )
@@ -216,10 +210,13 @@ def _check_millimetres(frames: Sequence[PlannedFrame], config: TransformConfig) 
         )
 
 
-def _same_pixels(by_pixels: dict[str, list[PlannedFrame]]) -> Iterator[str]:
-    for frames in sorted(by_pixels.values(), key=lambda group: group[0].frame_id):
-        if len({planned.case_id for planned in frames}) > 1:
-            names = " and ".join(sorted(planned.frame_id for planned in frames))
+def _same_pixels(frames: Iterable[PlannedFrame]) -> Iterator[str]:
+    by_pixels: dict[str, list[PlannedFrame]] = defaultdict(list)
+    for planned in frames:
+        by_pixels[planned.digest].append(planned)
+    for alike in by_pixels.values():
+        if len({planned.case_id for planned in alike}) > 1:
+            names = " and ".join(planned.frame_id for planned in alike)
             yield f"{names} hold the same pixels under different cases."
 
 

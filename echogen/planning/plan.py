@@ -9,6 +9,7 @@ whole run.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +118,7 @@ class Plan:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of what decides the samples.
 

@@ -22,35 +22,32 @@ from echogen.store.schema import EXPANDED, GENERATED
 from echogen.support.differences import differences
 from echogen.types import FrameKey
 
+OF_FRAME = ("frame_id", "case_id", "view", "phase", "split")
+"""Columns of `/samples` that every row has from its frame."""
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
 
 
 def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
     """The columns of `/samples`, one row a row of the plan, that are known before painting."""
-    frames = {planned.frame_id: planned for planned in plan.frames}
-    text: dict[str, list[str]] = {
-        name: [] for name in ("sample_id", "frame_id", "case_id", "view", "phase", "split")
-    }
-    spacing, sector, aspect, cut = [], [], [], []
-    for row in plan.rows:
-        planned = frames[row.frame_id]
-        grid = plan.grid_of(planned)
-        fan, pixel_aspect = sector_on_grid(planned.sector, grid)
-        known = planned.spacing_mm is not None
-        spacing.append(sample_spacing(row.params, grid) if known else (np.nan, np.nan))
-        sector.append(fan)
-        aspect.append(pixel_aspect)
-        cut.append(planned.cut)
-        for name in ("frame_id", "case_id", "view", "phase", "split"):
-            text[name].append(getattr(planned, name))
-        text["sample_id"].append(row.sample_id)
+    of_id = {frame.frame_id: frame for frame in plan.frames}
+    frames = [of_id[row.frame_id] for row in plan.rows]
+    grids = [plan.grid_of(frame) for frame in frames]
+    fans = [sector_on_grid(frame.sector, grid) for frame, grid in zip(frames, grids, strict=True)]
+    spacing = [
+        (np.nan, np.nan) if frame.spacing_mm is None else sample_spacing(row.params, grid)
+        for row, frame, grid in zip(plan.rows, frames, grids, strict=True)
+    ]
     return {
-        **{name: np.array(values, dtype=object) for name, values in text.items()},
+        "sample_id": np.array([row.sample_id for row in plan.rows], dtype=object),
+        **{
+            name: np.array([getattr(frame, name) for frame in frames], dtype=object)
+            for name in OF_FRAME
+        },
         **_drawn(plan.rows),
         "spacing_mm": np.array(spacing, dtype=np.float32).reshape(-1, 2),
-        "sector": np.array(sector, dtype=np.float32).reshape(-1, 6),
-        "aspect": np.array(aspect, dtype=np.float32),
-        "cut": np.array(cut, dtype=np.uint8),
+        "sector": np.array([fan for fan, _ in fans], dtype=np.float32).reshape(-1, 6),
+        "aspect": np.array([aspect for _, aspect in fans], dtype=np.float32),
+        "cut": np.array([frame.cut for frame in frames], dtype=np.uint8),
     }
 
 
@@ -69,8 +66,7 @@ def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
 
 def frame_keys(table: Mapping[str, npt.NDArray[Any]]) -> list[FrameKey]:
     """The frame of each row of `/samples`, without its files."""
-    names = ("frame_id", "case_id", "view", "phase", "split")
-    rows = zip(*(table[name].tolist() for name in names), strict=True)
+    rows = zip(*(table[name].tolist() for name in OF_FRAME), strict=True)
     return [
         FrameKey(frame, case, view, phase, split, ()) for frame, case, view, phase, split in rows
     ]
@@ -97,7 +93,11 @@ def attributes(
         "kind": EXPANDED.kind,
         "plan_digest": plan.digest,
         "grid": {"image_size": plan.settings.image_size, "resize": plan.settings.resize},
-        "config": _recorded_config(config),
+        "config": config.model_dump(
+            mode="json",
+            include={"copies", "seed", "originals", "dataset", "transforms", "store"},
+            exclude={"dataset": config.dataset.unrecorded},
+        ),
         "dataset": {k: v for k, v in plan.dataset.items() if k != "labels"},
         "labels": plan.dataset["labels"],
         "notes": list(plan.notes),
@@ -172,19 +172,6 @@ def _refuse(path: str, what: str) -> NoReturn:
         f"{path}: holds another run: {what}. Use the same settings to continue it, another "
         "--out, or --overwrite to replace it."
     )
-
-
-def _recorded_config(config: ExpandConfig) -> dict[str, Any]:
-    """What decides the samples; not where they are read, written or painted."""
-    recorded: dict[str, Any] = config.model_dump(
-        mode="json",
-        exclude={
-            **dict.fromkeys(("input", "output", "engine", "sampler", "checkpoint"), True),
-            "on_error": True,
-            "dataset": config.dataset.unrecorded,
-        },
-    )
-    return recorded
 
 
 def _in_words(name: str, value: Any) -> Any:
