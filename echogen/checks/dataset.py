@@ -24,11 +24,11 @@ ENOUGH = 12
 
 @dataclass(frozen=True)
 class Spread:
-    """A quantity over the frames: the middle, and where all but a tenth of them lie.
+    """A quantity over the frames: its median, and where nine tenths of them lie.
 
     Attributes:
         low: 5th percentile.
-        median: the middle.
+        median: 50th percentile.
         high: 95th percentile.
     """
 
@@ -170,8 +170,8 @@ def _across(
             Severity.NOTE,
             "spacing",
             "",
-            f"{len(unknown)} of {len(facts)} frames have no spacing: their stores say NaN, and "
-            "--labels-on-paint ignore is not to be had.",
+            f"{len(unknown)} of {len(facts)} frames have no spacing: a store of them has NaN "
+            "there, and --labels-on-paint ignore cannot be used.",
         )
     beyond = [one for one in facts if one.outside > 0.005]
     if beyond:
@@ -222,7 +222,7 @@ def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
                 "phases",
                 phases["ED"].frame_id,
                 f"the LV cavity is smaller at ED than at ES ({ed:.0f} and {es:.0f} "
-                f"{phases['ED'].unit}): are the phases exchanged?",
+                f"{phases['ED'].unit}): are the phases swapped?",
             )
 
 
@@ -239,8 +239,8 @@ def _in_time(cases: Mapping[str, Case], used: set[str]) -> Iterator[Finding]:
                 Severity.NOTE,
                 "phases-in-time",
                 f"{case_id} {view.upper()}",
-                f"its cfg file puts ED at frame {ed:g} and ES at frame {es:g}: the sequence runs "
-                "backwards; areas decide whether ED and ES themselves are right.",
+                f"its cfg file puts ED at frame {ed:g} and ES at frame {es:g}: the sequence "
+                "runs from ES to ED; the cavity's areas show whether ED and ES are right.",
             )
 
 
@@ -279,8 +279,8 @@ def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator
                         Severity.WARNING,
                         "areas",
                         one.frame_id,
-                        f"its {name} covers {one.areas[label]:.0f} {unit}; half of all frames have "
-                        f"more than {np.exp(middle):.0f}.",
+                        f"its {name} covers {one.areas[label]:.0f} {unit}; the "
+                        f"median of all frames is {np.exp(middle):.0f}.",
                     )
 
 
@@ -323,4 +323,4 @@ def _counts(values: Sequence[str]) -> dict[str, int]:
 
 
 def _words(spread: Spread, unit: str) -> str:
-    return f"{spread.low:.0f} to {spread.high:.0f} {unit}, half below {spread.median:.0f}"
+    return f"{spread.low:.0f} to {spread.high:.0f} {unit}, median {spread.median:.0f}"

@@ -155,8 +155,8 @@ def _grey_levels(frame: Frame, sector: Sector) -> Iterator[tuple[Severity, str, 
         yield (
             Severity.WARNING,
             "grey-levels",
-            f"{name}: hardly any contrast: nine tenths of the fan lie within {high - low:.0f} grey "
-            "levels.",
+            f"{name}: hardly any contrast: 90% of the fan's pixels lie within {high - low:.0f} "
+            "grey levels.",
         )
     saturated = float((levels == 255).mean())
     if saturated > MOST_SATURATED:

@@ -137,11 +137,11 @@ def _painting(
     painted, image = ~pixels["keep"], pixels["images"]
     if store.columns["copy"][row] == 0:
         if painted.any():
-            message = f"an original, yet {painted.sum()} pixels are marked as painted."
+            message = f"an original, yet {painted.sum()} of its pixels are marked as painted."
             yield Severity.ERROR, "keep", message
         return
     if not painted.any():
-        yield Severity.WARNING, "keep", "nothing in it is painted."
+        yield Severity.WARNING, "keep", "no pixel of it is painted."
     if store.record.config.transforms.outside != "background" or not fan.any():
         return
     outside = ~ndimage.binary_dilation(fan, np.ones((3, 3), np.bool_), RIM)
@@ -188,7 +188,7 @@ def _labels(
 
 def _empty(store: StoreReader, row: int) -> list[Finding]:
     if any(store.pixels(name)[row].any() for name in store.layout.pixels):
-        message = "has no outcome with pixels, yet holds some."
+        message = "was rejected or failed, yet it has pixels."
         return [Finding(Severity.ERROR, "status", _name(store, row), message)]
     return []
 

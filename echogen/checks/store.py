@@ -19,7 +19,7 @@ from echogen.support.processes import in_workers
 
 TEXTURE_AT_MOST = 1000
 THOROUGH_AT_MOST = 20000
-FAR = 6.0  # spreads
+FAR = 6.0  # robust standard deviations
 _LISTED = 50
 
 
@@ -29,12 +29,12 @@ class Texture:
 
     Attributes:
         samples: copies that were measured.
-        frames: real frames that say what is usual.
-        seam: median of the copies, 0 where no seam is to be seen.
+        frames: real frames that they are compared with.
+        seam: median of the copies, 0 where no seam is visible.
         seam_real: of the real frames.
         grain: median of the copies.
         grain_real: of the real frames.
-        far: samples more than 6 spreads away from what is usual.
+        far: samples more than 6 robust standard deviations from real frames.
     """
 
     samples: int
@@ -52,7 +52,7 @@ class StoreCheck:
 
     Attributes:
         findings: in the order of the checks.
-        damaged: rows that are to be made again.
+        damaged: rows to be made again.
         texture: of the painted parts.
         megabytes: read and decompressed.
     """
@@ -93,7 +93,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
         reporter: where progress goes.
 
     Raises:
-        StoreError: the store was taken away meanwhile.
+        StoreError: the store was removed meanwhile.
     """
     gathered = _Gathered(check_table(store))
     if any(one.check == "column" for one in gathered.findings):
@@ -145,7 +145,7 @@ def _same_pixels(store: StoreReader) -> list[Finding]:
         if digest and first != row:
             expected = copies[row] == 0 or seeds[row] == seeds[first]
             severity = Severity.NOTE if expected else Severity.WARNING
-            message = f"the very pixels and labels of {names[first]}."
+            message = f"has exactly the pixels and labels of {names[first]}."
             found.append(Finding(severity, "same-pixels", str(names[row]), message))
     return found
 
@@ -176,7 +176,7 @@ def _near_copies(
 def _texture(
     made: Sequence[Floats], real: Sequence[Floats]
 ) -> tuple[Texture, list[tuple[int, str]]]:
-    """The summary, and (place, message) of what is far from usual, the worst first."""
+    """The summary, and (place, message) of what is far from real frames, the worst first."""
     empty = np.zeros((0, len(MEASURES)))
     copies, frames = np.concatenate([empty, *made]), np.concatenate([empty, *real])
     norm = norm_of(frames, copies)
@@ -200,8 +200,8 @@ def _words(deviation: Floats, worst: float) -> str:
         "brightness": "brighter" if more else "darker",
     }[MEASURES[which]]
     return (
-        f"the painted part beside the real one: {words}, {worst:.1f} spreads from what real frames "
-        "show; echogen preview --worst draws it."
+        f"the painted part against the real one beside it: {words}, {worst:.1f} SD from real "
+        "frames; echogen preview --worst shows it."
     )
 
 

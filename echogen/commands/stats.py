@@ -109,7 +109,7 @@ def _check(path: Path, against: Path | None, options: Options) -> None:
     datasets = [place for place in (path, against) if place is not None and not is_store(place)]
     if options.dataset != DatasetConfig() and not datasets:
         raise UsageError(
-            f"{path}: is a store, which is measured whole; --format, --views, --phases, --split, "
+            f"{path}: a store is measured as a whole; --format, --views, --phases, --split, "
             "--cases and --frames are for datasets. `echogen export` makes a part of a store."
         )
 

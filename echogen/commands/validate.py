@@ -120,13 +120,13 @@ def validate(
     if not is_store(path):
         if options.source is not None or options.repair or options.thorough:
             raise UsageError(
-                f"{path}: --source, --repair and --thorough are for stores, and this is none."
+                f"{path}: --source, --repair and --thorough are for stores; this is not one."
             )
         return _dataset(path, options, reporter)
     format = options.dataset.format if options.source is not None else "auto"
     if options.dataset != DatasetConfig(format=format):
         raise UsageError(
-            f"{path}: is a store, which is checked whole; --views, --phases, --split, --cases and "
+            f"{path}: a store is checked as a whole; --views, --phases, --split, --cases and "
             "--frames are for datasets, and --format is for --source."
         )
     return _store(path, options, reporter)

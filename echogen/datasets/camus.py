@@ -109,7 +109,7 @@ def list_camus(
             else:
                 frames[key.frame_id] = key
     if repeated:
-        remarks.append(f"{counted(repeated, 'frame')} there twice; the first of each is read.")
+        remarks.append(f"{counted(repeated, 'frame')} found twice; the first of each is used.")
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
     formats = _formats(frames.values())
     is_camus = any(_is_camus(folder.citation) for folder in folders)
@@ -208,7 +208,7 @@ def _without_unlabelled(root: Path, folders: list[_Folder]) -> tuple[list[_Folde
         sequences = any(folder.sequences for folder in members)
         if group != root and pairs and not sequences and all(label is None for _, label in pairs):
             remarks.append(
-                f"{group.name}/: {counted(len(pairs), 'image')} and no label at all; left out."
+                f"{group.name}/: {counted(len(pairs), 'image')} without any label; left out."
             )
         else:
             kept += members
@@ -277,7 +277,7 @@ def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> lis
     absent = sorted(splits.keys() - found)
     if not absent or not (root / SPLITS).is_dir():
         return []
-    return [f"{SPLITS}/: {counted(len(absent), 'case')} listed but not here, such as {absent[0]}."]
+    return [f"{SPLITS}/: {counted(len(absent), 'case')} listed but not found, such as {absent[0]}."]
 
 
 def _formats(keys: Iterable[FrameKey]) -> tuple[str, ...]:

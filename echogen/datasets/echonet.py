@@ -82,7 +82,7 @@ def list_echonet(
     declared = resolve_labels(LABELS if labels is None else labels)
     if LV_CAVITY not in declared:
         raise UsageError(
-            f"labels: the tracings are of class {LV_CAVITY}, the LV cavity; declare it, too."
+            f"labels: the tracings are of class {LV_CAVITY}, the LV cavity; declare it as well."
         )
     listed, remarks = _read_files(root)
     tracings = read_tracings(root)
@@ -125,7 +125,7 @@ def read_traced(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
     corners = np.rint(tracing.outline).astype(np.int64)
     cavity = fill_polygon(corners, (image.shape[0], image.shape[1]))
     if not cavity.any():
-        raise DatasetError(f"{name}: the tracing of frame {tracing.frame} lies outside of it.")
+        raise DatasetError(f"{name}: frame {tracing.frame} is traced outside of the image.")
     label = np.where(cavity, np.uint8(LV_CAVITY), np.uint8(0))
     return Frame(key=key, image=image, label=label, spacing_mm=None)
 
@@ -192,7 +192,7 @@ def _read_files(root: Path) -> tuple[dict[str, _Video], list[str]]:
             else:
                 info[NUMBERS[column]] = value
         if avi_name(name) in found:
-            odd.append(f"{FILES} line {number}: {name} is there twice; the first line is taken.")
+            odd.append(f"{FILES} line {number}: {name} appears twice; the first line is used.")
         found.setdefault(avi_name(name), _Video(info, split))
     more = len(odd) - MANY
     return found, odd[:MANY] + ([f"{FILES}: {more} more lines like these."] if more > 0 else [])
@@ -222,7 +222,7 @@ def _require_decoder(root: Path) -> None:
     """
     if find_spec("av") is None:
         raise DatasetError(
-            f"{root}: holds videos, which PyAV reads, and it is not installed; "
+            f"{root}: holds videos, and PyAV, which reads them, is not installed; "
             "pip install 'echogen[video]'"
         )
 

@@ -38,7 +38,7 @@ def list_images(
         DatasetError: there is no image.
     """
     if need_labels:
-        raise UsageError("--format images: has no labels, so it is for training only.")
+        raise UsageError("--format images: this layout has no labels, so it is for training only.")
     frames: dict[str, FrameKey] = {}
     repeated = label_maps = 0
     readers = set()
@@ -64,7 +64,7 @@ def list_images(
     if label_maps:
         remarks.append(f"{counted(label_maps, 'label map')} beside the images left out.")
     if repeated:
-        remarks.append(f"{counted(repeated, 'image')} there in two formats; the first is read.")
+        remarks.append(f"{counted(repeated, 'image')} found in two formats; the first is used.")
     formats = [name for reader, name in FORMATS.items() if reader in readers]
     spaced = bool(readers & {"NiftiImageIO", "MetaImageIO"})
     return list_dataset(

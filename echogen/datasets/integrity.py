@@ -184,7 +184,7 @@ def _meta_sizes(header: Path, name: str) -> tuple[int, ...]:
     try:
         return tuple(int(value) for value in _meta_fields(header)["DimSize"].split())
     except (KeyError, ValueError) as error:
-        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
+        raise DatasetError(f"{name}: cannot be read as a MetaImage header.") from error
 
 
 def _check_meta(header: Path, name: str) -> None:
@@ -194,7 +194,7 @@ def _check_meta(header: Path, name: str) -> None:
         pixel = META_BYTES[fields["ElementType"]] * int(fields.get("ElementNumberOfChannels", "1"))
         data = header.with_name(fields["ElementDataFile"])
     except (KeyError, ValueError) as error:
-        raise DatasetError(f"{name}: not a MetaImage header that can be read.") from error
+        raise DatasetError(f"{name}: cannot be read as a MetaImage header.") from error
     if not data.is_file():
         raise DatasetError(f"{name}: its pixels are missing, no file {data.name} beside it.")
     found = data.stat().st_size

@@ -189,7 +189,7 @@ def _about(
     absent = sorted(splits.keys() - images.keys())
     if absent:
         remarks.append(
-            f"{SPLITS}: {counted(len(absent), 'frame')} listed but not here, such as {absent[0]}."
+            f"{SPLITS}: {counted(len(absent), 'frame')} listed but not found, such as {absent[0]}."
         )
     halves = defaultdict(set)
     for key in frames:

@@ -121,8 +121,8 @@ def _read_plane(
             array, spacing = _read_sequence(path, name, stamps)
         if index >= len(array):
             raise DatasetError(
-                f"{name}: holds {len(array)} frames, frame {index} is not among them; it changed "
-                "after it was listed, start again."
+                f"{name}: holds {len(array)} frames, and no frame {index}: it changed after it was "
+                "listed, run the command again."
             )
         return array[index].copy(), spacing
     array, spacing = _read_array(path, name)

@@ -48,8 +48,8 @@ class SequenceListing:
         """One line of each kind; `others` are all recordings with files of ED and ES."""
         lacking = sorted("_".join(one) for one in set(others) - self.recordings)
         found = (
-            (lacking, "without a half sequence that can be used", "ED and ES alone are read"),
-            (self.misnumbered, "with ED and ES in the cfg file that do not fit the half sequence",
+            (lacking, "without a usable half sequence", "only ED and ES are read"),
+            (self.misnumbered, "whose ED and ES in the cfg file lie outside of the half sequence",
              "none of its frames is called ED or ES"),
             (self.unphased, "without ED and ES in a cfg file",
              "the half sequence's first frame is called ED, its last one ES"),

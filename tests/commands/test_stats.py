@@ -463,7 +463,7 @@ def test_axes_that_are_nearly_one_lie_beside_each_other() -> None:
 
 def test_a_selection_needs_a_dataset(made: Path, tmp_path: Path) -> None:
     chosen = Options(dataset=DatasetConfig(views=("4CH",)))
-    with pytest.raises(UsageError, match="is a store, which is measured whole"):
+    with pytest.raises(UsageError, match="a store is measured as a whole"):
         stats(made, options=chosen)
     report, _ = stats(made, against=SAMPLE_DATA, options=chosen)
     assert report.coverage

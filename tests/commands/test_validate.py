@@ -353,7 +353,7 @@ def test_json_names_every_finding_and_stderr_is_silent(dataset: Path) -> None:
 
 
 def test_flags_that_select_frames_are_refused_for_a_store(made: Path) -> None:
-    with pytest.raises(UsageError, match="is a store, which is checked whole"):
+    with pytest.raises(UsageError, match="a store is checked as a whole"):
         validate(made, Options(dataset=DatasetConfig(views=("4CH",))))
 
 

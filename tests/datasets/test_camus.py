@@ -111,7 +111,7 @@ def test_both_layouts_in_one_root_are_read_and_twins_only_once(case: Path) -> No
     dataset = open_dataset(root)
     assert ids(dataset) == [NAME, "patient0007_4CH_ED"]
     assert dataset.keys()[0].paths[0].suffix == ".gz"
-    assert dataset.notes() == ("1 frame there twice; the first of each is read.",)
+    assert dataset.notes() == ("1 frame found twice; the first of each is used.",)
 
 
 def test_sequences_hidden_files_and_other_folders_are_left_alone(case: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_layout_without_any_label_is_left_out_and_told(case: Path) -> None:
     dataset = open_dataset(case.parents[1])
     assert len(dataset.keys()) == 1
     assert dataset.problems() == ()
-    assert dataset.notes() == ("testing/: 1 image and no label at all; left out.",)
+    assert dataset.notes() == ("testing/: 1 image without any label; left out.",)
 
 
 def test_splits_come_from_the_lists_alone(case: Path) -> None:
@@ -201,7 +201,9 @@ def test_splits_come_from_the_lists_alone(case: Path) -> None:
     (lists / "subgroup_validation.txt").write_text("\ufeffpatient0002 \n", encoding="utf-8")
     dataset = open_dataset(root)
     assert splits(dataset) == ["training", "validation", ""]
-    assert dataset.notes() == ("database_split/: 1 case listed but not here, such as patient0099.",)
+    assert dataset.notes() == (
+        "database_split/: 1 case listed but not found, such as patient0099.",
+    )
 
 
 def test_lists_of_a_dataset_further_up_are_not_taken(case: Path) -> None:
@@ -397,11 +399,11 @@ def test_a_file_that_vanished_after_listing_is_named(case: Path) -> None:
         (lambda raw: cut(raw), "{raw} is truncated, 48 of 96 bytes."),
         (
             lambda raw: raw.with_suffix(".mhd").write_text("NDims = 3\n"),
-            "not a MetaImage header that can be read.",
+            "cannot be read as a MetaImage header.",
         ),
         (
             lambda raw: raw.with_suffix(".mhd").write_bytes(b"\xff\xfe\x00"),
-            "not a MetaImage header that can be read.",
+            "cannot be read as a MetaImage header.",
         ),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_dataset_without_one_pair_is_refused_with_the_first_reason(tmp_path: P
         refusal(tmp_path / "a")
     )
     touch(tmp_path / "b" / "testing" / "patient0001" / "patient0001_4CH_ED.mhd")
-    assert "no image has a label; testing/: 1 image and no label at all" in refusal(tmp_path / "b")
+    assert "no image has a label; testing/: 1 image without any label" in refusal(tmp_path / "b")
 
 
 def test_the_wrong_format_names_the_right_one(tmp_path: Path) -> None:

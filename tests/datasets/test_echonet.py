@@ -333,7 +333,7 @@ def test_an_outline_outside_of_the_picture_is_refused(one: Callable[..., Path]) 
     def away(rows: Rows) -> Rows:
         return [{**row, "X1": row["X1"] + 500, "X2": row["X2"] + 500} for row in rows]
 
-    assert all("lies outside of it" in reason for reason in reading(one(outlines=away)))
+    assert all("traced outside of the image" in reason for reason in reading(one(outlines=away)))
 
 
 def test_without_pyav_one_sentence_says_what_to_install(

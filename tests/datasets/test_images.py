@@ -100,7 +100,7 @@ def test_one_image_in_two_formats_is_read_once(tmp_path: Path) -> None:
     write(tmp_path / "x.png")
     dataset = opened(tmp_path)
     assert [key.paths[0].name for key in listed(tmp_path)] == ["x.jpg"]
-    assert dataset.notes() == ("1 image there in two formats; the first is read.",)
+    assert dataset.notes() == ("1 image found in two formats; the first is used.",)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

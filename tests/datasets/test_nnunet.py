@@ -251,7 +251,7 @@ def test_splits_that_are_odd_are_told(tmp_path: Path) -> None:
     splits = root / "splits_final.json"
     splits.write_text(json.dumps([{"train": ["p1_4CH_ED", "gone"], "val": ["p1_4CH_ES"]}]))
     notes = open_dataset(root).notes()
-    assert notes[0] == "splits_final.json: 1 frame listed but not here, such as gone."
+    assert notes[0] == "splits_final.json: 1 frame listed but not found, such as gone."
     assert notes[1].startswith("splits_final.json: frames of 1 case, such as p1, are in both")
     splits.write_text(json.dumps([{"train": ["p1_4CH_ED"], "val": ["p1_4CH_ED"]}]))
     assert "p1_4CH_ED is in both halves of fold 0" in refusal(root)

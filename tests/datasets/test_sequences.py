@@ -101,8 +101,8 @@ def test_all_frames_take_the_place_of_a_recordings_ed_and_es(hearts: Path) -> No
     assert {key.clip_id for key in keys} == {CLIP, *KEY_FRAMES[2:]}
     assert {key.recording_id for key in keys[:COUNT]} == {"patient0001/4CH"}
     assert dataset.notes() == (
-        "1 recording without a half sequence that can be used, such as patient0002_4CH: ED and ES "
-        "alone are read.",
+        "1 recording without a usable half sequence, such as patient0002_4CH: only ED and ES are "
+        "read.",
     )
 
 
@@ -371,7 +371,7 @@ def test_fingerprints_are_of_the_files_and_follow_them(hearts: Path) -> None:
     assert dataset.fingerprint(keys[0]) == fingerprint_files(hearts, keys[0].paths)
     assert (dataset.read(keys[0]).image != pixels).any()
     write_volume(half_sequence(hearts), [frame[0] for frame in beating()[:2]])
-    with pytest.raises(DatasetError, match="holds 2 frames, frame 4 is not among them"):
+    with pytest.raises(DatasetError, match="holds 2 frames, and no frame 4"):
         dataset.read(keys[4])
 
 
