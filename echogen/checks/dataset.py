@@ -161,10 +161,10 @@ def _across(
 ) -> Iterator[Finding]:
     yield from _same_pixels(facts)
     yield from _phases(facts, parts)
-    yield from _in_time(cases, {one.case_id for one in facts})
+    yield from _in_time(cases, {frame.key.case_id for frame in facts})
     yield from _incomplete(facts)
     yield from _classes(facts, labels)
-    unknown = [one for one in facts if one.spacing_mm is None]
+    unknown = [frame for frame in facts if frame.spacing_mm is None]
     if unknown:
         yield Finding(
             Severity.NOTE,
@@ -173,35 +173,35 @@ def _across(
             f"{len(unknown)} of {len(facts)} frames have no spacing: a store of them has NaN "
             "there, and --labels-on-paint ignore cannot be used.",
         )
-    beyond = [one for one in facts if one.outside > 0.005]
+    beyond = [frame for frame in facts if frame.outside > 0.005]
     if beyond:
-        worst = max(beyond, key=lambda one: one.outside)
+        worst = max(beyond, key=lambda frame: frame.outside)
         yield Finding(
             Severity.NOTE,
             "labels-outside",
             "",
             f"in {len(beyond)} of {len(facts)} frames labels run past the edge of the fan, most in "
-            f"{worst.frame_id} ({worst.outside:.0%} of what is labelled): see --labels-on-paint.",
+            f"{worst.key.frame_id} ({worst.outside:.0%} of its labels): see --labels-on-paint.",
         )
 
 
 def _same_pixels(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
     groups: dict[str, list[FrameFacts]] = defaultdict(list)
-    for one in facts:
-        groups[one.pixels].append(one)
+    for frame in facts:
+        groups[frame.pixels].append(frame)
     for group in groups.values():
         if len(group) < 2:
             continue
-        names = " and ".join(one.frame_id for one in group)
-        labels = "the same labels" if len({one.label for one in group}) == 1 else "other labels"
-        splits = sorted({one.split for one in group if one.split})
-        clip = group[0].sequence
-        still = bool(clip) and all(one.sequence == clip for one in group)
+        names = " and ".join(frame.key.frame_id for frame in group)
+        labels = "the same labels" if len({frame.label for frame in group}) == 1 else "other labels"
+        splits = sorted({frame.key.split for frame in group if frame.key.split})
+        clip = group[0].key.sequence
+        still = bool(clip) and all(frame.key.sequence == clip for frame in group)
         severity, more = Severity.NOTE if still else Severity.WARNING, ""
         if len(splits) > 1:
             severity, more = Severity.ERROR, f", in the splits {' and '.join(splits)}"
         message = f"{names} hold the same pixels, with {labels}{more}."
-        yield Finding(severity, "same-pixels", group[0].frame_id, message)
+        yield Finding(severity, "same-pixels", group[0].key.frame_id, message)
 
 
 def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
@@ -209,9 +209,9 @@ def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
     if parts.cavity is None:
         return
     by_recording: dict[str, dict[str, FrameFacts]] = defaultdict(dict)
-    for one in facts:
-        if not one.copy:
-            by_recording[one.recording][one.phase] = one
+    for frame in facts:
+        if not frame.key.copy:
+            by_recording[frame.key.recording_id][frame.key.phase] = frame
     for phases in by_recording.values():
         if not {"ED", "ES"} <= set(phases):
             continue
@@ -220,7 +220,7 @@ def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
             yield Finding(
                 Severity.WARNING,
                 "phases",
-                phases["ED"].frame_id,
+                phases["ED"].key.frame_id,
                 f"the LV cavity is smaller at ED than at ES ({ed:.0f} and {es:.0f} "
                 f"{phases['ED'].unit}): are the phases swapped?",
             )
@@ -247,8 +247,10 @@ def _in_time(cases: Mapping[str, Case], used: set[str]) -> Iterator[Finding]:
 def _incomplete(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
     """Cases that lack a view and phase that most others have."""
     by_case: dict[str, set[str]] = defaultdict(set)
-    for one in facts:
-        by_case[one.case_id].add(" ".join(part for part in (one.view, one.phase) if part))
+    for frame in facts:
+        by_case[frame.key.case_id].add(
+            " ".join(part for part in (frame.key.view, frame.key.phase) if part)
+        )
     count = Counter(kind for kinds in by_case.values() for kind in kinds)
     usual = {kind for kind, n in count.items() if kind and n >= USUAL_SHARE * len(by_case)}
     for case_id, kinds in sorted(by_case.items()):
@@ -259,56 +261,58 @@ def _incomplete(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
 def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator[Finding]:
     """Frames without a class that most have, and areas far from the others'."""
     for label, name in sorted(labels.items()):
-        having = [one for one in facts if one.areas.get(label)]
+        having = [frame for frame in facts if frame.areas.get(label)]
         if label == 0 or not having:
             continue
         if len(having) >= USUAL_SHARE * len(facts):
-            for one in facts:
-                if not one.areas.get(label):
-                    yield Finding(Severity.WARNING, "labels", one.frame_id, f"has no {name}.")
+            for frame in facts:
+                if not frame.areas.get(label):
+                    yield Finding(Severity.WARNING, "labels", frame.key.frame_id, f"has no {name}.")
         for unit in ("mm2", "pixels"):
-            same = [one for one in having if one.unit == unit]
+            same = [frame for frame in having if frame.unit == unit]
             if len(same) < ENOUGH:
                 continue
-            areas = np.log([one.areas[label] for one in same])
+            areas = np.log([frame.areas[label] for frame in same])
             middle = np.median(areas)
             spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(areas - middle))))
-            for one, area in zip(same, areas, strict=True):
+            for frame, area in zip(same, areas, strict=True):
                 if abs(area - middle) > FAR_AREA * spread:
                     yield Finding(
                         Severity.WARNING,
                         "areas",
-                        one.frame_id,
-                        f"its {name} covers {one.areas[label]:.0f} {unit}; the "
+                        frame.key.frame_id,
+                        f"its {name} covers {frame.areas[label]:.0f} {unit}; the "
                         f"median of all frames is {np.exp(middle):.0f}.",
                     )
 
 
 def _summary(dataset: Dataset, facts: Sequence[FrameFacts], frames: int) -> DatasetSummary:
-    usable = [one for one in facts if one.depth is not None]
-    known = [one for one in usable if one.spacing_mm is not None]
-    of_depth = known or usable
+    usable = [frame for frame in facts if frame.depth is not None]
+    known = [frame for frame in usable if frame.spacing_mm is not None]
+    depths = [frame.depth for frame in known or usable if frame.depth]
+    angles = [frame.angle_deg for frame in usable if frame.angle_deg]
+    sizes = [f"{frame.shape[0]} x {frame.shape[1]}" for frame in facts]
     areas = []
     for label, name in sorted(dataset.provenance.labels.items()):
-        having = [one for one in facts if label and one.areas.get(label)]
-        in_mm = [one for one in having if one.unit == "mm2"]
+        having = [frame for frame in facts if label and frame.areas.get(label)]
+        in_mm = [frame for frame in having if frame.unit == "mm2"]
         chosen, unit = (in_mm, "mm2") if in_mm else (having, "pixels")
         if chosen:
-            spread = _spread([one.areas[label] for one in chosen])
+            spread = _spread([frame.areas[label] for frame in chosen])
             areas.append(ClassArea(label, name, len(having), unit, spread))
     return DatasetSummary(
         layout=dataset.provenance.format,
         licence=dataset.provenance.licence,
         frames=frames,
         usable=len(usable),
-        cases=len({one.case_id for one in facts}),
-        views=_counts([one.view for one in facts]),
-        phases=_counts([one.phase for one in facts]),
-        splits=_counts([one.split for one in facts]),
-        sizes=dict(Counter(f"{one.shape[0]} x {one.shape[1]}" for one in facts).most_common(6)),
-        spacing_known=sum(one.spacing_mm is not None for one in facts),
-        depth=_spread([one.depth for one in of_depth if one.depth]) if of_depth else None,
-        angle_deg=_spread([one.angle_deg for one in usable if one.angle_deg]) if usable else None,
+        cases=len({frame.key.case_id for frame in facts}),
+        views=_counts([frame.key.view for frame in facts]),
+        phases=_counts([frame.key.phase for frame in facts]),
+        splits=_counts([frame.key.split for frame in facts]),
+        sizes=dict(Counter(sizes).most_common(6)),
+        spacing_known=sum(frame.spacing_mm is not None for frame in facts),
+        depth=_spread(depths) if depths else None,
+        angle_deg=_spread(angles) if angles else None,
         areas=tuple(areas),
     )
 

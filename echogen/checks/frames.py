@@ -17,7 +17,7 @@ from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.measures.classes import Classes
 from echogen.planning.make import ROUND_AGREEMENT
-from echogen.types import BACKGROUND, Frame
+from echogen.types import BACKGROUND, Frame, FrameKey
 
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
 PLAUSIBLE_CAVITY_MM2 = (200.0, 12000.0)
@@ -32,7 +32,7 @@ class FrameFacts:
     """What was measured of one frame.
 
     Attributes:
-        frame_id, case_id, view, phase, split, recording, sequence, copy: as in its key.
+        key: of the frame.
         shape: (rows, cols).
         spacing_mm: (row, col), or None.
         pixels, label: digests of the image and of the label.
@@ -43,12 +43,7 @@ class FrameFacts:
         outside: share of the labelled pixels that lie outside of the fan.
     """
 
-    frame_id: str
-    case_id: str
-    view: str
-    phase: str
-    split: str
-    recording: str
+    key: FrameKey
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None
     pixels: str
@@ -58,8 +53,6 @@ class FrameFacts:
     depth: float | None
     angle_deg: float | None
     outside: float
-    sequence: str = ""
-    copy: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
 
 def _facts(fitted: FittedFrame) -> FrameFacts:
     frame, sector = fitted.frame, fitted.sector
-    key, label = frame.key, frame.label
+    label = frame.label
     known = frame.spacing_mm is not None
     pixel = math.prod(frame.unit_spacing)
     counts = np.bincount(label.ravel(), minlength=1)
@@ -98,12 +91,7 @@ def _facts(fitted: FittedFrame) -> FrameFacts:
         labelled = label != BACKGROUND
         outside = float((labelled & ~_mask(frame, sector)).sum()) / int(labelled.sum())
     return FrameFacts(
-        frame_id=key.frame_id,
-        case_id=key.case_id,
-        view=key.view,
-        phase=key.phase,
-        split=key.split,
-        recording=key.recording_id,
+        key=frame.key,
         shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
         spacing_mm=frame.spacing_mm,
         pixels=image_digest(frame.image),
@@ -113,8 +101,6 @@ def _facts(fitted: FittedFrame) -> FrameFacts:
         depth=None if sector is None else sector.radius_far - sector.radius_near,
         angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
         outside=outside,
-        sequence=key.sequence,
-        copy=key.copy,
     )
 
 

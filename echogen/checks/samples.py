@@ -30,7 +30,7 @@ Found = tuple[Severity, str, str]
 
 
 @dataclass(frozen=True)
-class UnitCheck:
+class ShardCheck:
     """What was found in some rows.
 
     Attributes:
@@ -39,7 +39,7 @@ class UnitCheck:
         findings: of them.
         damaged: {row: reason}.
         measured: rows whose texture was measured.
-        made, real: (k, 3) of those, see `realism.log_ratios_of`.
+        copies, real: (k, 3) of those, see `realism.log_ratios_of`.
         prints: of the same rows, to look for near copies.
     """
 
@@ -48,25 +48,25 @@ class UnitCheck:
     findings: tuple[Finding, ...]
     damaged: dict[int, str]
     measured: tuple[int, ...]
-    made: Floats
+    copies: Floats
     real: Floats
     prints: tuple[Fingerprint, ...]
 
 
-def check_unit(
-    unit: tuple[int, int], path: Path, texture: frozenset[int], generated: bool
-) -> UnitCheck:
+def check_shard(
+    shard: tuple[int, int], path: Path, texture: frozenset[int], generated: bool
+) -> ShardCheck:
     """Checks the rows [start, stop) of the store at `path`.
 
     Args:
-        unit: (start, stop).
+        shard: (start, stop).
         path: of the store.
         texture: rows whose texture is measured, too.
         generated: whether the store is of generated images, which have no labels.
     """
     store = shared_store(path)
     originals = {} if generated else original_rows(store)
-    start, stop = unit
+    start, stop = shard
     damaged, whole = checked_rows(store, start, stop)
     findings = [Finding(Severity.ERROR, "damage", _name(store, row), reason)
                 for row, reason in damaged.items()]  # fmt: skip
@@ -94,14 +94,14 @@ def check_unit(
         if row in texture:
             hidden = fan if generated else fan & ~pixels[row]["keep"]
             prints.append(fingerprint(pixels[row]["images"], hidden))
-    made = real = np.zeros((0, len(MEASURES)))
+    copies = real = np.zeros((0, len(MEASURES)))
     if not generated:
-        made, real = log_ratios_of(store, chosen, originals, pixels)
+        copies, real = log_ratios_of(store, chosen, originals, pixels)
     arrays = [store.pixels(name) for name in store.layout.pixels]
     size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
-    return UnitCheck(
+    return ShardCheck(
         stop - start, (stop - start) * size / 1e6, tuple(findings), damaged, tuple(chosen),
-        made, real, tuple(prints),
+        copies, real, tuple(prints),
     )  # fmt: skip
 
 

@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from echogen.checks.finding import Finding, Severity
-from echogen.checks.samples import UnitCheck, check_unit
+from echogen.checks.samples import ShardCheck, check_shard
 from echogen.checks.table import check_table
 from echogen.checks.twins import TWIN, Fingerprint, find_twins
 from echogen.errors import StoreError
@@ -63,26 +63,6 @@ class StoreCheck:
     megabytes: float
 
 
-@dataclass
-class _Gathered:
-    findings: list[Finding] = field(default_factory=list)
-    damaged: list[int] = field(default_factory=list)
-    measured: list[int] = field(default_factory=list)
-    made: list[Floats] = field(default_factory=list)
-    real: list[Floats] = field(default_factory=list)
-    prints: list[Fingerprint] = field(default_factory=list)
-    megabytes: float = 0.0
-
-    def add(self, unit: UnitCheck) -> None:
-        self.findings += unit.findings
-        self.damaged += unit.damaged
-        self.measured += unit.measured
-        self.made.append(unit.made)
-        self.real.append(unit.real)
-        self.prints += unit.prints
-        self.megabytes += unit.megabytes
-
-
 def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Reporter) -> StoreCheck:
     """Everything that can be checked without the dataset.
 
@@ -95,31 +75,32 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     Raises:
         StoreError: the store was removed meanwhile.
     """
-    gathered = _Gathered(check_table(store))
-    if any(one.check == "column" for one in gathered.findings):
-        return StoreCheck(tuple(gathered.findings), (), _texture([], [])[0], 0.0)
+    findings = check_table(store)
+    if any(finding.check == "column" for finding in findings):
+        return StoreCheck(tuple(findings), (), _texture([], [])[0], 0.0)
     generated = store.kind != "expanded"
     chosen = _chosen(store, THOROUGH_AT_MOST if thorough else TEXTURE_AT_MOST, generated)
-    parts = list(units(store))
     reporter.progress("checking", 0, len(store))
+    shards: list[ShardCheck] = []
     done = 0
-    for unit in in_workers(check_unit, parts, (store.path, chosen, generated), workers):
-        gathered.add(unit)
-        done += unit.rows
+    shared = (store.path, chosen, generated)
+    for shard in in_workers(check_shard, list(units(store)), shared, workers):
+        shards.append(shard)
+        done += shard.rows
         reporter.progress("checking", done, len(store))
-    names = store.columns["sample_id"].tolist()
-    gathered.findings += _same_pixels(store)
-    gathered.findings += _near_copies(
-        store, sorted(chosen - set(gathered.damaged)), gathered.prints
-    )
-    texture, far = _texture(gathered.made, gathered.real)
-    gathered.findings += [
-        Finding(Severity.WARNING, "texture", str(names[gathered.measured[i]]), message)
-        for i, message in far
+    damaged = sorted(row for shard in shards for row in shard.damaged)
+    measured = [row for shard in shards for row in shard.measured]
+    prints = [fingerprint for shard in shards for fingerprint in shard.prints]
+    findings += [finding for shard in shards for finding in shard.findings]
+    findings += _same_pixels(store)
+    findings += _near_copies(store, measured, prints)
+    texture, far = _texture([shard.copies for shard in shards], [shard.real for shard in shards])
+    names = store.columns["sample_id"]
+    findings += [
+        Finding(Severity.WARNING, "texture", str(names[measured[i]]), message) for i, message in far
     ]
-    return StoreCheck(
-        tuple(gathered.findings), tuple(sorted(gathered.damaged)), texture, gathered.megabytes
-    )
+    megabytes = sum(shard.megabytes for shard in shards)
+    return StoreCheck(tuple(findings), tuple(damaged), texture, megabytes)
 
 
 def _chosen(store: StoreReader, most: int, generated: bool) -> frozenset[int]:
@@ -174,18 +155,18 @@ def _near_copies(
 
 
 def _texture(
-    made: Sequence[Floats], real: Sequence[Floats]
+    copies: Sequence[Floats], real: Sequence[Floats]
 ) -> tuple[Texture, list[tuple[int, str]]]:
     """The summary, and (place, message) of what is far from real frames, the worst first."""
     empty = np.zeros((0, len(MEASURES)))
-    copies, frames = np.concatenate([empty, *made]), np.concatenate([empty, *real])
-    norm = norm_of(frames, copies)
-    deviation = norm.deviation(copies)
+    painted, frames = np.concatenate([empty, *copies]), np.concatenate([empty, *real])
+    norm = norm_of(frames, painted)
+    deviation = norm.deviation(painted)
     scores = score(deviation)
     far = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > FAR]
-    middles = [_median(values, k) for values in (copies, frames) for k in (0, 1)]
+    middles = [_median(values, k) for values in (painted, frames) for k in (0, 1)]
     summary = Texture(
-        int(np.isfinite(copies).all(axis=1).sum()), norm.frames,
+        int(np.isfinite(painted).all(axis=1).sum()), norm.frames,
         middles[0], middles[2], middles[1], middles[3], len(far),
     )  # fmt: skip
     return summary, [(i, _words(deviation[i], float(scores[i]))) for i in far]
