@@ -150,7 +150,8 @@ class Provenance:
 
 def to_model_range(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Grey levels 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
-    return (image.astype(np.float32) / np.float32(127.5) - np.float32(1.0)).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return scaled
 
 
 def to_uint8(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
