@@ -4,7 +4,6 @@ A sample is read when it is asked for, by whatever worker process asks, and comp
 SHA-256; nothing here holds pixels.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from echogen.errors import StoreError, UsageError
-from echogen.store import Status, StoreReader, open_store, sample_sha256
+from echogen.store import Status, StoreReader, open_store, sample_sha256, shared_store
 
 Item = dict[str, Any]
 
 FACTS = ("sample_id", "frame_id", "case_id", "view", "phase", "split", "copy", "sha256")
 LARGEST_GREY = 255
-
-_opened: dict[Path, StoreReader] = {}
 
 
 class EchoDataset(Dataset[Any]):
@@ -73,7 +70,6 @@ class EchoDataset(Dataset[Any]):
         unfinished: bool = False,
     ) -> None:
         self.path, self.transform, self._with_keep = Path(store).absolute(), transform, with_keep
-        _forget(self.path)
         with open_store(self.path) as opened:
             _check_usable(opened, unfinished)
             columns = opened.columns
@@ -168,7 +164,7 @@ class LoadSample:
 
 
 def _read(path: Path, row: int, sha256: str, names: tuple[str, ...]) -> dict[str, Tensor]:
-    reader = _reader(path)
+    reader = shared_store(path)
     pixels = {name: reader.pixels(name)[row] for name in names}
     if sample_sha256(pixels["images"], pixels["masks"]) != sha256:
         raise StoreError(
@@ -182,29 +178,6 @@ def _read(path: Path, row: int, sha256: str, names: tuple[str, ...]) -> dict[str
     if "keep" in pixels:
         item["keep"] = torch.from_numpy(pixels["keep"])[None]
     return item
-
-
-def _reader(path: Path) -> StoreReader:
-    """This process's reader of a store, opened once."""
-    if path not in _opened:
-        _opened[path] = open_store(path)
-    return _opened[path]
-
-
-def _forget(path: Path) -> None:
-    """Close a reader of a store that may have been made again since."""
-    if path in _opened:
-        _opened.pop(path).close()
-
-
-def _forget_all() -> None:
-    for path in list(_opened):
-        _forget(path)
-
-
-# An open HDF5 file must not be shared by two processes.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_forget_all)
 
 
 def _check_usable(store: StoreReader, unfinished: bool) -> None:

@@ -22,7 +22,7 @@ from echogen.exports.selection import STATUSES, Chosen, Selection, choose
 from echogen.exports.stores import check_suffix, copy_store
 from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
 from echogen.exports.target import Target
-from echogen.exports.writing import FilePlan, Item, Written, close_stores, write_item
+from echogen.exports.writing import FilePlan, Item, Written, write_item
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.support.processes import in_workers
@@ -231,13 +231,10 @@ def _write_items(
     items: tuple[Item, ...] = plan.items
     shared = (settings.store, root, plan.encoding, plan.ids)
     done: list[Written] = []
-    try:
-        with closing(in_workers(write_item, items, shared, settings.workers)) as outcomes:
-            for outcome in outcomes:
-                done.append(outcome)
-                reporter.progress(STAGE, len(done), len(items))
-    finally:
-        close_stores()
+    with closing(in_workers(write_item, items, shared, settings.workers)) as outcomes:
+        for outcome in outcomes:
+            done.append(outcome)
+            reporter.progress(STAGE, len(done), len(items))
     return done
 
 

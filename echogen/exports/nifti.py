@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from echogen.datasets.base import FRAME_NAME
 from echogen.datasets.camus import CITATION, LICENCE, REFERENCE, SPLIT_PREFIX, SPLITS
 from echogen.errors import UsageError
 from echogen.exports.naming import LONGEST, case_folders, sample_names, unique_names
 from echogen.exports.selection import Chosen
-from echogen.exports.spacing import spacings
 from echogen.exports.tables import case_facts
 from echogen.exports.writing import FilePlan, Item
 from echogen.support.words import counted
@@ -66,6 +67,20 @@ def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
         )
     tables = partial(_tables, chosen, cases, folders)
     return FilePlan(items, "nifti", tables, layout=LAYOUT, notes=tuple(notes))
+
+
+def spacings(chosen: Chosen) -> tuple[list[tuple[float, float]], list[str]]:
+    """(row, col) mm a pixel of each sample, 1 where the store knows none, and a note of that."""
+    found = chosen.columns["spacing_mm"]
+    known = (np.isfinite(found) & (found > 0)).all(axis=1)
+    values = np.where(known[:, None], found, 1.0)
+    notes = []
+    if not known.all():
+        notes.append(
+            f"{counted(int((~known).sum()), 'sample')} of unknown spacing: the files say 1 mm a "
+            "pixel; lengths and volumes measured on them are in pixels."
+        )
+    return [(float(row), float(col)) for row, col in values], notes
 
 
 def _tables(

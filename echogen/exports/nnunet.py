@@ -23,8 +23,8 @@ import numpy.typing as npt
 from echogen import __version__
 from echogen.errors import UsageError
 from echogen.exports.naming import sample_names
+from echogen.exports.nifti import spacings
 from echogen.exports.selection import Chosen
-from echogen.exports.spacing import spacings
 from echogen.exports.tables import terms
 from echogen.exports.writing import FilePlan, Item
 from echogen.store import StoreRecord

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.exports.target import write_file
-from echogen.phantom.dataset import gzip_bytes, nifti_bytes
-from echogen.store import StoreReader, open_store, sample_sha256
+from echogen.store import sample_sha256, shared_store
+from echogen.support.nifti import gzip_bytes, nifti_bytes
 from echogen.types import UInt8HW
 
 Encoding = Literal["png", "nifti"]
@@ -92,7 +92,7 @@ def write_item(
     missing = [path for path in item.files if not (root / path).is_file()]
     if not missing:
         return Written(new=False)
-    reader = _reader(store)
+    reader = shared_store(store)
     try:
         image = reader.images[item.row]
         label = reader.masks[item.row] if item.label else None
@@ -126,21 +126,6 @@ def encode(pixels: UInt8HW, encoding: Encoding, spacing_mm: tuple[float, float])
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def close_stores() -> None:
-    """Let go of the store that `write_item` opened in this process."""
-    while _opened:
-        _opened.popitem()[1].close()
-
-
-_opened: dict[Path, StoreReader] = {}
-
-
-def _reader(path: Path) -> StoreReader:
-    if path not in _opened:
-        _opened[path] = open_store(path)
-    return _opened[path]
 
 
 def _renumbered(label: UInt8HW, ids: Mapping[int, int]) -> UInt8HW:

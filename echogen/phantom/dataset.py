@@ -1,12 +1,9 @@
 """Phantoms as files, in the two layouts that CAMUS was published in.
 
-NIfTI-1 and MetaImage are written here byte by byte, and gzip without time or name, because the
-bytes must not depend on the library at hand. The NIfTI header is the one that CAMUS' own files
-carry: two dimensions, uint8, axes turned half round (x and y negative), as ITK writes identity.
+MetaImage is written here byte by byte, as NIfTI is in `support.nifti`, because the bytes must not
+depend on the library at hand.
 """
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +13,11 @@ from echogen.errors import UsageError
 from echogen.phantom.anatomy import PHASES, VIEWS, View
 from echogen.phantom.case import METAIMAGE_SPACING_MM, PhantomCase, make_case
 from echogen.report import CommandReport
+from echogen.support.nifti import gzip_bytes, nifti_bytes
 from echogen.types import UInt8HW
 
 METAIMAGE_FROM = 7  # cases: from here on the last one is in the older layout
 SLICE_MM = 1.54  # what CAMUS' MetaImage files say of the third dimension, which has one slice
-_HEADER_BYTES = 348
-_DATA_OFFSET = 352
 
 
 @dataclass(frozen=True)
@@ -39,32 +35,6 @@ class PhantomReport(CommandReport):
     cases: int
     seed: int
     frames: tuple[str, ...]
-
-
-def nifti_bytes(pixels: UInt8HW, spacing_mm: tuple[float, float]) -> bytes:
-    """An (H, W) uint8 array as an uncompressed NIfTI-1 file; `spacing_mm` is (row, col)."""
-    rows, cols = pixels.shape
-    dy, dx = spacing_mm
-    header = bytearray(_HEADER_BYTES)
-    struct.pack_into("<i", header, 0, _HEADER_BYTES)
-    struct.pack_into("<8h", header, 40, 2, cols, rows, 1, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, 2, 8)  # uint8, 8 bits
-    struct.pack_into("<8f", header, 76, 1.0, dx, dy, 1.0, 0.0, 0.0, 0.0, 0.0)
-    struct.pack_into("<3f", header, 108, float(_DATA_OFFSET), 1.0, 0.0)
-    header[123] = 2 | 8  # millimetres, seconds
-    struct.pack_into("<2h", header, 252, 1, 1)
-    struct.pack_into("<6f", header, 256, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
-    struct.pack_into("<12f", header, 280, -dx, 0, 0, 0, 0, -dy, 0, 0, 0, 0, 1, 0)
-    header[344:348] = b"n+1\0"
-    return bytes(header) + bytes(_DATA_OFFSET - _HEADER_BYTES) + pixels.tobytes()
-
-
-def gzip_bytes(content: bytes) -> bytes:
-    """`content` as a gzip file without time, name or system in its header."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = packer.compress(content) + packer.flush()
-    tail = struct.pack("<2I", zlib.crc32(content), len(content) & 0xFFFFFFFF)
-    return b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff" + body + tail
 
 
 def metaimage_header(shape: tuple[int, int], spacing_mm: tuple[float, float], raw: str) -> str:

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from echogen.errors import StoreError
 
 FORMAT = 2
-SHARD_SIZE = 32  # samples, where a store does not say
 """The newest format that is read; `Layout.format` is what is written."""
+SHARD_SIZE = 32
+"""Samples in a unit of work, where a store does not say."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
 PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}

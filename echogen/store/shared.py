@@ -1,7 +1,9 @@
 """Stores that a process reads again and again: opened once, and anew when they were replaced."""
 
+import os
 from pathlib import Path
 
+from echogen.store.opening import open_store
 from echogen.store.reader import StoreReader
 from echogen.support.files import stamp
 
@@ -14,9 +16,7 @@ def shared_store(path: Path) -> StoreReader:
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    from echogen.store import open_store
-
-    # Every change of a run touches this file.
+    # every change of a run touches this file
     now = stamp(path / "zarr.json" if path.is_dir() else path)
     known = _shared.get(path)
     if known is not None and known[0] == now:
@@ -27,3 +27,12 @@ def shared_store(path: Path) -> StoreReader:
     opened = open_store(path)
     _shared[path] = now, opened
     return opened
+
+
+def _close_all() -> None:
+    while _shared:
+        _shared.popitem()[1][1].close()
+
+
+# two processes must not share an open HDF5 file
+os.register_at_fork(before=_close_all)

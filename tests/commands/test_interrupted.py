@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from echogen.commands.expand import expand
+from echogen.errors import StoreError
 from echogen.store import lock_path, open_store
+from tests.support.faults import on_rename
 from tests.support.hearts import make_config
 
 RUNS = Path(__file__).parents[1] / "support" / "runs.py"
@@ -107,27 +110,15 @@ def test_a_second_run_into_the_same_store_is_refused_while_the_first_lives(
 
 
 def test_a_full_disk_ends_in_one_line_and_a_store_that_resumes(
-    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, object],
 ) -> None:
-    import errno
+    def full(place: str) -> None:
+        if "/masks/c/1/" in place:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
 
-    from echogen.errors import StoreError
-    from echogen.store import writer
-
-    real = writer.to_disk
-    calls = []
-
-    def full(file: Path) -> None:
-        calls.append(file)
-        if len(calls) == 5:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        real(file)
-
-    monkeypatch.setattr(writer, "to_disk", full)
-    with pytest.raises(StoreError, match="full") as caught:
+    with on_rename(full), pytest.raises(StoreError, match="full") as caught:
         expand(make_config(settings))
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(writer, "to_disk", real)
     report = expand(make_config(settings))
     assert report.exit_code == 0
     assert 0 < report.painted < 12

@@ -27,6 +27,7 @@ from echogen.store import (
     working_store_path,
 )
 from echogen.store.schema import EXPANDED, TEXT, Status
+from tests.support.faults import on_rename
 
 N, SHARD, SIDE = 6, 4, 5
 COLUMNS = {
@@ -310,19 +311,18 @@ def test_a_damaged_hdf5_file_goes_on_as_a_working_store(whole: Path, tmp_path: P
 
 
 def test_a_repair_of_hdf5_killed_before_its_end_changes_nothing(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "s.h5"
     convert_to_h5(whole, path)
     good = path.read_bytes()
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    def killed(place: str) -> None:
+        if place.endswith(".damaged"):
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", killed)
-        with pytest.raises(KeyboardInterrupt):
-            mark_pending(path, [1])
+    with on_rename(killed), pytest.raises(KeyboardInterrupt):
+        mark_pending(path, [1])
     assert path.read_bytes() == good
     mark_pending(path, [1])
     assert (tmp_path / "s.h5.damaged").read_bytes() == good

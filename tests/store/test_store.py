@@ -31,6 +31,7 @@ from echogen.store import (
     sample_sha256,
     working_store_path,
 )
+from tests.support.faults import on_rename
 
 ROOT = Path(__file__).parents[2]
 ATTRS = {"version": "0.1", "labels": {0: "background", 1: "LV cavity"}, "checkpoint": {"nfe": 7}}
@@ -193,20 +194,11 @@ def test_a_shard_is_one_file_of_each_array_and_of_each_outcome_column(tmp_path: 
     assert writer.shard_rows(2) == range(8, 10)
 
 
-def test_the_status_is_the_last_thing_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import zarr.storage._local as local
-
+def test_the_status_is_the_last_thing_written(tmp_path: Path) -> None:
     writer = new_store(tmp_path / "s.zarr")
-    put, written = local._put, []
-
-    def spy(path: Path, *args: object, **kwargs: object) -> int:
-        written.append(str(path.relative_to(tmp_path / "s.zarr")))
-        return put(path, *args, **kwargs)
-
-    monkeypatch.setattr(local, "_put", spy)
-    write(writer, 0, **outcome(4, (6, 5), 0))
+    written: list[str] = []
+    with on_rename(lambda place: written.append(place.removeprefix(f"{tmp_path}/s.zarr/"))):
+        write(writer, 0, **outcome(4, (6, 5), 0))
     assert {w.split("/")[0] for w in written[:3]} == {"images", "masks", "keep"}
     assert written[-1] == "samples/status/c/0"
 
@@ -356,28 +348,20 @@ def test_files_half_written_by_a_kill_are_cleared(tmp_path: Path) -> None:
     assert not half.exists()
 
 
-def test_a_full_disk_is_one_line_and_the_store_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import zarr.storage._local as local
-
+def test_a_full_disk_is_one_line_and_the_store_resumes(tmp_path: Path) -> None:
     writer = new_store(tmp_path / "s.zarr")
-    put = local._put
-    for allowed in range(
-        6
-    ):  # the disk fills before each of the six files with other than fill values
+    # the disk fills before each of the six files with other than fill values
+    for allowed in range(6):
         left = [allowed]
 
-        def full(path: Path, *args: object, left: list[int] = left, **kwargs: object) -> int:
+        def full(place: str, left: list[int] = left) -> None:
             left[0] -= 1
             if left[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            return put(path, *args, **kwargs)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(local, "_put", full)
-            with pytest.raises(StoreError, match=r"disk is full.*MB, free is .*again") as caught:
-                write(writer, 1, **outcome(4, (6, 5), 1))
+        message = r"disk is full.*MB, free is .*again"
+        with on_rename(full), pytest.raises(StoreError, match=message) as caught:
+            write(writer, 1, **outcome(4, (6, 5), 1))
         assert "\n" not in str(caught.value)
         assert resume_store(tmp_path / "s.zarr").pending_shards() == [0, 1, 2]
     fill(resume_store(tmp_path / "s.zarr"))
