@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
-from echogen.config import AugmentationConfig, DatasetConfig, ExpandConfig, load_config
+from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
@@ -120,9 +120,8 @@ def paint(
             painted.append(np.load(file))
             continue
         if engine is None:
-            given = {"input": "x", "output": "x.zarr", "sampler": sampler}
-            config = load_config(ExpandConfig, given)
-            engine = open_engine(config.checkpoint, config.sampler, config.engine, Quiet().tell)
+            config = load_config(AugmentationConfig, {"sampler": sampler})
+            engine = open_engine(config.checkpoint, config.sampler, EngineConfig(), Quiet().tell)
         canvases = [
             dataclasses.replace(canvas, seed=_seed(canvas.sample_id, run, draw))
             for canvas in hidden.canvases

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from echogen.config import ExpandConfig, load_config
+from echogen.config import AugmentationConfig, EngineConfig, load_config
 from echogen.diffusion.checkpoint import read_info
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
@@ -33,6 +33,7 @@ from echogen.types import Sample
 Rgb = npt.NDArray[np.uint8]
 
 HERE = Path(__file__).parent
+SAMPLE_DATA = HERE.parent / "sample_data" / "camus"
 BUILTIN = HERE.parent / "echogen" / "models" / "builtin"
 SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
@@ -56,14 +57,12 @@ def join(pictures: list[Rgb], axis: int) -> Rgb:
     return np.concatenate(spaced[:-1], axis=axis)
 
 
-def configuration(sampler: dict[str, Any]) -> ExpandConfig:
+def configuration(sampler: dict[str, Any]) -> AugmentationConfig:
     settings = {
-        "input": HERE.parent / "sample_data" / "camus",
-        "output": HERE / "unused.zarr",
         "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
         "sampler": sampler,
     }
-    return load_config(ExpandConfig, settings)
+    return load_config(AugmentationConfig, settings)
 
 
 def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:
@@ -79,8 +78,8 @@ def rendered(source: PlannedDataset, rows: list[Row]) -> list[Sample]:
     return [item for item in source.render(rows) if isinstance(item, Sample)]
 
 
-def paint(config: ExpandConfig, rows: list[Row], samples: list[Sample]) -> list[Sample]:
-    engine = open_engine(config.checkpoint, config.sampler, config.engine, Quiet().tell)
+def paint(config: AugmentationConfig, rows: list[Row], samples: list[Sample]) -> list[Sample]:
+    engine = open_engine(config.checkpoint, config.sampler, EngineConfig(), Quiet().tell)
     canvases = [
         Canvas(row.sample_id, row.seed, sample.image, sample.keep)
         for row, sample in zip(rows, samples, strict=True)
@@ -105,7 +104,7 @@ def hidden(whole: Sample, copy: Sample) -> Sample:
 
 
 def card_figure(
-    wholes: list[Sample], rows: list[Row], copies: list[Sample], config: ExpandConfig
+    wholes: list[Sample], rows: list[Row], copies: list[Sample], config: AugmentationConfig
 ) -> Rgb:
     """One column a frame: the frame, what was hidden of it, what was painted instead."""
     holed = [hidden(whole, copy) for whole, copy in zip(wholes, copies, strict=True)]
@@ -153,7 +152,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", default=["overview", "phantoms", "schedules"])
     wanted = parser.parse_args().figures
     config = configuration({})
-    frames = open_frames(config.input, config.dataset, Quiet())
+    frames = open_frames(SAMPLE_DATA, config.dataset, Quiet())
     source = plan_dataset(*frames, config, read_info("builtin"), Quiet())
     rows = rows_of(source, list(SHOWN))
     copies = rendered(source, rows)

@@ -13,12 +13,7 @@ from dataclasses import dataclass
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
-from echogen.painting.fill import (
-    PaintingRun,
-    evaluations,
-    fill_store,
-    terms,
-)
+from echogen.painting.fill import PaintingRun, evaluations, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.planning.plan import Plan

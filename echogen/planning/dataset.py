@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from echogen.config import AugmentationConfig, DatasetConfig
@@ -115,7 +115,7 @@ def plan_dataset(
         config,
         (info.image_size, info.resize),
         workers,
-        lambda done, total: reporter.progress("planning", done, total),
+        partial(reporter.progress, "planning"),
     )
     leakage = leakage_notes(info.name, info.training, plan.frames) if config.copies else ()
     plan = replace(plan, notes=(*plan.notes, *leakage))

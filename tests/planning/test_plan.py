@@ -183,6 +183,22 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message
         load_plan(tmp_path / "plan.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("frames", {"shape": "large"}, r"frames\.0\.shape: .*valid tuple"),
+        ("rows", {"seed": "x"}, r"rows\.0\.seed: .*valid integer"),
+    ],
+)
+def test_a_plan_with_a_value_of_another_type_is_refused(
+    settings: dict[str, object], part: str, value: dict[str, object], message: str
+) -> None:
+    data = plan_of(settings).to_dict()
+    data[part][0] |= value
+    with pytest.raises(PlanError, match=f"damaged or incomplete .{message}"):
+        Plan.from_dict(data)
+
+
 def test_a_fan_that_is_not_round_in_mm_is_noted(
     settings: dict[str, object], own_dataset: Path
 ) -> None:
