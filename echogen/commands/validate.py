@@ -57,17 +57,17 @@ class ValidationReport(CommandReport):
     usable: bool
     strict: bool
     findings: tuple[Finding, ...]
-    dataset: DatasetSummary | None
-    samples: Counts | None
-    texture: Texture | None
-    source: str
-    repaired: int
-    seconds: float
-    megabytes: float
+    dataset: DatasetSummary | None = None
+    samples: Counts | None = None
+    texture: Texture | None = None
+    source: str = ""
+    repaired: int = 0
+    seconds: float = 0.0
+    megabytes: float = 0.0
 
     def count(self, severity: Severity) -> int:
         """Findings of one severity."""
-        return sum(one.severity is severity for one in self.findings)
+        return sum(finding.severity is severity for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
@@ -140,8 +140,8 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
         dataset = open_chosen(path, chosen)
         reporter.tell(dataset.describe())
         keys = list(select(dataset.keys(), chosen))
-        found = check_dataset(dataset, keys, chosen, options.workers, reporter)
-        findings, summary = found.findings, found.summary
+        check = check_dataset(dataset, keys, chosen, options.workers, reporter)
+        findings, summary = check.findings, check.summary
     except DatasetError as error:
         findings, summary = (Finding(Severity.ERROR, "dataset", "", str(error)),), None
     return ValidationReport(
@@ -151,12 +151,7 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
         strict=options.strict,
         findings=findings,
         dataset=summary,
-        samples=None,
-        texture=None,
-        source="",
-        repaired=0,
         seconds=time.monotonic() - began,
-        megabytes=0.0,
     )
 
 
@@ -166,53 +161,41 @@ def _store(path: Path, options: Options, reporter: Reporter) -> ValidationReport
     try:
         store = open_store(path)
     except StoreError as error:
-        return _unopened(path, str(error), options, time.monotonic() - began)
+        return ValidationReport(
+            path=str(path),
+            kind="expanded",
+            usable=False,
+            strict=options.strict,
+            findings=(Finding(Severity.ERROR, "store", "", str(error)),),
+            seconds=time.monotonic() - began,
+        )
     with store:
-        found = check_store(store, options.workers, options.thorough, reporter)
-        findings = list(found.findings)
-        if options.source is not None and not any(one.check == "column" for one in findings):
+        check = check_store(store, options.workers, options.thorough, reporter)
+        findings = list(check.findings)
+        if options.source is not None and not any(f.check == "column" for f in findings):
             findings += check_source(
                 store, options.source, options.dataset.format, options.workers, reporter
             )
-        megabytes = found.megabytes
         seconds = time.monotonic() - began
-        counts = _counts(store, found.damaged)
-        rows = {*found.damaged, *_failed(store, found.damaged)} if options.repair else set()
+        counts = _counts(store, check.damaged)
+        rows = {*check.damaged, *_failed(store)} if options.repair else set()
         kind: Kind = "expanded" if store.kind == "expanded" else "generated"
     if rows:
         mark_pending(_output(path), rows)
-    errors = [one for one in findings if one.severity is Severity.ERROR]
-    given_back = options.repair and all(one.check == "damage" for one in errors)
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    given_back = options.repair and all(error.check == "damage" for error in errors)
     return ValidationReport(
         path=str(path),
         kind=kind,
         usable=not errors or given_back,
         strict=options.strict,
         findings=tuple(findings),
-        dataset=None,
         samples=counts,
-        texture=found.texture,
+        texture=check.texture,
         source="" if options.source is None else str(options.source),
         repaired=len(rows),
         seconds=seconds,
-        megabytes=megabytes,
-    )
-
-
-def _unopened(path: Path, reason: str, options: Options, seconds: float) -> ValidationReport:
-    return ValidationReport(
-        path=str(path),
-        kind="expanded",
-        usable=False,
-        strict=options.strict,
-        findings=(Finding(Severity.ERROR, "store", "", reason),),
-        dataset=None,
-        samples=None,
-        texture=None,
-        source="",
-        repaired=0,
-        seconds=seconds,
-        megabytes=0.0,
+        megabytes=check.megabytes,
     )
 
 
@@ -222,14 +205,12 @@ def _output(path: Path) -> Path:
     return output if working_store_path(output) == path else path
 
 
-def _failed(store: StoreReader, damaged: tuple[int, ...]) -> list[int]:
+def _failed(store: StoreReader) -> list[int]:
     """Rows that failed; where their status cannot be read they are damaged anyway."""
     try:
-        status = store.columns["status"]
+        return [int(row) for row in (store.columns["status"] == Status.FAILED).nonzero()[0]]
     except StoreError:
         return []
-    failed = (status == Status.FAILED).nonzero()[0].tolist()
-    return [row for row in failed if row not in damaged]
 
 
 def _counts(store: StoreReader, damaged: tuple[int, ...]) -> Counts | None:
