@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
@@ -132,8 +132,8 @@ def check_dataset(
         reporter: where progress goes.
     """
     unlisted = dataset.problems(config)
-    findings = [Finding(Severity.ERROR, "unreadable", one.frame_id, one.reason) for one in unlisted]
-    findings += [Finding(Severity.NOTE, "dataset", "", note) for note in dataset.notes()]
+    findings = [error("unreadable", one.frame_id, one.reason) for one in unlisted]
+    findings += [note("dataset", "", remark) for remark in dataset.notes()]
     parts = classes_of(dataset.provenance.labels)
     facts: list[FrameFacts] = []
     checked = each_recording(
@@ -166,8 +166,7 @@ def _across(
     yield from _classes(facts, labels)
     unknown = [frame for frame in facts if frame.spacing_mm is None]
     if unknown:
-        yield Finding(
-            Severity.NOTE,
+        yield note(
             "spacing",
             "",
             f"{len(unknown)} of {len(facts)} frames have no spacing: a store of them has NaN "
@@ -176,8 +175,7 @@ def _across(
     beyond = [frame for frame in facts if frame.outside > 0.005]
     if beyond:
         worst = max(beyond, key=lambda frame: frame.outside)
-        yield Finding(
-            Severity.NOTE,
+        yield note(
             "labels-outside",
             "",
             f"in {len(beyond)} of {len(facts)} frames labels run past the edge of the fan, most in "
@@ -217,8 +215,7 @@ def _phases(facts: Sequence[FrameFacts], parts: Classes) -> Iterator[Finding]:
             continue
         ed, es = (phases[name].areas.get(parts.cavity, 0.0) for name in ("ED", "ES"))
         if ed < es:
-            yield Finding(
-                Severity.WARNING,
+            yield warning(
                 "phases",
                 phases["ED"].key.frame_id,
                 f"the LV cavity is smaller at ED than at ES ({ed:.0f} and {es:.0f} "
@@ -235,8 +232,7 @@ def _in_time(cases: Mapping[str, Case], used: set[str]) -> Iterator[Finding]:
             ed, es = info[key], info.get(f"es_frame_{view}")
             if view == key or not isinstance(ed, float) or not isinstance(es, float) or ed <= es:
                 continue
-            yield Finding(
-                Severity.NOTE,
+            yield note(
                 "phases-in-time",
                 f"{case_id} {view.upper()}",
                 f"its cfg file puts ED at frame {ed:g} and ES at frame {es:g}: the sequence "
@@ -255,7 +251,7 @@ def _incomplete(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
     usual = {kind for kind, n in count.items() if kind and n >= USUAL_SHARE * len(by_case)}
     for case_id, kinds in sorted(by_case.items()):
         if missing := sorted(usual - kinds):
-            yield Finding(Severity.NOTE, "incomplete", case_id, f"has no {', '.join(missing)}.")
+            yield note("incomplete", case_id, f"has no {', '.join(missing)}.")
 
 
 def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator[Finding]:
@@ -267,7 +263,7 @@ def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator
         if len(having) >= USUAL_SHARE * len(facts):
             for frame in facts:
                 if not frame.areas.get(label):
-                    yield Finding(Severity.WARNING, "labels", frame.key.frame_id, f"has no {name}.")
+                    yield warning("labels", frame.key.frame_id, f"has no {name}.")
         for unit in ("mm2", "pixels"):
             same = [frame for frame in having if frame.unit == unit]
             if len(same) < ENOUGH:
@@ -277,8 +273,7 @@ def _classes(facts: Sequence[FrameFacts], labels: Mapping[int, str]) -> Iterator
             spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(areas - middle))))
             for frame, area in zip(same, areas, strict=True):
                 if abs(area - middle) > FAR_AREA * spread:
-                    yield Finding(
-                        Severity.WARNING,
+                    yield warning(
                         "areas",
                         frame.key.frame_id,
                         f"its {name} covers {frame.areas[label]:.0f} {unit}; the "

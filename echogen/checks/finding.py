@@ -27,3 +27,18 @@ class Finding:
     check: str
     where: str
     message: str
+
+
+def error(check: str, where: str, message: str) -> Finding:
+    """What cannot be used as it is."""
+    return Finding(Severity.ERROR, check, where, message)
+
+
+def warning(check: str, where: str, message: str) -> Finding:
+    """What should be looked at."""
+    return Finding(Severity.WARNING, check, where, message)
+
+
+def note(check: str, where: str, message: str) -> Finding:
+    """What is good to know."""
+    return Finding(Severity.NOTE, check, where, message)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, Severity, error
 from echogen.datasets import image_digest
 from echogen.datasets.recordings import Recording
 from echogen.geometry.recording import FittedFrame
@@ -66,8 +66,7 @@ class RecordingCheck:
 def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
     """What there is to say of a recording's frames: their fans, grey levels and labels."""
     findings = [
-        Finding(Severity.ERROR, "unreadable", problem.frame_id, problem.reason)
-        for problem in recording.problems
+        error("unreadable", problem.frame_id, problem.reason) for problem in recording.problems
     ]
     facts = []
     for fitted in recording.frames:

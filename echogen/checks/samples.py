@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, Severity, error
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
@@ -68,7 +68,7 @@ def check_shard(
     originals = {} if generated else original_rows(store)
     start, stop = shard
     damaged, whole = checked_rows(store, start, stop)
-    findings = [Finding(Severity.ERROR, "damage", _name(store, row), reason)
+    findings = [error("damage", _name(store, row), reason)
                 for row, reason in damaged.items()]  # fmt: skip
     try:
         status = store.columns.part("status", start, stop)
@@ -189,7 +189,7 @@ def _labels(
 def _empty(store: StoreReader, row: int) -> list[Finding]:
     if any(store.pixels(name)[row].any() for name in store.layout.pixels):
         message = "was rejected or failed, yet it has pixels."
-        return [Finding(Severity.ERROR, "status", _name(store, row), message)]
+        return [error("status", _name(store, row), message)]
     return []
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, Severity, warning
 from echogen.checks.samples import ShardCheck, check_shard
 from echogen.checks.table import check_table
 from echogen.checks.twins import TWIN, Fingerprint, find_twins
@@ -96,9 +96,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     findings += _near_copies(store, measured, prints)
     texture, far = _texture([shard.copies for shard in shards], [shard.real for shard in shards])
     names = store.columns["sample_id"]
-    findings += [
-        Finding(Severity.WARNING, "texture", str(names[measured[i]]), message) for i, message in far
-    ]
+    findings += [warning("texture", str(names[measured[i]]), message) for i, message in far]
     megabytes = sum(shard.megabytes for shard in shards)
     return StoreCheck(tuple(findings), tuple(damaged), texture, megabytes)
 
@@ -139,8 +137,7 @@ def _near_copies(
     pairs = (one for one in find_twins(prints) if seeds[rows[one.first]] != seeds[rows[one.second]])
     twins = sorted(pairs, key=lambda pair: -pair.correlation)
     found = [
-        Finding(
-            Severity.WARNING,
+        warning(
             "near-copies",
             str(names[rows[pair.first]]),
             f"what is painted in it is nearly that of {names[rows[pair.second]]} (correlation "
@@ -150,7 +147,7 @@ def _near_copies(
     ]
     if len(twins) > _LISTED:
         message = f"{len(twins)} pairs of samples are nearly one (correlation {TWIN} or more)."
-        found.append(Finding(Severity.WARNING, "near-copies", "", message))
+        found.append(warning("near-copies", "", message))
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
@@ -237,31 +237,7 @@ def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, .
     return tuple(chosen[: config.limit])
 
 
-class Described(Protocol):
-    """What a selection looks at, of a frame's key or of a planned frame."""
-
-    @property
-    def case_id(self) -> str:
-        """Of the patient."""
-        ...
-
-    @property
-    def view(self) -> str:
-        """Such as 4CH, or empty."""
-        ...
-
-    @property
-    def phase(self) -> str:
-        """ED, ES, or empty."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """Of the dataset's own lists, or empty."""
-        ...
-
-
-def fits(key: Described, config: DatasetConfig) -> bool:
+def fits(key: FrameKey, config: DatasetConfig) -> bool:
     """Whether a frame has a view, phase, split and case that `config` asks for; see `select`."""
     return (
         (not config.views or key.view.lower() in {view.lower() for view in config.views})

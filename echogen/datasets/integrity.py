@@ -190,11 +190,11 @@ def _meta_sizes(header: Path, name: str) -> tuple[int, ...]:
 def _check_meta(header: Path, name: str) -> None:
     try:
         fields = _meta_fields(header)
-        dims = [int(value) for value in fields["DimSize"].split()]
         pixel = META_BYTES[fields["ElementType"]] * int(fields.get("ElementNumberOfChannels", "1"))
         data = header.with_name(fields["ElementDataFile"])
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{name}: cannot be read as a MetaImage header.") from error
+    dims = _meta_sizes(header, name)
     if not data.is_file():
         raise DatasetError(f"{name}: its pixels are missing, no file {data.name} beside it.")
     found = data.stat().st_size

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -157,13 +157,8 @@ def _labelled(
         shape = None if label is None else shape_of(mask == label, fan, spacing)
         if shape is not None:
             found |= {
-                f"{name}_area": shape.area,
-                f"{name}_share": shape.share,
-                f"{name}_radius": shape.radius,
-                f"{name}_angle": shape.angle_deg,
-                f"{name}_axis": shape.axis_deg,
-                f"{name}_distance": shape.distance,
-                f"{name}_width": shape.width,
+                f"{name}_{measure.removesuffix('_deg')}": value
+                for measure, value in asdict(shape).items()
             }
     if parts.cavity is not None and parts.myocardium is not None:
         wall = mask == parts.myocardium

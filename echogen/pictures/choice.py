@@ -113,12 +113,13 @@ def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
     Raises:
         UsageError: no copy fits the choice.
     """
+    fitting = {key.frame_id for key in source.keys if fits(key, choice.dataset)}
     rows = [
         row
         for row in source.plan.rows
         if row.copy > 0
         and not row.rejected
-        and fits(source.frames[row.frame_id], choice.dataset)
+        and row.frame_id in fitting
         and choice.names(row.sample_id)
     ]
     if not rows:
