@@ -141,7 +141,7 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             Severity.WARNING,
             "failed",
             str(ids[row]),
-            f"{columns['reason'][row]} (--repair has it tried again.)",
+            f"{columns['reason'][row]} (--repair tries it again.)",
         )
     pixels = columns["sha256"] != ""
     for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():

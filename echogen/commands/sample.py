@@ -1,8 +1,8 @@
 """Whole images painted from nothing: a store of generated images without labels.
 
 An image's noise comes from the root seed and its own name alone, so that the first images of a
-longer run are those of a shorter one. Where its fan is can only be told once it is painted: it is
-fitted then, and what lies outside of it set to 0, as in real frames.
+longer run are those of a shorter one. Its fan is known only once it is painted: it is fitted then,
+and what lies outside it is set to 0, as in real frames.
 """
 
 import time

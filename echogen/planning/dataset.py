@@ -25,7 +25,7 @@ class PlannedDataset:
         dataset: the opened reader.
         keys: of its frames, those of the plan among them.
         plan: rows and frames.
-        leakage: those of the plan's notes that tell what the model saw of its frames in training.
+        leakage: the plan's notes on what the model was trained on and what was held out from it.
     """
 
     dataset: Dataset

@@ -1,4 +1,4 @@
-"""What a model's training record says of the cases of a plan: whom it was trained on, whom not.
+"""What a model's training record says of a plan's cases: which it was trained on, which not.
 
 A case of a plan is a case of the record where one of its frames has the pixels of one of the
 record's frames, at native resolution. Ids are not compared: two datasets may use the same ones.

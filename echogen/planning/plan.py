@@ -122,8 +122,8 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of what decides the samples.
 
-        Notes do not enter: they tell of the model, too. Neither do the frames' pixel digests, which
-        follow from their fingerprints, and a frame that stands alone names no sequence.
+        Notes are left out, since some are about the model, and so are the frames' pixel digests,
+        which follow from their fingerprints; a frame that stands alone names no sequence.
         """
         deciding = self.to_dict()
         del deciding["notes"]
