@@ -4,15 +4,17 @@ Lengths that must mean the same at every resolution are fractions of the image's
 Unknown keys are refused, with the nearest valid name.
 """
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -41,6 +43,16 @@ class Settings(BaseModel):
     )
 
 
+def _names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Several names: a sequence, or one text with commas between them."""
+
+
 class DatasetConfig(Settings):
     """Which frames to read.
 
@@ -49,10 +61,10 @@ class DatasetConfig(Settings):
     """
 
     format: Literal["auto", "camus", "folder", "nnunet", "echonet"] = "auto"
-    views: tuple[str, ...] = ()
-    phases: tuple[str, ...] = ()
+    views: Names = ()
+    phases: Names = ()
     split: str = ""
-    cases: tuple[str, ...] = ()
+    cases: Names = ()
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int, str] | None = None
     frames: Literal["key", "all"] = "key"
@@ -348,16 +360,69 @@ RunConfig = ExpandConfig | SampleConfig
 """What a run that fills a store is told."""
 
 
+Table = Mapping[str, Any] | Settings
+
+
+class DatasetKeywords(TypedDict, total=False):
+    """What may be said of a dataset's frames as keywords; see `DatasetConfig`."""
+
+    format: str
+    views: str | Sequence[str]
+    phases: str | Sequence[str]
+    split: str
+    cases: str | Sequence[str]
+    frames: str
+
+
+class EngineKeywords(TypedDict, total=False):
+    """What may be said of painting as keywords; see `EngineConfig`."""
+
+    checkpoint: str | Path
+    sampler: str | Table
+    device: str
+    precision: str
+    batch_size: int
+    compile: str
+    engine: Table
+    store: Table
+
+
+class AugmentationKeywords(DatasetKeywords, EngineKeywords, total=False):
+    """What may be said of an augmented dataset as keywords; see `ExpandConfig`."""
+
+    input: str | Path
+    output: str | Path
+    copies: int
+    seed: int
+    originals: bool
+    on_error: str
+    limit: int | None
+    labels_on_paint: str
+    workers: int
+    dataset: Table
+    transforms: Table
+
+
+class SampleKeywords(EngineKeywords, total=False):
+    """What may be said of generated images as keywords; see `SampleConfig`."""
+
+    output: str | Path
+    n: int
+    seed: int
+    background: str
+    steps: int
+
+
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `override` laid over it, tables merged key by key.
 
-    A table with another `name` replaces the one below: another sampler has other settings.
+    A sampler with another `name` replaces the one below: it has other settings.
     """
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            if value.get("name", below.get("name")) != below.get("name"):
+            if key == "sampler" and value.get("name", below.get("name")) != below.get("name"):
                 below = {}
             merged[key] = merge(below, value)
         else:
@@ -370,15 +435,17 @@ def load_config(
     flags: Mapping[str, Any],
     *,
     preset: str | None = None,
-    file: Path | None = None,
+    file: Config | str | Path | None = None,
 ) -> Config:
     """The resolved settings of a command: defaults, then preset, then file, then flags.
 
     Args:
         kind: the command's configuration.
-        flags: settings that win over all others, tables nested.
+        flags: settings that win over all others. A setting of a table may stand without its table
+            (`views`), where no other has it, or with it (`sampler.churn`, or a nested table). None
+            leaves a setting as it is.
         preset: by name; None takes the default one.
-        file: TOML with settings.
+        file: TOML with settings, or a configuration, of which what was set counts.
 
     Raises:
         UsageError: no such preset, the file cannot be read, a key is unknown, or a value is out of
@@ -387,13 +454,58 @@ def load_config(
     if preset is not None and preset not in kind.presets:
         known = ", ".join(kind.presets)
         raise UsageError(f"--preset {preset}: unknown; expected one of {known}.")
-    from_file = {} if file is None else _read(file)
-    settings = merge(kind.presets.get(preset or "balanced", {}), from_file)
+    source, below = "settings", {}
+    if isinstance(file, (str, Path)):
+        source, below = f"--config {file}", _read(Path(file))
+    elif file is not None:
+        below = _set_in(file)
+    settings = merge(kind.presets.get(preset or "balanced", {}), _nested(kind, below))
     try:
-        return kind.model_validate(merge(settings, flags))
+        return kind.model_validate(merge(settings, _nested(kind, flags)))
     except ValidationError as error:
-        source = "settings" if file is None else f"--config {file}"
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        if isinstance(cause, UsageError):
+            raise cause from error
         raise UsageError(f"{source}: {explain(error, kind)}") from error
+
+
+def _nested(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as the tables of a configuration."""
+    places = _places(kind)
+    nested: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is None:
+            continue
+        path = key.split(".") if "." in key else places.get(key, (key,))
+        value = {"name": value} if key == "sampler" and isinstance(value, str) else _set_in(value)
+        for name in reversed(path):
+            value = {name: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def _places(kind: type[Any]) -> dict[str, tuple[str, ...]]:
+    """{setting: its place, tables first}; a name that two tables have is the first one's."""
+    types: dict[str, Any] = {}
+    if issubclass(kind, Settings):
+        types = {name: field.annotation for name, field in kind.model_fields.items()}
+    elif dataclasses.is_dataclass(kind):
+        types = {field.name: field.type for field in dataclasses.fields(kind)}
+    places: dict[str, tuple[str, ...]] = {name: (name,) for name in types}
+    for table, inner in types.items():
+        for name, place in _places(inner).items() if isinstance(inner, type) else ():
+            places.setdefault(name, (table, *place))
+    return places
+
+
+def _set_in(value: Any) -> Any:
+    """A table as a dictionary of what was set in it; any other value as a file would have it."""
+    if isinstance(value, Settings):
+        named = {"name": value.name} if "name" in type(value).model_fields else {}  # type: ignore[attr-defined]
+        return named | {name: _set_in(getattr(value, name)) for name in value.model_fields_set}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -436,7 +548,8 @@ def _hint(loc: Sequence[str], config: type[BaseModel], sampler: str) -> str:
         field = table.model_fields[name].annotation
         inner = next((kind for kind in get_args(field) if hasattr(kind, "model_fields")), field)
         table = _SAMPLERS[sampler] if sampler else inner
-    near = difflib.get_close_matches(key, table.model_fields, n=1, cutoff=0.4)
+    names = table.model_fields if tables else _places(table)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
     others = [name for name, kind in _SAMPLERS.items() if sampler and key in kind.model_fields]
     if others:
         return f"it belongs to --sampler {others[0]}."

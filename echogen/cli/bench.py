@@ -1,62 +1,105 @@
 """`echogen bench`: what this machine will do."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Flag = typer.Option
+from echogen.cli.console import duration, run, show_table
+from echogen.cli.flags import (
+    INPUT,
+    AsJson,
+    BatchSize,
+    Checkpoint,
+    Compile,
+    ConfigFile,
+    Copies,
+    Debug,
+    Device,
+    Flag,
+    Precision,
+    Preset,
+    Quiet,
+    Sampler,
+    Set,
+)
+from echogen.support.words import counted
+
+if TYPE_CHECKING:
+    from echogen.commands.bench import BenchReport
 
 
 def bench(
     ctx: typer.Context,
     input: Annotated[
-        Path | None, Flag("--in", help="Dataset folder, to estimate what it would take.")
+        Path | None,
+        Flag(
+            "--in",
+            help="Dataset folder, to estimate what it would take.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
-    copies: Annotated[int | None, Flag(help="Generated variants a frame (default: 4).")] = None,
-    checkpoint: Annotated[str | None, Flag(metavar="NAME|FOLDER|FILE.pt", help="As in expand.")] = (
-        None
-    ),
-    sampler: Annotated[str | None, Flag(metavar="NAME", help="As in expand.")] = None,
-    preset: Annotated[str | None, Flag(metavar="NAME", help="As in expand.")] = None,
-    config: Annotated[Path | None, Flag(help="Settings as TOML; flags win over it.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        Flag("--set", metavar="KEY=VALUE", help="Any setting, such as sampler.churn=1.5."),
-    ] = None,
-    device: Annotated[
-        str | None, Flag(metavar="auto|cpu|cuda[:N],..", help="Where; all GPUs by default.")
-    ] = None,
-    precision: Annotated[
-        str | None, Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, Flag(help="Images at once; 0 finds the best by trial (default).")
-    ] = None,
-    compile: Annotated[
-        str | None,
-        Flag(metavar="off|on|graphs", help="Compile the network first; takes minutes."),
-    ] = None,
-    as_json: Annotated[bool, Flag("--json", help="The result as one JSON object.")] = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.")] = False,
-    debug: Annotated[bool, Flag("--debug", help="Show tracebacks.")] = False,
+    copies: Copies = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+    checkpoint: Checkpoint = None,
+    sampler: Sampler = None,
+    device: Device = None,
+    precision: Precision = None,
+    batch_size: BatchSize = None,
+    compile: Compile = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
-    """Tell in about a minute what this machine will do: speed, memory, time for a dataset.
+    """Measure in about a minute what this machine can do: speed, memory, time for a dataset.
 
     Paints simulated frames as expand would, and throws them away.
 
     Example: echogen bench --in camus/ --copies 4
     """
-    from echogen.cli.console import ConsoleReporter, show_bench
-    from echogen.cli.expand import settings_from_flags
-    from echogen.commands.bench import bench as measure
-    from echogen.config import BenchConfig, load_config
+    from echogen.commands.bench import bench as command
 
-    flags = settings_from_flags(ctx.params)
-    resolved = load_config(BenchConfig, flags, preset=preset, file=config)
-    reporter = ConsoleReporter(quiet)
-    try:
-        report = measure(resolved, reporter)
-    finally:
-        reporter.close()
-    show_bench(report, as_json)
+    run(ctx, command, show_bench)
+
+
+def show_bench(report: "BenchReport") -> None:
+    """The end of `echogen bench`."""
+    settings = ", ".join(f"{k} {v}" for k, v in report.sampler.items() if k != "name")
+    compiled = "" if report.compile == "off" else f", compile {report.compile}"
+    basis = f"{report.painted} painted" if report.painted else "estimated from evaluations"
+    rows = [
+        ("model", f"{report.checkpoint}, {report.licence}"),
+        ("device", f"{report.device} ({report.precision}{compiled}), loaded in "
+         f"{report.load_seconds:.1f} s"),
+        ("batch size", str(report.batch_size)),
+        ("sampler", f"{report.sampler['name']} ({settings})"),
+        ("cost", f"{report.nfe} network evaluations an image, "
+         f"{_three_digits(report.ms_per_evaluation)} ms each"),
+        ("speed", f"{_three_digits(report.images_per_s)} images/s, "
+         f"{_three_digits(1 / report.images_per_s)} s an image ({basis})"),
+    ]  # fmt: skip
+    if report.share_of_ceiling is not None:
+        rows.append(
+            ("of the ceiling", f"{report.share_of_ceiling:.0%} of "
+             f"{report.ceiling_gflop_per_s:.0f} GFLOP/s, the fastest {report.precision} matrix "
+             f"product here; {report.gflop_per_evaluation:.3g} GFLOP an evaluation")
+        )  # fmt: skip
+    if report.peak_memory_mb is not None:
+        rows.append(("peak memory", f"{report.peak_memory_mb:.0f} MB"))
+    rows.append(("disk", f"about {report.megabytes_per_sample:.2f} MB a sample"))
+    if (made := report.estimate) is not None:
+        rows += [
+            ("dataset", made.dataset),
+            ("would paint", f"{counted(made.copies, 'copy', 'copies')} of "
+             f"{counted(made.frames, 'frame')} in about "
+             f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
+        ]  # fmt: skip
+    show_table(rows)
+
+
+def _three_digits(value: float) -> str:
+    """0.00123, 1.23, 1235."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

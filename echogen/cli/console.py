@@ -1,21 +1,19 @@
-"""What a run shows: progress on stderr, as bars on a terminal and as plain lines elsewhere."""
+"""What a command shows: progress on stderr while it runs, its report on stdout at the end."""
 
-import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
-from echogen.support.words import both, counted
+from echogen.cli.flags import settings_from
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from echogen.commands.bench import BenchReport
-    from echogen.commands.expand import DryRunReport, ExpandReport
-    from echogen.commands.sample import SampleReport
-    from echogen.report import RunReport
+    from echogen.report import CommandReport, RunReport
 
 LINE_EVERY_S = 30.0
 LISTED = 20
@@ -23,12 +21,29 @@ UNITS = {"planning": "frame", "training": "step", "training (seconds)": "s"}
 """What a stage counts, where that is not images."""
 
 
-class Report(Protocol):
-    """What `--json` can show."""
+R = TypeVar("R", bound="CommandReport")
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with a format number."""
-        ...
+
+def run(ctx: typer.Context, command: Callable[..., R], show: Callable[[R], None]) -> NoReturn:
+    """Call a command's function with the flags that were given, show its report, and exit.
+
+    Args:
+        ctx: of the command line.
+        command: of `echogen.commands`; it takes flags as keywords, and a `reporter`.
+        show: prints the report where `--json` was not given.
+    """
+    with closing(ConsoleReporter(ctx.params["quiet"])) as reporter:
+        report = command(**{**settings_from(ctx.params), "reporter": reporter})
+    end(report, ctx.params["as_json"], show)
+
+
+def end(report: R, as_json: bool, show: Callable[[R], None]) -> NoReturn:
+    """Show a report, as JSON or in words, and exit with its code."""
+    if as_json:
+        show_json(report)
+    else:
+        show(report)
+    raise typer.Exit(report.exit_code)
 
 
 class ConsoleReporter:
@@ -101,52 +116,58 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def show_run(report: "ExpandReport", as_json: bool) -> None:
-    """The end of `echogen expand`."""
-    if as_json:
-        show_json(report)
-        return
-    counts = report.counts
-    rows = [
-        ("store", report.output),
-        (
-            "samples",
-            f"{counts.originals + counts.copies} done ({both(counts.originals, counts.copies)})",
-        ),
-        ("rejected", f"{counts.rejected} (no valid move found)"),
-        ("failed", str(counts.failed)),
-        ("frames skipped", str(len(report.skipped))),
-    ]
-    if counts.pending:
-        rows.append(("still to make", str(counts.pending)))
-    show_table([*rows, *_painting(report)])
-    show_lines("skipped", [problem.reason for problem in report.skipped])
-    show_lines("failed", [problem.reason for problem in report.failed])
-    show_lines("note", list(report.notes))
-    _next(report.output, counts.pending)
+def show_json(report: "CommandReport") -> None:
+    """A report as one JSON object on one line of stdout; its shape is in docs/schemas."""
+    from pydantic_core import to_json
+
+    typer.echo(to_json(report.to_dict(), inf_nan_mode="null").decode())
 
 
-def show_sample(report: "SampleReport", as_json: bool) -> None:
-    """The end of `echogen sample`."""
-    if as_json:
-        show_json(report)
-        return
-    rows = [("store", report.output), ("images", f"{report.images} done, without labels")]
-    if report.without_fan:
-        rows.append(("no fan found", f"in {report.without_fan}, left as painted"))
-    rows.append(("failed", str(len(report.failed))))
-    if report.pending:
-        rows.append(("still to make", str(report.pending)))
-    if report.sheet:
-        rows.append(("sheet", report.sheet))
-    show_table([*rows, *_painting(report)])
-    show_lines("failed", [problem.reason for problem in report.failed])
-    for note in report.notes:
-        typer.echo(f"note: {note}")
-    _next(report.output, report.pending)
+def show_table(
+    rows: Sequence[Sequence[str]], columns: Sequence[str] = (), *, left: int = 1, title: str = ""
+) -> None:
+    """A table on stdout: names and their values, or cells under `columns`.
+
+    Args:
+        rows: of cells.
+        columns: heads; without any, the first of two columns is in bold.
+        left: how many columns are aligned to the left; with heads, the others are to the right.
+        title: above the table.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        show_header=bool(columns),
+        box=None,
+        pad_edge=False,
+    )
+    for number, head in enumerate(columns or ("", "")):
+        name = not columns and not number
+        table.add_column(
+            head,
+            style="bold" if name else "",
+            no_wrap=name,
+            justify="right" if columns and number >= left else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
 
 
-def _painting(report: "RunReport") -> list[tuple[str, str]]:
+def show_lines(word: str, lines: list[str]) -> None:
+    """The first `LISTED` lines, each after a word."""
+    for line in lines[:LISTED]:
+        typer.echo(f"{word}: {line}")
+    if len(lines) > LISTED:
+        typer.echo(f"{word}: ... and {len(lines) - LISTED} more; --json and the store list all.")
+
+
+def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
     """What painting cost, and with what."""
     rows = [
         ("cost", f"{report.nfe} network evaluations an image"),
@@ -159,104 +180,11 @@ def _painting(report: "RunReport") -> list[tuple[str, str]]:
     return [("painted now", f"{report.painted} in {duration(report.seconds)}, {speed}"), *rows]
 
 
-def _next(output: str, pending: int) -> None:
+def show_next(output: str, pending: int) -> None:
+    """What to do with a store, or to finish it."""
     if pending:
         typer.echo("next: give the same command again; it continues where it stopped.")
     elif output.endswith(".h5"):
         typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:
         typer.echo(f'next: zarr.open("{output}")["images"][0] is the first sample.')
-
-
-def show_dry_run(report: "DryRunReport", as_json: bool) -> None:
-    """The end of `echogen expand --dry-run`."""
-    if as_json:
-        show_json(report)
-        return
-    show_table(
-        [
-            ("would make", report.output),
-            ("from", report.dataset),
-            ("samples", both(report.originals, report.copies)),
-            ("rejected", f"{report.rejected} (no valid move found)"),
-            ("frames skipped", str(len(report.skipped))),
-            ("cost", f"{report.nfe} network evaluations an image"),
-            ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
-            ("disk", f"about {report.megabytes:.0f} MB"),
-            ("model", f"{report.checkpoint}, {report.licence}"),
-            ("plan", report.plan_digest[:16]),
-        ]
-    )
-    show_lines("skipped", [problem.reason for problem in report.skipped])
-    show_lines("note", list(report.notes))
-
-
-def show_bench(report: "BenchReport", as_json: bool) -> None:
-    """The end of `echogen bench`."""
-    if as_json:
-        show_json(report)
-        return
-    settings = ", ".join(f"{k} {v}" for k, v in report.sampler.items() if k != "name")
-    compiled = "" if report.compile == "off" else f", compile {report.compile}"
-    basis = f"{report.painted} painted" if report.painted else "estimated from evaluations"
-    rows = [
-        ("model", f"{report.checkpoint}, {report.licence}"),
-        ("device", f"{report.device} ({report.precision}{compiled}), loaded in "
-         f"{report.load_seconds:.1f} s"),
-        ("batch size", str(report.batch_size)),
-        ("sampler", f"{report.sampler['name']} ({settings})"),
-        ("cost", f"{report.nfe} network evaluations an image, "
-         f"{_three_digits(report.ms_per_evaluation)} ms each"),
-        ("speed", f"{_three_digits(report.images_per_s)} images/s, "
-         f"{_three_digits(1 / report.images_per_s)} s an image ({basis})"),
-    ]  # fmt: skip
-    if report.share_of_ceiling is not None:
-        rows.append(
-            ("of the ceiling", f"{report.share_of_ceiling:.0%} of "
-             f"{report.ceiling_gflop_per_s:.0f} GFLOP/s, the fastest {report.precision} matrix "
-             f"product here; {report.gflop_per_evaluation:.3g} GFLOP an evaluation")
-        )  # fmt: skip
-    if report.peak_memory_mb is not None:
-        rows.append(("peak memory", f"{report.peak_memory_mb:.0f} MB"))
-    rows.append(("disk", f"about {report.megabytes_per_sample:.2f} MB a sample"))
-    if (made := report.estimate) is not None:
-        rows += [
-            ("dataset", made.dataset),
-            ("would paint", f"{counted(made.copies, 'copy', 'copies')} of "
-             f"{counted(made.frames, 'frame')} in about "
-             f"{duration(made.seconds)}, {made.megabytes:.0f} MB"),
-        ]  # fmt: skip
-    show_table(rows)
-
-
-def show_json(report: Report) -> None:
-    """A report as one JSON object on one line of stdout; its shape is in docs/schemas."""
-    from pydantic_core import to_json
-
-    typer.echo(to_json(report.to_dict(), inf_nan_mode="null").decode())
-
-
-def show_table(rows: list[tuple[str, str]]) -> None:
-    """Names and values, as two columns on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    Console(highlight=False, markup=False).print(table)
-
-
-def _three_digits(value: float) -> str:
-    """0.00123, 1.23, 1235."""
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def show_lines(word: str, lines: list[str]) -> None:
-    """The first `LISTED` lines, each after a word."""
-    for line in lines[:LISTED]:
-        typer.echo(f"{word}: {line}")
-    if len(lines) > LISTED:
-        typer.echo(f"{word}: ... and {len(lines) - LISTED} more; --json and the store list all.")

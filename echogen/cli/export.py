@@ -5,26 +5,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli.console import duration, run, show_lines, show_table
 from echogen.cli.flags import (
     INPUT,
-    RUN,
+    MAKE,
     AsJson,
     Cases,
     Debug,
     Flag,
+    Overwrite,
     Phases,
     Quiet,
     Split,
     Views,
-    listed,
+    Workers,
 )
 from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
     from echogen.commands.export import ExportReport
-    from echogen.exports.nnunet import NnunetSettings
 
-MAKE, NNUNET = "What to make", "nnU-Net"
+NNUNET = "nnU-Net"
 
 
 def export(
@@ -44,14 +45,14 @@ def export(
     split: Split = None,
     cases: Cases = None,
     copies: Annotated[
-        str,
+        str | None,
         Flag(metavar="originals|copies|0,1,..", help="Only these; 0 is the original.",
              rich_help_panel=INPUT),
-    ] = "",
-    status: Annotated[
+    ] = None,
+    statuses: Annotated[
         str | None,
-        Flag(metavar="done,rejected,failed", help="Rows of these; files are made of done ones.",
-             rich_help_panel=INPUT),
+        Flag("--status", metavar="done,rejected,failed", rich_help_panel=INPUT,
+             help="Rows of these; files are made of done ones."),
     ] = None,
     allow_unfinished: Annotated[
         bool,
@@ -72,12 +73,8 @@ def export(
     seed: Annotated[int | None, Flag(help="Of the folds (default: 0).", rich_help_panel=NNUNET)] = (
         None
     ),
-    workers: Annotated[
-        int, Flag(help="Processes that write files; 0 is one a core.", rich_help_panel=RUN)
-    ] = 0,
-    overwrite: Annotated[
-        bool, Flag("--overwrite", help="Replace an export at --out.", rich_help_panel=RUN)
-    ] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -89,44 +86,13 @@ def export(
 
     Example: echogen export camus_aug.zarr --to nnunet --out "$nnUNet_raw" --name CAMUSAug
     """
-    from echogen.cli.console import ConsoleReporter
-    from echogen.commands.export import ExportSettings
-    from echogen.commands.export import export as hand_on
-    from echogen.exports.selection import Selection
+    from echogen.commands.export import export as command
 
-    settings = ExportSettings(
-        store=store,
-        to=to,  # type: ignore[arg-type]  # checked there
-        output=output,
-        selection=Selection(
-            tuple(listed(views)),
-            tuple(listed(phases)),
-            split or "",
-            tuple(listed(cases)),
-            copies,
-            tuple(listed(status)),
-        ),
-        nnunet=_nnunet(ctx, to),
-        allow_unfinished=allow_unfinished,
-        overwrite=overwrite,
-        workers=workers,
-    )
-    reporter = ConsoleReporter(quiet)
-    try:
-        report = hand_on(settings, reporter)
-    finally:
-        reporter.close()
-    show_export(report, as_json)
-    raise typer.Exit(report.exit_code)
+    run(ctx, command, show_export)
 
 
-def show_export(report: "ExportReport", as_json: bool) -> None:
+def show_export(report: "ExportReport") -> None:
     """The end of `echogen export`."""
-    from echogen.cli.console import duration, show_json, show_lines, show_table
-
-    if as_json:
-        show_json(report)
-        return
     made = f"{report.samples} ({both(report.originals, report.copies)})"
     rows = [
         ("output", report.output),
@@ -143,14 +109,3 @@ def show_export(report: "ExportReport", as_json: bool) -> None:
     show_lines("note", list(report.notes))
     if report.next:
         typer.echo(f"next: once nnUNetv2_plan_and_preprocess has run: {report.next}")
-
-
-def _nnunet(ctx: typer.Context, to: str) -> "NnunetSettings":
-    from echogen.errors import UsageError
-    from echogen.exports.nnunet import NnunetSettings
-
-    names = ("dataset_id", "name", "folds", "seed")
-    given = {name: ctx.params[name] for name in names if ctx.params[name] is not None}
-    if given and to != "nnunet":
-        raise UsageError(f"--{next(iter(given)).replace('_', '-')}: goes with --to nnunet.")
-    return NnunetSettings(**given)

@@ -1,18 +1,25 @@
-"""Flags that several commands have: one declaration, one help text."""
+"""Flags that several commands have, declared once, and the keywords that they are."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from echogen.config import DatasetConfig
+from echogen.errors import UsageError
 
-INPUT, SHOW, PAINT, RUN = "Input", "What to show", "Painting", "Run"
+INPUT, MAKE, SHOW, PAINT, RUN = "Input", "What to make", "What to show", "Painting", "Run"
 
 Flag = typer.Option
 
+Source = Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")]
 Format = Annotated[
-    str, Flag(metavar="auto|...", help="Layout of the dataset.", rich_help_panel=INPUT)
+    str | None,
+    Flag(
+        metavar="auto|camus|folder|nnunet|echonet",
+        help="Layout of the dataset (default: auto, told by its files).",
+        rich_help_panel=INPUT,
+    ),
 ]
 Views = Annotated[str | None, Flag(metavar="A,B", help="Only these views.", rich_help_panel=INPUT)]
 Phases = Annotated[
@@ -33,6 +40,61 @@ Frames = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+Limit = Annotated[int | None, Flag(min=1, help="Only the first frames.", rich_help_panel=INPUT)]
+OnError = Annotated[
+    str | None,
+    Flag(
+        metavar="skip|fail",
+        help="A frame that cannot be used: skip and record it (default), or stop.",
+        rich_help_panel=INPUT,
+    ),
+]
+StoreOut = Annotated[
+    Path | None, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
+]
+Copies = Annotated[
+    int | None, Flag(help="Generated variants a frame (default: 4).", rich_help_panel=MAKE)
+]
+Seed = Annotated[int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=MAKE)]
+Preset = Annotated[
+    str | None,
+    Flag(
+        metavar="fast|balanced|high|paper",
+        help="How much to spend on an image (default: balanced), or the published method.",
+        rich_help_panel=MAKE,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, Flag(help="Settings as TOML; flags win over it.", rich_help_panel=MAKE)
+]
+Set = Annotated[
+    list[str] | None,
+    Flag(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, such as sampler.churn=1.5.",
+        rich_help_panel=MAKE,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    Flag(
+        metavar="NAME|FOLDER|FILE.pt",
+        help="Model (default: builtin); echogen checkpoint list has the names.",
+        rich_help_panel=PAINT,
+    ),
+]
+Sampler = Annotated[
+    str | None, Flag(metavar="langevin|repaint", help="How to paint.", rich_help_panel=PAINT)
+]
+Device = Annotated[
+    str | None,
+    Flag(
+        metavar="auto|cpu|mps|cuda[:N][,..]",
+        help="Where; cuda:0,cuda:1 paints on both. auto and cuda take all GPUs.",
+        rich_help_panel=PAINT,
+    ),
+]
 Precision = Annotated[
     str | None,
     Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
@@ -41,38 +103,48 @@ BatchSize = Annotated[
     int | None,
     Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
 ]
-Workers = Annotated[int, Flag(min=0, help="Processes; 0 takes one a core.", rich_help_panel=RUN)]
+Compile = Annotated[
+    str | None,
+    Flag(
+        metavar="off|on|graphs",
+        help="Compile the network first, with CUDA graphs or without; for long runs on a GPU.",
+        rich_help_panel=PAINT,
+    ),
+]
+Workers = Annotated[
+    int | None, Flag(min=0, help="Processes; 0 (default) takes one a core.", rich_help_panel=RUN)
+]
+Overwrite = Annotated[
+    bool, Flag("--overwrite", help="Replace what is at --out.", rich_help_panel=RUN)
+]
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)]
 
-
-def listed(text: str | None) -> list[str]:
-    """The parts of a flag that takes several, separated by commas."""
-    return [] if text is None else [part.strip() for part in text.split(",") if part.strip()]
+_NO_KEYWORDS = ("as_json", "quiet", "debug", "set_", "dry_run", "plan_file", "print_config")
 
 
-def chosen_frames(
-    format: str,
-    views: str | None,
-    phases: str | None,
-    split: str | None,
-    cases: str | None,
-    frames: str | None,
-) -> "DatasetConfig":
-    """What the flags of a selection ask for.
+def settings_from(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as keywords of a command's function.
 
     Raises:
-        UsageError: no such format.
+        UsageError: an assignment of `--set` is none.
     """
-    from echogen.config import AugmentationConfig, load_config
-
-    chosen = {
-        "format": format,
-        "views": listed(views),
-        "phases": listed(phases),
-        "split": split or "",
-        "cases": listed(cases),
-        "frames": frames or "key",
+    given = {
+        name: value
+        for name, value in params.items()
+        if value is not None and name not in _NO_KEYWORDS
     }
-    return load_config(AugmentationConfig, {"dataset": chosen}).dataset
+    return given | dict(map(_assignment, params.get("set_") or ()))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text}: expected KEY=VALUE, such as seed=1.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value

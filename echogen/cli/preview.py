@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli.console import duration, run, show_lines, show_table
 from echogen.cli.flags import (
     RUN,
     SHOW,
@@ -16,10 +17,9 @@ from echogen.cli.flags import (
     Frames,
     Phases,
     Quiet,
+    Source,
     Split,
     Views,
-    chosen_frames,
-    listed,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 def preview(
-    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    ctx: typer.Context,
+    path: Source,
     out: Annotated[
         Path | None, Flag("--out", metavar="X.png", help="File of the sheet.", rich_help_panel=SHOW)
     ] = None,
@@ -78,7 +79,7 @@ def preview(
     device: Annotated[
         str, Flag(metavar="auto|cpu|cuda", help="Where --gif paints.", rich_help_panel=SHOW)
     ] = "auto",
-    format: Format = "auto",
+    format: Format = None,
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
@@ -95,39 +96,13 @@ def preview(
 
     Example: echogen preview camus_aug.zarr --out sheet.png --worst
     """
-    from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.commands.preview import Options
-    from echogen.commands.preview import preview as draw
-    from echogen.config import EngineConfig
-    from echogen.errors import UsageError
-    from echogen.pictures.choice import Choice, transform_named
-    from echogen.support.files import check_writable
+    from echogen.commands.preview import preview as command
 
-    if out is None and gif is None:
-        raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")
-    for flag, picture, suffix in (("--out", out, ".png"), ("--gif", gif, ".gif")):
-        if picture is not None:
-            check_writable(flag, picture, suffix)
-    dataset = chosen_frames(format, views, phases, split, cases, frames)
-    choice = Choice(n, seed, worst, by=transform_named(by), samples=tuple(listed(samples)),
-                    dataset=dataset, workers=workers)  # fmt: skip
-    engine = EngineConfig(device=device)
-    options = Options(choice, plan, columns, height, gif, checkpoint or "", engine)
-    reporter = ConsoleReporter(quiet)
-    try:
-        report = draw(path, out, options, reporter)
-    finally:
-        reporter.close()
-    if as_json:
-        show_json(report)
-    else:
-        show_preview(report)
+    run(ctx, command, show_preview)
 
 
 def show_preview(report: "PreviewReport") -> None:
     """Print what `echogen preview` drew."""
-    from echogen.cli.console import duration, show_lines, show_table
-
     rows = [("shown", f"{len(report.shown)} of {report.of} samples of {report.path}")]
     if report.sheet:
         rows.append(("sheet", f"{report.sheet}, {report.width} x {report.height} pixels"))

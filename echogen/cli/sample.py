@@ -1,13 +1,29 @@
 """`echogen sample`: generated images without labels."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echogen.cli.flags import PAINT, RUN, AsJson, BatchSize, Debug, Flag, Precision, Quiet
+from echogen.cli.console import painting_rows, run, show_lines, show_next, show_table
+from echogen.cli.flags import (
+    MAKE,
+    PAINT,
+    AsJson,
+    BatchSize,
+    Checkpoint,
+    Compile,
+    Debug,
+    Device,
+    Flag,
+    Overwrite,
+    Precision,
+    Quiet,
+    Seed,
+)
 
-MAKE = "What to make"
+if TYPE_CHECKING:
+    from echogen.commands.sample import SampleReport
 
 
 def sample(
@@ -16,9 +32,7 @@ def sample(
         Path, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
     ],
     n: Annotated[int | None, Flag(help="Images (default: 64).", rich_help_panel=MAKE)] = None,
-    seed: Annotated[
-        int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=MAKE)
-    ] = None,
+    seed: Seed = None,
     sheet: Annotated[
         Path | None,
         Flag(help="Also a contact sheet, a .png; of a finished store too.", rich_help_panel=MAKE),
@@ -32,10 +46,7 @@ def sample(
             rich_help_panel=MAKE,
         ),
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        Flag(help="Model: its name or its folder (default: builtin).", rich_help_panel=PAINT),
-    ] = None,
+    checkpoint: Checkpoint = None,
     preset: Annotated[
         str | None,
         Flag(
@@ -48,27 +59,11 @@ def sample(
         int | None,
         Flag(help="Network evaluations an image, instead of a preset's.", rich_help_panel=PAINT),
     ] = None,
-    device: Annotated[
-        str | None,
-        Flag(
-            metavar="auto|cpu|mps|cuda[:N][,..]",
-            help="Where; auto and cuda take all GPUs.",
-            rich_help_panel=PAINT,
-        ),
-    ] = None,
+    device: Device = None,
     precision: Precision = None,
     batch_size: BatchSize = None,
-    compile: Annotated[
-        str | None,
-        Flag(
-            metavar="off|on|graphs",
-            help="Compile the network first; for long runs on a GPU.",
-            rich_help_panel=PAINT,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, Flag("--overwrite", help="Replace a store at --out.", rich_help_panel=RUN)
-    ] = False,
+    compile: Compile = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -84,31 +79,23 @@ def sample(
 
     Example: echogen sample --n 64 --out samples.zarr --sheet sheet.png
     """
-    from echogen.cli.console import ConsoleReporter, show_sample
-    from echogen.commands import sample as making
-    from echogen.config import SampleConfig, load_config
+    from echogen.commands.sample import sample as command
 
-    resolved = load_config(SampleConfig, _settings(ctx.params), preset=preset)
-    reporter = ConsoleReporter(quiet)
-    try:
-        report = making.sample(
-            resolved, overwrite=overwrite, sheet=sheet, columns=columns, reporter=reporter
-        )
-    finally:
-        reporter.close()
-    show_sample(report, as_json)
-    raise typer.Exit(report.exit_code)
+    run(ctx, command, show_sample)
 
 
-_TOP = ("output", "n", "seed", "background", "checkpoint")
-_ENGINE = ("device", "precision", "batch_size", "compile")
-
-
-def _settings(params: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, as the configuration's tables."""
-    given = {name: value for name, value in params.items() if value is not None}
-    settings = {name: given[name] for name in _TOP if name in given}
-    settings["engine"] = {name: given[name] for name in _ENGINE if name in given}
-    if "steps" in given:
-        settings["sampler"] = {"steps": given["steps"]}
-    return settings
+def show_sample(report: "SampleReport") -> None:
+    """The end of `echogen sample`."""
+    rows = [("store", report.output), ("images", f"{report.images} done, without labels")]
+    if report.without_fan:
+        rows.append(("no fan found", f"in {report.without_fan}, left as painted"))
+    rows.append(("failed", str(len(report.failed))))
+    if report.pending:
+        rows.append(("still to make", str(report.pending)))
+    if report.sheet:
+        rows.append(("sheet", report.sheet))
+    show_table([*rows, *painting_rows(report)])
+    show_lines("failed", [problem.reason for problem in report.failed])
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    show_next(report.output, report.pending)

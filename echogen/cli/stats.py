@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli.console import duration, run, show_table
 from echogen.cli.flags import (
     RUN,
     SHOW,
@@ -16,10 +17,10 @@ from echogen.cli.flags import (
     Frames,
     Phases,
     Quiet,
+    Source,
     Split,
     Views,
     Workers,
-    chosen_frames,
 )
 from echogen.support.words import counted
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 
 def stats(
-    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    ctx: typer.Context,
+    path: Source,
     against: Annotated[
         Path | None,
         Flag(
@@ -48,7 +50,7 @@ def stats(
     seed: Annotated[
         int, Flag(min=0, help="Of the pictures that the report shows.", rich_help_panel=SHOW)
     ] = 0,
-    format: Format = "auto",
+    format: Format = None,
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
@@ -62,7 +64,7 @@ def stats(
             rich_help_panel=RUN,
         ),
     ] = 0,
-    workers: Workers = 0,
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -71,41 +73,13 @@ def stats(
 
     Example: echogen stats camus_aug.zarr --against other_hospital/ --html report.html
     """
-    from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.commands.stats import Options, write_csv
-    from echogen.commands.stats import stats as measure
-    from echogen.support.files import check_writable
+    from echogen.commands.stats import stats as command
 
-    if html is not None:
-        check_writable("--html", html, ".html", ".htm")
-    if csv is not None:
-        check_writable("--csv", csv)
-    dataset = chosen_frames(format, views, phases, split, cases, frames)
-    reporter = ConsoleReporter(quiet)
-    try:
-        options = Options(dataset, workers, most)
-        report, measured = measure(path, against, options, reporter)
-        if csv is not None:
-            write_csv(measured, csv)
-        if html is not None:
-            from echogen.pictures.choice import Choice
-            from echogen.pictures.page import write_report
-
-            choice = Choice(seed=seed, dataset=dataset, workers=workers)
-            write_report(report, measured, html, choice, reporter)
-            reporter.tell(f"report: {html}")
-    finally:
-        reporter.close()
-    if as_json:
-        show_json(report)
-    else:
-        show_stats(report)
+    run(ctx, command, show_stats)
 
 
 def show_stats(report: "StatsReport") -> None:
     """The end of `echogen stats`: one table a question."""
-    from echogen.cli.console import duration, show_table
-
     nouns = {"originals": "original", "copies": "copy"}
     samples = ", ".join(counted(n, nouns[name], name) for name, n in report.samples.items())
     rows = [("measured", f"{report.path} in {duration(report.seconds)}"), ("samples", samples)]
@@ -203,16 +177,8 @@ def _realism(report: "StatsReport") -> None:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if not number else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
     typer.echo("")
-    Console(highlight=False, markup=False).print(table)
+    show_table(rows, columns, title=title)
 
 
 def _spread(found: "Distribution | None", decimals: int) -> str:

@@ -17,7 +17,6 @@ from echogen.cli.flags import (
     Quiet,
     Split,
     Views,
-    listed,
 )
 from echogen.errors import UsageError
 from echogen.support.words import counted
@@ -245,10 +244,10 @@ def _config_from_flags(ctx: typer.Context) -> "TrainConfig":
         recipe=_recipe(given),
         options=training_options(**length, **{name: given[name] for name in _OPTIONS}),
         dataset=DatasetConfig(
-            views=tuple(listed(given["views"])),
-            phases=tuple(listed(given["phases"])),
+            views=given["views"] or (),
+            phases=given["phases"] or (),
             split=given["split"] or "",
-            cases=tuple(listed(given["cases"])),
+            cases=given["cases"] or (),
             limit=given["limit"],
         ),
         command=_command(ctx),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli.console import duration, run, show_table
 from echogen.cli.flags import (
     AsJson,
     Cases,
@@ -14,10 +15,10 @@ from echogen.cli.flags import (
     Frames,
     Phases,
     Quiet,
+    Source,
     Split,
     Views,
     Workers,
-    chosen_frames,
 )
 from echogen.support.words import both, counted
 
@@ -30,7 +31,8 @@ LISTED = 10
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")],
+    ctx: typer.Context,
+    path: Source,
     source: Annotated[
         Path | None,
         Flag(
@@ -54,13 +56,13 @@ def validate(
     strict: Annotated[
         bool, Flag("--strict", help="Warnings end in exit code 1, too.", rich_help_panel=CHECK)
     ] = False,
-    format: Format = "auto",
+    format: Format = None,
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
     frames: Frames = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -72,31 +74,14 @@ def validate(
 
     Example: echogen validate camus_aug.zarr --source camus/
     """
-    from echogen.cli.console import ConsoleReporter, show_json
-    from echogen.commands.validate import Options
-    from echogen.commands.validate import validate as check
+    from echogen.commands.validate import validate as command
 
-    dataset = chosen_frames(format, views, phases, split, cases, frames)
-    reporter = ConsoleReporter(quiet)
-    try:
-        report = check(
-            path,
-            Options(strict, source, repair, thorough, workers, dataset),
-            reporter,
-        )
-    finally:
-        reporter.close()
-    if as_json:
-        show_json(report)
-    else:
-        show_validation(report)
-    raise typer.Exit(report.exit_code)
+    run(ctx, command, show_validation)
 
 
 def show_validation(report: "ValidationReport") -> None:
     """The end of `echogen validate`: what was found, by check, the worst first; then the sum."""
     from echogen.checks.finding import Severity
-    from echogen.cli.console import show_table
 
     for severity in Severity:
         by_check: dict[str, list[Finding]] = {}
@@ -116,8 +101,6 @@ def show_validation(report: "ValidationReport") -> None:
 
 
 def _about(report: "ValidationReport") -> list[tuple[str, str]]:
-    from echogen.cli.console import duration
-
     rows = [("checked", f"{report.path} in {duration(report.seconds)}")]
     if (samples := report.samples) is not None:
         rows.append(

@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from echogen.commands.expand import compressed_megabytes
 from echogen.commands.run import with_model
-from echogen.config import BenchConfig
+from echogen.config import AugmentationKeywords, BenchConfig, load_config
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
@@ -91,19 +92,26 @@ class BenchReport(CommandReport):
     estimate: Estimate | None
 
 
-def bench(config: BenchConfig, reporter: Reporter = QUIET) -> BenchReport:
+def bench(
+    config: BenchConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[AugmentationKeywords],
+) -> BenchReport:
     """Measure what a configuration costs here, in about a minute or less.
 
     Args:
-        config: of the run.
+        config, preset, settings: as of `expand`; `input` may be missing, and nothing is written.
         reporter: where progress goes.
 
     Raises:
-        EchogenError: as `generate.expand` would.
+        EchogenError: as `expand` would.
     """
     from echogen.painting.devices import open_engine
     from echogen.painting.local import LocalEngine
 
+    config = load_config(BenchConfig, settings, preset=preset, file=config)
     config, info = with_model(config, reporter)
     dataset, frames = "", 0
     if config.input is not None:

@@ -9,9 +9,11 @@ import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
 
 from echogen.commands.run import locked_output, run_report, with_model
-from echogen.config import ExpandConfig
+from echogen.config import AugmentationKeywords, ExpandConfig, load_config
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.painting.fill import PaintingRun, evaluations, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
@@ -85,20 +87,29 @@ class DryRunReport(CommandReport):
 
 
 def expand(
-    config: ExpandConfig, *, overwrite: bool = False, reporter: Reporter = QUIET
+    config: ExpandConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[AugmentationKeywords],
 ) -> ExpandReport:
-    """Make, or continue, the store that a configuration describes.
+    """Turn a labelled dataset into a larger one: make, or continue, its store.
 
     Args:
-        config: of the run.
-        overwrite: replace a store that is already at `config.output`.
+        config: all settings, or a TOML file with some.
+        preset: "fast", "balanced" (the default), "high" or "paper".
+        overwrite: replace a store that is already at `output`.
         reporter: where progress goes.
+        settings: as the flags of `echogen expand`, such as `input`, `output`, `copies`, `views`;
+            others in their tables, such as `transforms={"tilt_deg": (-15, 15)}`. They win.
 
     Raises:
         EchogenError: one of its kinds, with one line for the user.
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
+    config = load_config(ExpandConfig, settings, preset=preset, file=config)
     config, info = with_model(config, reporter)
     dataset, keys = open_frames(config.input, config.dataset, reporter)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
@@ -121,7 +132,13 @@ def expand(
             return ExpandReport(**vars(ended), counts=store.counts(), skipped=plan.problems)
 
 
-def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, DryRunReport]:
+def dry_run(
+    config: ExpandConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[AugmentationKeywords],
+) -> tuple[Plan, DryRunReport]:
     """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
 
     Raises:
@@ -129,6 +146,7 @@ def dry_run(config: ExpandConfig, reporter: Reporter = QUIET) -> tuple[Plan, Dry
     """
     from echogen.painting.devices import open_engine
 
+    config = load_config(ExpandConfig, settings, preset=preset, file=config)
     config, info = with_model(config, reporter)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))

@@ -6,14 +6,16 @@ and a killed export goes on where it was with the same command.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 import numpy as np
+from pydantic import Field, field_validator, model_validator
 
+from echogen.config import Settings, load_config
 from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
@@ -33,37 +35,35 @@ Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 STORES: tuple[Format, ...] = ("zarr", "h5")
 STAGE = "exporting"
+QUIET = Quiet()
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """What is exported, and where to.
+class ExportConfig(Settings):
+    """Everything `echogen export` can be told besides the store.
 
-    Attributes:
-        store: a .zarr folder or .h5 file.
-        to: the format.
-        output: folder, or store to make; for nnU-Net the folder of raw datasets.
-        selection: which rows; of files, only rows that are done can be made.
-        nnunet: for nnU-Net alone.
-        allow_unfinished: take what is done of a store whose run has not ended.
-        overwrite: replace an export that is there.
-        workers: processes that write files; 0 is one a core.
+    `to` is the format, and `output` the folder or store to make; for nnU-Net the folder of raw
+    datasets. `selection` says which rows; files can be made only of rows that are done. `nnunet`
+    is for nnU-Net alone. `allow_unfinished` takes what is done of a store whose run has not ended.
+    `overwrite` replaces an export that is there. `workers` processes write files; 0 is one a core.
     """
 
-    store: Path
     to: Format
     output: Path
-    selection: Selection = field(default_factory=Selection)
-    nnunet: NnunetSettings = field(default_factory=NnunetSettings)
+    selection: Selection = Selection()
+    nnunet: NnunetSettings = NnunetSettings()
     allow_unfinished: bool = False
     overwrite: bool = False
-    workers: int = 0
+    workers: int = Field(default=0, ge=0)
 
-    def __post_init__(self) -> None:
-        if self.to not in FORMATS:
-            raise UsageError(f"--to {self.to}: expected one of {', '.join(FORMATS)}.")
-        if self.workers < 0:
-            raise UsageError(f"--workers {self.workers}: must be 0 or more.")
+    @field_validator("to", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value not in FORMATS:
+            raise UsageError(f"--to {value}: expected one of {', '.join(FORMATS)}.")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
         if self.to in STORES:
             check_suffix(self.to, self.output)
         elif not set(self.selection.statuses) <= {"done"}:
@@ -71,6 +71,29 @@ class ExportSettings:
                 f"--status {','.join(self.selection.statuses)}: only samples that are done have "
                 f"pixels to make files of; --to {' and --to '.join(STORES)} keep the other rows."
             )
+        return self
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Keywords of `export`, as `ExportConfig` has them."""
+
+    to: str
+    output: str | Path
+    views: str | Sequence[str]
+    phases: str | Sequence[str]
+    split: str
+    cases: str | Sequence[str]
+    copies: str
+    statuses: str | Sequence[str]
+    selection: Selection
+    dataset_id: int
+    name: str
+    folds: int | None
+    seed: int
+    nnunet: NnunetSettings
+    allow_unfinished: bool
+    overwrite: bool
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -114,12 +137,20 @@ class ExportReport(CommandReport):
         return exit_code_of(0, bool(self.failed or self.pending))
 
 
-def export(settings: ExportSettings, reporter: Reporter | None = None) -> ExportReport:
-    """Export a store; see the module.
+def export(
+    store: str | Path,
+    config: ExportConfig | None = None,
+    *,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[ExportKeywords],
+) -> ExportReport:
+    """Hand a store on in another format; see the module.
 
     Args:
-        settings: what, and where to.
+        store: a .zarr folder or .h5 file.
+        config: all settings.
         reporter: where progress goes.
+        settings: as the flags of `echogen export`, such as `to`, `output`, `views`. They win.
 
     Raises:
         UsageError: nothing fits the selection, or the format cannot hold it.
@@ -127,20 +158,22 @@ def export(settings: ExportSettings, reporter: Reporter | None = None) -> Export
             process writes it, or the disk is full or refuses.
         Interrupted: by a signal; the same call continues.
     """
-    began, told = time.monotonic(), reporter or Quiet()
-    default = tuple(STATUSES) if settings.to in STORES else ("done",)
-    with open_store(settings.store) as store, catch_signals(told.tell):
-        chosen = choose(store, settings.selection, default, settings.allow_unfinished)
-        if settings.to in STORES:
-            made = _export_store(store, chosen, settings, told)
+    began = time.monotonic()
+    options = load_config(ExportConfig, settings, file=config)
+    _check_for_nnunet(options.to, settings)
+    default = tuple(STATUSES) if options.to in STORES else ("done",)
+    with open_store(Path(store)) as opened, catch_signals(reporter.tell):
+        chosen = choose(opened, options.selection, default, options.allow_unfinished)
+        if options.to in STORES:
+            made = _export_store(opened, chosen, options, reporter)
         else:
-            made = _export_files(store, chosen, settings, told)
+            made = _export_files(opened, chosen, options, reporter)
     if not made.written and not made.failed:
-        told.tell(f"{made.output}: already complete, nothing to do")
+        reporter.tell(f"{made.output}: already complete, nothing to do")
     copy = made.chosen.columns["copy"]
     return ExportReport(
-        store=str(settings.store),
-        to=settings.to,
+        store=str(store),
+        to=options.to,
         output=str(made.output),
         samples=len(made.chosen),
         originals=int((copy == 0).sum()),
@@ -151,9 +184,15 @@ def export(settings: ExportSettings, reporter: Reporter | None = None) -> Export
         failed=made.failed,
         folds=made.folds,
         notes=(*chosen.notes, *made.notes),
-        next=copy_command(settings.nnunet) if made.folds else "",
+        next=copy_command(options.nnunet) if made.folds else "",
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _check_for_nnunet(to: Format, settings: Mapping[str, object]) -> None:
+    for field in fields(NnunetSettings):
+        if to != "nnunet" and settings.get(field.name) is not None:
+            raise UsageError(f"--{field.name.replace('_', '-')}: goes with --to nnunet.")
 
 
 @dataclass(frozen=True)
@@ -169,9 +208,9 @@ class _Made:
 
 
 def _export_store(
-    store: StoreReader, chosen: Chosen, settings: ExportSettings, reporter: Reporter
+    store: StoreReader, chosen: Chosen, settings: ExportConfig, reporter: Reporter
 ) -> _Made:
-    _check_apart(settings.store, settings.output)
+    _check_apart(store.path, settings.output)
     with store_lock(settings.output):
         written = copy_store(
             store,
@@ -185,7 +224,7 @@ def _export_store(
 
 
 def _export_files(
-    store: StoreReader, chosen: Chosen, settings: ExportSettings, reporter: Reporter
+    store: StoreReader, chosen: Chosen, settings: ExportConfig, reporter: Reporter
 ) -> _Made:
     root, folds, title = settings.output, None, "A dataset for segmentation of echocardiograms"
     if settings.to == "nnunet":
@@ -196,7 +235,7 @@ def _export_files(
         plan = plan_nifti(chosen, store.cases)
     else:
         plan = plan_folder(chosen)
-    _check_apart(settings.store, root)
+    _check_apart(store.path, root)
     taken = chosen if plan.kept is None else chosen.take(plan.kept)
     target = Target(
         root,
@@ -206,7 +245,7 @@ def _export_files(
     with store_lock(root):
         if target.begin(settings.overwrite):
             return _Made(taken, root, folds=folds, notes=plan.notes)
-        done = _write_items(plan, settings, root, reporter)
+        done = _write_items(plan, store.path, root, settings.workers, reporter)
         there = [not outcome.reason for outcome in done]
         notes = (*chosen.notes, *plan.notes)
         tables = {
@@ -226,19 +265,19 @@ def _export_files(
 
 
 def _write_items(
-    plan: FilePlan, settings: ExportSettings, root: Path, reporter: Reporter
+    plan: FilePlan, store: Path, root: Path, workers: int, reporter: Reporter
 ) -> list[Written]:
     items: tuple[Item, ...] = plan.items
-    shared = (settings.store, root, plan.encoding, plan.ids)
+    shared = (store, root, plan.encoding, plan.ids)
     done: list[Written] = []
-    with closing(in_workers(write_item, items, shared, settings.workers)) as outcomes:
+    with closing(in_workers(write_item, items, shared, workers)) as outcomes:
         for outcome in outcomes:
             done.append(outcome)
             reporter.progress(STAGE, len(done), len(items))
     return done
 
 
-def _identity(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
+def _identity(chosen: Chosen, settings: ExportConfig) -> dict[str, Any]:
     """What decides every file of an export, as JSON holds it."""
     known = {
         "to": settings.to,

@@ -1,11 +1,14 @@
 """Contact sheets of a dataset, a plan or a store, and animations of how a sample is painted."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
-from echogen.config import EngineConfig
+from pydantic import Field
+
+from echogen.config import DatasetKeywords, EngineConfig, Table, load_config
 from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
@@ -22,6 +25,7 @@ from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import load_plan
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
+from echogen.support.files import check_writable
 from echogen.support.words import counted
 from echogen.types import Problem
 
@@ -30,27 +34,39 @@ MOST = 200
 PANELS, MOST_PIXELS = 6, 120_000_000
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to draw, and how.
+class PreviewConfig(Choice):
+    """Everything `echogen preview` can be told besides what to show and the sheet's file.
 
-    Attributes:
-        choice: of samples.
-        plan: file of a plan whose copies are shown; the path is its dataset then.
-        columns: samples side by side; 0 takes as many as fit four pictures.
-        height: of an image, pixels.
-        gif: file for the animation of the first chosen sample, or None.
-        checkpoint: to paint it with; empty takes the store's, or the built-in one.
-        engine: device and precision to paint it with.
+    `plan` is the file of a plan whose copies are shown; the path is its dataset then. `columns`
+    samples stand side by side; 0 takes as many as fit four pictures. An image is `height` pixels
+    high. `gif` is a file for the animation of the first chosen sample, which `checkpoint` paints
+    (empty takes the store's, or the built-in one), with `engine`.
     """
 
-    choice: Choice = field(default_factory=Choice)
     plan: Path | None = None
-    columns: int = 0
-    height: int = 256
+    columns: int = Field(default=0, ge=0, le=16)
+    height: int = Field(default=256, ge=64, le=1024)
     gif: Path | None = None
     checkpoint: str = ""
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineConfig = EngineConfig()
+
+
+class PreviewKeywords(DatasetKeywords, total=False):
+    """Keywords of `preview`, as `PreviewConfig` has them."""
+
+    n: int
+    seed: int
+    worst: bool
+    by: str | None
+    samples: str | Sequence[str]
+    plan: str | Path | None
+    columns: int
+    height: int
+    gif: str | Path | None
+    checkpoint: str | Path
+    device: str
+    workers: int
+    dataset: Table
 
 
 @dataclass(frozen=True)
@@ -108,15 +124,21 @@ class _Content:
 
 
 def preview(
-    path: Path, out: Path | None, options: Options | None = None, reporter: Reporter = QUIET
+    path: str | Path,
+    config: PreviewConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[PreviewKeywords],
 ) -> PreviewReport:
     """Draw a contact sheet, an animation, or both.
 
     Args:
         path: a dataset's folder, or a store.
+        config: all settings.
         out: the sheet's file, a .png; None draws none.
-        options: what to draw.
         reporter: told of progress.
+        settings: as the flags of `echogen preview`, such as `n`, `worst`, `gif`. They win.
 
     Raises:
         DatasetError, PlanError, StoreError: the path cannot be read.
@@ -124,10 +146,11 @@ def preview(
         StoreError: a picture cannot be written.
     """
     began = time.monotonic()
-    options = options or Options()
-    _check(path, options)
-    source = None if options.plan is None else _planned(path, options.plan, options.choice)
-    content = _content(path, source, options.choice, reporter)
+    options = load_config(PreviewConfig, settings, file=config)
+    path, out = Path(path), None if out is None else Path(out)
+    _check(path, out, options)
+    source = None if options.plan is None else _planned(path, options.plan, options)
+    content = _content(path, source, options, reporter)
     entries, problems = content.selection.entries, content.selection.problems
     if not entries:
         reason = f" The first reason: {problems[0].reason}" if problems else ""
@@ -136,7 +159,7 @@ def preview(
     if options.gif is not None:
         from echogen.pictures.subject import subject_of
 
-        subject = subject_of(path, source, entries[0].name, options.choice, options.checkpoint,
+        subject = subject_of(path, source, entries[0].name, options, options.checkpoint,
                              options.engine, reporter)  # fmt: skip
     size = (0, 0)
     if out is not None:
@@ -162,25 +185,29 @@ def preview(
     )
 
 
-def _check(path: Path, options: Options) -> None:
-    choice = options.choice
-    if not 1 <= choice.n <= MOST:
-        raise UsageError(f"--n {choice.n}: expected 1 to {MOST} samples.")
-    if choice.n * options.height**2 * PANELS > MOST_PIXELS:
+def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
+    if out is None and options.gif is None:
+        raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")
+    for flag, picture, suffix in (("--out", out, ".png"), ("--gif", options.gif, ".gif")):
+        if picture is not None:
+            check_writable(flag, picture, suffix)
+    if not 1 <= options.n <= MOST:
+        raise UsageError(f"--n {options.n}: expected 1 to {MOST} samples.")
+    if options.n * options.height**2 * PANELS > MOST_PIXELS:
         raise UsageError(
-            f"--n {choice.n} at --height {options.height}: the sheet would have more than "
+            f"--n {options.n} at --height {options.height}: the sheet would have more than "
             f"{MOST_PIXELS // 10**6} million pixels; lower one of them."
         )
     if (options.checkpoint or options.engine.device != "auto") and options.gif is None:
         raise UsageError("--checkpoint and --device: go with --gif, which paints; leave them out.")
-    if choice.worst and choice.by:
+    if options.worst and options.by:
         raise UsageError("--worst and --by: choose one of them.")
     store = is_store(path)
     if store and options.plan is not None:
         raise UsageError(f"--plan: needs the dataset that it was made of, and {path} is a store.")
-    if choice.worst and not store:
+    if options.worst and not store:
         raise UsageError(f"--worst: is for painted samples, and {path} is not a store.")
-    if choice.by and not store and options.plan is None:
+    if options.by and not store and options.plan is None:
         raise UsageError(f"--by: is for moved samples: give a store, or --plan with {path}.")
 
 
@@ -235,7 +262,7 @@ def _licences(dataset: str, model: str) -> tuple[str, ...]:
     return tuple(f"{name}: {licence}" for name, licence in named if licence)
 
 
-def _sheet(content: _Content, options: Options) -> Sheet:
+def _sheet(content: _Content, options: PreviewConfig) -> Sheet:
     entries, of = content.selection.entries, content.selection.of
     names = headings(entries)
     lines = tuple(Line(entry.panels(names, options.height), entry.name, entry.facts)
@@ -243,7 +270,7 @@ def _sheet(content: _Content, options: Options) -> Sheet:
     shown = f"{len(lines)} of {of} shown" if len(lines) < of else f"{len(lines)} shown"
     return Sheet(
         title=content.title,
-        subtitle=(content.description, f"{shown}, {options.choice.words}"),
+        subtitle=(content.description, f"{shown}, {options.words}"),
         headings=names,
         lines=lines,
         legend=legend(entries, content.labels),

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from echogen.commands.run import locked_output, run_report, with_model
-from echogen.config import SampleConfig
+from echogen.config import SampleConfig, SampleKeywords, load_config
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import UsageError
 from echogen.geometry.aspect import fit_fan
@@ -57,27 +58,33 @@ class SampleReport(RunReport):
 
 
 def sample(
-    config: SampleConfig,
+    config: SampleConfig | str | Path | None = None,
     *,
-    overwrite: bool = False,
-    sheet: Path | None = None,
+    preset: str | None = None,
+    sheet: str | Path | None = None,
     columns: int = 8,
+    overwrite: bool = False,
     reporter: Reporter = QUIET,
+    **settings: Unpack[SampleKeywords],
 ) -> SampleReport:
-    """Make, or continue, the store of generated images that a configuration describes.
+    """Make whole images from nothing, without labels: make, or continue, their store.
 
     Args:
-        config: of the run.
-        overwrite: replace a store that is already at `config.output`.
+        config: all settings, or a TOML file with some.
+        preset: "fast", "balanced" (the default) or "high".
         sheet: a .png with the first images of the finished store.
         columns: images in a row of it.
+        overwrite: replace a store that is already at `output`.
         reporter: where progress goes.
+        settings: as the flags of `echogen sample`, such as `output`, `n`, `steps`. They win.
 
     Raises:
         EchogenError: one of its kinds, with one line for the user.
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
+    config = load_config(SampleConfig, settings, preset=preset, file=config)
+    sheet = None if sheet is None else Path(sheet)
     if sheet is not None:
         _check_sheet(sheet, columns)
     config, info = with_model(config, reporter)

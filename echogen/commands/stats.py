@@ -4,14 +4,15 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, DatasetKeywords, Settings, Table, load_config
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
@@ -29,55 +30,102 @@ from echogen.measures.report import (
 )
 from echogen.report import Quiet, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
-from echogen.support.files import write_whole
+from echogen.support.files import check_writable, write_whole
 from echogen.support.words import counted
 
 QUIET = Quiet()
 TEXTURE_AT_MOST = 300
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure.
+class StatsConfig(Settings):
+    """Everything `echogen stats` can be told besides what to measure and which files to write.
 
-    Attributes:
-        dataset: which frames of a dataset, and in which layout.
-        workers: processes; 0 takes one a core.
-        most: recordings or shards that are measured; 0 takes all.
+    `dataset` says which frames of a dataset are measured, and in which layout it is. `most`
+    recordings or shards are measured, drawn at random; 0 takes all. `seed` chooses the pictures of
+    the page. `workers` 0 takes a process a core.
     """
 
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    workers: int = 0
-    most: int = 0
+    seed: int = Field(default=0, ge=0)
+    most: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0)
+    dataset: DatasetConfig = DatasetConfig()
+
+
+class StatsKeywords(DatasetKeywords, total=False):
+    """Keywords of `stats`, as `StatsConfig` has them."""
+
+    seed: int
+    most: int
+    workers: int
+    dataset: Table
 
 
 def stats(
-    path: Path,
-    against: Path | None = None,
-    options: Options | None = None,
+    path: str | Path,
+    config: StatsConfig | None = None,
+    *,
+    against: str | Path | None = None,
+    html: str | Path | None = None,
+    csv: str | Path | None = None,
     reporter: Reporter = QUIET,
-) -> tuple[StatsReport, Measurements]:
+    **settings: Unpack[StatsKeywords],
+) -> StatsReport:
     """Measure every sample of a dataset or a store, and set them against another if asked.
 
     Args:
         path: a dataset's folder or a store.
+        config: all settings.
         against: another of either kind.
-        options: what to measure.
+        html: file for a page with plots and pictures.
+        csv: file for every measure of every sample.
         reporter: where progress goes.
+        settings: as the flags of `echogen stats`, such as `views`, `workers`. They win.
+
+    Raises:
+        DatasetError, StoreError: one of them cannot be read.
+        UsageError: nothing is left to measure, or a file cannot be written.
+    """
+    options = load_config(StatsConfig, settings, file=config)
+    if html is not None:
+        check_writable("--html", Path(html), ".html", ".htm")
+    if csv is not None:
+        check_writable("--csv", Path(csv))
+    other = None if against is None else Path(against)
+    report, measured = measure(Path(path), other, options, reporter)
+    if csv is not None:
+        write_csv(measured, Path(csv))
+    if html is not None:
+        from echogen.pictures.choice import Choice
+        from echogen.pictures.page import write_report
+
+        choice = Choice(seed=options.seed, dataset=options.dataset, workers=options.workers)
+        write_report(report, measured, Path(html), choice, reporter)
+        reporter.tell(f"report: {html}")
+    return report
+
+
+def measure(
+    path: Path,
+    against: Path | None = None,
+    options: StatsConfig | None = None,
+    reporter: Reporter = QUIET,
+) -> tuple[StatsReport, Measurements]:
+    """What `stats` reports, and the samples behind it; see there.
 
     Raises:
         DatasetError, StoreError: one of them cannot be read.
         UsageError: nothing is left to measure.
     """
     began = time.monotonic()
-    options = options or Options()
+    options = options or StatsConfig()
     _check(path, against, options)
     table, origin, texture, samples = _collect(path, options, reporter)
     if not table.names:
         raise UsageError(f"{path}: holds no sample that can be measured.")
     beside = options
     if not is_store(path):  # --format says the layout of PATH
-        beside = replace(options, dataset=options.dataset.model_copy(update={"format": "auto"}))
+        dataset = options.dataset.model_copy(update={"format": "auto"})
+        beside = options.model_copy(update={"dataset": dataset})
     other = None if against is None else _collect(against, beside, reporter)[0]
     unwrap_axes([measured.values for measured in (table, other) if measured is not None])
     measurements = Measurements(table, other, texture)
@@ -104,7 +152,7 @@ def stats(
     return report, measurements
 
 
-def _check(path: Path, against: Path | None, options: Options) -> None:
+def _check(path: Path, against: Path | None, options: StatsConfig) -> None:
     """Refuse a selection of frames where there is no dataset to select from."""
     datasets = [place for place in (path, against) if place is not None and not is_store(place)]
     if options.dataset != DatasetConfig() and not datasets:
@@ -135,7 +183,7 @@ Texture = dict[str, npt.NDArray[np.float64]]
 
 
 def _collect(
-    path: Path, options: Options, reporter: Reporter
+    path: Path, options: StatsConfig, reporter: Reporter
 ) -> tuple[FeatureTable, Origin, Texture, dict[str, int]]:
     if not is_store(path):
         table, dataset = collect_dataset(

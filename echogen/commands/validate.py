@@ -1,15 +1,17 @@
 """Can it be trusted? A dataset before it is used, a store after it was made."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
+
+from pydantic import Field
 
 from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, DatasetKeywords, Settings, Table, load_config
 from echogen.datasets import open_chosen, select
 from echogen.errors import (
     EXIT_DONE,
@@ -80,43 +82,55 @@ class ValidationReport(CommandReport):
         return EXIT_DONE
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to check.
+class ValidationConfig(Settings):
+    """Everything `echogen validate` can be told besides what to check.
 
-    Attributes:
-        strict: warnings count as failures.
-        source: dataset to compare a store with.
-        repair: mark a store's damaged and failed rows, so that they are made again.
-        thorough: measure the texture of every sample, not of a thousand.
-        workers: processes; 0 takes one a core.
-        dataset: which frames of a dataset, and in which layout it, or a store's source, is.
+    `source` is a dataset to compare a store with. `repair` marks a store's damaged and failed rows,
+    so that they are made again. `thorough` measures the texture of every sample, not of a thousand.
+    `strict` counts warnings as failures. `dataset` says which frames of a dataset are checked, and
+    in which layout it, or a store's source, is. `workers` 0 takes a process a core.
     """
 
-    strict: bool = False
     source: Path | None = None
-    repair: bool = False
     thorough: bool = False
-    workers: int = 0
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    repair: bool = False
+    strict: bool = False
+    workers: int = Field(default=0, ge=0)
+    dataset: DatasetConfig = DatasetConfig()
+
+
+class ValidationKeywords(DatasetKeywords, total=False):
+    """Keywords of `validate`, as `ValidationConfig` has them."""
+
+    source: str | Path | None
+    thorough: bool
+    repair: bool
+    strict: bool
+    workers: int
+    dataset: Table
 
 
 def validate(
-    path: Path, options: Options | None = None, reporter: Reporter = QUIET
+    path: str | Path,
+    config: ValidationConfig | None = None,
+    *,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[ValidationKeywords],
 ) -> ValidationReport:
     """Check a dataset's folder or a store, told apart by what it is.
 
     Args:
         path: of it.
-        options: how.
+        config: all settings.
         reporter: where progress goes.
+        settings: as the flags of `echogen validate`, such as `source`, `repair`. They win.
 
     Raises:
         DatasetError: the dataset that is to be a store's source cannot be used.
         StoreError: another process writes a store that is to be repaired.
         UsageError: an option that does not apply.
     """
-    options = options or Options()
+    path, options = Path(path), load_config(ValidationConfig, settings, file=config)
     if not is_store(path):
         if options.source is not None or options.repair or options.thorough:
             raise UsageError(
@@ -132,7 +146,7 @@ def validate(
     return _store(path, options, reporter)
 
 
-def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationReport:
+def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:
     began = time.monotonic()
     chosen = options.dataset
     findings: tuple[Finding, ...]
@@ -155,7 +169,7 @@ def _dataset(path: Path, options: Options, reporter: Reporter) -> ValidationRepo
     )
 
 
-def _store(path: Path, options: Options, reporter: Reporter) -> ValidationReport:
+def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:
     began = time.monotonic()
     path = present_store_path(path)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, Names
 from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
 from echogen.planning.record import frame_keys
@@ -31,12 +31,12 @@ class Selection:
         statuses: of `done`, `rejected` and `failed`; files are made of `done` rows only.
     """
 
-    views: tuple[str, ...] = ()
-    phases: tuple[str, ...] = ()
+    views: Names = ()
+    phases: Names = ()
     split: str = ""
-    cases: tuple[str, ...] = ()
+    cases: Names = ()
     copies: str = ""
-    statuses: tuple[str, ...] = ()
+    statuses: Names = ()
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, field_validator
 
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, Names, Settings
 from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
@@ -31,29 +32,30 @@ T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What to show.
+class Choice(Settings):
+    """Which samples to show, `n` of them.
 
-    Attributes:
-        n: samples.
-        seed: of a random choice.
-        worst: take those whose painting is farthest from what real frames show.
-        judged: of how many samples at random the worst are taken; 0 judges all.
-        by: take them evenly along one transform, from the least to the most.
-        samples: shell patterns of sample ids; empty for all.
-        dataset: which frames of a dataset, and in which layout.
-        workers: processes; 0 takes one a core.
+    At random, by `seed`; or the `worst`, those whose painting is farthest from what real frames
+    show, out of `judged` at random (0 judges all); or evenly `by` one transform, from the least to
+    the most. `samples` are shell patterns of their ids, empty for all. `dataset` says which frames
+    of a dataset, and in which layout it is. `workers` 0 takes a process a core.
     """
 
     n: int = 8
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     worst: bool = False
-    judged: int = 0
+    judged: int = Field(default=0, ge=0)
     by: By | None = None
-    samples: tuple[str, ...] = ()
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    workers: int = 0
+    samples: Names = ()
+    dataset: DatasetConfig = DatasetConfig()
+    workers: int = Field(default=0, ge=0)
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value is None or value in get_args(By):
+            return value
+        raise UsageError(f"--by {value}: expected one of {', '.join(get_args(By))}.")
 
     def names(self, sample_id: str) -> bool:
         """Whether `samples` names a sample, or a dataset's frame."""
@@ -82,17 +84,6 @@ class Selection:
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
     of: int
-
-
-def transform_named(name: str | None) -> By | None:
-    """The transform of a name; None without one.
-
-    Raises:
-        UsageError: there is no such transform.
-    """
-    if name is None or name in get_args(By):
-        return cast(By | None, name)
-    raise UsageError(f"--by {name}: expected one of {', '.join(get_args(By))}.")
 
 
 def select_frames(dataset: Dataset, choice: Choice) -> Selection:

@@ -74,7 +74,7 @@ def write_report(
         UsageError: the file cannot be written.
         DatasetError, StoreError: pictures cannot be read.
     """
-    choice = replace(choice or Choice(), n=SHOWN)
+    choice = (choice or Choice()).model_copy(update={"n": SHOWN})
     galleries = _galleries(Path(report.path), choice, reporter)
     text = render(report, _plots(report, measured), galleries)
     try:

@@ -17,7 +17,7 @@ def is_store(path: Path) -> bool:
     return (path / "zarr.json").is_file()
 
 
-def open_store(path: Path) -> StoreReader:
+def open_store(path: str | Path) -> StoreReader:
     """Opens a store for reading: a Zarr folder or an HDF5 file, told apart by what it is.
 
     An unfinished Zarr store opens too; `complete` tells.
@@ -25,6 +25,7 @@ def open_store(path: Path) -> StoreReader:
     Raises:
         StoreError: not there, not a store, of a newer format, or damaged.
     """
+    path = Path(path)
     if path.is_file():
         _check_h5(path)
         return open_h5(path)

@@ -14,7 +14,7 @@ import pytest
 import zarr
 
 from echogen.commands.expand import ExpandReport, dry_run, expand
-from echogen.commands.export import ExportSettings, export
+from echogen.commands.export import export
 from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
 from echogen.diffusion.samplers import Sampler
@@ -205,11 +205,7 @@ def test_an_exported_part_of_a_store_is_not_continued(
     run(settings)
     part = tmp_path / "part.zarr"
     chosen = Selection(cases=("patient0002",))
-    export(
-        ExportSettings(
-            store=Path(str(settings["output"])), to="zarr", output=part, selection=chosen
-        )
-    )
+    export(str(settings["output"]), to="zarr", output=part, selection=chosen)
     with pytest.raises(StoreError, match=r"holds 8 of the 16 samples of out\.zarr"):
         run(settings, output=str(part))
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from echogen.cli import app, main
 from echogen.commands import stats as stats_module
 from echogen.commands.expand import expand
-from echogen.commands.stats import Options, stats, write_csv
+from echogen.commands.stats import StatsConfig, measure, write_csv
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
@@ -115,7 +115,7 @@ def test_agreement_is_bias_and_limits_over_the_cases_that_record_something() -> 
 
 @pytest.fixture(scope="module")
 def sample_data() -> tuple[StatsReport, Measurements]:
-    return stats(SAMPLE_DATA, options=Options(workers=1))
+    return measure(SAMPLE_DATA, options=StatsConfig(workers=1))
 
 
 def test_the_sample_data_is_measured_as_it_was_made(
@@ -155,21 +155,21 @@ def test_workers_measure_what_one_process_measures(
     sample_data: tuple[StatsReport, Measurements], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "START_S", 0)
-    report, measured = stats(SAMPLE_DATA, options=Options(workers=2))
+    report, measured = measure(SAMPLE_DATA, options=StatsConfig(workers=2))
     assert same(report, sample_data[0])
     assert measured.samples.names == sample_data[1].samples.names
 
 
 def test_a_part_of_the_recordings_is_always_the_same_part() -> None:
-    some, _ = stats(SAMPLE_DATA, options=Options(workers=1, most=2))
-    again, _ = stats(SAMPLE_DATA, options=Options(workers=1, most=2))
+    some, _ = measure(SAMPLE_DATA, options=StatsConfig(workers=1, most=2))
+    again, _ = measure(SAMPLE_DATA, options=StatsConfig(workers=1, most=2))
     assert some.samples["originals"] < 28
     assert same(some, again)
 
 
 def test_only_one_view_gives_single_plane_volumes() -> None:
     chosen = DatasetConfig(views=("2CH",), cases=("patient0003",))
-    report, measured = stats(SAMPLE_DATA, options=Options(chosen, workers=1))
+    report, measured = measure(SAMPLE_DATA, options=StatsConfig(dataset=chosen, workers=1))
     (one,) = report.volumes
     assert (one.method, one.views) == ("single-plane", ("2CH",))
     row = [who.phase for who in measured.samples.names].index("ED")
@@ -177,7 +177,9 @@ def test_only_one_view_gives_single_plane_volumes() -> None:
 
 
 def test_one_phase_gives_no_volumes_of_cases() -> None:
-    report, _ = stats(SAMPLE_DATA, options=Options(DatasetConfig(phases=("ED",)), workers=1))
+    report, _ = measure(
+        SAMPLE_DATA, options=StatsConfig(dataset=DatasetConfig(phases=("ED",)), workers=1)
+    )
     assert (report.volumes, report.agreement) == ((), ())
     assert any(one.feature == "lv_volume" for one in report.features)
 
@@ -201,7 +203,7 @@ def made(dataset: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def of_store(made: Path, dataset: Path) -> tuple[StatsReport, Measurements]:
-    return stats(made, dataset, Options(workers=1))
+    return measure(made, dataset, StatsConfig(workers=1))
 
 
 def test_a_store_is_measured_in_two_groups(of_store: tuple[StatsReport, Measurements]) -> None:
@@ -243,11 +245,11 @@ def test_a_dataset_is_covered_by_the_store_that_was_made_of_it(
     assert report.against == str(dataset)
     # four frames are too few for percentiles, and for five neighbours
     assert report.coverage[0].originals is None
-    other, _ = stats(SAMPLE_DATA, made, Options(workers=1))
+    other, _ = measure(SAMPLE_DATA, made, StatsConfig(workers=1))
     assert other.against == str(made)
     assert {one.feature for one in other.coverage} == {"all", *DIVERSITY}
     assert all(0 <= one.originals <= 1 for one in other.coverage if one.originals is not None)
-    itself, _ = stats(SAMPLE_DATA, SAMPLE_DATA, Options(workers=1))
+    itself, _ = measure(SAMPLE_DATA, SAMPLE_DATA, StatsConfig(workers=1))
     assert itself.coverage[0].originals == 1
     assert all(one.distance_originals == 0 for one in itself.coverage[1:])
 
@@ -257,7 +259,7 @@ def test_workers_measure_a_store_alike(
     of_store: tuple[StatsReport, Measurements],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(processes, "START_S", 0)
-    assert same(stats(made, dataset, Options(workers=2))[0], of_store[0])
+    assert same(measure(made, dataset, StatsConfig(workers=2))[0], of_store[0])
 
 
 @pytest.fixture
@@ -272,7 +274,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_without_a_spacing_there_are_ratios_and_no_millimetres(pictures: Path) -> None:
-    report, measured = stats(pictures, options=Options(workers=1))
+    report, measured = measure(pictures, options=StatsConfig(workers=1))
     there = {one.feature for one in report.features}
     assert not there & IN_MM
     assert {"cavity_share", "cavity_radius", "cavity_angle", "fan_angle", "gcnr"} <= there
@@ -287,12 +289,12 @@ def test_without_a_spacing_there_are_ratios_and_no_millimetres(pictures: Path) -
 def test_frames_without_a_fan_are_left_out_with_a_reason(pictures: Path) -> None:
     black = sitk.GetImageFromArray(np.zeros((120, 110), np.uint8))
     sitk.WriteImage(black, str(pictures / "images" / "patient0001_4CH_ES.png"))
-    report, _ = stats(pictures, options=Options(workers=1))
+    report, _ = measure(pictures, options=StatsConfig(workers=1))
     assert report.samples == {"originals": 1}
     assert [name for name, _ in report.problems] == ["patient0001_4CH_ES"]
     sitk.WriteImage(black, str(pictures / "images" / "patient0001_4CH_ED.png"))
     with pytest.raises(UsageError, match="holds no sample that can be measured"):
-        stats(pictures, options=Options(workers=1))
+        measure(pictures, options=StatsConfig(workers=1))
 
 
 def test_csv_has_one_row_a_sample_and_a_column_a_feature(
@@ -390,7 +392,7 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(
 def test_a_table_that_has_no_folder_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stats_module, "stats", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(stats_module, "measure", lambda *_: pytest.fail("measured"))
     with pytest.raises(UsageError, match="make it first"):
         CliRunner().invoke(
             app, ["stats", str(SAMPLE_DATA), "--csv", "nowhere/x.csv"], catch_exceptions=False
@@ -405,8 +407,8 @@ def test_damaged_samples_are_left_out_and_told(made: Path, tmp_path: Path) -> No
     content = bytearray(shard.read_bytes())
     content[40] ^= 255
     shard.write_bytes(bytes(content))
-    before, _ = stats(made, options=Options(workers=1))
-    report, measured = stats(store, options=Options(workers=1))
+    before, _ = measure(made, options=StatsConfig(workers=1))
+    report, measured = measure(store, options=StatsConfig(workers=1))
     assert 0 < len(report.problems) < len(measured.samples.names) + len(report.problems)
     assert "cannot be read" in report.problems[0][1]
     assert sum(before.samples.values()) == len(measured.samples.names) + len(report.problems)
@@ -418,7 +420,7 @@ def test_one_process_sees_that_a_store_was_replaced(
     import shutil
 
     store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
-    first, _ = stats(store, options=Options(workers=1))
+    first, _ = measure(store, options=StatsConfig(workers=1))
     shutil.rmtree(store)
     settings = {
         "input": str(dataset), "output": str(store), "copies": 1, "seed": 9,
@@ -426,7 +428,7 @@ def test_one_process_sees_that_a_store_was_replaced(
         "sampler": {"name": "repaint", "steps": 2, "jump_length": 1, "resamplings": 1},
     }  # fmt: skip
     expand(make_config(settings))
-    second, _ = stats(store, options=Options(workers=1))
+    second, _ = measure(store, options=StatsConfig(workers=1))
     assert second.samples["copies"] == 4 != first.samples["copies"]
 
 
@@ -462,10 +464,10 @@ def test_axes_that_are_nearly_one_lie_beside_each_other() -> None:
 
 
 def test_a_selection_needs_a_dataset(made: Path, tmp_path: Path) -> None:
-    chosen = Options(dataset=DatasetConfig(views=("4CH",)))
+    chosen = StatsConfig(dataset=DatasetConfig(views=("4CH",)))
     with pytest.raises(UsageError, match="a store is measured as a whole"):
-        stats(made, options=chosen)
-    report, _ = stats(made, against=SAMPLE_DATA, options=chosen)
+        measure(made, options=chosen)
+    report, _ = measure(made, against=SAMPLE_DATA, options=chosen)
     assert report.coverage
 
 
@@ -511,4 +513,4 @@ def camus_mhd() -> StatsReport:
             "no CAMUS of the first release: shared/data/camus_mhd is absent, and "
             "ECHOGEN_CAMUS_MHD names no folder"
         )
-    return stats(CAMUS_MHD, options=Options(workers=1))[0]
+    return measure(CAMUS_MHD, options=StatsConfig(workers=1))[0]

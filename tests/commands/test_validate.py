@@ -13,8 +13,7 @@ from echogen.checks.finding import Severity
 from echogen.checks.twins import find_twins, fingerprint
 from echogen.cli import app
 from echogen.commands.expand import expand
-from echogen.commands.validate import Options, ValidationReport, validate
-from echogen.config import DatasetConfig
+from echogen.commands.validate import ValidationReport, validate
 from echogen.errors import UsageError
 from echogen.measures.realism import log_ratios
 from echogen.store import mark_pending, open_store, sample_sha256
@@ -66,7 +65,7 @@ def spoil(store: Path, row: int, **pixels: object) -> None:
 
 
 def test_a_good_store_has_no_errors(made: Path, dataset: Path) -> None:
-    report = validate(made, Options(source=dataset))
+    report = validate(made, source=dataset)
     assert report.usable
     assert checks(report) == {}
     assert report.exit_code == 0
@@ -81,8 +80,8 @@ def test_workers_find_what_one_process_finds(
     made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "START_S", 0)
-    alone = validate(made, Options(workers=1, source=dataset, thorough=True))
-    two = validate(made, Options(workers=2, source=dataset, thorough=True))
+    alone = validate(made, workers=1, source=dataset, thorough=True)
+    two = validate(made, workers=2, source=dataset, thorough=True)
     assert (alone.findings, alone.texture) == (two.findings, two.texture)
 
 
@@ -96,7 +95,7 @@ def test_damage_is_named_and_repaired_and_only_that_is_made_again(
     found = validate(store)
     assert (found.usable, found.exit_code) == (False, 5)
     assert checks(found) == {"damage": ["patient0001_4CH_ES_copy1"]}
-    repaired = validate(store, Options(repair=True))
+    repaired = validate(store, repair=True)
     assert (repaired.usable, repaired.repaired, repaired.exit_code) == (True, 1, 1)
     unfinished = validate(store)
     assert checks(unfinished, Severity.WARNING)["complete"] == [""]
@@ -104,7 +103,7 @@ def test_damage_is_named_and_repaired_and_only_that_is_made_again(
     assert unfinished.samples.pending == 1
     report = expand(make_config(settings_of(dataset, checkpoint, store)))
     assert report.painted == 1
-    assert validate(store, Options(source=dataset)).exit_code == 0
+    assert validate(store, source=dataset).exit_code == 0
 
 
 def test_a_damaged_original_is_named_and_its_copies_are_still_checked(store: Path) -> None:
@@ -119,7 +118,7 @@ def test_a_damaged_original_is_named_and_its_copies_are_still_checked(store: Pat
     assert found.texture is not None
     assert found.texture.samples == whole.texture.samples > 0
     assert found.texture.frames < whole.texture.frames
-    assert validate(store, Options(repair=True)).repaired == 1
+    assert validate(store, repair=True).repaired == 1
 
 
 @pytest.mark.parametrize(
@@ -151,13 +150,13 @@ def test_the_source_tells_of_one_changed_pixel(store: Path, dataset: Path) -> No
     image[tuple(kept)] += 1
     spoil(store, 2, images=image)
     assert checks(validate(store)) == {}
-    report = validate(store, Options(source=dataset))
+    report = validate(store, source=dataset)
     assert checks(report) == {"source": ["patient0001_4CH_ED_copy2"]}
     assert report.findings[-1].message == "1 kept pixels are not what the source gives."
     labelled = np.argwhere((mask > 0) & keep)[0]
     mask[tuple(labelled)] = 1 + mask[tuple(labelled)] % 3
     spoil(store, 2, masks=mask)
-    messages = [one.message for one in validate(store, Options(source=dataset)).findings]
+    messages = [one.message for one in validate(store, source=dataset).findings]
     assert "1 labels are not what the source gives." in messages
 
 
@@ -165,7 +164,7 @@ def test_another_source_is_noticed(made: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "others")
     image, _ = fan_frame(99)
     write_nifti(other / "patient0001" / "patient0001_4CH_ED.nii.gz", image)
-    report = validate(made, Options(source=other))
+    report = validate(made, source=other)
     assert "its files are not those" in next(
         o.message for o in report.findings if o.check == "source"
     )
@@ -199,7 +198,7 @@ def test_a_planned_column_that_is_damaged_cannot_be_repaired(store: Path) -> Non
     bad = bytearray(file.read_bytes())
     bad[1] ^= 1
     file.write_bytes(bad)
-    report = validate(store, Options(repair=True))
+    report = validate(store, repair=True)
     assert checks(report) == {"column": ["samples/depth"]}
     assert (report.usable, report.repaired, report.exit_code) == (False, 0, 5)
 
@@ -307,7 +306,7 @@ def test_a_missing_frame_is_a_note_where_most_cases_have_it(tmp_path: Path) -> N
     root = write_dataset(tmp_path / "five", cases=5)
     for part in ("", "_gt"):
         (root / "patient0003" / f"patient0003_4CH_ES{part}.nii.gz").unlink()
-    report = validate(root, Options(dataset=DatasetConfig(phases=("ED", "ES"))))
+    report = validate(root, phases=("ED", "ES"))
     assert checks(report, Severity.NOTE)["incomplete"] == ["patient0003"]
 
 
@@ -329,7 +328,7 @@ def test_a_folder_without_a_dataset_is_said_in_a_report(tmp_path: Path) -> None:
 
 def test_options_of_stores_are_refused_for_datasets(dataset: Path) -> None:
     with pytest.raises(UsageError, match="are for stores"):
-        validate(dataset, Options(repair=True))
+        validate(dataset, repair=True)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -354,7 +353,7 @@ def test_json_names_every_finding_and_stderr_is_silent(dataset: Path) -> None:
 
 def test_flags_that_select_frames_are_refused_for_a_store(made: Path) -> None:
     with pytest.raises(UsageError, match="a store is checked as a whole"):
-        validate(made, Options(dataset=DatasetConfig(views=("4CH",))))
+        validate(made, views=("4CH",))
 
 
 def test_a_store_with_nothing_done_is_not_usable(made: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from echogen.cli import app
-from echogen.commands.export import ExportSettings, export
+from echogen.commands.export import export
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.echonet import LICENCE, list_echonet
 from echogen.datasets.tracings import LINES, Tracing, fill_polygon, polygon_area, tracing_of
@@ -369,7 +369,7 @@ def test_without_labels_the_same_frames_are_images(made: Path) -> None:
 
 def test_its_citation_goes_with_an_export(tmp_path: Path) -> None:
     store = cohort(1, attrs={"dataset": {"licence": LICENCE}}).put(tmp_path / "store.h5")
-    export(ExportSettings(store, "folder", tmp_path / "out"))
+    export(store, to="folder", output=tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "the dataset: D. Ouyang" in text
 

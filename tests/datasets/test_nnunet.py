@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands.expand import expand
-from echogen.commands.export import ExportSettings, export
+from echogen.commands.export import export
 from echogen.datasets import Dataset, open_dataset
 from echogen.errors import DatasetError
 from echogen.planning.make import build_plan
@@ -64,7 +64,7 @@ def foreign(root: Path, *stems: str, ending: str = ".nii.gz", **changes: Any) ->
 
 def exported(made: Made, folder: Path) -> Path:
     store = made.put(folder / "store.h5")
-    return Path(export(ExportSettings(store, "nnunet", folder / "out")).output)
+    return Path(export(store, to="nnunet", output=folder / "out").output)
 
 
 def keys_of(dataset: Dataset) -> tuple[FrameKey, ...]:
@@ -280,7 +280,7 @@ def test_exported_copies_are_no_originals(
         "sampler": {"name": "repaint", "steps": 2, "jump_length": 1, "resamplings": 1},
     }  # fmt: skip
     expand(make_config(settings))
-    export(ExportSettings(store=tmp_path / "out.zarr", to=to, output=tmp_path / "raw"))  # type: ignore[arg-type]
+    export(tmp_path / "out.zarr", to=to, output=tmp_path / "raw")
     root = next((tmp_path / "raw").glob("Dataset*")) if to == "nnunet" else tmp_path / "raw"
     keys = keys_of(open_dataset(root))
     assert sorted(key.copy for key in keys) == [0] * 4 + [1] * 4

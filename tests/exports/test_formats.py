@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echogen.commands.export import ExportReport, ExportSettings, export
+from echogen.commands.export import ExportReport, export
 from echogen.datasets import open_dataset
 from echogen.datasets.camus import LICENCE
 from echogen.datasets.folder import list_folder
@@ -28,7 +28,7 @@ GENERATED = Made(
 
 def handed_on(made: Made, folder: Path, to: str, **settings: Any) -> tuple[ExportReport, Path]:
     store = made.put(folder / "store.h5")
-    report = export(ExportSettings(store, to, folder / "out", **settings))  # type: ignore[arg-type]
+    report = export(store, to=to, output=folder / "out", **settings)  # type: ignore[misc]
     return report, Path(report.output)
 
 
@@ -62,7 +62,7 @@ def test_generated_images_make_a_folder_of_images_and_nothing_that_needs_labels(
     assert not (root / "labels").exists()
     for to in ("nnunet", "nifti"):
         with pytest.raises(UsageError, match="without labels"):
-            export(ExportSettings(tmp_path / "store.h5", to, tmp_path / to))  # type: ignore[arg-type]
+            export(tmp_path / "store.h5", to=to, output=tmp_path / to)
         assert not (tmp_path / to).exists()
 
 
@@ -165,12 +165,12 @@ def test_folds_follow_the_seed_and_the_number_asked_for(tmp_path: Path) -> None:
     found = []
     for seed in (0, 0, 1):
         out = tmp_path / f"out{len(found)}"
-        export(ExportSettings(store, "nnunet", out, nnunet=NnunetSettings(folds=3, seed=seed)))
+        export(store, to="nnunet", output=out, folds=3, seed=seed)
         found.append(splits_of(out / "Dataset501_Echogen"))
     assert len(found[0]) == 3
     assert found[0] == found[1] != found[2]
     with pytest.raises(UsageError, match="only 6 cases"):
-        export(ExportSettings(store, "nnunet", tmp_path, nnunet=NnunetSettings(folds=7)))
+        export(store, to="nnunet", output=tmp_path, folds=7)
 
 
 def test_the_datasets_own_lists_decide_where_there_are_some(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_number_that_another_dataset_has_is_refused(tmp_path: Path) -> None:
         handed_on(cohort(2), tmp_path, "nnunet")
     store = tmp_path / "store.h5"
     other = NnunetSettings(dataset_id=7, name="New")
-    report = export(ExportSettings(store, "nnunet", tmp_path / "out", nnunet=other))
+    report = export(store, to="nnunet", output=tmp_path / "out", nnunet=other)
     assert names(tmp_path / "out") == {"Dataset501_Hearts", "Dataset007_New"}
     assert report.output.endswith("Dataset007_New")
 

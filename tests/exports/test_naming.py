@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from echogen.commands.export import ExportSettings, export
+from echogen.commands.export import export
 from echogen.exports.naming import sample_names, unique_names
 from tests.support.export_stores import Made, Sample
 
@@ -92,7 +92,7 @@ def test_no_file_leaves_the_folder_whatever_the_store_says(
     here.mkdir()
     store = Made(tuple(samples), shape=(3, 3)).put(here / "store.zarr")
     before = {path for path in here.rglob("*") if not path.is_relative_to(store)}
-    report = export(ExportSettings(store, to, here / "out" / "inner"))  # type: ignore[arg-type]
+    report = export(store, to=to, output=here / "out" / "inner")
     after = {path for path in here.rglob("*") if not path.is_relative_to(store)} - before
     assert all(path.is_relative_to(here / "out") for path in after)
     images = [path for path in after if path.suffix in (".png", ".gz")]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands.expand import expand
-from echogen.commands.stats import stats
+from echogen.commands.stats import measure
 from echogen.errors import UsageError
 from echogen.measures.report import Measurements, Origin, StatsReport
 from echogen.pictures.choice import Choice
@@ -57,7 +57,7 @@ def measured(
         "sampler": {"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2},
     }  # fmt: skip
     expand(make_config(settings))
-    return stats(output, against=dataset)
+    return measure(output, against=dataset)
 
 
 @pytest.fixture(scope="module")
