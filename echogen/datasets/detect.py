@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets.base import Dataset
@@ -17,17 +17,8 @@ from echogen.datasets.integrity import READERS as SUFFIXES
 from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.errors import DatasetError, UsageError
 
-
-class Reader(Protocol):
-    """Lists a folder in one layout."""
-
-    def __call__(
-        self, root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
-    ) -> Dataset:
-        """See `list_camus`."""
-        ...
-
-
+Reader = Callable[..., Dataset]
+"""(root, labels, need_labels) -> Dataset, such as `list_camus`."""
 READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "camus": (is_camus_layout, list_camus),
     "folder": (is_folder_layout, list_folder),

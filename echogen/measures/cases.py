@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from echogen.measures.collect import FeatureTable, SampleNames
+from echogen.measures.collect import FeatureTable
 from echogen.measures.report import Agreement, Volume
-from echogen.measures.volume import LongAxis, ejection_fraction, volume_ml
+from echogen.measures.volume import Discs, ejection_fraction, volume_ml
 from echogen.types import Case
 
 BIPLANE = ("4CH", "2CH")
@@ -21,10 +21,10 @@ def volumes(table: FeatureTable) -> tuple[Volume, ...]:
     of whichever there is.
     """
     known = {case.case_id: case for case in table.cases}
-    by_case: dict[str, dict[tuple[str, str], LongAxis]] = defaultdict(dict)
+    by_case: dict[str, dict[tuple[str, str], Discs]] = defaultdict(dict)
     for names in table.names:
         if names.copy == 0 and names.phase and names.sample_id in table.discs:
-            by_case[names.case_id][_view(names.view), names.phase] = _axis(names, table)
+            by_case[names.case_id][_view(names.view), names.phase] = table.discs[names.sample_id]
     return tuple(
         volume
         for case_id, axes in sorted(by_case.items())
@@ -59,14 +59,8 @@ def agreement(measured: Sequence[Volume]) -> tuple[Agreement, ...]:
     return tuple(result)
 
 
-def _axis(names: SampleNames, table: FeatureTable) -> LongAxis:
-    length, diameters = table.discs[names.sample_id]
-    nowhere = np.full(2, np.nan)
-    return LongAxis(nowhere, nowhere, length, np.array(diameters))
-
-
 def _of_case(
-    case_id: str, axes: Mapping[tuple[str, str], LongAxis], case: Case | None
+    case_id: str, axes: Mapping[tuple[str, str], Discs], case: Case | None
 ) -> Iterator[Volume]:
     views = sorted({view for view, _ in axes}, key=lambda view: (view != BIPLANE[0], view))
     both = [view for view in views if (view, "ED") in axes and (view, "ES") in axes]

@@ -18,6 +18,7 @@ from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
 from echogen.measures.features import BY_NAME, Sample, SampleFeatures, features_of
+from echogen.measures.volume import Discs
 from echogen.report import Reporter
 from echogen.store import Status, StoreReader, shared_store, units
 from echogen.support.processes import in_workers
@@ -53,14 +54,14 @@ class FeatureTable:
     Attributes:
         names: of the samples, in order.
         values: {feature: (n,) float64}, nan where there is none.
-        discs: {sample id: (length, diameters)} of the LVs that have a long axis.
+        discs: {sample id: of its LV}, where that has a long axis.
         cases: of the samples.
         problems: frames that could not be read or have no fan.
     """
 
     names: tuple[SampleNames, ...]
     values: dict[str, npt.NDArray[np.float64]]
-    discs: dict[str, tuple[float, tuple[float, ...]]]
+    discs: dict[str, Discs]
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...]
 
@@ -217,9 +218,7 @@ def _table(
         for name in BY_NAME
     }
     discs = {
-        names.sample_id: (features.length, features.diameters)
-        for names, features in samples
-        if features.diameters
+        names.sample_id: features.discs for names, features in samples if features.discs is not None
     }
     return FeatureTable(
         tuple(names for names, _ in samples), values, discs, tuple(cases), tuple(problems)

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from echogen.measures.classes import Classes
 from echogen.measures.shape import Fan, shape_of
-from echogen.measures.tissue import gcnr, speckle_snr
-from echogen.measures.volume import long_axis, touches_border, volume_ml
+from echogen.measures.texture import gcnr, speckle_snr
+from echogen.measures.volume import Discs, long_axis, touches_border, volume_ml
 
 PARTS = ("cavity", "myocardium", "atrium")
 DIVERSITY = (
@@ -97,13 +97,11 @@ class SampleFeatures:
 
     Attributes:
         values: {feature: value}; nan where there is nothing to measure or no unit.
-        length: of the LV's long axis, mm; nan.
-        diameters: (20,) mm; empty where there is no axis.
+        discs: of the LV's cavity, mm; None where there is no long axis or no spacing.
     """
 
     values: dict[str, float]
-    length: float
-    diameters: tuple[float, ...]
+    discs: Discs | None = None
 
 
 def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
@@ -113,9 +111,9 @@ def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
     was taken away, there is none.
     """
     values = dict.fromkeys(BY_NAME, math.nan)
-    length, diameters = math.nan, ()
+    discs = None
     if not np.isfinite(sample.sector).all():
-        return SampleFeatures(values, length, diameters)
+        return SampleFeatures(values)
     fan = Fan.of(sample.sector, sample.aspect)
     spacing = sample.spacing or (1.0, sample.aspect)
     values["depth"] = (fan.far - fan.near) * spacing[0]
@@ -126,14 +124,13 @@ def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
         wall = None if parts.myocardium is None else sample.mask == parts.myocardium
         if parts.cavity is not None and not _is_cut(cavity, sample.unlabelled):
             probe = ((fan.row + 0.5) * spacing[0], (fan.col + 0.5) * spacing[1])
-            axis = long_axis(cavity, spacing, wall, probe)
-            if axis is not None:
-                length, diameters = axis.length, tuple(axis.diameters.tolist())
-                values["lv_length"], values["lv_volume"] = axis.length, volume_ml(axis)
+            discs = long_axis(cavity, spacing, wall, probe)
+            if discs is not None:
+                values["lv_length"], values["lv_volume"] = discs.length, volume_ml(discs)
     if sample.spacing is None:
         values.update(dict.fromkeys(IN_MM, math.nan))
-        length, diameters = math.nan, ()
-    return SampleFeatures(values, length, diameters)
+        discs = None
+    return SampleFeatures(values, discs)
 
 
 def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | None) -> bool:

@@ -24,20 +24,29 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class LongAxis:
+class Discs:
+    """The cavity cut across its long axis.
+
+    Attributes:
+        length: of the axis, from base to apex, mm.
+        diameters: (20,) mm across, from the base to the apex.
+    """
+
+    length: float
+    diameters: Floats
+
+
+@dataclass(frozen=True)
+class LongAxis(Discs):
     """The cavity along its long axis.
 
     Attributes:
         base: (2,) its middle, mm (row, col).
         apex: (2,) mm, of the heart.
-        length: from base to apex, mm.
-        diameters: (20,) mm across, from the base to the apex.
     """
 
     base: Points
     apex: Points
-    length: float
-    diameters: Floats
 
 
 def long_axis(
@@ -79,10 +88,10 @@ def long_axis(
     inside = (place >= -spacing[0]) & (place <= length + spacing[0])
     areas = np.bincount(disc[inside], minlength=DISCS) * spacing[0] * spacing[1]
     diameters = np.asarray(areas / (length / DISCS), dtype=np.float64)
-    return LongAxis(base, apex, length, diameters)
+    return LongAxis(length, diameters, base, apex)
 
 
-def volume_ml(first: LongAxis, second: LongAxis | None = None) -> float:
+def volume_ml(first: Discs, second: Discs | None = None) -> float:
     """Of one view, or of two that are orthogonal; of two, the longer axis counts.
 
     Returns:

@@ -22,6 +22,7 @@ from echogen.measures.collect import FeatureTable, SampleNames
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import BY_NAME, DIVERSITY, IN_MM
 from echogen.measures.report import Measurements, StatsReport, Volume
+from echogen.measures.volume import Discs
 from echogen.support import processes
 from tests.support.hearts import fan_frame, make_config
 
@@ -232,8 +233,8 @@ def test_volumes_of_a_store_are_those_of_its_originals(
     report, measured = of_store
     for one in report.volumes:
         assert one.method == "single-plane"
-        length, diameters = measured.samples.discs[f"{one.case_id}_4CH_ED_copy0"]
-        expected = np.pi / 4 * np.square(diameters).sum() * length / 20 / 1000
+        discs = measured.samples.discs[f"{one.case_id}_4CH_ED_copy0"]
+        expected = np.pi / 4 * np.square(discs.diameters).sum() * discs.length / 20 / 1000
         assert one.edv_ml == pytest.approx(expected, abs=0.01)
     assert len(report.volumes) == 2
 
@@ -479,11 +480,11 @@ def test_a_device_is_not_replaced_by_a_table(made: Path) -> None:
 
 def test_views_have_other_names_too() -> None:
     for four, two in (("4ch", "2ch"), ("A4C", "A2C"), ("AP4CH", "ap2ch")):
-        axes = {(view, phase): (50.0, (20.0 if phase == "ED" else 15.0,) * 20)
+        axes = {(view, phase): Discs(50.0, np.full(20, 20.0 if phase == "ED" else 15.0))
                 for view in (four, two) for phase in ("ED", "ES")}  # fmt: skip
-        who = tuple(SampleNames(f"{v}{p}", f"{v}{p}", "a", v, p, "", 0) for v, p in axes)
+        names = tuple(SampleNames(f"{v}{p}", f"{v}{p}", "a", v, p, "", 0) for v, p in axes)
         discs = {f"{v}{p}": value for (v, p), value in axes.items()}
-        (volume,) = volumes(FeatureTable(who, {}, discs, (), ()))
+        (volume,) = volumes(FeatureTable(names, {}, discs, (), ()))
         assert volume.method == "biplane"
         assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
 
