@@ -169,7 +169,7 @@ def _read(path: Path, row: int, sha256: str, names: tuple[str, ...]) -> dict[str
     if sample_sha256(pixels["images"], pixels["masks"]) != sha256:
         raise StoreError(
             f"{path}: row {row} does not have its recorded SHA-256: it is damaged, or the store "
-            f"was made again since it was opened. `echogen validate {path}` tells."
+            f"was made again since it was opened. `echogen validate {path}` says which."
         )
     item = {
         "image": torch.from_numpy(pixels["images"]).to(torch.float32)[None] / LARGEST_GREY,

@@ -20,11 +20,11 @@ from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
-from echogen.exports.selection import STATUSES, Chosen, Selection, choose
+from echogen.exports.selection import STATUSES, Excerpt, Selection, choose
 from echogen.exports.stores import check_suffix, copy_store
 from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
-from echogen.exports.target import Target
-from echogen.exports.writing import FilePlan, Item, Written, write_item
+from echogen.exports.target import FolderOutput
+from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import CommandReport, Quiet, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.support.processes import in_workers
@@ -163,28 +163,28 @@ def export(
     _check_for_nnunet(options.to, settings)
     default = tuple(STATUSES) if options.to in STORES else ("done",)
     with open_store(Path(store)) as opened, catch_signals(reporter.tell):
-        chosen = choose(opened, options.selection, default, options.allow_unfinished)
+        excerpt = choose(opened, options.selection, default, options.allow_unfinished)
         if options.to in STORES:
-            made = _export_store(opened, chosen, options, reporter)
+            result = _export_store(opened, excerpt, options, reporter)
         else:
-            made = _export_files(opened, chosen, options, reporter)
-    if not made.written and not made.failed:
-        reporter.tell(f"{made.output}: already complete, nothing to do")
-    copy = made.chosen.columns["copy"]
+            result = _export_files(opened, excerpt, options, reporter)
+    if not result.written and not result.failed:
+        reporter.tell(f"{result.output}: already complete, nothing to do")
+    copy = result.excerpt.columns["copy"]
     return ExportReport(
         store=str(store),
         to=options.to,
-        output=str(made.output),
-        samples=len(made.chosen),
+        output=str(result.output),
+        samples=len(result.excerpt),
         originals=int((copy == 0).sum()),
         copies=int((copy > 0).sum()),
-        cases=len(set(made.chosen.columns["case_id"].tolist())),
-        written=made.written,
-        pending=chosen.pending,
-        failed=made.failed,
-        folds=made.folds,
-        notes=(*chosen.notes, *made.notes),
-        next=copy_command(options.nnunet) if made.folds else "",
+        cases=len(set(result.excerpt.columns["case_id"].tolist())),
+        written=result.written,
+        pending=excerpt.pending,
+        failed=result.failed,
+        folds=result.folds,
+        notes=(*excerpt.notes, *result.notes),
+        next=copy_command(options.nnunet) if result.folds else "",
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -196,10 +196,10 @@ def _check_for_nnunet(to: Format, settings: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Export:
     """What is in the output now."""
 
-    chosen: Chosen
+    excerpt: Excerpt
     output: Path
     written: int = 0
     failed: tuple[Problem, ...] = ()
@@ -208,46 +208,46 @@ class _Made:
 
 
 def _export_store(
-    store: StoreReader, chosen: Chosen, settings: ExportConfig, reporter: Reporter
-) -> _Made:
+    store: StoreReader, excerpt: Excerpt, settings: ExportConfig, reporter: Reporter
+) -> _Export:
     _check_apart(store.path, settings.output)
     with store_lock(settings.output):
         written = copy_store(
             store,
-            chosen,
+            excerpt,
             settings.output,
             _plain(asdict(settings.selection)),
             settings.overwrite,
             reporter,
         )
-    return _Made(chosen, settings.output, written)
+    return _Export(excerpt, settings.output, written)
 
 
 def _export_files(
-    store: StoreReader, chosen: Chosen, settings: ExportConfig, reporter: Reporter
-) -> _Made:
+    store: StoreReader, excerpt: Excerpt, settings: ExportConfig, reporter: Reporter
+) -> _Export:
     root, folds, title = settings.output, None, "A dataset for segmentation of echocardiograms"
     if settings.to == "nnunet":
-        plan, folds = plan_nnunet(chosen, settings.nnunet)
+        plan, folds = plan_nnunet(excerpt, settings.nnunet)
         root, title = root / settings.nnunet.folder, settings.nnunet.folder
         _check_id_is_free(settings.output, settings.nnunet)
     elif settings.to == "nifti":
-        plan = plan_nifti(chosen, store.cases)
+        plan = plan_nifti(excerpt, store.cases)
     else:
-        plan = plan_folder(chosen)
+        plan = plan_folder(excerpt)
     _check_apart(store.path, root)
-    taken = chosen if plan.kept is None else chosen.take(plan.kept)
-    target = Target(
+    taken = excerpt if plan.kept is None else excerpt.take(plan.kept)
+    target = FolderOutput(
         root,
-        _identity(chosen, settings),
+        _identity(excerpt, settings),
         tuple(path for item in plan.items for path in item.files),
     )
     with store_lock(root):
         if target.begin(settings.overwrite):
-            return _Made(taken, root, folds=folds, notes=plan.notes)
+            return _Export(taken, root, folds=folds, notes=plan.notes)
         done = _write_items(plan, store.path, root, settings.workers, reporter)
         there = [not outcome.reason for outcome in done]
-        notes = (*chosen.notes, *plan.notes)
+        notes = (*excerpt.notes, *plan.notes)
         tables = {
             **plan.tables(there),
             SAMPLES_FILE: samples_csv(taken, plan, there),
@@ -261,15 +261,15 @@ def _export_files(
     )
     here = np.flatnonzero(there)
     written = sum(outcome.new for outcome in done)
-    return _Made(taken.take(here), root, written, failed, folds, plan.notes)
+    return _Export(taken.take(here), root, written, failed, folds, plan.notes)
 
 
 def _write_items(
     plan: FilePlan, store: Path, root: Path, workers: int, reporter: Reporter
-) -> list[Written]:
-    items: tuple[Item, ...] = plan.items
+) -> list[FilesOutcome]:
+    items: tuple[SampleFiles, ...] = plan.items
     shared = (store, root, plan.encoding, plan.ids)
-    done: list[Written] = []
+    done: list[FilesOutcome] = []
     with closing(in_workers(write_item, items, shared, workers)) as outcomes:
         for outcome in outcomes:
             done.append(outcome)
@@ -277,11 +277,11 @@ def _write_items(
     return done
 
 
-def _identity(chosen: Chosen, settings: ExportConfig) -> dict[str, Any]:
+def _identity(excerpt: Excerpt, settings: ExportConfig) -> dict[str, Any]:
     """What decides every file of an export, as JSON holds it."""
     known = {
         "to": settings.to,
-        "store": {"plan_digest": chosen.record.plan_digest or None, "samples": chosen.digest},
+        "store": {"plan_digest": excerpt.record.plan_digest or None, "samples": excerpt.digest},
         "selection": asdict(settings.selection),
     }
     if settings.to == "nnunet":

@@ -7,8 +7,8 @@ echogen's own reader `folder` and EchoGAINS read it back. PNG files carry no spa
 from collections.abc import Mapping, Sequence
 
 from echogen.exports.naming import sample_names
-from echogen.exports.selection import Chosen
-from echogen.exports.writing import FilePlan, Item
+from echogen.exports.selection import Excerpt
+from echogen.exports.writing import FilePlan, SampleFiles
 
 LAYOUT = (
     "`images/X.png` are grey levels, `labels/X.png` class ids as they are in the store (255: to be "
@@ -18,11 +18,11 @@ LAYOUT = (
 IMAGES_ONLY = "`images/X.png` are generated images; they have no labels."
 
 
-def plan_folder(chosen: Chosen) -> FilePlan:
+def plan_folder(excerpt: Excerpt) -> FilePlan:
     """Which file holds which sample; generated images come without labels."""
-    labelled = chosen.kind != "generated"
+    labelled = excerpt.kind != "generated"
     items = tuple(
-        Item(
+        SampleFiles(
             row=int(row),
             name=name,
             image=f"images/{name}.png",
@@ -31,7 +31,7 @@ def plan_folder(chosen: Chosen) -> FilePlan:
             spacing_mm=(1.0, 1.0),
         )
         for row, name, digest in zip(
-            chosen.rows, sample_names(chosen.columns), chosen.columns["sha256"], strict=True
+            excerpt.rows, sample_names(excerpt.columns), excerpt.columns["sha256"], strict=True
         )
     )
     return FilePlan(items, "png", _no_tables, layout=LAYOUT if labelled else IMAGES_ONLY)

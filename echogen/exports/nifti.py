@@ -14,9 +14,9 @@ from echogen.datasets.base import FRAME_NAME
 from echogen.datasets.camus import CITATION, LICENCE, REFERENCE, SPLIT_PREFIX, SPLITS
 from echogen.errors import UsageError
 from echogen.exports.naming import LONGEST, case_folders, sample_names, unique_names
-from echogen.exports.selection import Chosen
+from echogen.exports.selection import Excerpt
 from echogen.exports.tables import case_facts
-from echogen.exports.writing import FilePlan, Item
+from echogen.exports.writing import FilePlan, SampleFiles
 from echogen.support.words import counted
 
 ROOT = "database_nifti"
@@ -28,26 +28,26 @@ LAYOUT = (
 )
 
 
-def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
+def plan_nifti(excerpt: Excerpt, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
     """Which file holds which sample.
 
     Args:
-        chosen: the samples.
+        excerpt: the samples.
         cases: what the store knows of its cases, each with its `id`, unless that is empty.
 
     Raises:
         UsageError: the store's images have no labels.
     """
-    if chosen.kind == "generated":
+    if excerpt.kind == "generated":
         raise UsageError(
-            f"--to nifti: {chosen.store} holds generated images without labels, and CAMUS' layout "
+            f"--to nifti: {excerpt.store} holds generated images without labels, and CAMUS' layout "
             "has pairs. Use --to folder, zarr or h5."
         )
-    columns = chosen.columns
+    columns = excerpt.columns
     folders, names = case_folders(columns), sample_names(columns)
-    spacing, notes = spacings(chosen)
+    spacing, notes = spacings(excerpt)
     items = tuple(
-        Item(
+        SampleFiles(
             row=int(row),
             name=name,
             image=f"{ROOT}/{folder}/{name}.nii.gz",
@@ -56,7 +56,7 @@ def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
             spacing_mm=mm,
         )
         for row, name, folder, digest, mm in zip(
-            chosen.rows, names, folders, columns["sha256"], spacing, strict=True
+            excerpt.rows, names, folders, columns["sha256"], spacing, strict=True
         )
     )
     other = sum(FRAME_NAME.fullmatch(name) is None for name in names)
@@ -65,13 +65,13 @@ def plan_nifti(chosen: Chosen, cases: Sequence[Mapping[str, Any]]) -> FilePlan:
             f"{counted(other, 'sample')} without CAMUS' view and phase, or too many of one: their "
             "files have their sample's id, and readers of CAMUS pass over them."
         )
-    tables = partial(_tables, chosen, cases, folders)
+    tables = partial(_tables, excerpt, cases, folders)
     return FilePlan(items, "nifti", tables, layout=LAYOUT, notes=tuple(notes))
 
 
-def spacings(chosen: Chosen) -> tuple[list[tuple[float, float]], list[str]]:
+def spacings(excerpt: Excerpt) -> tuple[list[tuple[float, float]], list[str]]:
     """(row, col) mm a pixel of each sample, 1 where the store knows none, and a note of that."""
-    found = chosen.columns["spacing_mm"]
+    found = excerpt.columns["spacing_mm"]
     known = (np.isfinite(found) & (found > 0)).all(axis=1)
     values = np.where(known[:, None], found, 1.0)
     notes = []
@@ -84,13 +84,13 @@ def spacings(chosen: Chosen) -> tuple[list[tuple[float, float]], list[str]]:
 
 
 def _tables(
-    chosen: Chosen,
+    excerpt: Excerpt,
     cases: Sequence[Mapping[str, Any]],
     folders: Sequence[str],
     there: Sequence[bool],
 ) -> dict[str, str]:
     """Lists of splits, what is known of each case, and CAMUS' terms where it is CAMUS."""
-    columns = chosen.columns
+    columns = excerpt.columns
     known = {str(case.get("id", "")): case for case in cases}
     found: dict[str, str] = {}
     members: dict[str, dict[str, None]] = {}
@@ -105,6 +105,6 @@ def _tables(
             found[f"{ROOT}/{folder}/Info_{view}.cfg"] = facts
     for name, folders_there in zip(unique_names(list(members)), members.values(), strict=True):
         found[f"{SPLITS}/{SPLIT_PREFIX}{name}.txt"] = "".join(f"{f}\n" for f in folders_there)
-    if chosen.record.dataset.licence == LICENCE:
+    if excerpt.record.dataset.licence == LICENCE:
         found[f"{ROOT}/{CITATION}"] = f"# CAMUS\n\nPlease cite: {REFERENCE}.\n\n{LICENCE}.\n"
     return found

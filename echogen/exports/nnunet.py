@@ -24,9 +24,9 @@ from echogen import __version__
 from echogen.errors import UsageError
 from echogen.exports.naming import sample_names
 from echogen.exports.nifti import spacings
-from echogen.exports.selection import Chosen
+from echogen.exports.selection import Excerpt
 from echogen.exports.tables import terms
-from echogen.exports.writing import FilePlan, Item
+from echogen.exports.writing import FilePlan, SampleFiles
 from echogen.store import StoreRecord
 from echogen.support.words import counted
 from echogen.types import IGNORE
@@ -42,7 +42,7 @@ _BACKGROUND, _IGNORE = "background", "ignore"
 
 @dataclass(frozen=True)
 class NnunetSettings:
-    """What nnU-Net wants to be told.
+    """What nnU-Net has to know of a dataset.
 
     Attributes:
         dataset_id: 1 to 999.
@@ -89,30 +89,30 @@ class Folds:
     own: bool
 
 
-def plan_nnunet(chosen: Chosen, settings: NnunetSettings) -> tuple[FilePlan, int]:
+def plan_nnunet(excerpt: Excerpt, settings: NnunetSettings) -> tuple[FilePlan, int]:
     """Which file holds which sample, and the number of folds.
 
     Raises:
         UsageError: the store has no labels, nothing to train or to validate on, or fewer cases
             than folds.
     """
-    if chosen.kind == "generated":
+    if excerpt.kind == "generated":
         raise UsageError(
-            f"--to nnunet: {chosen.store} holds generated images without labels, which nnU-Net "
+            f"--to nnunet: {excerpt.store} holds generated images without labels, which nnU-Net "
             "cannot train on. Use --to folder, zarr or h5."
         )
-    columns = chosen.columns
+    columns = excerpt.columns
     folds = make_folds(columns, settings)
     parts, notes = _parts(columns, folds)
-    spacing, about_spacing = spacings(chosen)
-    labels, ids = label_ids(chosen.record)
+    spacing, about_spacing = spacings(excerpt)
+    labels, ids = label_ids(excerpt.record)
     items, kept = [], []
     for i, name in enumerate(sample_names(columns)):
         if parts[i]:
             kept.append(i)
             items.append(
-                Item(
-                    row=int(chosen.rows[i]),
+                SampleFiles(
+                    row=int(excerpt.rows[i]),
                     name=name,
                     image=f"images{parts[i]}/{name}_0000.nii.gz",
                     label=f"labels{parts[i]}/{name}.nii.gz",
@@ -121,7 +121,7 @@ def plan_nnunet(chosen: Chosen, settings: NnunetSettings) -> tuple[FilePlan, int
                 )
             )
     facts = [_Fact(parts[i], str(columns["case_id"][i]), int(columns["copy"][i])) for i in kept]
-    tables = partial(_tables, chosen, settings, labels, folds, tuple(items), tuple(facts))
+    tables = partial(_tables, excerpt, settings, labels, folds, tuple(items), tuple(facts))
     plan = FilePlan(
         items=tuple(items),
         encoding="nifti",
@@ -244,11 +244,11 @@ def _fold(fact: _Fact, folds: Folds) -> str:
 
 
 def _tables(
-    chosen: Chosen,
+    excerpt: Excerpt,
     settings: NnunetSettings,
     labels: Mapping[str, int],
     folds: Folds,
-    items: Sequence[Item],
+    items: Sequence[SampleFiles],
     facts: Sequence[_Fact],
     there: Sequence[bool],
 ) -> dict[str, str]:
@@ -264,9 +264,9 @@ def _tables(
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
         "name": settings.name,
-        "description": f"exported by echogen {__version__} from {chosen.store.name}; samples.csv "
+        "description": f"exported by echogen {__version__} from {excerpt.store.name}; samples.csv "
         "says where each sample comes from",
-        "licence": terms(chosen),
+        "licence": terms(excerpt),
     }
     found = {"dataset.json": _json(described)}
     splits = [

@@ -40,7 +40,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Excerpt:
     """The rows that are exported, and what the store says of them.
 
     Attributes:
@@ -66,7 +66,7 @@ class Chosen:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, which: npt.NDArray[np.int64]) -> "Chosen":
+    def take(self, which: npt.NDArray[np.int64]) -> "Excerpt":
         """Some of the rows, by their places here."""
         columns = {name: values[which] for name, values in self.columns.items()}
         return replace(self, rows=self.rows[which], columns=columns)
@@ -74,15 +74,15 @@ class Chosen:
     @property
     def digest(self) -> str:
         """SHA-256, hexadecimal, of the rows' ids and pixels as the store records them."""
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for name in ("sample_id", "copy", "status", "sha256"):
-            told.update("\n".join(map(repr, self.columns[name].tolist())).encode())
-        return told.hexdigest()
+            digest.update("\n".join(map(repr, self.columns[name].tolist())).encode())
+        return digest.hexdigest()
 
 
 def choose(
     store: StoreReader, selection: Selection, default: tuple[str, ...], allow_unfinished: bool
-) -> Chosen:
+) -> Excerpt:
     """The rows of `store` that `selection` asks for.
 
     Args:
@@ -124,7 +124,7 @@ def choose(
     elif not store.complete:
         notes.append("the store is not marked complete; give its `echogen` command again.")
     rows = np.flatnonzero(wanted)
-    return Chosen(
+    return Excerpt(
         store=store.path,
         record=store.record,
         kind=store.kind,
@@ -147,8 +147,8 @@ def _fitting(
         split=selection.split,
         cases=selection.cases,
     )
-    chosen = set(select(sorted(set(keys), key=lambda key: key.frame_id), config))
-    return np.array([key in chosen for key in keys], dtype=np.bool_)
+    fitting = set(select(sorted(set(keys), key=lambda key: key.frame_id), config))
+    return np.array([key in fitting for key in keys], dtype=np.bool_)
 
 
 def _copies(copy: npt.NDArray[Any], wanted: str) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError, UsageError
-from echogen.exports.selection import Chosen
+from echogen.exports.selection import Excerpt
 from echogen.report import Reporter
 from echogen.store import (
     SEAL,
@@ -41,7 +41,7 @@ def check_suffix(to: str, output: Path) -> None:
 
 def copy_store(
     source: StoreReader,
-    chosen: Chosen,
+    excerpt: Excerpt,
     output: Path,
     selection: Mapping[str, Any],
     overwrite: bool,
@@ -51,7 +51,7 @@ def copy_store(
 
     Args:
         source: opened for reading.
-        chosen: its rows.
+        excerpt: its rows.
         output: `.zarr` or `.h5`.
         selection: what was asked for, for the record.
         overwrite: replace a store that is there.
@@ -63,22 +63,24 @@ def copy_store(
     Raises:
         StoreError: the source is damaged, another store is at `output`, or the disk refuses.
     """
-    wanted = _attributes(source, chosen, selection)
-    target = StoreOutput(output, partial(_check_same, wanted=wanted, chosen=chosen, output=output))
+    wanted = _attributes(source, excerpt, selection)
+    target = StoreOutput(
+        output, partial(_check_same, wanted=wanted, excerpt=excerpt, output=output)
+    )
     if overwrite:
         target.replace()
     if target.finished():
         return 0
-    writer = target.resume() or create_part(target.working, source, chosen.rows.tolist(), wanted)
+    writer = target.resume() or create_part(target.working, source, excerpt.rows.tolist(), wanted)
     written = 0
     pending = writer.pending_shards()
     for shard in pending:
         rows = writer.shard_rows(shard)
-        writer.write_shard(shard, *_read(source, chosen, rows))
+        writer.write_shard(shard, *_read(source, excerpt, rows))
         written += len(rows)
-        reporter.progress(STAGE, len(chosen) - _left(writer, pending, shard), len(chosen))
+        reporter.progress(STAGE, len(excerpt) - _left(writer, pending, shard), len(excerpt))
     target.publish(writer, reporter)
-    return written or len(chosen)
+    return written or len(excerpt)
 
 
 def _left(writer: StoreWriter, pending: list[int], shard: int) -> int:
@@ -86,33 +88,33 @@ def _left(writer: StoreWriter, pending: list[int], shard: int) -> int:
 
 
 def _attributes(
-    source: StoreReader, chosen: Chosen, selection: Mapping[str, Any]
+    source: StoreReader, excerpt: Excerpt, selection: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Those of the source; with `exported`, where they are not all of its rows."""
     attrs = {**_comparable(source.attrs), "kind": source.kind}
-    if len(chosen) == len(source) and source.complete:
+    if len(excerpt) == len(source) and source.complete:
         return attrs
     part = {
         "from": source.path.name,
-        "rows": len(chosen),
-        "of": chosen.of,
+        "rows": len(excerpt),
+        "of": excerpt.of,
         "selection": dict(selection),
-        "sha256": chosen.digest,
+        "sha256": excerpt.digest,
     }
     before = {"before": attrs["exported"]} if "exported" in attrs else {}
     return {**attrs, "exported": {**part, **before}}
 
 
 def _read(
-    source: StoreReader, chosen: Chosen, rows: range
+    source: StoreReader, excerpt: Excerpt, rows: range
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-    """Pixels and outcomes of some of the chosen rows, held to their SHA-256."""
-    pixels, facts = source.read_rows(chosen.rows[rows.start : rows.stop].tolist())
+    """Pixels and outcomes of some of the excerpt rows, held to their SHA-256."""
+    pixels, facts = source.read_rows(excerpt.rows[rows.start : rows.stop].tolist())
     masks = pixels.get("masks")
     for i in np.flatnonzero(facts["status"] == Status.DONE):
         mask = None if masks is None else masks[i]
         if sample_sha256(pixels["images"][i], mask) != facts["sha256"][i]:
-            name = chosen.columns["sample_id"][rows.start + i]
+            name = excerpt.columns["sample_id"][rows.start + i]
             raise StoreError(
                 f"{source.path}: {name} does not have its recorded SHA-256: the store is damaged. "
                 f"`echogen validate {source.path}` names what is, and how to mend it."
@@ -121,7 +123,7 @@ def _read(
 
 
 def _check_same(
-    store: StoreReader, wanted: Mapping[str, Any], chosen: Chosen, output: Path
+    store: StoreReader, wanted: Mapping[str, Any], excerpt: Excerpt, output: Path
 ) -> None:
     """Refuse a store that is not this export's."""
     found, expected = _comparable(store.attrs), _comparable(wanted)
@@ -133,7 +135,7 @@ def _check_same(
                 "--overwrite to replace it."
             )
     ids = ("sample_id", "sha256") if store.complete else ()
-    if not all(np.array_equal(store.columns[name], chosen.columns[name]) for name in ids):
+    if not all(np.array_equal(store.columns[name], excerpt.columns[name]) for name in ids):
         raise StoreError(
             f"{output}: holds the same run with other samples. Choose another --out, or say "
             "--overwrite to replace it."

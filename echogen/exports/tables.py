@@ -12,7 +12,7 @@ from echogen import __version__
 from echogen.datasets import camus, echonet
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
-from echogen.exports.selection import Chosen
+from echogen.exports.selection import Excerpt
 from echogen.exports.writing import FilePlan
 from echogen.models.registry import find_card
 from echogen.store import COLUMNS
@@ -28,7 +28,7 @@ _PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}
 _LEFT_OUT = ("status", "reason")
 
 
-def samples_csv(chosen: Chosen, plan: FilePlan, there: Sequence[bool]) -> str:
+def samples_csv(excerpt: Excerpt, plan: FilePlan, there: Sequence[bool]) -> str:
     """One line a sample that was written: its files, then every column of the store.
 
     Numbers read back as the store's own; unknown ones are empty.
@@ -43,7 +43,7 @@ def samples_csv(chosen: Chosen, plan: FilePlan, there: Sequence[bool]) -> str:
     for i, item in enumerate(plan.items):
         if not there[i]:
             continue
-        values = [value for name in names for value in np.atleast_1d(chosen.columns[name][i])]
+        values = [value for name in names for value in np.atleast_1d(excerpt.columns[name][i])]
         extra = [column[i] for column in plan.columns.values()]
         writer.writerow([item.name, item.image, item.label, *extra, *map(_cell, values)])
     return text.getvalue()
@@ -55,22 +55,22 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def readme(title: str, layout: str, chosen: Chosen, notes: Sequence[str], written: int) -> str:
+def readme(title: str, layout: str, excerpt: Excerpt, notes: Sequence[str], written: int) -> str:
     """What this folder is, what its names mean, and the terms that it comes under.
 
     Args:
         title: of the page.
         layout: which file holds what, one paragraph.
-        chosen: the samples.
+        excerpt: the samples.
         notes: what else a reader should know.
         written: samples that are here.
     """
-    told = "".join(f"- {_line(note)}\n" for note in notes)
-    plan = _line(chosen.record.plan_digest)[:16]
+    listed = "".join(f"- {_line(note)}\n" for note in notes)
+    plan = _line(excerpt.record.plan_digest)[:16]
     return (
         f"# {_line(title)}\n\n"
         f"{counted(written, 'sample')}, exported by echogen {__version__} from the store "
-        f"`{_line(chosen.store.name)}` (plan {plan}).\n\n"
+        f"`{_line(excerpt.store.name)}` (plan {plan}).\n\n"
         f"{layout}\n\n"
         f"`{SAMPLES_FILE}` has a line a sample: its files, the frame and case that it was made of, "
         "its copy (0 is the original), its millimetres a pixel, its move, and the SHA-256 of its "
@@ -78,16 +78,16 @@ def readme(title: str, layout: str, chosen: Chosen, notes: Sequence[str], writte
         "validation.\n\n"
         "In copies, part of the picture is painted by a model: plausible, not true. Do not measure "
         "on it, and do not use it for diagnosis.\n"
-        + (f"\n## Notes\n\n{told}" if told else "")
-        + f"\n## Terms\n\n{terms(chosen)}"
+        + (f"\n## Notes\n\n{listed}" if listed else "")
+        + f"\n## Terms\n\n{terms(excerpt)}"
     )
 
 
-def terms(chosen: Chosen) -> str:
+def terms(excerpt: Excerpt) -> str:
     """The dataset's and the model's terms, and what to cite, as a list."""
-    dataset, model = chosen.record.dataset, chosen.record.checkpoint
+    dataset, model = excerpt.record.dataset, excerpt.record.checkpoint
     lines, cited = [], {}
-    if chosen.kind != "generated":
+    if excerpt.kind != "generated":
         named = _line(dataset.root_name or "not named")
         known = _line(dataset.licence)
         own = known or "the store records no terms; whatever your dataset came under still holds"

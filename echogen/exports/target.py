@@ -20,7 +20,7 @@ MANIFEST_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Target:
+class FolderOutput:
     """One export's folder.
 
     Attributes:
@@ -117,7 +117,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
         whole = False
     if not whole:
         raise StoreError(
-            f"{file}: is damaged, or of a newer echogen, so what this folder holds cannot be told. "
+            f"{file}: is damaged or from a newer echogen, so it is unclear what this folder holds. "
             "Choose another --out; if you do not need the folder, delete it yourself."
         )
     return dict(found)
@@ -161,7 +161,7 @@ def inside(root: Path, path: str) -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, and onto the disk; its folder is made where it lacks.
+    """Writes a file whole or not at all, and onto the disk; its folder is made if it is missing.
 
     Raises:
         StoreError: the disk is full or refuses.

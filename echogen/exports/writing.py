@@ -19,7 +19,7 @@ Encoding = Literal["png", "nifti"]
 
 
 @dataclass(frozen=True)
-class Item:
+class SampleFiles:
     """One sample and its files.
 
     Attributes:
@@ -58,7 +58,7 @@ class FilePlan:
         layout: which file holds what, for its README.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[SampleFiles, ...]
     encoding: Encoding
     tables: Callable[[Sequence[bool]], Mapping[str, str]]
     kept: npt.NDArray[np.int64] | None = None
@@ -69,7 +69,7 @@ class FilePlan:
 
 
 @dataclass(frozen=True)
-class Written:
+class FilesOutcome:
     """What became of an item: `new` where this run wrote it; `reason` where it could not be."""
 
     new: bool
@@ -77,8 +77,8 @@ class Written:
 
 
 def write_item(
-    item: Item, store: Path, root: Path, encoding: Encoding, ids: Mapping[int, int] | None
-) -> Written:
+    item: SampleFiles, store: Path, root: Path, encoding: Encoding, ids: Mapping[int, int] | None
+) -> FilesOutcome:
     """Writes the files of one sample that are not there yet; for `workers.in_workers`.
 
     Args:
@@ -91,15 +91,15 @@ def write_item(
     """
     missing = [path for path in item.files if not (root / path).is_file()]
     if not missing:
-        return Written(new=False)
+        return FilesOutcome(new=False)
     reader = shared_store(store)
     try:
         image = reader.images[item.row]
         label = reader.masks[item.row] if item.label else None
     except StoreError as error:
-        return Written(new=False, reason=str(error))
+        return FilesOutcome(new=False, reason=str(error))
     if sample_sha256(image, label) != item.sha256:
-        return Written(
+        return FilesOutcome(
             new=False,
             reason="its pixels do not have their recorded SHA-256: the store is damaged; "
             "`echogen validate` names what is.",
@@ -108,13 +108,13 @@ def write_item(
     if label is not None:
         unknown = [] if ids is None else sorted(set(np.unique(label).tolist()) - set(ids))
         if unknown:
-            return Written(
+            return FilesOutcome(
                 new=False, reason=f"its mask has class ids that the store does not name: {unknown}."
             )
         contents[item.label] = label if ids is None else _renumbered(label, ids)
     for path in missing:
         write_file(root / path, encode(contents[path], encoding, item.spacing_mm))
-    return Written(new=True)
+    return FilesOutcome(new=True)
 
 
 def encode(pixels: UInt8HW, encoding: Encoding, spacing_mm: tuple[float, float]) -> bytes:

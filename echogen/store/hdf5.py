@@ -96,7 +96,7 @@ def open_h5(path: Path) -> StoreReader:
 
 
 class _Output(io.FileIO):
-    # HDF5 cannot close a file that it could not write, and tells so on stderr long after. So a
+    # HDF5 cannot close a file that it could not write, and says so on stderr long after. So a
     # failed write is remembered here, the rest is dropped, and `check` raises it.
     failure: OSError | None = None
 

@@ -20,7 +20,7 @@ def is_store(path: Path) -> bool:
 def open_store(path: str | Path) -> StoreReader:
     """Opens a store for reading: a Zarr folder or an HDF5 file, told apart by what it is.
 
-    An unfinished Zarr store opens too; `complete` tells.
+    An unfinished Zarr store opens, too; see `complete`.
 
     Raises:
         StoreError: not there, not a store, of a newer format, or damaged.
@@ -51,7 +51,7 @@ def check_replaceable(path: Path) -> None:
                 open_h5(place).close()
             except StoreError as error:
                 raise StoreError(
-                    f"{place} is left as it is: it cannot be told to be an echogen store. "
+                    f"{place} is left as it is: it cannot be recognised as an echogen store. "
                     "If you do not need it, delete it yourself."
                 ) from error
         elif place.exists():

@@ -24,7 +24,7 @@ def mark_pending(output: Path, rows: Collection[int]) -> Path:
     the file is kept as `x.h5.damaged`.
 
     Args:
-        output: as the run was told: `x.zarr`, or `x.h5`, finished or not.
+        output: the run's: `x.zarr`, or `x.h5`, finished or not.
         rows: of the store; those that are pending already stay so.
 
     Returns:
