@@ -1,11 +1,13 @@
 """`echogen train`: a model of one's own, from images alone."""
 
 import shlex
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli.console import ConsoleReporter, duration, end, show_lines, show_table
 from echogen.cli.flags import (
     INPUT,
     RUN,
@@ -13,17 +15,19 @@ from echogen.cli.flags import (
     Cases,
     Debug,
     Flag,
+    Limit,
+    OnError,
     Phases,
     Quiet,
     Split,
     Views,
+    Workers,
+    settings_from,
 )
-from echogen.errors import UsageError
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
-    from echogen.commands.train import TrainConfig, TrainReport
-    from echogen.training.recipe import Recipe
+    from echogen.commands.train import TrainReport
 
 LEARN, MEASURE, CARD = "What to learn", "What to measure", "Model card"
 
@@ -55,28 +59,19 @@ def train(
         ),
     ] = None,
     format: Annotated[
-        str,
+        str | None,
         Flag(
             metavar="auto|camus|folder|nnunet|echonet|images",
-            help="Layout; auto tells. images is any folder of images.",
+            help="Layout (default: auto, told by its files). images is any folder of images.",
             rich_help_panel=INPUT,
         ),
-    ] = "auto",
+    ] = None,
     views: Views = None,
     phases: Phases = None,
     split: Split = None,
     cases: Cases = None,
-    limit: Annotated[
-        int | None, Flag(min=1, help="Only the first frames.", rich_help_panel=INPUT)
-    ] = None,
-    on_error: Annotated[
-        str,
-        Flag(
-            metavar="skip|fail",
-            help="A frame that cannot be used: skip and list it, or stop.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "skip",
+    limit: Limit = None,
+    on_error: OnError = None,
     preset: Annotated[
         str | None,
         Flag(
@@ -119,35 +114,51 @@ def train(
         int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=LEARN)
     ] = None,
     evaluations: Annotated[
-        int, Flag(help="Times to measure, draw samples and keep the best.", rich_help_panel=MEASURE)
-    ] = 20,
+        int | None,
+        Flag(
+            help="Times to measure, draw samples and keep the best (default: 20).",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
     samples: Annotated[
-        int, Flag(help="Generated images in a picture.", rich_help_panel=MEASURE)
-    ] = 16,
+        int | None,
+        Flag(help="Generated images in a picture (default: 16).", rich_help_panel=MEASURE),
+    ] = None,
     sample_steps: Annotated[
-        int, Flag(help="Network evaluations for each of them.", rich_help_panel=MEASURE)
-    ] = 25,
+        int | None,
+        Flag(help="Network evaluations for each of them (default: 25).", rich_help_panel=MEASURE),
+    ] = None,
     inpainted: Annotated[
-        int, Flag(help="Held-out frames in a picture of inpainting.", rich_help_panel=MEASURE)
-    ] = 8,
+        int | None,
+        Flag(
+            help="Held-out frames in a picture of inpainting (default: 8).", rich_help_panel=MEASURE
+        ),
+    ] = None,
     compared: Annotated[
-        int, Flag(help="Samples compared with training frames at the end.", rich_help_panel=MEASURE)
-    ] = 64,
+        int | None,
+        Flag(
+            help="Samples compared with training frames at the end (default: 64).",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
     log_every: Annotated[
-        int, Flag(metavar="STEPS", help="Between lines of the log.", rich_help_panel=MEASURE)
-    ] = 50,
+        int | None,
+        Flag(
+            metavar="STEPS", help="Between lines of the log (default: 50).", rich_help_panel=MEASURE
+        ),
+    ] = None,
     name: Annotated[
-        str, Flag(help="Of the model (default: the folder's).", rich_help_panel=CARD)
-    ] = "",
+        str | None, Flag(help="Of the model (default: the folder's).", rich_help_panel=CARD)
+    ] = None,
     data: Annotated[
-        str, Flag(metavar="WORDS", help="What it is trained on.", rich_help_panel=CARD)
-    ] = "",
+        str | None, Flag(metavar="WORDS", help="What it is trained on.", rich_help_panel=CARD)
+    ] = None,
     licence: Annotated[
-        str, Flag(metavar="WORDS", help="Terms of the weights.", rich_help_panel=CARD)
-    ] = "",
+        str | None, Flag(metavar="WORDS", help="Terms of the weights.", rich_help_panel=CARD)
+    ] = None,
     citation: Annotated[
-        str, Flag(metavar="WORDS", help="What its users must cite.", rich_help_panel=CARD)
-    ] = "",
+        str | None, Flag(metavar="WORDS", help="What its users must cite.", rich_help_panel=CARD)
+    ] = None,
     report: Annotated[
         bool,
         Flag(
@@ -158,11 +169,11 @@ def train(
         ),
     ] = False,
     device: Annotated[
-        str, Flag(metavar="auto|cpu|cuda[:N]", help="Where to train.", rich_help_panel=RUN)
-    ] = "auto",
+        str | None, Flag(metavar="auto|cpu|cuda[:N]", help="Where to train.", rich_help_panel=RUN)
+    ] = None,
     precision: Annotated[
-        str, Flag(metavar="auto|bf16|fp32", help="Of the network.", rich_help_panel=RUN)
-    ] = "auto",
+        str | None, Flag(metavar="auto|bf16|fp32", help="Of the network.", rich_help_panel=RUN)
+    ] = None,
     compile: Annotated[
         bool, Flag("--compile", help="Use torch.compile; takes minutes.", rich_help_panel=RUN)
     ] = False,
@@ -171,15 +182,18 @@ def train(
         Flag(help="Images at once on a device, where memory is short.", rich_help_panel=RUN),
     ] = None,
     save_every: Annotated[
-        float, Flag(metavar="SECONDS", help="Between saves of the state.", rich_help_panel=RUN)
-    ] = 300.0,
+        float | None,
+        Flag(
+            metavar="SECONDS",
+            help="Between saves of the state (default: 300).",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     stop_after: Annotated[
         float | None,
         Flag(metavar="SECONDS", help="Save and stop then, to be resumed.", rich_help_panel=RUN),
     ] = None,
-    workers: Annotated[
-        int, Flag(min=0, help="Processes that prepare frames; 0: all cores.", rich_help_panel=RUN)
-    ] = 0,
+    workers: Workers = None,
     resume: Annotated[
         bool,
         Flag("--resume", help="Go on; refuse where nothing was begun.", rich_help_panel=RUN),
@@ -200,87 +214,15 @@ def train(
 
     Example: echogen train --in camus/ --out my-model/ --hours 2
     """
-    from echogen.cli.console import ConsoleReporter
-    from echogen.commands.train import first_process, measure
+    from echogen.commands.train import first_process
     from echogen.commands.train import train as run_training
 
-    settings = _config_from_flags(ctx)
-    reporter = ConsoleReporter(quiet or not first_process())
-    try:
-        done = (measure if report else run_training)(settings, reporter)
-    finally:
-        reporter.close()
+    given = {**ctx.params, "set_": [f"recipe.{text}" for text in set_ or ()]}
+    with closing(ConsoleReporter(quiet or not first_process())) as reporter:
+        done = run_training(**settings_from(given), command=_command(ctx), reporter=reporter)
     if first_process():
-        _show(done, as_json)
+        end(done, as_json, _show)
     raise typer.Exit(done.exit_code)
-
-
-_OPTIONS = (
-    "stop_after", "hold_out", "device", "precision", "compile", "micro_batch", "evaluations",
-    "save_every", "log_every", "samples", "sample_steps", "inpainted", "compared", "tensorboard",
-)  # fmt: skip
-_AS_GIVEN = (
-    "input", "frames", "pack", "format", "name", "data", "licence", "citation", "on_error",
-    "workers", "resume", "overwrite",
-)  # fmt: skip
-
-
-def _config_from_flags(ctx: typer.Context) -> "TrainConfig":
-    from echogen.commands.train import TrainConfig
-    from echogen.config import DatasetConfig
-    from echogen.training.options import training_options
-
-    given = ctx.params
-    output = given["output"]
-    if output is None:
-        raise UsageError("--out: missing; give a folder for the run and its model.")
-    if given["on_error"] not in ("skip", "fail"):
-        raise UsageError(f"--on-error {given['on_error']}: expected skip or fail.")
-    length = {"steps": given["steps"], "hours": given["hours"]}
-    if given["report"] or given["pack"]:
-        length = {"steps": 1}  # nothing is trained, but a length is asked for
-    return TrainConfig(
-        output=output,
-        recipe=_recipe(given),
-        options=training_options(**length, **{name: given[name] for name in _OPTIONS}),
-        dataset=DatasetConfig(
-            views=given["views"] or (),
-            phases=given["phases"] or (),
-            split=given["split"] or "",
-            cases=given["cases"] or (),
-            limit=given["limit"],
-        ),
-        command=_command(ctx),
-        **{name: given[name] for name in _AS_GIVEN},
-    )
-
-
-def _recipe(given: dict[str, Any]) -> "Recipe":
-    from echogen.training.recipe import load_recipe, with_values
-
-    if given["preset"] and given["config"]:
-        raise UsageError("--preset and --config: both name a recipe; give one of them.")
-    recipe = load_recipe(str(given["config"] or given["preset"] or "small"))
-    if given["seed"] is not None:
-        recipe = with_values(recipe, {"seed": given["seed"]}, "--seed")
-    if given["batch_size"] is not None:
-        values = {"optimiser.batch_size": given["batch_size"]}
-        recipe = with_values(recipe, values, "--batch-size")
-    assignments = given["set_"] or ()
-    changes = dict(map(_assignment, assignments))  # at once: one alone may not fit the others
-    return with_values(recipe, changes, " ".join(f"--set {text}" for text in assignments))
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    import tomllib
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {text}: expected KEY=VALUE, such as optimiser.learning_rate=1e-4.")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
 
 
 _NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report", "stop_after")
@@ -303,17 +245,15 @@ def _command(ctx: typer.Context) -> str:
     return shlex.join(words)
 
 
-def _show(report: "TrainReport", as_json: bool) -> None:
-    from echogen.cli.console import duration, show_json, show_lines, show_table
-
-    if as_json:
-        show_json(report)
+def _show(report: "TrainReport") -> None:
+    if report.output.endswith(".zip"):
+        show_table([("packed", report.output), ("frames", _frames(report))])
+        typer.echo(f"next: echogen train --frames {shlex.quote(report.output)} --out my-model")
         return
     share = "" if report.done is None else f" ({report.done:.0%} of the run)"
     rows = [
         ("run", report.output),
-        ("frames", f"{counted(report.frames, 'frame')} of {counted(report.cases, 'case')}, "
-         f"{counted(report.held_out_cases, 'case')} held out"),
+        ("frames", f"{_frames(report)}, {counted(report.held_out_cases, 'case')} held out"),
         ("trained", f"{report.step:,} steps, {report.images:,} images, "
          f"{duration(report.seconds)}{share}"),
     ]  # fmt: skip
@@ -330,7 +270,11 @@ def _show(report: "TrainReport", as_json: bool) -> None:
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_lines("note", list(report.notes))
     if report.done is not None and report.done < 1:
-        typer.echo("next: give the same command again; it goes on where it stopped.")
+        typer.echo("next: give the same command again; it continues where it stopped.")
     elif report.checkpoint:
         out = shlex.quote(report.output)
         typer.echo(f"next: echogen expand --in DATASET --checkpoint {out} --out more.zarr")
+
+
+def _frames(report: "TrainReport") -> str:
+    return f"{counted(report.frames, 'frame')} of {counted(report.cases, 'case')}"

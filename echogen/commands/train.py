@@ -7,13 +7,13 @@ Reading and preparing lie in `training.frames` and `training.frame_folder`, the 
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
-from echogen.config import DatasetConfig, Settings
+from echogen.config import DatasetConfig, Settings, Table, load_config
 from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
@@ -25,7 +25,7 @@ from echogen.support.words import counted
 from echogen.training.card import ModelFacts
 from echogen.training.frames import ModelGrid, PreparedFrames, pack_frames, read_frames
 from echogen.training.options import TrainingOptions, held_out_count
-from echogen.training.recipe import Recipe
+from echogen.training.recipe import Recipe, load_recipe
 from echogen.training.run_folder import (
     CHECKPOINT,
     FRAMES,
@@ -121,17 +121,87 @@ class TrainReport(CommandReport):
         return exit_code_of(self.interrupted, bool(self.skipped))
 
 
-def train(config: TrainConfig, reporter: Reporter = QUIET) -> TrainReport:
-    """Prepare the frames and train on them, or go on where a run of the same settings stopped.
+class TrainKeywords(TypedDict, total=False):
+    """Keywords of `train`, as `TrainConfig`, `TrainingOptions` and `Recipe` have them."""
+
+    output: str | Path
+    input: str | Path
+    frames: str | Path
+    pack: str | Path
+    format: str
+    views: str | Sequence[str]
+    phases: str | Sequence[str]
+    split: str
+    cases: str | Sequence[str]
+    limit: int
+    seed: int
+    batch_size: int
+    steps: int
+    hours: float
+    stop_after: float
+    hold_out: int
+    device: str
+    precision: str
+    compile: bool
+    micro_batch: int
+    evaluations: int
+    save_every: float
+    log_every: int
+    samples: int
+    sample_steps: int
+    inpainted: int
+    compared: int
+    tensorboard: bool
+    name: str
+    data: str
+    licence: str
+    citation: str
+    on_error: str
+    workers: int
+    resume: bool
+    overwrite: bool
+    command: str
+    recipe: Table
+    options: Table
+    dataset: Table
+
+
+def train(
+    config: TrainConfig | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    report: bool = False,
+    reporter: Reporter = QUIET,
+    **settings: Unpack[TrainKeywords],
+) -> TrainReport:
+    """Train a model on a dataset's frames, or go on where a run of the same settings stopped.
 
     Args:
-        config: what to do.
-        reporter: hears of frames and steps.
+        config: all settings, or a TOML file with a recipe.
+        preset: a recipe by name, "small" (the default) or "reference", in place of a file.
+        report: train nothing: measure whether a finished run's model repeats its frames, and write
+            its card again, with the terms that are given and its own where they are not.
+        reporter: where progress goes.
+        settings: as the flags of `echogen train`, such as `input`, `output`, `hours`. They win.
 
     Raises:
         EchogenError: one of its kinds, with one line for the user.
         Interrupted: by a signal before the first step, or by a second one.
     """
+    if preset is not None and config is not None:
+        raise UsageError("--preset and --config: both name a recipe; give one of them.")
+    given: dict[str, Any] = {}
+    if not isinstance(config, TrainConfig):
+        given = {"recipe": load_recipe(str(config or preset or "small")).model_dump()}
+    if report or settings.get("pack"):
+        given = {**given, "steps": 1}  # nothing is trained, but a length is asked for
+    whole = config if isinstance(config, TrainConfig) else None
+    resolved = load_config(TrainConfig, {**given, **settings}, file=whole)
+    return _measure(resolved, reporter) if report else _train(resolved, reporter)
+
+
+def _train(config: TrainConfig, reporter: Reporter) -> TrainReport:
+    """Prepare the frames and train on them, or go on."""
     _check(config)
     options, out = config.options, config.output
     with catch_signals(reporter.tell, "step") as stop, _alone(out):
@@ -173,15 +243,8 @@ def train(config: TrainConfig, reporter: Reporter = QUIET) -> TrainReport:
         )
 
 
-def measure(config: TrainConfig, reporter: Reporter = QUIET) -> TrainReport:
-    """Only measure whether a finished run's model repeats its frames; rewrite its card.
-
-    The run's own frames are used, or `config.frames`. Its card keeps the terms that the
-    configuration leaves empty.
-
-    Raises:
-        EchogenError: there is no such run, or its frames are gone; as `train`.
-    """
+def _measure(config: TrainConfig, reporter: Reporter) -> TrainReport:
+    """Measure a finished run's model on its own frames, or `config.frames`; rewrite its card."""
     from echogen.training import evaluation
 
     out = config.output

@@ -5,12 +5,11 @@ cut into other pieces, or spread over more devices, sees the same data.
 """
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from echogen.config import Settings, explain
-from echogen.errors import UsageError
+from echogen.config import Settings
 
 if TYPE_CHECKING:
     from echogen.training.state import Progress
@@ -80,20 +79,6 @@ class TrainingOptions(Settings):
     def length(self) -> str:
         """The length in words."""
         return f"{self.steps} steps" if self.steps is not None else f"{self.hours:g} hours"
-
-
-def training_options(**values: Any) -> TrainingOptions:
-    """Options by the names of their flags.
-
-    Raises:
-        UsageError: names the flag, what was expected and what was found.
-    """
-    try:
-        return TrainingOptions.model_validate(values)
-    except ValidationError as error:
-        flag = "".join(f"--{str(part).replace('_', '-')}" for part in error.errors()[0]["loc"][:1])
-        sentence = explain(error, TrainingOptions)
-        raise UsageError(f"{flag}: {sentence.partition(': ')[2]}" if flag else sentence) from error
 
 
 def held_out_count(asked: int | None, cases: int) -> int:

@@ -6,7 +6,6 @@ handed to diffusers' `UNet2DModel` and `DDPMScheduler` unchanged, so they are fr
 
 import importlib.resources
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -143,39 +142,7 @@ def load_recipe(name_or_file: str) -> Recipe:
         ) from error
     except ValueError as error:
         raise UsageError(f"--preset {name_or_file}: not valid TOML: {error}") from error
-    return parse_recipe(table, f"--preset {name_or_file}")
-
-
-def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from nested tables; `source` names them in messages.
-
-    Raises:
-        UsageError: a key is unknown or missing, or a value is of the wrong kind or out of range.
-    """
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise UsageError(f"{source}: {explain(error, Recipe)}") from error
-
-
-def with_values(recipe: Recipe, values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe with some values replaced.
-
-    Args:
-        recipe: the one to change.
-        values: {key: value}, a key in a table written as "optimiser.batch_size".
-        source: names the values in messages.
-
-    Raises:
-        UsageError: as `parse_recipe`.
-    """
-    table = recipe.model_dump()
-    for dotted, value in values.items():
-        *path, key = dotted.split(".")
-        inner = table
-        for part in path:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"{source}: {dotted}: {part} is a value, not a table.")
-        inner[key] = value
-    return parse_recipe(table, source)
+        raise UsageError(f"--preset {name_or_file}: {explain(error, Recipe)}") from error

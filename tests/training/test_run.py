@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import echogen
 from echogen.cli import main
 from echogen.diffusion.checkpoint import read_info, verify_checkpoint
 from echogen.diffusion.network import load_checkpoint
@@ -24,8 +25,8 @@ from echogen.training.evaluation import compare
 from echogen.training.frames import PreparedFrames
 from echogen.training.log import read_log
 from echogen.training.loop import train
-from echogen.training.options import TrainingOptions, training_options
-from echogen.training.recipe import parse_recipe
+from echogen.training.options import TrainingOptions
+from echogen.training.recipe import Recipe
 from echogen.training.state import Progress, read_state
 from tests.support.tiny_training import (
     NETWORK,
@@ -91,7 +92,7 @@ def arguments(
     return ["train", *words, "--json"]
 
 
-def echogen(words: list[str]) -> int:
+def command(words: list[str]) -> int:
     """The exit code of the command in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["echogen", *words])
@@ -175,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(processes, tmp_path, packed):
     folder, ended = processes
     assert ended["code"] == 0
     assert len(ended["hits"]) == 2
-    assert echogen(arguments(tmp_path, packed, "whole", **LONG)) == 0
+    assert command(arguments(tmp_path, packed, "whole", **LONG)) == 0
     killed, whole = folder / "killed", tmp_path / "whole"
     assert same(state_of(killed), state_of(whole))
     assert steps_in(killed / "log.jsonl") == steps_in(whole / "log.jsonl")
@@ -208,7 +209,7 @@ def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path, pac
 def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, capsys):
     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
     long = arguments(tmp_path, packed, "run", steps=100_000, evaluations=1)
-    assert echogen(long) == 143
+    assert command(long) == 143
     told = capsys.readouterr()
     assert "stopping after the step at hand" in told.err
     summary = json.loads(told.out)
@@ -233,7 +234,7 @@ def test_two_processes_learn_what_one_learns(processes, tmp_path, packed):
     assert ended["codes"] == [0, 0]
     said = [(folder / f"two.{rank}.log").read_text() for rank in (0, 1)]
     assert (json.loads(said[0])["step"], said[1]) == (4, "")
-    assert echogen(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
+    assert command(arguments(tmp_path, packed, "one", still=True, **TOGETHER)) == 0
     one, two = tmp_path / "one", folder / "two"
     assert nearly(state_of(one), state_of(two))
     logs = [steps_in(run / "log.jsonl") for run in (one, two)]
@@ -428,7 +429,7 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
 def test_the_record_says_what_the_model_has_seen(finished, packed):
     info = verify_checkpoint(finished / "checkpoint")
     record = info.training
-    assert parse_recipe(record["config"], "record") == recipe()
+    assert Recipe.model_validate(record["config"]) == recipe()
     assert record["data_fingerprint"] == packed.record.fingerprint
     assert set(record["cases"]["held_out"]) == set(record["held_out_cases"])
     assert len(record["cases"]["trained"]) == 4
@@ -518,17 +519,19 @@ def test_compile_that_fails_is_told_and_training_goes_on(tmp_path, packed, monke
     [
         ({"steps": None}, "either --steps or --hours"),
         ({"hours": 1.0}, "either --steps or --hours"),
-        ({"precision": "int8"}, r"--precision: .*'bf16'.*got 'int8'"),
+        ({"precision": "int8"}, r"options\.precision: .*'bf16'.*got 'int8'"),
         ({"device": "abacus"}, "--device 'abacus'"),
         ({"hold_out": 6}, "--hold-out 6"),
-        ({"hold_out": -1}, r"--hold-out: .*greater than or equal to 0 \(got -1\)"),
-        ({"micro_batch": 0}, r"--micro-batch: .*greater than or equal to 1 \(got 0\)"),
-        ({"stop_after": float("inf")}, "--stop-after: .*finite number"),
+        ({"hold_out": -1}, r"options\.hold_out: .*greater than or equal to 0 \(got -1\)"),
+        ({"micro_batch": 0}, r"options\.micro_batch: .*greater than or equal to 1 \(got 0\)"),
+        ({"stop_after": float("inf")}, r"options\.stop_after: .*finite number"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, packed, changes, match):
+    place = write_frames(tmp_path / "frames", packed)
+    wanted = QUICK.model_dump() | {"frames": place, "output": tmp_path / "run"} | changes
     with pytest.raises(UsageError, match=match):
-        train(recipe(), packed, tmp_path, training_options(**QUICK.model_dump() | changes))
+        echogen.train(write_recipe(tmp_path / "tiny.toml", recipe()), **wanted)
 
 
 def test_a_missing_tensorboard_is_named_with_its_remedy(tmp_path, packed, monkeypatch):
@@ -551,10 +554,10 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over():
 
 def test_the_command_trains_on_prepared_frames_and_reports(tmp_path, packed, capsys):
     words = arguments(tmp_path, packed, "run", steps=2, seed=3, **{"batch-size": 2})
-    assert echogen([*words, "--licence", "CC0-1.0"]) == 0
+    assert command([*words, "--licence", "CC0-1.0"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["done"], summary["images"]) == (1.0, 4)
-    assert echogen([*words, "--report", "--compared", "2"]) == 0
+    assert command([*words, "--report", "--compared", "2"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["record"]["memorisation"]["samples"]["count"] == 2
     kept = read_info(tmp_path / "run/checkpoint")
@@ -563,9 +566,9 @@ def test_the_command_trains_on_prepared_frames_and_reports(tmp_path, packed, cap
     assert "--licence CC0-1.0" in kept.training["command"]
     assert str(tmp_path) not in kept.training["command"]
     absent = ["train", "--frames", "absent.zip", "--out", str(tmp_path / "x"), "--steps", "1"]
-    assert echogen(absent) == 3
+    assert command(absent) == 3
     assert "absent.zip" in capsys.readouterr().err
-    assert echogen(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2
+    assert command(arguments(tmp_path, packed, "run", **{"batch-size": 0})) == 2
     assert "optimiser.batch_size" in capsys.readouterr().err
 
 
