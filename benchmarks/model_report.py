@@ -23,7 +23,12 @@ from echogen.diffusion.network import build_denoiser, load_network
 from echogen.diffusion.schedule import schedule_from_config
 from echogen.training.frames import read_frames, split_of
 from echogen.training.loss import geometric_mean, loss_by_level
-from echogen.training.memorisation import distances_plot, nearest_neighbours, report, summary
+from echogen.training.memorisation import (
+    distances_plot,
+    memorisation_of,
+    nearest_neighbours,
+    summary,
+)
 from echogen.training.pictures import draw_samples, sheet, write_png
 
 SIDE = 256
@@ -81,7 +86,7 @@ def main():
 
         began = time.monotonic()
         images = draw_samples(denoiser, flags.samples, steps=flags.steps, seed=0)
-        memorisation = report(images, frames.pixels, trained, aside)
+        memorisation = memorisation_of(images, frames.pixels, trained, aside)
         if flags.sheets:
             write_png(flags.sheets / f"{name}.png", sheet(images))
             (flags.sheets / f"{name}_nearest.png").write_bytes(distances_plot(memorisation))

@@ -163,8 +163,8 @@ def train(
         bool,
         Flag(
             "--report",
-            help="Train nothing: measure whether the model at --out repeats its frames, and write "
-            "its card anew.",
+            help="Train nothing: measure whether the model at --out repeats its frames, and "
+            "rewrite its card.",
             rich_help_panel=CARD,
         ),
     ] = False,
@@ -196,10 +196,14 @@ def train(
     workers: Workers = None,
     resume: Annotated[
         bool,
-        Flag("--resume", help="Go on; refuse where nothing was begun.", rich_help_panel=RUN),
+        Flag(
+            "--resume",
+            help="Continue; refuse if there is nothing to continue.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, Flag("--overwrite", help="Begin anew at --out.", rich_help_panel=RUN)
+        bool, Flag("--overwrite", help="Start over at --out.", rich_help_panel=RUN)
     ] = False,
     tensorboard: Annotated[
         bool, Flag("--tensorboard", help="Log to OUT/tensorboard, too.", rich_help_panel=RUN)

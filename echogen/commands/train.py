@@ -57,8 +57,8 @@ class TrainConfig(Settings):
         citation: what a user of the weights must cite; empty takes the dataset's.
         on_error: "fail" stops at the first frame that cannot be used.
         workers: processes that prepare frames; 0 takes one a core.
-        resume: a state must be there to go on from.
-        overwrite: begin anew where a run is already.
+        resume: refuse to start anew: there must be a state.
+        overwrite: start over, whatever is there.
         command: for the card, as it was given.
     """
 
@@ -262,13 +262,15 @@ def _measure(config: TrainConfig, reporter: Reporter) -> TrainReport:
 def _check(config: TrainConfig) -> None:
     """Refuse, before any work, what contradicts itself."""
     if config.resume and config.overwrite:
-        raise UsageError("--resume and --overwrite: one goes on, the other starts anew; give one.")
+        raise UsageError(
+            "--resume and --overwrite: one continues, the other starts over; give one."
+        )
     if config.input is None and config.frames is None:
         raise UsageError("--in: missing; give the folder of the dataset to train on, or --frames.")
     if config.frames is not None and (config.input or config.pack):
-        raise UsageError("--frames: takes the place of --in, and is not packed again; give one.")
+        raise UsageError("--frames: replaces --in and cannot be packed again; give one of them.")
     if config.frames is not None and config.dataset != DatasetConfig():
-        raise UsageError("--frames: all of them are used; --views and the like choose from --in.")
+        raise UsageError("--frames: all of them are used; --views and other choices apply to --in.")
     if config.pack is not None:
         check_writable("--pack", config.pack, ".zip")
 
@@ -288,7 +290,7 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
     if dataset.provenance.format == "images" and inside:
         raise UsageError(
             f"--out {out}: lies in --in {config.input}, where every image is read, so the run "
-            "would train on pictures of its own; give a folder elsewhere."
+            "would train on its own pictures; give a folder elsewhere."
         )
     keys = list(select(dataset.keys(), config.dataset))
     grid = ModelGrid(image_size=config.recipe.image_size, resize=config.recipe.resize)

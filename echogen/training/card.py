@@ -201,7 +201,7 @@ def _loss(record: TrainingRecord) -> str:
             "training",
             (
                 "\n\nNo case was held out: these weights were chosen by their loss on frames that "
-                "they were trained on, so nothing here tells overfitting."
+                "they were trained on, so nothing here shows overfitting."
             ),
         )
     return _section(
@@ -217,8 +217,8 @@ def _loss(record: TrainingRecord) -> str:
     )
 
 
-def _memorisation(found: Mapping[str, Any]) -> str:
-    if not found:
+def _memorisation(nearest: Mapping[str, Any]) -> str:
+    if not nearest:
         return "## Memorisation\n\nNot measured yet."
     names = {
         "samples": "samples",
@@ -226,26 +226,26 @@ def _memorisation(found: Mapping[str, Any]) -> str:
         "training": "training frames, themselves left out",
     }
     rows = [
-        f"| {found[key]['count']} {name} | "
-        + " | ".join(f"{found[key]['rms'][q]:.1f}" for q in ("least", "p05", "median"))
+        f"| {nearest[key]['count']} {name} | "
+        + " | ".join(f"{nearest[key]['rms'][q]:.1f}" for q in ("least", "p05", "median"))
         + " | "
-        + " | ".join(f"{found[key]['correlation'][q]:.2f}" for q in ("median", "p95", "greatest"))
+        + " | ".join(f"{nearest[key]['correlation'][q]:.2f}" for q in ("median", "p95", "greatest"))
         + " |"
         for key, name in names.items()
-        if key in found
+        if key in nearest
     ]
     return _section(
         "Memorisation",
         "![Cumulative distances to the nearest training frame](memorisation.png)",
         "",
-        f"Nearest training frame, at {found['at']}: root mean square difference in grey levels "
+        f"Nearest training frame, at {nearest['at']}: root mean square difference in grey levels "
         "of 255, and correlation within the fan after subtracting the mean training frame.",
         "",
         "| images | least RMS | 5% | median | median correlation | 95% | greatest |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
-        found["verdict"],
+        nearest["verdict"],
     )
 
 

@@ -12,7 +12,6 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.report import Quiet, Reporter
-from echogen.training import memorisation
 from echogen.training.card import ModelFacts, training_record
 from echogen.training.checkpoint import (
     FIGURE_FILE,
@@ -24,7 +23,7 @@ from echogen.training.frames import PreparedFrames, Rows, Split, split_of
 from echogen.training.learner import VariedUNet
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
 from echogen.training.machine import training_precision
-from echogen.training.memorisation import Memorisation, distances_plot
+from echogen.training.memorisation import Memorisation, distances_plot, memorisation_of
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
     Images,
@@ -44,8 +43,8 @@ QUIET = Quiet()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What an evaluation found.
+class Evaluation:
+    """What an evaluation finds.
 
     Attributes:
         held_out, known: {step: loss} on frames that are not, and that are trained on.
@@ -80,7 +79,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     pictures: Path,
-) -> Measured:
+) -> Evaluation:
     """Loss by level on held-out frames and on as many that are trained on; pictures.
 
     Args:
@@ -121,7 +120,7 @@ def evaluate(
         sheets["inpainted"] = inpainting_sheet(frames, painted)
     for kind, picture in sheets.items():
         write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)
-    return Measured(losses(aside), losses(known), samples, sheets)
+    return Evaluation(losses(aside), losses(known), samples, sheets)
 
 
 def compare(
@@ -160,21 +159,21 @@ def compare(
     device = resolve_device(options.device)
     precision = training_precision(options.precision, device)
     denoiser = load_checkpoint(out / CHECKPOINT, str(device), precision)
-    found, pairs, samples = _compared(denoiser, frames, split, options, record.config.seed)
+    result, pairs, samples = _compare_samples(denoiser, frames, split, options, record.config.seed)
     write_png(out / PICTURES / "nearest.png", pairs)
     sampler = f"dpm, {options.sample_steps} evaluations"
-    measured: dict[str, Any] = {"memorisation": {**found.as_dict(), "sampler": sampler}}
+    measured: dict[str, Any] = {"memorisation": {**result.as_dict(), "sampler": sampler}}
     if (state := read_state(out)) is not None:
         progress = asdict(state.progress)
         measured["run"] = {key: progress[key] for key in ("step", "images", "seconds")}
     record = record.model_copy(update=measured)
-    shown = samples[found.fit_to_show]  # the card travels: it shows nothing like a training frame
+    shown = samples[result.fit_to_show]  # the card travels: it shows nothing like a training frame
     pictures = {SAMPLES_FILE: png(sheet((shown if len(shown) else samples)[: options.samples]))}
-    rewrite_checkpoint(out, facts, record, {**pictures, FIGURE_FILE: distances_plot(found)})
-    return found
+    rewrite_checkpoint(out, facts, record, {**pictures, FIGURE_FILE: distances_plot(result)})
+    return result
 
 
-def _compared(
+def _compare_samples(
     denoiser: Denoiser, frames: PreparedFrames, split: Split, options: TrainingOptions, seed: int
 ) -> tuple[Memorisation, Images, Images]:
     """Figures; a sheet of the eight pairs nearest in grey levels and the eight nearest in pattern,
@@ -187,11 +186,11 @@ def _compared(
         seed=seed,
         batch_size=min(options.micro_batch or BATCH, BATCH),
     )
-    found = memorisation.report(samples, frames.pixels, split.trained, split.held_out)
-    nearest, alike = np.argsort(found.samples.rms)[:8], np.argsort(found.samples.pattern)[:8]
-    rows = [*found.samples.nearest[nearest], *found.samples.alike[alike]]
+    result = memorisation_of(samples, frames.pixels, split.trained, split.held_out)
+    nearest, alike = np.argsort(result.samples.rms)[:8], np.argsort(result.samples.pattern)[:8]
+    rows = [*result.samples.nearest[nearest], *result.samples.alike[alike]]
     pairs = np.stack([samples[[*nearest, *alike]], frames.pixels[np.array(rows)]], axis=1)
-    return found, sheet(pairs.reshape(-1, *samples.shape[1:]), columns=4), samples
+    return result, sheet(pairs.reshape(-1, *samples.shape[1:]), columns=4), samples
 
 
 def _spread(rows: Rows, count: int) -> Rows:

@@ -60,8 +60,8 @@ def prepare_frames(
         reporter: hears of progress.
         on_error: "fail" stops at the first frame that cannot be used.
         workers: processes; 0 takes one a core.
-        keep_old: refuse a folder that was made of other files, as for a run that is to go on with
-            it; else it is made again.
+        keep_old: refuse a folder that was made of other files, as for a run that continues with
+            it; otherwise it is made again.
 
     Raises:
         DatasetError: a frame cannot be used and `on_error` is "fail", or no frame can; or the
@@ -192,7 +192,7 @@ def _reusable(
     if keep_old:
         raise DatasetError(
             f"{folder}: was prepared from other frames: {difference}. Give the dataset and the "
-            "selection that this run was begun with, another --out, or --overwrite to start anew."
+            "selection that this run was begun with, another --out, or --overwrite to start over."
         )
     return None
 

@@ -212,10 +212,10 @@ def _read_pixels(place: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Pixels of this shape; the file's own word for it is compared before anything is read."""
     with _root(place).joinpath(PIXELS_FILE).open("rb") as stream:
         np.lib.format.read_magic(stream)
-        found, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        if dtype != np.uint8 or found != shape:
+        stored, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype != np.uint8 or stored != shape:
             raise ValueError(
-                f"{PIXELS_FILE} is {dtype} {found}, by {RECORD_FILE} it is uint8 {shape}"
+                f"{PIXELS_FILE} is {dtype} {stored}, by {RECORD_FILE} it is uint8 {shape}"
             )
         if place.is_dir():
             return np.memmap(place / PIXELS_FILE, np.uint8, "r", stream.tell(), shape)

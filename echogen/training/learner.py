@@ -80,7 +80,7 @@ def make_unet(recipe: Recipe, **more: Any) -> nn.Module:
         network: nn.Module = network_class(**{**recipe.network, **more})
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"[network]: describes no UNet2DModel: {reason}") from error
+        raise UsageError(f"[network]: does not describe a UNet2DModel: {reason}") from error
     halvings = len(recipe.network.get("block_out_channels", ())) - 1
     if side % 2 ** max(halvings, 0):
         raise UsageError(
@@ -213,7 +213,7 @@ def compile_network(
         recipe: the recipe.
         size: images at once.
         accelerator: of the run.
-        reporter: told where compiling fails.
+        reporter: hears of it where compiling fails.
     """
     unet: Any = learner.network.unet
     device, side = accelerator.device, recipe.image_size // recipe.patch
@@ -226,7 +226,7 @@ def compile_network(
             warnings.simplefilter("ignore")  # of how diffusers' code is traced
             trial = learner.network(x, t, torch.zeros(size, len(PARAMETERS), device=device))
         torch.autograd.backward(trial.float().sum())
-    except Exception as error:  # inductor raises many kinds; training goes on without it
+    except Exception as error:  # inductor raises many kinds; training continues without it
         first = (str(error).splitlines() or [""])[0]
         reporter.tell(
             f"torch.compile failed ({type(error).__name__}: {first}); training without it."

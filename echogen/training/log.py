@@ -1,6 +1,6 @@
-"""A run's log: JSON lines, one event each, readable while the run goes on.
+"""A run's log: JSON lines, one event each, readable during the run.
 
-A line is about a step, and each step is in the log once: a run that goes on from an older state
+A line is about a step, and each step is in the log once: a run that continues from an older state
 drops the lines after it. TensorBoard gets the same scalars, and the pictures.
 """
 
@@ -20,11 +20,11 @@ class RunLog:
     """Where a run's events go; made with `file` None, it drops them (processes but the first)."""
 
     def __init__(self, file: Path | None, step: int, board: Path | None = None) -> None:
-        """Goes on after `step`: later lines, and a half one that a kill left, are dropped.
+        """Continues after `step`: later lines, and a half one that a kill left, are dropped.
 
         Args:
             file: of JSON lines.
-            step: of the state that the run goes on from; 0 for a new run.
+            step: of the state that the run continues from; 0 for a new run.
             board: folder for TensorBoard, or None.
 
         Raises:
@@ -78,13 +78,13 @@ def _step(line: str) -> int:
 
 def _scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The numbers among an event's values, those of a table one level down by name/key."""
-    found = []
+    scalars = []
     for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, float(value)))
+            scalars.append((name, float(value)))
         elif isinstance(value, Mapping):
-            found += [(f"{name}/{k}", float(v)) for k, v in value.items() if type(v) is float]
-    return found
+            scalars += [(f"{name}/{k}", float(v)) for k, v in value.items() if type(v) is float]
+    return scalars
 
 
 def _writer(folder: Path, step: int) -> Any:

@@ -1,7 +1,7 @@
 """The training loop: read `train` and `_learn` from top to bottom.
 
 All randomness of a step is seeded by the recipe's seed and the step's number, so a run that is
-stopped, or killed, and goes on makes the same steps. What it leaves: see `run_folder`.
+stopped, or killed, and continued makes the same steps. What it leaves: see `run_folder`.
 """
 
 from contextlib import closing
@@ -13,7 +13,7 @@ from echogen.report import Quiet, Reporter
 from echogen.support.signals import Stop
 from echogen.training.card import ModelFacts
 from echogen.training.checkpoint import write_checkpoint
-from echogen.training.evaluation import Measured, compare, evaluate
+from echogen.training.evaluation import Evaluation, compare, evaluate
 from echogen.training.frames import PreparedFrames
 from echogen.training.learner import follow, gradients, learning_rate, seed_dropout, update
 from echogen.training.machine import agreed, open_machine, precision_of
@@ -38,7 +38,7 @@ def train(
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Progress:
-    """Trains into `out`, or goes on; `options.done(result)` is 1 when the run is finished.
+    """Trains into `out`, or continues there; `options.done(result)` is 1 when the run is finished.
 
     A folder with a state of the same settings is continued. Hold `store_lock(out)` around it: two
     runs in one folder are not detected here.
@@ -50,7 +50,7 @@ def train(
         options: length and machine.
         facts: for the model's card and record.
         resume: refuse to start anew: there must be a state.
-        overwrite: start anew, whatever is there.
+        overwrite: start over, whatever is there.
         reporter: takes progress and lines for people.
         stop: after a signal the step at hand is finished and the state saved.
 
@@ -124,7 +124,7 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
 
 
 def _log_evaluation(
-    session: TrainingSession, progress: Progress, measured: Measured, better: bool
+    session: TrainingSession, progress: Progress, measured: Evaluation, better: bool
 ) -> None:
     session.log.write(
         "evaluation",

@@ -7,7 +7,7 @@ order of data and noise depends on nothing but the seed. Only the first process 
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def open_machine(options: TrainingOptions) -> Iterator[Accelerator]:
 
     Raises:
         EngineError: there is no such device.
-        UsageError: the precision is not known.
+        UsageError: its name is not one.
     """
     device = resolve_device(_device_name(options.device))
     if device.index is not None and "LOCAL_RANK" not in os.environ:
@@ -38,22 +38,16 @@ def open_machine(options: TrainingOptions) -> Iterator[Accelerator]:
         yield accelerator
     finally:
         accelerator.end_training()
-        AcceleratorState._reset_state(reset_partial_state=True)  # another run may be otherwise
+        AcceleratorState._reset_state(reset_partial_state=True)  # the next run may use another
         GradientState._reset_state()
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """ "bf16" or "fp32": as asked, or for "auto" bf16 where the hardware multiplies it.
-
-    Raises:
-        UsageError: the precision is not known.
-    """
-    if name == "auto":
-        best = precision_name(resolve_precision("auto", device))
-        return "bf16" if best == "bf16" else "fp32"
-    if name not in ("bf16", "fp32"):
-        raise UsageError(f"--precision {name!r}: expected auto, bf16 or fp32.")
-    return name
+    """ "bf16" or "fp32", as given, or for "auto" bf16 where the hardware multiplies it."""
+    if name != "auto":
+        return name
+    best = precision_name(resolve_precision("auto", device))
+    return "bf16" if best == "bf16" else "fp32"
 
 
 def precision_of(accelerator: Accelerator) -> str:
@@ -80,9 +74,9 @@ def agreed(accelerator: Accelerator, value: float) -> float:
     """The first process' value, in all of them: clocks and signals differ between processes."""
     if accelerator.num_processes == 1:
         return value
-    told = [value]
-    broadcast_object_list(told, from_process=0)
-    return told[0]
+    values = [value]
+    broadcast_object_list(values, from_process=0)
+    return values[0]
 
 
 def hardware(accelerator: Accelerator) -> str:
@@ -104,11 +98,8 @@ def _device_name(name: str) -> str:
 
 
 def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        names = [
-            line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line
-        ]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -80,12 +80,16 @@ class Memorisation:
         sets = {"samples": self.samples, "held_out": self.held_out, "training": self.training}
         return {
             "at": f"{SIDE} x {SIDE}",
-            **{name: summary(found) for name, found in sets.items() if found is not None},
+            **{
+                name: summary(neighbours)
+                for name, neighbours in sets.items()
+                if neighbours is not None
+            },
             "verdict": self.verdict,
         }
 
 
-def report(samples: Images, frames: Images, trained: Rows, held_out: Rows) -> Memorisation:
+def memorisation_of(samples: Images, frames: Images, trained: Rows, held_out: Rows) -> Memorisation:
     """The nearest training frame of each sample, of held-out and of training frames.
 
     Args:
@@ -95,17 +99,17 @@ def report(samples: Images, frames: Images, trained: Rows, held_out: Rows) -> Me
     """
     looked_up = held_out[:: -(-len(held_out) // COMPARED) or 1]
     known = trained[:: -(-len(trained) // COMPARED)]
-    found = nearest_neighbours(samples, frames, trained)
+    near = nearest_neighbours(samples, frames, trained)
     beside = nearest_neighbours(frames[looked_up], frames, trained) if len(looked_up) else None
     others = (
         nearest_neighbours(frames[known], frames, trained, leave_out=known)
         if len(trained) > 1
         else None
     )
-    return Memorisation(found, beside, others, verdict(found, beside))
+    return Memorisation(near, beside, others, verdict(near, beside))
 
 
-def distances_plot(found: Memorisation) -> bytes:
+def distances_plot(memorisation: Memorisation) -> bytes:
     """A PNG of 900 x 1080: the share of images with a training frame no farther than x.
 
     In grey levels above, in pattern below; no picture of a patient is in it.
@@ -113,9 +117,9 @@ def distances_plot(found: Memorisation) -> bytes:
     from matplotlib.figure import Figure
 
     curves = [
-        ("generated samples", found.samples, "#c82828"),
-        ("held-out frames, of cases never seen", found.held_out, "#1e5ab4"),
-        ("training frames, themselves left out", found.training, "#828282"),
+        ("generated samples", memorisation.samples, "#c82828"),
+        ("held-out frames, of cases never seen", memorisation.held_out, "#1e5ab4"),
+        ("training frames, themselves left out", memorisation.training, "#828282"),
     ]
     figure = Figure(figsize=(9, 10.8), dpi=100, layout="constrained")
     levels, patterns = figure.subplots(2)
@@ -170,14 +174,14 @@ def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
     )
 
 
-def summary(found: Neighbours) -> dict[str, Any]:
+def summary(neighbours: Neighbours) -> dict[str, Any]:
     """Count and quantiles of the nearest distances and correlations."""
     shares = {"least": 0, "p05": 0.05, "median": 0.5, "p95": 0.95, "greatest": 1}
     return {
-        "count": len(found.rms),
+        "count": len(neighbours.rms),
         **{
             name: {k: round(float(np.quantile(values, q)), 3) for k, q in shares.items()}
-            for name, values in (("rms", found.rms), ("correlation", found.correlation))
+            for name, values in (("rms", neighbours.rms), ("correlation", neighbours.correlation))
         },
     }
 

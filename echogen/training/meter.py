@@ -1,4 +1,4 @@
-"""What a run's steps add up to: loss and time, told now and then, and when to save or to stop."""
+"""What a run's steps add up to: loss and time, now and then; and when to save or to stop."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from echogen.training.state import Progress
 
 SHOW_EVERY_S = 1.0
 AGREE_EVERY = 10
-"""Steps after which several processes ask the first one for the time, and whether to go on."""
+"""Steps after which several processes ask the first one for the time, and whether to continue."""
 
 
 class Meter:

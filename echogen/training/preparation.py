@@ -95,14 +95,14 @@ class FramePass:
                 whole.append(row.frame_id)
         if whole:
             yield (
-                f"{counted(len(whole), 'frame')} without a fan that could be found, kept whole, "
-                f"such as {whole[0]}."
+                f"{counted(len(whole), 'frame')} in which no fan was found, kept whole, such as "
+                f"{whole[0]}."
             )
         twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
         if twins:
             names = " and ".join(row.frame_id for row in twins[0][:2])
             yield (
-                f"{counted(len(twins), 'image')} there under more than one case, such as {names}: "
+                f"{counted(len(twins), 'image')} under more than one case, such as {names}: "
                 "one may be held out and the other trained on."
             )
 

@@ -1,7 +1,7 @@
 """A run's folder: what lies in it, and how it is begun, continued and begun anew.
 
-It holds `frames/`, `state.safetensors` (to go on from), `log.jsonl`, `pictures/`, and `checkpoint/`
-with the best averaged network so far. No module here needs torch.
+It holds `frames/`, `state.safetensors` (to continue from), `log.jsonl`, `pictures/`, and
+`checkpoint/` with the best averaged network so far. Nothing here needs torch.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from echogen.support.files import remove_partials
 CHECKPOINT, FRAMES, PICTURES, BOARD = "checkpoint", "frames", "pictures", "tensorboard"
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
 _MARKS = (STATE_FILE, LOG_FILE, f"{CHECKPOINT}/{INFO_FILE}")
-"""Any of them marks a run's folder; `pictures`, say, may be another's."""
+"""Any of them marks a run's folder; `pictures`, say, may belong to something else."""
 
 
 def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -36,10 +36,10 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     if STATE_FILE in there or overwrite:
         return
     if resume:
-        raise CheckpointError(f"--resume: {out} holds no run to go on with; leave --resume out.")
+        raise CheckpointError(f"--resume: {out} holds no run to resume; leave out --resume.")
     if CHECKPOINT in there:
         raise CheckpointError(
-            f"{out}: holds a checkpoint but no state to go on from; train into another folder, or "
+            f"{out}: holds a checkpoint but no state to resume from; train into another folder, or "
             "start over with --overwrite."
         )
 

@@ -1,4 +1,4 @@
-"""A run set up: data, network, objective, log, and the state to go on from."""
+"""A run set up: frames, network, objective, log, and the state that it continues from."""
 
 import json
 from collections.abc import Generator
@@ -35,7 +35,7 @@ from echogen.training.state import (
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is asked for: a recipe, its frames, a folder, options, and facts for the card."""
+    """What to do: a recipe, its frames, a folder, options, and facts for the card."""
 
     recipe: Recipe
     frames: PreparedFrames
@@ -46,10 +46,10 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A task in one process, ready to go on.
+    """A task in one process, ready to start or to continue.
 
     Attributes:
-        task: what is asked for.
+        task: what to do.
         machine: the process' device and its place among the others.
         reporter: takes progress and lines for people; of the first process only.
         split: which frames are trained on.
@@ -174,11 +174,11 @@ def _announce(session: TrainingSession) -> None:
         **_identity(task, split),
     )
     if progress.step:
-        session.reporter.tell(f"going on after step {progress.step}")
+        session.reporter.tell(f"continuing after step {progress.step}")
     if not len(split.held_out):
         session.reporter.tell(
-            "no case is held out: the model is measured on frames that it is trained on, which "
-            "cannot tell overfitting; --hold-out sets cases aside."
+            "no case is held out: the model is measured on the frames that it trains on, which "
+            "cannot show overfitting; --hold-out sets cases aside."
         )
 
 
@@ -192,7 +192,7 @@ def _identity(task: TrainingTask, split: Split) -> dict[str, Any]:
 
 
 def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | None:
-    """The state to go on from, or None for a new run."""
+    """The state to continue from, or None for a new run."""
     saved = read_state(task.out)
     if saved is None:
         return None
@@ -209,8 +209,8 @@ def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | N
         )
     if saved.length != task.options.length:
         reporter.tell(
-            f"the run was to be {saved.length} long, now {task.options.length}: the decay of the "
-            "learning rate follows the new length from here on."
+            f"the run was planned for {saved.length}, now for {task.options.length}: the learning "
+            "rate decays over the new length from here on."
         )
     return saved
 

@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped, as safetensors, never pickles.
+"""What a run must remember to continue as if it had never stopped, as safetensors, never pickles.
 
 Network, average and AdamW's moments are tensors; counters travel in the file's header. Random
 numbers need no place: those of a step depend on the run's seed and the step's number alone.
@@ -87,7 +87,7 @@ def save_state(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be written ({error}). Free some space or choose another folder, and "
-            "give the same command again: it goes on from the last state."
+            "give the same command again: it continues from the last state."
         ) from error
 
 
@@ -108,8 +108,8 @@ def read_state(folder: Path) -> SavedRun | None:
         identity = json.loads(header["identity"])
         if identity.pop("format", 1) != FORMAT:
             raise CheckpointError(
-                f"{file}: saved by another version of echogen, which trained otherwise; finish it "
-                "with that one, or start over with --overwrite."
+                f"{file}: saved by another version of echogen, which trained differently; finish "
+                "the run with that version, or start over with --overwrite."
             )
         progress = Progress(**json.loads(header["progress"]))
         return SavedRun(progress, identity, header["length"])

@@ -263,9 +263,9 @@ def test_the_recipe_can_be_changed_by_flags(train: Train, tmp_path: Path) -> Non
         (("--preset", "small"), "--preset and --config: both name a recipe"),
         (("--set", "optimiser.rate=1"), "unknown key 'recipe.optimiser.rate'"),
         (("--set", "seed"), "seed: expected KEY=VALUE"),
-        (("--resume",), "--resume: .* holds no run to go on with"),
+        (("--resume",), "--resume: .* holds no run to resume"),
         (("--resume", "--overwrite"), "--resume and --overwrite"),
-        (("--frames", "frames.zip"), "--frames: takes the place of --in"),
+        (("--frames", "frames.zip"), "--frames: replaces --in"),
         (("--pack", "frames.npz"), r"--pack frames\.npz: expected a \.zip file"),
         (
             ("--format", "dicom"),
@@ -338,7 +338,7 @@ def test_a_run_among_the_images_that_it_reads_is_refused(
     data = shutil.copytree(images, tmp_path / "data")
     fixed = ("--config", recipe, "--steps", 1, *RUN)
     refused = line(run("--in", data, "--out", data / "model", *fixed))
-    assert "would train on pictures of its own" in refused
+    assert "would train on its own pictures" in refused
     assert not (data / "model").exists()
 
 

@@ -115,7 +115,7 @@ def test_a_frame_without_a_fan_is_kept_whole_and_told(own_dataset: Path) -> None
     prepared = prepare(own_dataset)
     assert not prepared.problems
     assert prepared.record.notes == (
-        "1 frame without a fan that could be found, kept whole, such as patient0001_4CH_ED.",
+        "1 frame in which no fan was found, kept whole, such as patient0001_4CH_ED.",
     )
     assert (prepared.pixels[0] > 0).all()
 
@@ -294,7 +294,7 @@ def test_the_same_pixels_under_two_cases_are_told(own_dataset: Path) -> None:
     )
     (note,) = prepare(own_dataset).record.notes
     assert note.startswith(
-        "1 image there under more than one case, such as patient0001_4CH_ED and patient0002_4CH_ED"
+        "1 image under more than one case, such as patient0001_4CH_ED and patient0002_4CH_ED"
     )
 
 

@@ -6,7 +6,7 @@ from measures.grid import grid_amplitude
 from PIL import Image
 
 from echogen.training import memorisation
-from echogen.training.memorisation import distances_plot, nearest_neighbours, report
+from echogen.training.memorisation import distances_plot, memorisation_of, nearest_neighbours
 
 RED, BLUE, GREY = (200, 40, 40), (30, 90, 180), (130, 130, 130)
 
@@ -67,23 +67,23 @@ def test_a_model_that_copies_is_called_out():
     frames = noise(60)
     trained, held_out = np.arange(40), np.arange(40, 60)
     copies = np.concatenate([blends(frames[:3], 0.97, 7), noise(13, seed=8)])
-    found = report(copies, frames, trained, held_out)
+    found = memorisation_of(copies, frames, trained, held_out)
     assert found.verdict.startswith("3 of 16 samples lie less than half as far")
     assert found.samples.nearest[:3].tolist() == [0, 1, 2]
-    near = report(blends(frames[:16], 0.45, 9), frames, trained, held_out)
+    near = memorisation_of(blends(frames[:16], 0.45, 9), frames, trained, held_out)
     assert near.verdict.startswith("16 of 16 samples in grey levels, 16 in pattern, lie as near")
     fainter = np.concatenate([(frames[:1] * 0.4 + 60).astype(np.uint8), noise(15, seed=11)])
-    faint = report(fainter, frames, trained, held_out)
+    faint = memorisation_of(fainter, frames, trained, held_out)
     assert faint.verdict.startswith("1 of 16 samples lies less than half as far")
     assert faint.samples.rms[0] > faint.held_out.rms.min() / 2
     assert int(faint.samples.alike[0]) == 0
     assert not faint.fit_to_show[0]
     assert not found.fit_to_show[:3].any()
     assert found.fit_to_show[3:].sum() >= 10
-    fresh = report(noise(16, seed=10), frames, trained, held_out)
+    fresh = memorisation_of(noise(16, seed=10), frames, trained, held_out)
     assert fresh.verdict.startswith("Samples lie no nearer")
     assert "no proof" in fresh.verdict
-    alone = report(copies, frames, trained, held_out[:0])
+    alone = memorisation_of(copies, frames, trained, held_out[:0])
     assert alone.held_out is None
     assert alone.fit_to_show.all()
     assert "nothing to compare with" in alone.verdict
@@ -94,11 +94,13 @@ def test_the_plot_shows_each_curve_that_there_is():
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     frames = noise(30)
-    found = report(noise(8, seed=2), frames, np.arange(20), np.arange(20, 30))
+    found = memorisation_of(noise(8, seed=2), frames, np.arange(20), np.arange(20, 30))
     picture = pixels(distances_plot(found))
     assert picture.shape == (1080, 900, 3)
     drawn = [int((picture == colour).all(axis=2).sum()) for colour in (RED, BLUE, GREY)]
     assert min(drawn) > 100
     assert distances_plot(found) == distances_plot(found)
-    alone = pixels(distances_plot(report(noise(8, seed=2), frames, np.arange(20), np.arange(0))))
+    alone = pixels(
+        distances_plot(memorisation_of(noise(8, seed=2), frames, np.arange(20), np.arange(0)))
+    )
     assert not (alone == BLUE).all(axis=2).any()

@@ -108,8 +108,8 @@ def test_values_replace_those_of_the_recipe():
     [
         ({"in_channels": 3}, "in_channels 3: expected 4"),
         ({"out_channels": 8}, "out_channels 8: expected 4"),
-        ({"block_out_channels": [8, 7]}, "describes no UNet2DModel"),
-        ({"wings": 2}, "describes no UNet2DModel"),
+        ({"block_out_channels": [8, 7]}, "does not describe a UNet2DModel"),
+        ({"wings": 2}, "does not describe a UNet2DModel"),
         ({"sample_size": 16}, "sample_size 16: expected 8, image_size / patch"),
     ],
 )

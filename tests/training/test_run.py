@@ -267,7 +267,7 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path, packed,
     told = Told()
     longer = quick(steps=8)
     assert train(recipe(), packed, tmp_path, longer, reporter=told).step == 8
-    assert any("was to be 6 steps long, now 8 steps" in line for line in told.lines)
+    assert any("planned for 6 steps, now for 8 steps" in line for line in told.lines)
 
 
 def test_a_run_killed_before_its_report_gets_it_the_next_time(tmp_path, packed, monkeypatch):
@@ -307,7 +307,7 @@ def test_a_report_of_no_samples_is_refused(finished, packed):
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path, packed):
-    with pytest.raises(CheckpointError, match="holds no run to go on with"):
+    with pytest.raises(CheckpointError, match="holds no run to resume"):
         train(recipe(), packed, tmp_path, QUICK, resume=True)
     train(recipe(), packed, tmp_path, quick(stop_after=0.0))
     optimiser = recipe().optimiser.model_copy(update={"batch_size": 8})
@@ -448,7 +448,7 @@ def test_the_record_says_what_the_model_has_seen(finished, packed):
 def test_only_a_better_model_replaces_the_exported_one(tmp_path, packed, monkeypatch):
     scores = iter([0.5, 0.7, 0.4])
 
-    class Scored(loop.Measured):
+    class Scored(loop.Evaluation):
         @property
         def score(self) -> float:
             return self.held_out[0]
