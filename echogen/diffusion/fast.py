@@ -92,7 +92,7 @@ class FastUNet(nn.Module):
             x = module(x, next(shares)) if isinstance(module, _Residual) else module(x)
         for stage in self.up:
             x = stage(x, shares, skips)
-        output: Tensor = self.conv_out(functional.silu(_normalise(self.norm_out, x), inplace=True))
+        output: Tensor = self.conv_out(functional.silu(normalise(self.norm_out, x), inplace=True))
         return output
 
 
@@ -149,13 +149,13 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, share: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H', W')."""
-        h = functional.silu(_normalise(self.norm1, x), inplace=True)
+        h = functional.silu(normalise(self.norm1, x), inplace=True)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
         if self.scaled:
-            h = _normalise(self.norm2, self.conv1(h), *share.chunk(2))
+            h = normalise(self.norm2, self.conv1(h), *share.chunk(2))
         else:
-            h = _normalise(self.norm2, functional.conv2d(h, self.conv1.weight, share, padding=1))
+            h = normalise(self.norm2, functional.conv2d(h, self.conv1.weight, share, padding=1))
         h = cast(Tensor, self.conv2(functional.silu(h, inplace=True)))
         h += x if self.shortcut is None else self.shortcut(x)
         return h if self.divisor == 1.0 else h / self.divisor
@@ -175,7 +175,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
         batch, channels, height, width = x.shape
-        rows = x if self.norm is None else _normalise(self.norm, x)
+        rows = x if self.norm is None else normalise(self.norm, x)
         rows = rows.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         qkv = functional.linear(rows, self.weight, self.bias)
         q, k, v = qkv.view(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -254,7 +254,7 @@ class _Double(nn.Module):
         return doubled
 
 
-def _normalise(
+def normalise(
     norm: nn.GroupNorm, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
     """`norm` of x, with its own weight and bias or others, both (C,).

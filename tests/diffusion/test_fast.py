@@ -132,7 +132,7 @@ def test_norms_in_16_bits_are_those_of_torch(side: int) -> None:
     x = (3 + torch.randn(2, 12, side, side)).to(torch.bfloat16)
     expected = norm(x.float())
     torch.nn.Module.to(norm, torch.bfloat16)
-    torch.testing.assert_close(fast._normed(norm, x).float(), expected, atol=0.05, rtol=0)
+    torch.testing.assert_close(fast.normalise(norm, x).float(), expected, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("variant", OTHERS.values(), ids=OTHERS)
