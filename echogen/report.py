@@ -7,9 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 from echogen.errors import EXIT_DONE, exit_code_of
-from echogen.types import Problem
 
 REPORT_FORMAT = 1  # of what `--json` prints
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A frame that was skipped or failed: its id and one line of reason naming the file."""
+
+    frame_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class Quiet:
 
     def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Drop the figures."""
+
+
+QUIET = Quiet()
 
 
 @dataclass(frozen=True)

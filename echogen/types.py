@@ -105,14 +105,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A frame that was skipped or failed: its id and one line of reason naming the file."""
-
-    frame_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Sample:
     """The pixels of one row of a store, on the model's grid: as the move left them, or painted.
 

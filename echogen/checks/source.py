@@ -16,10 +16,10 @@ from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan
 from echogen.planning.record import columns as planned_columns
-from echogen.report import Reporter
+from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
-from echogen.types import Problem, Sample
+from echogen.types import Sample
 
 
 def check_source(

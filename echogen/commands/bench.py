@@ -18,7 +18,7 @@ from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
 from echogen.planning.dataset import open_frames
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Reporter
 from echogen.types import Sample
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ PAINTING_S = 20.0
 MOST_BATCHES = 16
 DISTINCT = 8
 EXPECTED = 8000
-
-QUIET = Quiet()
 
 
 @dataclass(frozen=True)

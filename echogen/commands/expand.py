@@ -20,12 +20,10 @@ from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
-from echogen.report import CommandReport, Counts, Quiet, Reporter, RunReport
+from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import open_store, present_store_path
 from echogen.support.signals import catch_signals
-from echogen.types import Problem, Sample
-
-QUIET = Quiet()
+from echogen.types import Sample
 
 
 @dataclass(frozen=True)

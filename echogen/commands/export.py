@@ -25,17 +25,15 @@ from echogen.exports.stores import check_suffix, copy_store
 from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
 from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.support.processes import in_workers
 from echogen.support.signals import catch_signals
-from echogen.types import Problem
 
 Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 STORES: tuple[Format, ...] = ("zarr", "h5")
 STAGE = "exporting"
-QUIET = Quiet()
 
 
 class ExportConfig(Settings):

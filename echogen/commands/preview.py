@@ -23,13 +23,11 @@ from echogen.pictures.files import save_gif, save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import load_plan
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import check_writable
 from echogen.support.words import counted
-from echogen.types import Problem
 
-QUIET = Quiet()
 MOST = 200
 PANELS, MOST_PIXELS = 6, 120_000_000
 

@@ -11,11 +11,10 @@ from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.models.resolve import resolve_checkpoint
 from echogen.painting.fill import begun_precision, evaluations, terms
 from echogen.painting.stream import Throughput
-from echogen.report import Reporter, RunReport
+from echogen.report import Problem, Reporter, RunReport
 from echogen.store import StoreReader, check_output, store_lock
 from echogen.store.reader import failed_samples
 from echogen.support.signals import Stop, catch_signals
-from echogen.types import Problem
 
 Config = TypeVar("Config", BenchConfig, ExpandConfig, SampleConfig)
 

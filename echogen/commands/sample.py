@@ -26,7 +26,7 @@ from echogen.pictures.files import save_png
 from echogen.pictures.sheet import bare_sheet
 from echogen.planning.plan import Row, sample_seed
 from echogen.planning.record import generated_attributes, generated_columns
-from echogen.report import Quiet, Reporter, RunReport
+from echogen.report import QUIET, Reporter, RunReport
 from echogen.store import (
     Status,
     StoreReader,
@@ -36,7 +36,6 @@ from echogen.store import (
 from echogen.support.files import check_writable
 from echogen.types import Sample
 
-QUIET = Quiet()
 MOST_ON_A_SHEET = 256
 
 

@@ -28,12 +28,11 @@ from echogen.measures.report import (
     Realism,
     StatsReport,
 )
-from echogen.report import Quiet, Reporter
+from echogen.report import QUIET, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import check_writable, write_whole
 from echogen.support.words import counted
 
-QUIET = Quiet()
 TEXTURE_AT_MOST = 300
 
 

@@ -17,7 +17,7 @@ from echogen.config import DatasetConfig, Settings, Table, load_config
 from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.support.files import check_writable
 from echogen.support.lock import store_lock
 from echogen.support.signals import catch_signals
@@ -34,9 +34,6 @@ from echogen.training.run_folder import (
     recover_checkpoint,
     trained_checkpoint,
 )
-from echogen.types import Problem
-
-QUIET = Quiet()
 
 
 class TrainConfig(Settings):

@@ -20,7 +20,7 @@ from echogen.errors import (
     StoreError,
     UsageError,
 )
-from echogen.report import CommandReport, Counts, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Counts, Reporter
 from echogen.store import (
     Status,
     StoreReader,
@@ -31,7 +31,6 @@ from echogen.store import (
     working_store_path,
 )
 
-QUIET = Quiet()
 Kind = Literal["dataset", "expanded", "generated"]
 
 

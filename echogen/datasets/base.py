@@ -16,9 +16,10 @@ from typing import Any
 
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
+from echogen.report import Problem
 from echogen.support.files import stamp
 from echogen.support.words import counted
-from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Problem, Provenance
+from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Provenance
 
 FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from echogen.datasets.base import Dataset
 from echogen.errors import DatasetError
 from echogen.geometry.recording import FittedFrame, fit_recording
+from echogen.report import Problem
 from echogen.support.processes import in_workers
-from echogen.types import FrameKey, Problem
+from echogen.types import FrameKey
 
 R = TypeVar("R")
 Progress = Callable[[int, int], None]

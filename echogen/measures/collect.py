@@ -19,10 +19,10 @@ from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
 from echogen.measures.features import BY_NAME, Sample, SampleFeatures, features_of
 from echogen.measures.volume import Discs
-from echogen.report import Reporter
+from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store, units
 from echogen.support.processes import in_workers
-from echogen.types import IGNORE, Case, Problem
+from echogen.types import IGNORE, Case
 
 _NAMES = ("sample_id", "frame_id", "case_id", "view", "phase", "split")
 

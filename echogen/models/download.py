@@ -27,13 +27,11 @@ from echogen.errors import CheckpointError
 from echogen.models.hub import HubFile, fetch
 from echogen.models.registry import ModelCard, checkpoints_home, find_card, local_folder
 from echogen.models.resolve import unknown_name
-from echogen.report import CommandReport, Quiet, Reporter
+from echogen.report import QUIET, CommandReport, Reporter
 from echogen.support.files import write_whole
 
 if TYPE_CHECKING:
     from echogen.models.guided.probe import Probe
-
-QUIET = Quiet()
 
 
 @dataclass(frozen=True)

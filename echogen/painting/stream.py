@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.planning.plan import Row
-from echogen.report import Reporter
+from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreWriter, sample_sha256
 from echogen.support.signals import Stop
 from echogen.support.threads import Behind, ahead
-from echogen.types import Problem, Sample
+from echogen.types import Sample
 
 RENDERED_TOGETHER = 8  # rows of one frame
 MOST_RENDERERS = 8

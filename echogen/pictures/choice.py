@@ -20,10 +20,9 @@ from echogen.measures.realism import log_ratios_of, norm_of, original_rows, scor
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.record import frame_keys
-from echogen.report import Reporter
+from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
-from echogen.types import Problem
 
 By = Literal["depth", "tilt", "width", "shift"]
 PORTION = 64

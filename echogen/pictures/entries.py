@@ -30,8 +30,9 @@ from echogen.pictures.tiles import (
 )
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import Row
+from echogen.report import Problem
 from echogen.store import StoreReader
-from echogen.types import BACKGROUND, IGNORE, FrameKey, Problem, Sample
+from echogen.types import BACKGROUND, IGNORE, FrameKey, Sample
 
 LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
 ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"

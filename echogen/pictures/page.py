@@ -25,11 +25,10 @@ from echogen.pictures import plots
 from echogen.pictures.choice import Choice, Selection, select_frames, select_samples
 from echogen.pictures.entries import headings
 from echogen.pictures.plots import Plot
-from echogen.report import Quiet, Reporter
+from echogen.report import QUIET, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import write_whole
 
-QUIET = Quiet()
 SHOWN = 6
 JUDGED = 1000
 TILE = 220

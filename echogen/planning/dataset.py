@@ -13,8 +13,8 @@ from echogen.geometry.render import render, render_original
 from echogen.planning.leakage import leakage_notes
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan, PlannedFrame, Row
-from echogen.report import Reporter
-from echogen.types import Frame, FrameKey, Problem, Sample
+from echogen.report import Problem, Reporter
+from echogen.types import Frame, FrameKey, Sample
 
 
 @dataclass(frozen=True)

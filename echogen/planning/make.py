@@ -22,8 +22,9 @@ from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
 from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
+from echogen.report import Problem
 from echogen.support.words import counted
-from echogen.types import Case, Frame, FrameKey, Problem
+from echogen.types import Case, Frame, FrameKey
 
 ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000

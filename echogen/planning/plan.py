@@ -19,8 +19,9 @@ from echogen.config import DatasetConfig, Settings, TransformConfig
 from echogen.errors import PlanError
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, TransformParams, model_grid
+from echogen.report import Problem
 from echogen.support.files import write_whole
-from echogen.types import Case, Problem
+from echogen.types import Case
 
 FORMAT = 1
 DIGEST_LENGTH = 12

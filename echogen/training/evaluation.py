@@ -11,7 +11,7 @@ from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
-from echogen.report import Quiet, Reporter
+from echogen.report import QUIET, Reporter
 from echogen.training.card import ModelFacts, training_record
 from echogen.training.checkpoint import (
     FIGURE_FILE,
@@ -39,7 +39,6 @@ from echogen.training.session import TrainingTask
 from echogen.training.state import read_state
 
 BATCH = 64
-QUIET = Quiet()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.base import relative
 from echogen.errors import DatasetError, StoreError
-from echogen.report import Quiet, Reporter
+from echogen.report import QUIET, Reporter
 from echogen.support.files import remove_partials, write_whole
 from echogen.support.words import counted
 from echogen.training.frames import (
@@ -35,7 +35,6 @@ from echogen.training.frames import (
 from echogen.training.preparation import FramePass, files_fingerprint
 from echogen.types import FrameKey
 
-QUIET = Quiet()
 WAIT_S = 1.0
 
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from echogen.config import explain
 from echogen.errors import DatasetError, UsageError
+from echogen.report import Problem
 from echogen.support.files import write_whole
-from echogen.types import Problem
 
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
 DIGEST_LENGTH = 12

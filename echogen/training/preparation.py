@@ -18,10 +18,10 @@ from echogen.errors import DatasetError
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid, warp_image
 from echogen.geometry.transforms import model_grid
-from echogen.report import Reporter
+from echogen.report import Problem, Reporter
 from echogen.support.words import counted
 from echogen.training.frames import DIGEST_LENGTH, ModelGrid
-from echogen.types import FrameKey, Problem, UInt8Grid
+from echogen.types import FrameKey, UInt8Grid
 
 EDGE = 5 / 256
 """Of the image's height: how far outside the fan pixels are kept, so that its edge is whole."""

@@ -25,9 +25,9 @@ from echogen.geometry.transforms import TransformParams, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
-from echogen.report import Quiet
+from echogen.report import Problem, Quiet
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
-from echogen.types import Problem, Sample
+from echogen.types import Sample
 from tests.support.hearts import make_config
 
 PIXELS = ("images", "masks", "keep")

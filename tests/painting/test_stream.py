@@ -10,10 +10,10 @@ from echogen.geometry.transforms import IDENTITY
 from echogen.painting.local import LocalEngine
 from echogen.painting.stream import NOT_FINITE, Outcome, Work, labelled_shard, paint_pending
 from echogen.planning.plan import Row
-from echogen.report import Quiet
+from echogen.report import Problem, Quiet
 from echogen.store import Status, StoreWriter, sample_sha256
 from echogen.support.signals import Stop
-from echogen.types import Problem, Sample
+from echogen.types import Sample
 from tests.painting.test_local import SIDE, Faulty, NoiseSampler, denoiser
 from tests.support.hearts import make_canvas
 

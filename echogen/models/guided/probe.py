@@ -26,7 +26,7 @@ from echogen.models.guided.architecture import GuidedArchitecture, GuidedOptions
 from echogen.models.guided.candidates import KnownOptions, candidates, describe, layout_of
 from echogen.models.guided.importing import image_size_of, read_guided
 from echogen.models.guided.unet import convert_guided, scheduler_config
-from echogen.report import Quiet, Reporter
+from echogen.report import QUIET, Reporter
 from echogen.types import to_model_range
 
 if TYPE_CHECKING:
@@ -129,7 +129,6 @@ class Probe:
 LevelErrors = Mapping[float, tuple[float, ...]]
 Errors = dict[GuidedOptions, dict[float, tuple[float, ...]]]
 OPEN = KnownOptions()
-QUIET = Quiet()
 
 
 def frames_needed(image_size: int) -> int:
