@@ -171,7 +171,7 @@ def train(
     reporter: Reporter = QUIET,
     **settings: Unpack[TrainKeywords],
 ) -> TrainReport:
-    """Train a model on a dataset's frames, or go on where a run of the same settings stopped.
+    """Train a model on a dataset's frames, or continue a run of the same settings.
 
     Args:
         config: all settings, or a TOML file with a recipe.
@@ -190,10 +190,11 @@ def train(
     given: dict[str, Any] = {}
     if not isinstance(config, TrainConfig):
         given = {"recipe": load_recipe(str(config or preset or "small")).model_dump()}
+    given |= settings
     if report or settings.get("pack"):
-        given = {**given, "steps": 1}  # nothing is trained, but a length is asked for
+        given |= {"steps": 1, "hours": None}  # nothing is trained, but a length is required
     whole = config if isinstance(config, TrainConfig) else None
-    resolved = load_config(TrainConfig, {**given, **settings}, file=whole)
+    resolved = load_config(TrainConfig, given, file=whole)
     return _measure(resolved, reporter) if report else _train(resolved, reporter)
 
 

@@ -287,7 +287,7 @@ def test_packed_frames_train_the_same_model_without_the_dataset(
     hearts: Path, recipe: Path, trained: Path, tmp_path: Path
 ) -> None:
     packing = ("--in", hearts, "--out", tmp_path / "packing", "--config", recipe)
-    result = run(*packing, "--pack", tmp_path / "frames.zip", "--json", "--quiet")
+    result = run(*packing, "--pack", tmp_path / "frames.zip", "--hours", 2, "--json", "--quiet")
     assert result.exit_code == 0, result.output
     report = printed("train", result.stdout)
     assert (report["output"], report["frames"]) == (str(tmp_path / "frames.zip"), 12)

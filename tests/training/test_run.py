@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +208,14 @@ def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path, pac
 
 
 def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, capsys):
-    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    log = tmp_path / "run" / "log.jsonl"
+
+    def stop_after_the_first_steps() -> None:
+        while not log.exists() or '"event": "step"' not in log.read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_after_the_first_steps, daemon=True).start()
     long = arguments(tmp_path, packed, "run", steps=100_000, evaluations=1)
     assert command(long) == 143
     told = capsys.readouterr()
