@@ -1,22 +1,23 @@
 """`echogen checkpoint ...`: models that are known, here, brought in and looked at."""
 
 import os
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from echogen.cli.checkpoint_import import import_, show_probe
-from echogen.cli.console import show_json
+from echogen.cli.console import ConsoleReporter, end, show_table
+from echogen.cli.flags import AsJson, Debug, Flag, Quiet
 
 if TYPE_CHECKING:
     from echogen.models.describe import CheckpointDescription
+    from echogen.models.download import DownloadReport
     from echogen.models.listing import ListedModel, ModelList
     from echogen.models.verify import Verification
 
-Flag = typer.Option
-AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.")]
-Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.")]
 Model = Annotated[
     str, typer.Argument(help="A model's name, a checkpoint's folder or a training run's.")
 ]
@@ -35,7 +36,7 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
     """
     from echogen.models.listing import list_models
 
-    show_list(list_models(), as_json)
+    end(list_models(), as_json, show_list)
 
 
 @checkpoint.command("download", no_args_is_help=True)
@@ -46,7 +47,7 @@ def download(
         Flag(help="Dataset: measure on its frames what a foreign model's file does not tell."),
     ] = None,
     as_json: AsJson = False,
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Fetch a model from the Hugging Face hub, verify it, and convert it if it is foreign.
@@ -57,23 +58,14 @@ def download(
 
     Example: echogen checkpoint download echogains-camus --probe camus/
     """
-    from echogen.cli.console import ConsoleReporter
     from echogen.models.download import download as fetch
 
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when the client is imported
-    reporter = ConsoleReporter(quiet)
-    try:
-        show = (lambda _: None) if as_json else show_probe
+    show = (lambda _: None) if as_json else show_probe
+    with closing(ConsoleReporter(quiet)) as reporter:
         done = fetch(name, probe=probe, reporter=reporter, show_probe=show)
-    finally:
-        reporter.close()
-    if as_json:
-        show_json(done)
-        return
-    if done.folder is not None:
-        typer.echo(f"{done.name}: {done.folder}")
-    typer.echo(f"next: echogen expand --checkpoint {done.name} --in DATASET --out STORE.zarr")
+    end(done, as_json, show_download)
 
 
 checkpoint.command("import", no_args_is_help=True)(import_)
@@ -92,9 +84,8 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
     card = None if is_path(model) or Path(model).exists() else find_card(model)
     if card is not None and card.kind != "package" and local_folder(card) is None:
-        show_card(list_model(card), card.page, as_json)
-        return
-    show_description(describe(resolve_checkpoint(model)), as_json)
+        end(list_model(card), as_json, partial(show_card, page=card.page))
+    end(describe(resolve_checkpoint(model)), as_json, show_description)
 
 
 @checkpoint.command("verify", no_args_is_help=True)
@@ -109,42 +100,36 @@ def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     from echogen.models.resolve import resolve_checkpoint
     from echogen.models.verify import verify as check
 
-    found = check(resolve_checkpoint(model))
-    show_verification(found, as_json)
-    raise typer.Exit(found.exit_code)
+    end(check(resolve_checkpoint(model)), as_json, show_verification)
 
 
-def show_list(found: "ModelList", as_json: bool) -> None:
+def show_download(done: "DownloadReport") -> None:
+    """The end of `echogen checkpoint download`."""
+    if done.folder is not None:
+        typer.echo(f"{done.name}: {done.folder}")
+    typer.echo(f"next: echogen expand --checkpoint {done.name} --in DATASET --out STORE.zarr")
+
+
+def show_list(found: "ModelList") -> None:
     """The end of `echogen checkpoint list`."""
-    if as_json:
-        show_json(found)
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    for column in ("name", "size", "here"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("what for, architecture, licence, where", overflow="fold")
-    for model in found.models:
-        table.add_row(
+    rows = [
+        (
             model.name + ("\n(the default)" if model.default else ""),
             "?" if model.size is None else _megabytes(model.size),
             "yes" if model.here else "no",
-            "\n".join((model.what_for, model.architecture, model.licence, model.where)),
+            f"{model.what_for}\n{model.architecture}\n{model.licence}\n{model.where}\n",
         )
-    _print(table)
+        for model in found.models
+    ]
+    columns = ("name", "size", "here", "what for, architecture, licence, where")
+    show_table(rows, columns, left=4)
     absent = [model.name for model in found.models if not model.here]
     if absent:
         typer.echo(f"next: echogen checkpoint download {absent[0]}")
 
 
-def show_card(card: "ListedModel", page: str, as_json: bool) -> None:
+def show_card(card: "ListedModel", page: str) -> None:
     """What is known of a model that is not here."""
-    from echogen.cli.console import show_table
-
-    if as_json:
-        show_json(card)
-        return
     show_table(
         [
             ("name", card.name),
@@ -160,13 +145,8 @@ def show_card(card: "ListedModel", page: str, as_json: bool) -> None:
     typer.echo(f"next: echogen checkpoint download {card.name}")
 
 
-def show_description(found: "CheckpointDescription", as_json: bool) -> None:
+def show_description(found: "CheckpointDescription") -> None:
     """The end of `echogen checkpoint info`."""
-    from echogen.cli.console import show_table
-
-    if as_json:
-        show_json(found)
-        return
     grid = f"{found.image_size} x {found.image_size}, {found.resize}"
     space = f", {found.patch} x {found.patch} space-to-depth" if found.patch > 1 else ""
     show_table(
@@ -189,13 +169,8 @@ def show_description(found: "CheckpointDescription", as_json: bool) -> None:
     )  # fmt: skip
 
 
-def show_verification(found: "Verification", as_json: bool) -> None:
+def show_verification(found: "Verification") -> None:
     """The end of `echogen checkpoint verify`."""
-    from echogen.cli.console import show_table
-
-    if as_json:
-        show_json(found)
-        return
     show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
@@ -222,9 +197,3 @@ def _trained(found: "CheckpointDescription") -> list[tuple[str, str]]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.3g} MB"
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(highlight=False, markup=False).print(table)

@@ -1,11 +1,12 @@
 """`echogen checkpoint import`: a model of guided diffusion as a checkpoint's folder."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from echogen.cli.console import show_json
+from echogen.cli.console import ConsoleReporter, show_json, show_table
 from echogen.cli.flags import RUN, AsJson, Debug, Flag, Quiet
 from echogen.errors import UsageError
 
@@ -88,7 +89,6 @@ def import_(
 
     Example: echogen checkpoint import model.pt --out model --probe camus/
     """
-    from echogen.cli.console import ConsoleReporter
     from echogen.diffusion.saving import check_free
     from echogen.models.guided.candidates import KnownOptions, complete
     from echogen.models.guided.importing import (
@@ -111,13 +111,10 @@ def import_(
     )
     probed = None
     if probe is not None:
-        reporter = ConsoleReporter(quiet)
-        try:
+        with closing(ConsoleReporter(quiet)) as reporter:
             probed = probe_file(
                 file, probe, known, image_size=image_size, device=device, reporter=reporter
             )
-        finally:
-            reporter.close()
         if not as_json:
             show_probe(probed)
         elif not probed.decided:
@@ -150,30 +147,22 @@ def import_(
 
 def show_probe(probed: "Probe") -> None:
     """The table of candidates, and what it says."""
-    from rich.console import Console
-    from rich.table import Table
-
     from echogen.models.guided.candidates import words
 
     levels = sorted(probed.candidates[0].errors)
-    table = Table(box=None, pad_edge=False)
-    for column in ("schedule", "steps", "heads", "order"):
-        table.add_column(column, no_wrap=True)
-    for column in ("error", *(f"{sigma:g}" for sigma in levels)):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for row in probed.candidates:
         means = {sigma: sum(errors) / len(errors) for sigma, errors in row.errors.items()}
         cells = [f"{means[sigma]:.3f}" if sigma in means else "" for sigma in levels]
         heads, order = words(row.options)
-        told = (row.options.noise_schedule, str(row.options.steps), heads, order)
-        table.add_row(*told, f"x {row.ratio:.3f}", *cells)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+        options = (row.options.noise_schedule, str(row.options.steps), heads, order)
+        rows.append((*options, f"x {row.ratio:.3f}", *cells))
+    columns = ("schedule", "steps", "heads", "order", "error", *(f"{s:g}" for s in levels))
+    show_table(rows, columns, left=4)
+    typer.echo(
         f"Numbered columns: mean squared error of the noise predicted in {probed.frames} frames, "
         "at that noise level (1 is half the range of grey levels); empty where a candidate was "
-        "out already. error: over the best one's.",
-        soft_wrap=True,
+        "out already. error: over the best one's."
     )
     if probed.decided:
-        console.print(f"fits: {probed.verdict}", soft_wrap=True)
+        typer.echo(f"fits: {probed.verdict}")

@@ -1,13 +1,16 @@
 """`echogen phantom`: simulated cases to try things on."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echogen.cli.console import show_json
+from echogen.cli.console import end
 from echogen.cli.flags import AsJson, Debug
 from echogen.support.words import counted
+
+if TYPE_CHECKING:
+    from echogen.phantom import PhantomReport
 
 
 def phantom(
@@ -24,7 +27,10 @@ def phantom(
     from echogen.phantom import PhantomReport, write_dataset
 
     written = write_dataset(output, cases, seed)
-    if as_json:
-        show_json(PhantomReport(str(output), cases, seed, tuple(written)))
-        return
-    typer.echo(f"{output}: {counted(len(written), 'frame')} of {counted(cases, 'simulated case')}")
+    end(PhantomReport(str(output), cases, seed, tuple(written)), as_json, show_phantom)
+
+
+def show_phantom(report: "PhantomReport") -> None:
+    """The end of `echogen phantom`."""
+    frames, cases = len(report.frames), report.cases
+    typer.echo(f"{report.output}: {counted(frames, 'frame')} of {counted(cases, 'simulated case')}")

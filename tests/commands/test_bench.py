@@ -84,7 +84,7 @@ def test_images_go_through_the_sampler_and_the_rate_is_theirs(
     monkeypatch.setattr("echogen.painting.local.Sampler", lambda *_: Half())
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     recorder = Recorder()
-    report = bench(config(settings), recorder)
+    report = bench(config(settings), reporter=recorder)
     assert painted == [3]
     assert report.painted == 3
     assert report.images_per_s == pytest.approx(3 / 1.5)
