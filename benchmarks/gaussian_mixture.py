@@ -16,7 +16,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 
 SIDE = 20
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear"}  # as the built-in model
@@ -140,7 +140,7 @@ def exact_denoiser(prior: Mixture) -> Denoiser:
     whose exponents are differences of large numbers: float64.
     """
     side = math.isqrt(prior.means.shape[1])
-    schedule = schedule_from_config(SCHEDULE)
+    schedule = read_scheduler(SCHEDULE).schedule
     centre = prior.means.mean(axis=0)
     groups = [
         _Group.of(

@@ -20,7 +20,7 @@ from measures.grid import grid_amplitude
 
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
 from echogen.diffusion.network import build_denoiser, load_network
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.training.frames import read_frames, split_of
 from echogen.training.loss import geometric_mean, loss_by_level
 from echogen.training.memorisation import (
@@ -30,6 +30,7 @@ from echogen.training.memorisation import (
     summary,
 )
 from echogen.training.pictures import draw_samples, sheet, write_png
+from echogen.types import to_model_range
 
 SIDE = 256
 
@@ -79,7 +80,7 @@ def main():
     for entry in flags.models:
         name, folder = entry.split("=", 1)
         network, denoiser, schedule = load(Path(folder), name)
-        abar = torch.from_numpy(schedule_from_config(schedule).alphas_cumprod).float()
+        abar = torch.from_numpy(read_scheduler(schedule).schedule.alphas_cumprod).float()
 
         def predict(x_t, t, network=network):
             return network(x_t.contiguous(memory_format=torch.channels_last), t).sample
@@ -94,7 +95,7 @@ def main():
             losses = {
                 which: loss_by_level(
                     predict,
-                    torch.from_numpy(pixels)[:, None].float() / 127.5 - 1,
+                    torch.from_numpy(to_model_range(pixels))[:, None],
                     abar,
                     schedule["prediction_type"],
                     denoiser.patch,

@@ -224,7 +224,7 @@ def _check_range_of_levels(sigma_min: float, sigma_max: float) -> None:
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
 """The samplers that paint what is missing of an image."""
 _SAMPLERS: Mapping[str, type[Settings]] = {"langevin": LangevinConfig, "repaint": RepaintConfig}
-AnySampler = LangevinConfig | RepaintConfig | DpmConfig
+AnySampler = Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
 
 
 class EngineConfig(Settings):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from echogen.planning.record import columns as planned_columns
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
-from echogen.types import Sample
+from echogen.types import Resize, Sample
 
 
 def check_source(
@@ -77,7 +77,7 @@ def _source(
     return PlannedDataset(dataset, keys, first)
 
 
-def _grids(store: StoreReader) -> list[tuple[int, Literal["stretch", "letterbox"]]]:
+def _grids(store: StoreReader) -> list[tuple[int, Resize]]:
     """The recorded grid; both that it can be where an older store does not say."""
     if grid := store.record.grid:
         return [(grid.image_size, grid.resize)]

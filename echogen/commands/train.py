@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from echogen.config import DatasetConfig, Settings, Table, load_config
 from echogen.datasets import open_dataset, select
-from echogen.diffusion.checkpoint import INFO_FILE, CheckpointInfo, read_info
+from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.support.files import check_writable
@@ -27,7 +27,6 @@ from echogen.training.frames import ModelGrid, PreparedFrames, pack_frames, read
 from echogen.training.options import TrainingOptions, held_out_count
 from echogen.training.recipe import Recipe, load_recipe
 from echogen.training.run_folder import (
-    CHECKPOINT,
     FRAMES,
     STATE_FILE,
     check_run_folder,
@@ -363,11 +362,11 @@ def _report(out: Path, frames: PreparedFrames) -> TrainReport:
 
 def _model(out: Path) -> dict[str, Any]:
     """The fields of a report that come from the model so far."""
-    if not (out / CHECKPOINT / INFO_FILE).is_file():
+    if not (out / TRAINED / INFO_FILE).is_file():
         return {"checkpoint": "", "name": "", "licence": "", "record": {}}
-    info = read_info(out / CHECKPOINT)
+    info = read_info(out / TRAINED)
     record = {key: value for key, value in info.training.items() if key != "cases"}
-    place = str(out / CHECKPOINT)
+    place = str(out / TRAINED)
     return {"checkpoint": place, "name": info.name, "licence": info.licence, "record": record}
 
 

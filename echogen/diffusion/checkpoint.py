@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from echogen.config import Settings, explain
 from echogen.errors import CheckpointError
+from echogen.types import Resize
 
 FORMAT = 1
 INFO_FILE = "echogen.json"
@@ -26,7 +27,6 @@ HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
 BUILTIN = "builtin"
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
-Resize = Literal["stretch", "letterbox"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

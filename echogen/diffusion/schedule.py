@@ -30,6 +30,7 @@ Float64 = npt.NDArray[np.float64]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
+Betas = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class SchedulerConfig(Settings, extra="ignore"):
     beta_schedule: BetaSchedule = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
-    trained_betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    trained_betas: Betas | None = None
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_small"
     clip_sample: bool = True
@@ -129,11 +130,7 @@ class SchedulerConfig(Settings, extra="ignore"):
 
     @property
     def schedule(self) -> Schedule:
-        """The full schedule.
-
-        Raises:
-            CheckpointError: there are no betas.
-        """
+        """The full schedule."""
         if self.trained_betas is not None:
             return schedule_from_betas(self.trained_betas)
         ends = (self.beta_start, self.beta_end)
@@ -154,15 +151,6 @@ def read_scheduler(config: Mapping[str, Any], source: object = "scheduler") -> S
         return SchedulerConfig.model_validate(config)
     except ValidationError as error:
         raise CheckpointError(f"{source}: {explain(error, SchedulerConfig)}") from error
-
-
-def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
-    """The schedule that a diffusers `DDPMScheduler` configuration describes.
-
-    Raises:
-        CheckpointError: as `read_scheduler`.
-    """
-    return read_scheduler(config).schedule
 
 
 def make_betas(
@@ -190,14 +178,8 @@ def make_betas(
 
 
 def schedule_from_betas(betas: Sequence[float] | Float64) -> Schedule:
-    """The full schedule over given betas; the model's timestep of step i is i.
-
-    Raises:
-        CheckpointError: `betas` is empty or leaves (0, 1).
-    """
+    """The full schedule over (T,) betas in (0, 1); the model's timestep of step i is i."""
     values = np.asarray(betas, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0 or not bool(np.all((values > 0) & (values < 1))):
-        raise CheckpointError("betas: expected a list of numbers in (0, 1); check the schedule")
     return Schedule(values, np.arange(len(values), dtype=np.int64))
 
 

@@ -7,13 +7,13 @@ Vyver et al. (arXiv 2502.20100): depth, tilt, sector width, shift, in this order
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from echogen.config import TransformConfig
 from echogen.geometry.sector import Sector
+from echogen.types import Resize
 
 Matrix = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def model_grid(
     shape: tuple[int, int],
     spacing_mm: tuple[float, float],
     size: int,
-    resize: Literal["stretch", "letterbox"] = "stretch",
+    resize: Resize = "stretch",
 ) -> Grid:
     """The model's `size` x `size` grid over a frame of `shape` pixels.
 

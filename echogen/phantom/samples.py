@@ -1,7 +1,6 @@
 """Moved phantoms: something to paint where there is no dataset."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from echogen.geometry.render import frame_grid, render
 from echogen.geometry.transforms import assess, draw, model_grid
 from echogen.phantom.anatomy import Phase, View
 from echogen.phantom.case import PhantomFrame, make_frame
-from echogen.types import Frame, FrameKey, Sample
+from echogen.types import Frame, FrameKey, Resize, Sample
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
 TRIES = 100  # draws for each sample
@@ -20,7 +19,7 @@ EVERY = 16  # one labelled pixel in so many is looked at to judge a move
 
 def phantom_samples(
     count: int,
-    grid: tuple[int, Literal["stretch", "letterbox"]],
+    grid: tuple[int, Resize],
     transforms: TransformConfig,
     seed: int = 0,
 ) -> list[Sample]:

@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from echogen.config import (
     AnySampler,
     AugmentationConfig,
-    DpmConfig,
     EngineConfig,
     LangevinConfig,
-    RepaintConfig,
 )
 from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
@@ -28,9 +26,7 @@ from echogen.report import Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import Sample
 
-_SAMPLERS: TypeAdapter[Any] = TypeAdapter(
-    Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
-)
+_SAMPLERS: TypeAdapter[AnySampler] = TypeAdapter(AnySampler)
 
 
 @dataclass(frozen=True)
@@ -164,7 +160,6 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
 
 def _sampler(path: Path, settings: Mapping[str, Any]) -> AnySampler:
     try:
-        sampler: AnySampler = _SAMPLERS.validate_python(settings)
+        return _SAMPLERS.validate_python(settings)
     except ValidationError as error:
         raise StoreError(f"{path}: its sampler is not one of this version of echogen.") from error
-    return sampler

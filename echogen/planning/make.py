@@ -9,7 +9,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess,
 from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
 from echogen.report import Problem
 from echogen.support.words import counted
-from echogen.types import Case, Frame, FrameKey
+from echogen.types import Case, Frame, FrameKey, Resize
 
 ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000
@@ -34,7 +33,7 @@ def build_plan(
     dataset: Dataset,
     keys: Sequence[FrameKey],
     config: AugmentationConfig,
-    grid: tuple[int, Literal["stretch", "letterbox"]],
+    grid: tuple[int, Resize],
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Plan:

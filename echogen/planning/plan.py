@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,7 +21,7 @@ from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, TransformParams, model_grid
 from echogen.report import Problem
 from echogen.support.files import write_whole
-from echogen.types import Case
+from echogen.types import Case, Resize
 
 FORMAT = 1
 DIGEST_LENGTH = 12
@@ -39,7 +39,7 @@ class PlanSettings(Settings):
     dataset: DatasetConfig
     transforms: TransformConfig
     image_size: int
-    resize: Literal["stretch", "letterbox"]
+    resize: Resize
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from echogen.errors import StoreError
+from echogen.types import Resize
 
 
 class _Record(BaseModel):
@@ -99,7 +100,7 @@ class GridRecord(_Record):
     """The model's grid."""
 
     image_size: int
-    resize: Literal["stretch", "letterbox"]
+    resize: Resize
 
 
 class PartRecord(_Record):

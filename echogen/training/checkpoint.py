@@ -12,6 +12,7 @@ from torch import nn
 
 from echogen.diffusion.checkpoint import (
     SCHEDULER_CONFIG,
+    TRAINED,
     UNET_CONFIG,
     WEIGHTS,
     CheckpointInfo,
@@ -25,7 +26,6 @@ from echogen.training.card import CaseDigests, ModelFacts, TrainingRecord, model
 from echogen.training.frames import PreparedFrames
 from echogen.training.learner import VariedUNet, make_unet
 from echogen.training.recipe import Recipe
-from echogen.training.run_folder import CHECKPOINT
 
 SAMPLES_FILE, FIGURE_FILE = "samples.png", "memorisation.png"
 
@@ -86,7 +86,7 @@ def write_checkpoint(
     unet: Any = plain_unet(average, record.config)
     info = _info(record.config, facts, record.to_dict())
     return save_checkpoint(
-        out / CHECKPOINT,
+        out / TRAINED,
         {name: value.half() for name, value in unet.state_dict().items()},
         _public(unet.config),
         scheduler_config(record.config),
@@ -113,7 +113,7 @@ def rewrite_checkpoint(
     """
     from safetensors.torch import load_file
 
-    folder = out / CHECKPOINT
+    folder = out / TRAINED
     changes = {**facts.terms, "training": record.to_dict()}
     info = read_info(folder).model_copy(update=changes)
     kept = {file.name: file.read_bytes() for file in folder.glob("*.png")}

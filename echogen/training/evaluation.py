@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from echogen.diffusion.checkpoint import read_info
+from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
@@ -34,9 +34,10 @@ from echogen.training.pictures import (
     sheet,
     write_png,
 )
-from echogen.training.run_folder import CHECKPOINT, PICTURES
+from echogen.training.run_folder import PICTURES
 from echogen.training.session import TrainingTask
 from echogen.training.state import read_state
+from echogen.types import to_model_range
 
 BATCH = 64
 
@@ -97,7 +98,7 @@ def evaluate(
     def losses(rows: Rows) -> dict[int, float]:
         if not len(rows):
             return {}
-        frames = torch.from_numpy(pixels[rows]).to(device)[:, None].float() / 127.5 - 1
+        frames = torch.from_numpy(to_model_range(pixels[rows]))[:, None].to(device)
         frames = frames.expand(-1, recipe.channels, -1, -1)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             return loss_by_level(
@@ -147,17 +148,17 @@ def compare(
     """
     if options.compared < 1:
         raise UsageError(f"--compared {options.compared}: expected 1 or more to compare.")
-    record = training_record(read_info(out / CHECKPOINT))
+    record = training_record(read_info(out / TRAINED))
     if record.data_fingerprint != frames.record.fingerprint:
         raise CheckpointError(
-            f"{out / CHECKPOINT}: trained on other frames than these; give those that it was "
+            f"{out / TRAINED}: trained on other frames than these; give those that it was "
             "trained on."
         )
     split = split_of(frames, record.held_out_cases)
     reporter.tell(f"comparing {options.compared} samples with {len(split.trained)} frames")
     device = resolve_device(options.device)
     precision = training_precision(options.precision, device)
-    denoiser = load_checkpoint(out / CHECKPOINT, str(device), precision)
+    denoiser = load_checkpoint(out / TRAINED, str(device), precision)
     result, pairs, samples = _compare_samples(denoiser, frames, split, options, record.config.seed)
     write_png(out / PICTURES / "nearest.png", pairs)
     sampler = f"dpm, {options.sample_steps} evaluations"

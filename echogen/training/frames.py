@@ -16,34 +16,30 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
-from echogen.config import explain
+from echogen.config import Settings, explain
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
 from echogen.support.files import write_whole
+from echogen.types import Resize
 
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
 DIGEST_LENGTH = 12
 HASHED_TOGETHER = 256
 
-Resize = Literal["stretch", "letterbox"]
 Rows = npt.NDArray[np.int64]
 """Places of frames among all that there are."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ModelGrid(_Record):
+class ModelGrid(Settings, extra="ignore"):
     """The model's image size, and how frames are resized to it."""
 
     image_size: int
     resize: Resize
 
 
-class FrameOrigin(_Record):
+class FrameOrigin(Settings, extra="ignore"):
     """The dataset that frames were prepared from, and its terms where they are known."""
 
     format: str = ""
@@ -52,7 +48,7 @@ class FrameOrigin(_Record):
     citation: str = ""
 
 
-class FrameRecord(_Record):
+class FrameRecord(Settings, extra="ignore"):
     """`frames.json`: what the pixels are, N frames in their order.
 
     Attributes:
@@ -76,7 +72,7 @@ class FrameRecord(_Record):
     fingerprint: str
     notes: tuple[str, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     frame_ids: tuple[str, ...]
     case_ids: tuple[str, ...]
     splits: tuple[str, ...]

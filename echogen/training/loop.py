@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import read_info
-from echogen.report import Quiet, Reporter
+from echogen.diffusion.checkpoint import TRAINED, read_info
+from echogen.report import QUIET, Reporter
 from echogen.support.signals import Stop
 from echogen.training.card import ModelFacts
 from echogen.training.checkpoint import write_checkpoint
@@ -21,7 +21,7 @@ from echogen.training.meter import Meter
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import png, sheet
 from echogen.training.recipe import Recipe
-from echogen.training.run_folder import CHECKPOINT, PICTURES
+from echogen.training.run_folder import PICTURES
 from echogen.training.session import TrainingSession, TrainingTask, open_session
 from echogen.training.state import Progress
 
@@ -62,7 +62,7 @@ def train(
     """
     stop = stop or Stop()
     with open_machine(options) as machine:
-        heard = reporter if reporter is not None and machine.is_main_process else Quiet()
+        heard = reporter if reporter is not None and machine.is_main_process else QUIET
         task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
         session = open_session(task, machine, heard, resume=resume, overwrite=overwrite)
         stop.finishing = True
@@ -148,12 +148,12 @@ def _log_evaluation(
 
 def _unmeasured(session: TrainingSession) -> bool:
     """Whether there is no model yet: the run was made shorter before it was first measured."""
-    return bool(agreed(session.machine, float(not (session.task.out / CHECKPOINT).exists())))
+    return bool(agreed(session.machine, float(not (session.task.out / TRAINED).exists())))
 
 
 def _finish(session: TrainingSession, new: bool) -> None:
     """The memorisation check of the best network, unless it was made before."""
     task = session.task
-    checked = read_info(task.out / CHECKPOINT).training.get("memorisation")
+    checked = read_info(task.out / TRAINED).training.get("memorisation")
     if task.options.compared and (new or not checked):
         compare(task.out, task.frames, task.options, task.facts, session.reporter)

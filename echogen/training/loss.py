@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echogen.diffusion.schedule import Schedule, schedule_from_config
+from echogen.diffusion.schedule import Schedule, read_scheduler
 from echogen.errors import CheckpointError, UsageError
 from echogen.training.recipe import LossConfig, Prediction, Recipe
 
@@ -161,7 +161,7 @@ def make_objective(recipe: Recipe, device: torch.device) -> Objective:
             f"[schedule]: unknown key {unknown[0]!r}; known: {', '.join(list(known)[1:])}."
         )
     try:
-        schedule = schedule_from_config(recipe.schedule)
+        schedule = read_scheduler(recipe.schedule).schedule
     except CheckpointError as error:
         raise UsageError(f"[schedule]: {error}") from error
     abar = torch.from_numpy(schedule.alphas_cumprod).float().to(device)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from echogen.config import PRESETS, DpmConfig, LangevinConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
+from echogen.types import to_model_range, to_uint8
 
 Images = npt.NDArray[np.uint8]
 """(N, S, S) grey levels."""
@@ -48,7 +48,7 @@ def draw_samples(
         seeds = _seeds(seed, 0, range(first, min(first + batch_size, count)))
         nothing = torch.zeros(len(seeds), 1, side, side)
         images = sampler(denoiser, nothing, nothing > 0, SampleNoise(seeds, denoiser.device))
-        drawn.append(to_levels(images[:, 0]))
+        drawn.append(to_uint8(images[:, 0].cpu().numpy()))
     return np.concatenate(drawn)
 
 
@@ -74,12 +74,12 @@ def inpaint(denoiser: Denoiser, frames: Images, *, seed: int, batch_size: int = 
     painted = []
     for first in range(0, len(frames), batch_size):
         part = slice(first, first + batch_size)
-        image = torch.from_numpy(frames[part]).float()[:, None] / 127.5 - 1
+        image = torch.from_numpy(to_model_range(frames[part]))[:, None]
         keep = ~torch.from_numpy(hidden[part])[:, None]
         seeds = _seeds(seed, 1, range(first, first + len(image)))
         shown = torch.where(keep, image, -1.0)
         result = sampler(denoiser, shown, keep, SampleNoise(seeds, denoiser.device))
-        painted.append(to_levels(result[:, 0]))
+        painted.append(to_uint8(result[:, 0].cpu().numpy()))
     return np.concatenate(painted)
 
 
@@ -114,12 +114,6 @@ def write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
     """Writes a picture; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(png(image))
-
-
-def to_levels(images: Tensor) -> Images:
-    """Grey levels of images in [-1, 1] on any device."""
-    levels: Images = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    return levels
 
 
 def _seeds(seed: int, kind: int, numbers: Iterable[int]) -> list[int]:

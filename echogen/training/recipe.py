@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from echogen.config import Settings, explain
 from echogen.errors import UsageError
+from echogen.types import Resize
 
 Prediction = Literal["epsilon", "v_prediction"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -87,7 +88,7 @@ class Recipe(Settings):
     network: dict[str, Any]
     schedule: dict[str, Any]
     channels: Literal[1, 3] = 1
-    resize: Literal["stretch", "letterbox"] = "stretch"
+    resize: Resize = "stretch"
     seed: int = Field(default=0, ge=0, lt=2**63)
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()

@@ -7,13 +7,13 @@ It holds `frames/`, `state.safetensors` (to continue from), `log.jsonl`, `pictur
 import shutil
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import CARD_FILE, HASHED_FILES, INFO_FILE
+from echogen.diffusion.checkpoint import CARD_FILE, HASHED_FILES, INFO_FILE, TRAINED
 from echogen.errors import CheckpointError, UsageError
 from echogen.support.files import remove_partials
 
-CHECKPOINT, FRAMES, PICTURES, BOARD = "checkpoint", "frames", "pictures", "tensorboard"
+FRAMES, PICTURES, BOARD = "frames", "pictures", "tensorboard"
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
-_MARKS = (STATE_FILE, LOG_FILE, f"{CHECKPOINT}/{INFO_FILE}")
+_MARKS = (STATE_FILE, LOG_FILE, f"{TRAINED}/{INFO_FILE}")
 """Any of them marks a run's folder; `pictures`, say, may belong to something else."""
 
 
@@ -37,7 +37,7 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if resume:
         raise CheckpointError(f"--resume: {out} holds no run to resume; leave out --resume.")
-    if CHECKPOINT in there:
+    if TRAINED in there:
         raise CheckpointError(
             f"{out}: holds a checkpoint but no state to resume from; train into another folder, or "
             "start over with --overwrite."
@@ -55,7 +55,7 @@ def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     remove_partials([out / STATE_FILE, out / LOG_FILE])
     if overwrite:
         (out / STATE_FILE).unlink(missing_ok=True)
-        for name in (PICTURES, BOARD, CHECKPOINT):
+        for name in (PICTURES, BOARD, TRAINED):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / LOG_FILE).unlink(missing_ok=True)  # last: it marks the others as a run's
     recover_checkpoint(out)
@@ -63,10 +63,10 @@ def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 def recover_checkpoint(out: Path) -> None:
     """Put back a checkpoint that a kill left half way through being replaced; remove remains."""
-    folder = out / CHECKPOINT
-    remains = sorted(out.glob(f".{CHECKPOINT}.*"), key=lambda p: p.stat().st_mtime, reverse=True)
+    folder = out / TRAINED
+    remains = sorted(out.glob(f".{TRAINED}.*"), key=lambda p: p.stat().st_mtime, reverse=True)
     for place in remains:
-        for whole in (place, place / CHECKPOINT):
+        for whole in (place, place / TRAINED):
             wanted = (INFO_FILE, CARD_FILE, *HASHED_FILES)
             if not folder.exists() and all((whole / name).is_file() for name in wanted):
                 whole.rename(folder)
@@ -79,10 +79,10 @@ def trained_checkpoint(out: Path) -> Path:
     Raises:
         CheckpointError: there is none yet.
     """
-    folder = out / CHECKPOINT
+    folder = out / TRAINED
     if not (folder / INFO_FILE).is_file():
         raise CheckpointError(
-            f"{out}: no trained model here, expected {CHECKPOINT}/{INFO_FILE}; give the --out of a "
+            f"{out}: no trained model here, expected {TRAINED}/{INFO_FILE}; give the --out of a "
             "run that has been measured at least once."
         )
     return folder

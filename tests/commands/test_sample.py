@@ -23,7 +23,7 @@ from echogen.config import DpmConfig, SampleConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
-from echogen.diffusion.schedule import karras_sigmas, sampler_nfe, schedule_from_config
+from echogen.diffusion.schedule import karras_sigmas, read_scheduler, sampler_nfe
 from echogen.errors import StoreError, UsageError
 from echogen.geometry.aspect import fit_fan
 from echogen.pictures.sheet import GAP, GAP_GREY
@@ -32,7 +32,7 @@ from echogen.store import Status, damaged_rows, open_store, working_store_path
 from tests.support.hearts import fan_frame, make_config
 from tests.support.shapes import printed
 
-SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
+SCHEDULE = read_scheduler({"num_train_timesteps": 1000}).schedule
 RUNS = Path(__file__).parents[1] / "support" / "runs.py"
 
 

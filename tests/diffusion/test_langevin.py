@@ -19,13 +19,13 @@ from echogen.diffusion.samplers import Sampler
 from echogen.diffusion.schedule import (
     Move,
     langevin_walk,
+    read_scheduler,
     sampler_nfe,
-    schedule_from_config,
 )
 from echogen.errors import EngineError
 
 WALK = LangevinConfig()
-SCHEDULE = schedule_from_config({"num_train_timesteps": 1000})
+SCHEDULE = read_scheduler({"num_train_timesteps": 1000}).schedule
 
 
 def sampler(**changes: float) -> Sampler:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from echogen.config import RepaintConfig
 from echogen.diffusion.schedule import (
     make_betas,
+    read_scheduler,
     repaint_times,
     respace,
     sampler_nfe,
     schedule_from_betas,
-    schedule_from_config,
 )
 from echogen.errors import CheckpointError, UsageError
 
@@ -105,11 +105,11 @@ def test_configurations_mean_what_diffusers_reads_in_them(name):
         "beta_end": 0.03,
     }
     theirs = diffusers.DDPMScheduler(**config).betas.numpy()
-    np.testing.assert_allclose(schedule_from_config(config).betas, theirs, rtol=2e-5)
+    np.testing.assert_allclose(read_scheduler(config).schedule.betas, theirs, rtol=2e-5)
 
 
 def test_trained_betas_are_taken_as_they_are():
-    schedule = schedule_from_config({"trained_betas": [0.1, 0.2], "beta_schedule": "linear"})
+    schedule = read_scheduler({"trained_betas": [0.1, 0.2], "beta_schedule": "linear"}).schedule
     np.testing.assert_array_equal(schedule.betas, [0.1, 0.2])
 
 
@@ -127,7 +127,7 @@ def test_trained_betas_are_taken_as_they_are():
 )
 def test_a_configuration_that_cannot_be_honoured_is_refused(config, word):
     with pytest.raises(CheckpointError, match=word):
-        schedule_from_config(config)
+        read_scheduler(config)
 
 
 @pytest.mark.parametrize("steps", [0, 11])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from echogen.diffusion.schedule import make_betas
 from echogen.models.guided.architecture import GuidedOptions
+from echogen.types import to_model_range
 from tests.support import guided_network
 from tests.support.hearts import fan_frame
 
@@ -50,7 +51,7 @@ def train(steps: int = STEPS, batch: int = BATCH) -> dict[str, Tensor]:
             state[name] *= 2
     for value in state.values():
         value.requires_grad_()
-    frames = torch.from_numpy(small_fans(range(100, 400))).float()[:, None] / 127.5 - 1
+    frames = torch.from_numpy(to_model_range(small_fans(range(100, 400))))[:, None]
     alphas_cumprod = torch.from_numpy(
         np.cumprod(1 - make_betas("squaredcos_cap_v2", PLANTED.steps))
     ).float()

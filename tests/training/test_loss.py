@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.training.loss import (
     clean,
     geometric_mean,
@@ -17,7 +17,7 @@ from echogen.training.loss import (
 from echogen.training.recipe import LossConfig
 from tests.support.tiny_training import SCHEDULE, SIDE, learning_variance
 
-ABAR = torch.from_numpy(schedule_from_config(SCHEDULE).alphas_cumprod).float()
+ABAR = torch.from_numpy(read_scheduler(SCHEDULE).schedule.alphas_cumprod).float()
 
 
 def test_a_perfect_v_gives_back_the_image_and_its_noise():
@@ -86,7 +86,7 @@ def bound_case(t: int, seed: int = 0):
     x0 = torch.randint(0, 256, (2, 3, 4, 4), generator=generator) / 127.5 - 1
     x0[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
     noise = torch.randn(x0.shape, generator=generator)
-    schedule = schedule_from_config(SCHEDULE)
+    schedule = read_scheduler(SCHEDULE).schedule
     abar = schedule.alphas_cumprod[t]
     x_t = float(np.sqrt(abar)) * x0 + float(np.sqrt(1 - abar)) * noise
     predicted = x0 + 0.3 * torch.randn(x0.shape, generator=generator)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from echogen.config import AugmentationConfig, DpmConfig, load_config
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.training.log import RunLog, read_log
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
@@ -23,7 +23,7 @@ from tests.support.tiny_training import SCHEDULE, SIDE, cone
 
 def oracle(level: float = 0.5, channels: int = 1) -> Denoiser:
     """It predicts the v of an image that is `level` everywhere."""
-    schedule = schedule_from_config(SCHEDULE)
+    schedule = read_scheduler(SCHEDULE).schedule
 
     def network(x, timesteps):
         abar = 1 / (1 + schedule.sigma_at(float(timesteps[0])) ** 2)
@@ -35,7 +35,7 @@ def oracle(level: float = 0.5, channels: int = 1) -> Denoiser:
 
 def wobbly() -> Denoiser:
     """Its images depend on their noise."""
-    schedule = schedule_from_config(SCHEDULE)
+    schedule = read_scheduler(SCHEDULE).schedule
     return Denoiser(lambda x, t: 0.3 * x.roll(1, dims=2), schedule, "v_prediction", image_size=SIDE)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.diffusion.checkpoint import CheckpointInfo
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import GuidedArchitecture, GuidedOptions, read_architecture
 from echogen.models.guided.candidates import KnownOptions, candidates, describe, layout_of
@@ -286,7 +286,7 @@ class _Bench:
 
         from echogen.diffusion.network import precision_name
 
-        schedule = schedule_from_config(scheduler_config(False, options))
+        schedule = read_scheduler(scheduler_config(False, options)).schedule
         t = min(schedule.timestep_at(sigma) * shift, options.steps - 1.0)
         rng = np.random.default_rng(LEVELS.index(sigma))
         noise = rng.standard_normal(self.images.shape, np.float32)

@@ -6,7 +6,7 @@ What is made of it is checked against `UNet2DModel` name by name and shape by sh
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import (
     GuidedArchitecture,
@@ -79,7 +79,7 @@ def scheduler_config(learned_variance: bool, options: GuidedOptions) -> Json:
     else:
         config |= {"beta_schedule": "squaredcos_cap_v2"}
     try:
-        schedule_from_config(config)
+        read_scheduler(config)
     except CheckpointError as error:
         raise CheckpointError(
             f"steps {options.steps}: too few for the {options.noise_schedule} schedule."

@@ -18,7 +18,7 @@ from echogen.diffusion.fast import is_supported
 from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
-from echogen.diffusion.schedule import schedule_from_config
+from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError, EchogenError, UsageError
 from echogen.models.guided.architecture import GuidedOptions, read_architecture
 from echogen.models.guided.importing import ImportFacts, import_guided, read_guided
@@ -148,7 +148,7 @@ def test_the_schedules_are_those_of_guided_diffusion() -> None:
     }.items():
         options = GuidedOptions(noise_schedule=schedule, steps=steps, num_head_channels=1)
         with np.load(DATA / "golden" / f"{name}.npz") as arrays:
-            betas = schedule_from_config(scheduler_config(True, options)).betas
+            betas = read_scheduler(scheduler_config(True, options)).schedule.betas
             np.testing.assert_allclose(betas, arrays["betas"], rtol=1e-9)
 
 
