@@ -128,7 +128,7 @@ def paint(
         ]
         images = [image for image in engine.run(canvases) if image is not None]
         if len(images) < len(canvases):
-            raise EngineError(f"{_name(sampler)}: gave values that are not finite")
+            raise EngineError(f"{_name(sampler)}: returned values that are not finite")
         painted.append(np.stack(images))
         if file is not None:
             np.save(file.with_name("part.npy"), painted[-1])

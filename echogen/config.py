@@ -222,7 +222,7 @@ def _check_range_of_levels(sigma_min: float, sigma_max: float) -> None:
 
 
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
-"""The samplers that paint what is missing of an image."""
+"""The samplers that paint the missing part of an image."""
 _SAMPLERS: Mapping[str, type[Settings]] = {"langevin": LangevinConfig, "repaint": RepaintConfig}
 AnySampler = Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
 
@@ -296,7 +296,7 @@ SAMPLE_PRESETS: Presets = {
 
 
 class AugmentationConfig(Settings):
-    """What is made of a dataset, wherever that lies, whatever paints it and wherever it goes.
+    """What is made from a dataset, whatever paints it and wherever input and output lie.
 
     `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
     foreign file: see `echogen.models.resolve`.
@@ -320,14 +320,14 @@ class _Places(Settings):
 
 
 class ExpandConfig(AugmentationConfig, _Places):  # places come first where settings are printed
-    """Everything `echogen expand` can be told."""
+    """All settings of `echogen expand`."""
 
     engine: EngineConfig = EngineConfig()
     store: StoreConfig = StoreConfig()
 
 
 class BenchConfig(AugmentationConfig):
-    """Everything `echogen bench` can be told: the settings of `expand`, of which it writes none.
+    """All settings of `echogen bench`: those of `expand`, except where output goes.
 
     Without `input`, no dataset's share of the work is estimated.
     """
@@ -339,7 +339,7 @@ class BenchConfig(AugmentationConfig):
 
 
 class SampleConfig(Settings):
-    """Everything `echogen sample` can be told.
+    """All settings of `echogen sample`.
 
     `background` "black" sets what lies outside of an image's fan to 0, "as-is" leaves it.
     """
@@ -357,7 +357,7 @@ class SampleConfig(Settings):
 
 
 RunConfig = ExpandConfig | SampleConfig
-"""What a run that fills a store is told."""
+"""The settings of a run that fills a store."""
 
 
 Table = Mapping[str, Any] | Settings

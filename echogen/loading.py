@@ -121,7 +121,7 @@ class EchoDataset(Dataset[Any]):
             ValueError: `copies` is not in [0, 1].
         """
         if not 0 <= copies <= 1:
-            raise ValueError(f"copies is a share of the draws, in [0, 1], got {copies}")
+            raise ValueError(f"copies must be a share of the draws in [0, 1], got {copies}")
         is_copy = self._facts["copy"] > 0
         if is_copy.all() or not is_copy.any():
             copies = float(is_copy.all())
@@ -168,8 +168,8 @@ def _read(path: Path, row: int, sha256: str, names: tuple[str, ...]) -> dict[str
     pixels = {name: reader.pixels(name)[row] for name in names}
     if sample_sha256(pixels["images"], pixels["masks"]) != sha256:
         raise StoreError(
-            f"{path}: row {row} does not have its recorded SHA-256: it is damaged, or the store "
-            f"was made again since it was opened. `echogen validate {path}` says which."
+            f"{path}: row {row} does not match its recorded SHA-256: it is damaged, or the store "
+            f"was rebuilt since it was opened. `echogen validate {path}` says which."
         )
     item = {
         "image": torch.from_numpy(pixels["images"]).to(torch.float32)[None] / LARGEST_GREY,
@@ -184,8 +184,9 @@ def _check_usable(store: StoreReader, unfinished: bool) -> None:
     store.pixels("masks")
     if not (store.complete or unfinished):
         raise StoreError(
-            f"{store.path} is unfinished: its run was interrupted, or still goes on. Give the same "
-            "`echogen expand` command again, or pass unfinished=True to take what is done."
+            f"{store.path} is unfinished: its run was interrupted or is still going. Run the same "
+            "`echogen expand` command again, or pass unfinished=True to use the samples that are "
+            "done."
         )
 
 
@@ -197,8 +198,8 @@ def _nothing_left(
 ) -> str:
     there = ", ".join(sorted(set(columns["split"].tolist()))) or "none"
     return (
-        f"{path}: no sample that is done fits split={split!r} and "
+        f"{path}: no finished sample matches split={split!r} and "
         f"cases={None if cases is None else sorted(cases)[:5]!r}: the store has "
-        f"{len(columns['copy'])} rows, {(columns['status'] == Status.DONE).sum()} of them done, of "
-        f"the splits {there} and of cases such as {columns['case_id'][0]!r}."
+        f"{len(columns['copy'])} rows, {(columns['status'] == Status.DONE).sum()} of them done, in "
+        f"the splits {there} and cases such as {columns['case_id'][0]!r}."
     )

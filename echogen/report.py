@@ -60,7 +60,7 @@ class Reporter(Protocol):
 
 
 class Quiet:
-    """A reporter that says nothing."""
+    """A reporter that prints nothing."""
 
     def tell(self, message: str) -> None:
         """Drop the line."""

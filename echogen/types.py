@@ -32,7 +32,7 @@ CAMUS_LABELS: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class FrameKey:
-    """What identifies a frame before its pixels are read.
+    """A frame's identity, known before its pixels are read.
 
     Attributes:
         frame_id: unique in the dataset, such as `patient0001_4CH_ED`.
@@ -96,7 +96,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Case:
-    """What a dataset knows of a patient beyond the pixels.
+    """What a dataset knows about a patient beyond the pixels.
 
     Attributes:
         case_id: as in `FrameKey`.

@@ -151,7 +151,7 @@ def test_dicts_fill_themselves_and_are_plain(stores: dict[str, Path]) -> None:
 def test_changed_pixels_are_refused(stores: dict[str, Path]) -> None:
     item = EchoDataset(stores["zarr"]).dicts()[3]
     other = EchoDataset(stores["zarr"]).dicts()[4]
-    with pytest.raises(StoreError, match=r"row 3 does not have its recorded SHA-256.*validate"):
+    with pytest.raises(StoreError, match=r"row 3 does not match its recorded SHA-256.*validate"):
         LoadSample()({**item, "sha256": other["sha256"]})
 
 

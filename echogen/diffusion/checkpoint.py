@@ -83,7 +83,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
 
 
 def checkpoint_in(folder: Path) -> Path | None:
-    """The checkpoint's folder that `folder` is, or that a training run keeps in it."""
+    """`folder` itself if it is a checkpoint, or the checkpoint of the training run in it."""
     places = (folder, folder / TRAINED)
     return next((place for place in places if (place / INFO_FILE).is_file()), None)
 
@@ -99,12 +99,12 @@ def checkpoint_folder(path_or_name: str | Path) -> Path:
     folder = Path(path_or_name)
     if folder.is_file():
         raise CheckpointError(
-            f"{folder}: expected a checkpoint's folder (with {INFO_FILE}), found a file; "
-            "give the folder that holds it, or import foreign weights first."
+            f"{folder}: expected a checkpoint folder (with {INFO_FILE}), found a file; give the "
+            "folder that contains it, or import foreign weights first."
         )
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder}: no such checkpoint; give {BUILTIN!r} or a folder that holds {INFO_FILE}."
+            f"{folder}: no such checkpoint; give {BUILTIN!r} or a folder that contains {INFO_FILE}."
         )
     return checkpoint_in(folder) or folder
 
@@ -137,11 +137,11 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
     except ValidationError as error:
         raise CheckpointError(f"{file}: {explain(error, CheckpointInfo)}") from error
     if absent := [name for name in HASHED_FILES if name not in info.files]:
-        raise CheckpointError(f"{file}: files: no hash of {', '.join(absent)}")
+        raise CheckpointError(f"{file}: files: missing hash of {', '.join(absent)}")
     if raw.get("sha256", info.sha256) != info.sha256:
         raise CheckpointError(
-            f"{file}: sha256 does not follow from the recorded files and preprocessing; "
-            "the file was edited. Fetch or save the checkpoint again."
+            f"{file}: sha256 does not match the recorded files and preprocessing, so the file was "
+            "edited; download or save the checkpoint again."
         )
     return info
 
@@ -163,7 +163,7 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
             wrong.append(f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}")
     if wrong:
         raise CheckpointError(
-            f"{folder}: damaged or altered: {'; '.join(wrong)}. Fetch or save it again."
+            f"{folder}: damaged or modified: {'; '.join(wrong)}. Download or save it again."
         )
     return info
 
@@ -185,7 +185,7 @@ def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> No
             raise CheckpointError(
                 f"checkpoint {info.name}: {INFO_FILE} says images of {info.image_size}, "
                 f"{UNET_CONFIG} a network for {side * info.patch} (sample_size {side} x patch "
-                f"{info.patch}); these belong to different models. Fetch or save it again."
+                f"{info.patch}); these belong to different models. Download or save it again."
             )
 
 
@@ -200,7 +200,9 @@ def read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise CheckpointError(f"{file}: not valid JSON, truncated or foreign: {error}") from error
+        raise CheckpointError(
+            f"{file}: not valid JSON ({error}); it may be truncated or another tool's."
+        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
     return value

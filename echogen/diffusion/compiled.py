@@ -1,4 +1,4 @@
-"""torch.compile around a network, so that it can only help.
+"""torch.compile around a network, with a fall-back where it fails.
 
 Compiling takes a minute, so it waits until a batch's shape has come back a few times, and is done
 for one shape: the short last batch of a run goes through the plain network, and so does all that

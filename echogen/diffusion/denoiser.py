@@ -32,7 +32,7 @@ class Prediction:
 
 
 Watch = Callable[[Tensor, float, Prediction], None]
-"""Called with x_t (B, C, H, W), the timestep and the prediction, all of which it must leave."""
+"""Called with x_t (B, C, H, W), the timestep and the prediction, none of which it may modify."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""diffusers' `UNet2DModel` for sampling: the same function without what a sampler need not pay.
+"""diffusers' `UNet2DModel` for sampling: the same function without costs that a sampler can avoid.
 
 All samples of a batch are at one timestep, so the time embedding is one row, and its effect on
 every residual block is an affine map that folds into a bias or into a group norm's weights: one
@@ -21,7 +21,7 @@ SMALL = 1024  # pixels; below, torch takes another way through group norms
 
 
 class FastUNet(nn.Module):
-    """A `UNet2DModel` taken to pieces and put together for sampling.
+    """A `UNet2DModel`, rebuilt for sampling from its own modules.
 
     Attributes:
         sizes: how the vector of `modulation` is shared out among residual blocks, in their order.

@@ -130,13 +130,14 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
         network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{config_file}: does not describe a network: {one_line(error)}"
+            f"{config_file}: is not a valid network configuration: {one_line(error)}"
         ) from error
     try:
         state = {name: value.float() for name, value in load_file(weights_file).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{weights_file}: not a readable safetensors file ({one_line(error)}); fetch it again."
+            f"{weights_file}: not a readable safetensors file ({one_line(error)}); download it "
+            "again."
         ) from error
     try:
         network.load_state_dict(state)
@@ -147,7 +148,7 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
     bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise CheckpointError(
-            f"{weights_file}: NaN or infinite values in {bad[0]}; fetch it again."
+            f"{weights_file}: NaN or infinite values in {bad[0]}; download it again."
         )
     return network
 
@@ -166,7 +167,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise EngineError(
-            f"device {name!r}: not known to torch; use auto, cpu, cuda, cuda:1 or mps."
+            f"device {name!r}: unknown to torch; use auto, cpu, cuda, cuda:1 or mps."
         ) from error
     present = {
         "cpu": True,
@@ -175,8 +176,8 @@ def resolve_device(name: str) -> torch.device:
     }
     if not present.get(device.type, False):
         raise EngineError(
-            f"device {name!r}: torch {torch.__version__} finds no such device here; "
-            "use --device cpu."
+            f"device {name!r}: torch {torch.__version__} finds no such device on this machine; use "
+            "--device cpu."
         )
     return device
 

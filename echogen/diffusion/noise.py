@@ -55,7 +55,7 @@ class SampleNoise:
             ValueError: B is not the number of seeds.
         """
         if shape[0] != len(self._seeds):
-            raise ValueError(f"expected {len(self._seeds)} samples, one a seed; got {shape}")
+            raise ValueError(f"expected {len(self._seeds)} samples, one per seed; got {shape}")
         count = math.prod(shape[1:])
         blocks = -(-count // 8)  # a block is four words, a word two normals
         if self._on_device:

@@ -22,7 +22,7 @@ CHAINS: Mapping[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Sampler:
-    """A function that paints a batch, and what it costs.
+    """A function that paints a batch, and its cost.
 
     Attributes:
         config: which sampler, and its settings.
@@ -71,8 +71,8 @@ def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
     side = denoiser.image_size
     if image.ndim != 4 or image.shape[1] != 1 or keep.shape != image.shape:
         raise EngineError(
-            "image and keep: expected (B, 1, H, W) both, "
-            f"found {tuple(image.shape)} and {tuple(keep.shape)}"
+            f"image and keep: both must be (B, 1, H, W), found {tuple(image.shape)} and "
+            f"{tuple(keep.shape)}"
         )
     if side is not None and tuple(image.shape[2:]) != (side, side):
         raise EngineError(
@@ -83,7 +83,9 @@ def check_batch(denoiser: Denoiser, image: Tensor, keep: Tensor) -> None:
             f"image and keep: expected float32 and bool, found {image.dtype}, {keep.dtype}"
         )
     if not bool(torch.isfinite(image).all()):
-        raise EngineError("image: values that are not finite; put -1 where nothing is known.")
+        raise EngineError(
+            "image: contains values that are not finite; use -1 where nothing is known."
+        )
 
 
 def known_image(denoiser: Denoiser, image: Tensor) -> Tensor:

@@ -129,8 +129,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
     )
     if not ours:
         raise CheckpointError(
-            f"{folder}: is not a checkpoint, and only a checkpoint is ever overwritten; choose "
-            "another name."
+            f"{folder}: not a checkpoint, and only checkpoints are overwritten; choose another "
+            "name."
         )
 
 

@@ -16,13 +16,14 @@ from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, sector_on_grid
 
 START, STEP = 1.2, 0.2
-"""Tried first, and how far apart; most frames of CAMUS, stretched to a square, lie near 1.2."""
+"""The first aspect ratio to try, and the step to the next; stretched to a square, most CAMUS
+frames lie near 1.2."""
 NARROWEST, WIDEST = 0.5, 2.0
 MOST_OUTSIDE = 0.01
-"""A fan that leaves more than this share of the foreground outside is not taken for the image's."""
+"""A fan that leaves more than this share of the foreground outside is rejected."""
 
 SHOWN = 0.25
-"""From this share of bright pixels on, what lies nearer than the near arc belongs to the fan."""
+"""At this share of bright pixels or more, the area nearer than the near arc belongs to the fan."""
 
 
 @dataclass(frozen=True)

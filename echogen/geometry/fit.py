@@ -24,7 +24,7 @@ UInt8 = npt.NDArray[np.uint8]
 MIN_AREA = 0.02
 """A fan covers at least this share of the image."""
 MIN_AGREEMENT = 0.85
-"""A fit that agrees with the filled foreground less than this is no sector."""
+"""A fit that agrees less than this with the filled foreground is not a sector."""
 _FEW, _VIDEO_FRAMES = 4, 24
 _INWARD, _HALO = 12, 0.4
 _MAX_ANGLE = np.deg2rad(85.0)
@@ -63,8 +63,8 @@ def fit_sector(images: Sequence[UInt8], spacing_mm: tuple[float, float]) -> Sect
     share = float(filled.mean())
     if share < MIN_AREA:
         raise DatasetError(
-            f"expected a fan on at least {MIN_AREA:.0%} of the image, "
-            f"found {share:.1%} brighter than the background"
+            f"expected a fan covering at least {MIN_AREA:.0%} of the image, found {share:.1%} of "
+            "it brighter than the background"
         )
     outline = _outline(filled, spacing_mm)
     pixel = max(spacing_mm)
@@ -78,8 +78,8 @@ def fit_sector(images: Sequence[UInt8], spacing_mm: tuple[float, float]) -> Sect
     best, sector = max(candidates, key=lambda found: found[0])
     if best < MIN_AGREEMENT:
         raise DatasetError(
-            "expected a fan, apex up; the best fan agrees with the image's "
-            f"foreground at IoU {best:.2f} only (at least {MIN_AGREEMENT} is needed)"
+            f"expected a fan, apex up; the best fan has an IoU of only {best:.2f} with the image's "
+            f"foreground (at least {MIN_AGREEMENT} is needed)"
         )
     return sector
 
@@ -169,10 +169,10 @@ def _join(images: Sequence[UInt8]) -> UInt8:
     if len(shapes) != 1 or len(shapes[0]) != 2 or min(shapes[0]) < 8:
         found = ", ".join(map(str, shapes)) or "no image"
         raise DatasetError(
-            "a sector is fitted to (H, W) images of one shape, at least 8 x 8: " + found
+            "expected (H, W) images of one shape, at least 8 x 8, to fit a sector to: " + found
         )
     if any(image.dtype != np.uint8 for image in images):
-        raise DatasetError("a sector is fitted to uint8 images, found another type")
+        raise DatasetError("expected uint8 images to fit a sector to, found another type")
     if len(images) <= _FEW:
         return np.asarray(np.max(np.stack(images), axis=0))
     chosen = np.linspace(0, len(images) - 1, min(len(images), _VIDEO_FRAMES)).round().astype(int)

@@ -60,8 +60,8 @@ def _fit(frames: list[Frame]) -> Iterator[FittedFrame]:
             continue
         if agrees < MIN_AGREEMENT:
             reason = (
-                f"no sector found: the best fan covers {agrees:.0%} of the image's "
-                f"foreground, expected {MIN_AGREEMENT:.0%} or more; is it a sector scan?"
+                f"no sector found: the best fan covers {agrees:.0%} of the image's foreground, "
+                f"expected at least {MIN_AGREEMENT:.0%}; is it a sector scan?"
             )
             yield FittedFrame(frame, None, 0.0, reason)
             continue

@@ -38,7 +38,7 @@ class TransformParams:
 
 IDENTITY = TransformParams()
 MOVES = tuple(field.name for field in fields(TransformParams))
-"""Names of what a move is made of: depth, tilt_deg, width, shift_x, shift_y."""
+"""The parameters of a move: depth, tilt_deg, width, shift_x, shift_y."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def footprint(
 
 @dataclass(frozen=True)
 class Validity:
-    """What a draw would do, both in [0, 1].
+    """What a draw would leave of the frame, both in [0, 1].
 
     Attributes:
         label_inside: share of the labelled points that stay in the sector.

@@ -130,7 +130,8 @@ def read_header(weights: Path) -> tuple[int, tuple[str, ...]]:
             return parameters, tuple(sorted({tensor.get_dtype() for tensor in tensors}))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{weights}: not a readable safetensors file, or truncated ({error}); fetch it again."
+            f"{weights}: not a readable safetensors file, or truncated ({error}); download it "
+            "again."
         ) from error
 
 
@@ -150,4 +151,4 @@ def _architecture(unet: Mapping[str, Any]) -> str:
     widths = unet.get("block_out_channels")
     levels = "-".join(map(str, widths)) if isinstance(widths, list | tuple) else "?"
     name = unet.get("_class_name", "UNet2DModel")
-    return f"{name}, channels {levels}, blocks a level {unet.get('layers_per_block', 2)}"
+    return f"{name}, channels {levels}, blocks per level {unet.get('layers_per_block', 2)}"

@@ -62,7 +62,7 @@ def download(
     reporter: Reporter = QUIET,
     show_probe: "Callable[[Probe], None]" = lambda _: None,
 ) -> DownloadReport:
-    """Fetch a known model, unless it is here and whole.
+    """Download a known model, unless it is already here and intact.
 
     Args:
         name: of a card.
@@ -86,7 +86,7 @@ def download(
     folder = checkpoints_home() / card.name
     here = _whole(card, reporter)
     if here is not None and (probe is None or card.kind == "echogen"):
-        reporter.tell(f"model {card.name}: already here; nothing to do")
+        reporter.tell(f"model {card.name}: already downloaded; nothing to do")
         return DownloadReport(card.name, str(folder), False, here.sha256, here.licence)
     reporter.tell(f"model {card.name}: {card.licence}. Cite: {card.citation}")
     if card.kind == "guided":
@@ -109,10 +109,12 @@ def _whole(card: ModelCard, reporter: Reporter) -> CheckpointInfo | None:
     try:
         info = verify_checkpoint(folder)
     except CheckpointError as error:
-        reporter.tell(f"{error} Fetching it again.")
+        reporter.tell(f"{error} Downloading it again.")
         return None
     if not _as_its_card_says(card, info):
-        reporter.tell(f"model {card.name}: its card has changed since. Fetching it again.")
+        reporter.tell(
+            f"model {card.name}: its card has changed since the download. Downloading it again."
+        )
         return None
     return info
 
@@ -145,8 +147,8 @@ def _foreign(
         show_probe(probed)
     elif card.guided and not card.guided.verified:
         reporter.tell(
-            f"model {card.name}: its noise schedule and heads are as its authors' configuration "
-            "says, and were not measured; --probe DATASET measures them on real frames"
+            f"model {card.name}: its noise schedule and heads are those of its authors' "
+            "configuration, not measured; --probe DATASET measures them on real frames"
         )
     source = f"{card.repo}@{fetched.revision or card.revision or 'unknown revision'}"
     info = import_guided(
@@ -168,8 +170,8 @@ def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:
     info = read_info(described.path.parent)
     if expected and info.sha256 != expected:
         raise CheckpointError(
-            f"model {card.name}: the checkpoint of {card.repo} is {info.sha256[:12]}, expected "
-            f"{expected[:12]}{why}; it was refused."
+            f"model {card.name}: the checkpoint in {card.repo} has sha256 {info.sha256[:12]}, "
+            f"expected {expected[:12]}{why}; it was rejected."
         )
     files = {name: fetch(card, name, info.files[name]).path for name in HASHED_FILES}
     files[CARD_FILE] = fetch(card, CARD_FILE, verify=False).path
@@ -191,7 +193,9 @@ def _expected(card: ModelCard) -> tuple[str, str]:
     record = read_json(file)
     if (record.get("repo"), record.get("file")) != (card.repo, card.file or INFO_FILE):
         return "", ""
-    return str(record.get("sha256", "")), f", as {file} recorded; delete it to accept another"
+    return str(
+        record.get("sha256", "")
+    ), f", as recorded in {file}; delete it to accept a different one"
 
 
 def _record(card: ModelCard, file: str, fetched: HubFile, info: CheckpointInfo) -> None:

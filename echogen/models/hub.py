@@ -66,8 +66,8 @@ def fetch(
         return HubFile(path, commit, found)
     if not expected:
         raise CheckpointError(
-            f"model {card.name}: neither its card nor the hub gives a SHA-256 of {file} of "
-            f"{card.repo}, so it cannot be verified; fetch it yourself, and import it with: "
+            f"model {card.name}: neither its card nor the hub gives a SHA-256 for {file} of "
+            f"{card.repo}, so it cannot be verified; download it yourself, then import it with: "
             f"echogen checkpoint import {file} --out FOLDER --probe DATASET"
         )
     if found != expected:
@@ -75,8 +75,8 @@ def fetch(
         _remove(path)
         raise CheckpointError(
             f"model {card.name}: {file} of {card.repo} has sha256 {found[:12]} ({size} bytes), "
-            f"expected {expected[:12]}{why}. It was refused and removed. Try again; if that "
-            "does not help, the file on the hub was changed or damaged."
+            f"expected {expected[:12]}{why}. It was rejected and deleted. Try again; if that does "
+            "not help, the file on the hub was changed or damaged."
         )
     return HubFile(path, commit, found)
 
@@ -122,37 +122,38 @@ def _explain(error: Exception, card: ModelCard, file: str) -> NoReturn:
     endpoint = constants.ENDPOINT
     if isinstance(error, LocalEntryNotFoundError):  # before its base, a file that does not exist
         if isinstance(error.__cause__, FileMetadataError):
-            line = f"{endpoint} does not answer as the hub does; check HF_ENDPOINT and the proxy"
+            line = f"{endpoint} does not answer like the hub; check HF_ENDPOINT and the proxy"
         elif constants.HF_HUB_OFFLINE:
             line = (
-                f"HF_HUB_OFFLINE is set, and it is not in the hub's cache "
-                f"({constants.HF_HUB_CACHE}); unset it, or fetch the model where there is a network"
+                "HF_HUB_OFFLINE is set and the file is not in the hub's cache "
+                f"({constants.HF_HUB_CACHE}); unset it, or download the model on a machine with a "
+                "network"
             )
         else:
             line = (
-                f"{endpoint} cannot be reached, and it is not in the hub's cache "
+                f"{endpoint} cannot be reached and the file is not in the hub's cache "
                 f"({constants.HF_HUB_CACHE}); check the network, the proxy and HF_ENDPOINT"
             )
     elif isinstance(error, GatedRepoError):
         line = (
-            f"its authors restrict access; accept their terms on {card.page}, then log in with "
-            "`hf auth login` or set HF_TOKEN"
+            f"access is restricted by its authors; accept their terms at {card.page}, then log in "
+            "with `hf auth login` or set HF_TOKEN"
         )
     elif isinstance(error, RepositoryNotFoundError):
         line = (
-            f"{endpoint} has no such repository, or it is private; look at {card.page}, and log in "
-            "with `hf auth login` if it is yours to see"
+            f"{endpoint} has no such repository, or it is private; check {card.page}, and log in "
+            "with `hf auth login` if you have access"
         )
     elif isinstance(error, RevisionNotFoundError):
-        line = f"the repository has no revision {card.revision or NEWEST}; look at {card.page}"
+        line = f"the repository has no revision {card.revision or NEWEST}; check {card.page}"
     elif isinstance(error, EntryNotFoundError):
-        line = f"the repository has no such file; look at {card.page}"
+        line = f"the repository has no such file; check {card.page}"
     elif isinstance(error, HfHubHTTPError):
-        line = f"{endpoint} answers {error.response.status_code}; try again later"
+        line = f"{endpoint} answered with status {error.response.status_code}; try again later"
     elif isinstance(error, OSError) and error.errno in _NO_SPACE:
         line = (
-            f"no space left for it at {constants.HF_HUB_CACHE}; make room, or set HF_HOME to a "
-            "folder on another disk"
+            f"no space left for it in {constants.HF_HUB_CACHE}; free some space, or set HF_HOME to "
+            "a folder on another disk"
         )
     elif isinstance(error, OSError) and error.errno in _NO_ACCESS:
         line = f"{error.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME"

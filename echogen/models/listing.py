@@ -11,7 +11,7 @@ from echogen.report import CommandReport
 
 @dataclass(frozen=True)
 class ListedModel(CommandReport):
-    """A model's card, and what is here of it.
+    """A model's card, and whether it is here.
 
     Attributes:
         name: what `--checkpoint` takes.
@@ -77,7 +77,7 @@ def list_models() -> ModelList:
 
 
 def list_model(card: ModelCard, default: bool = False) -> ListedModel:
-    """One card with what is here of it.
+    """One model's card, and whether it is here.
 
     Raises:
         CheckpointError: its checkpoint's folder cannot be read.

@@ -27,7 +27,7 @@ class GuidedCard(GuidedOptions):
 
 
 class ModelCard(Settings):
-    """What is known of a model before it is here.
+    """What is known about a model before it is downloaded.
 
     Attributes:
         name: what `--checkpoint` takes; letters, digits, `.`, `_`, `-`.
@@ -64,7 +64,7 @@ class ModelCard(Settings):
     @classmethod
     def _not_builtin(cls, value: str) -> str:
         if value == BUILTIN:
-            raise ValueError(f"{BUILTIN!r} is the name of the package's own model")
+            raise ValueError(f"{BUILTIN!r} is reserved for the package's own model")
         return value
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class ModelCard(Settings):
             CheckpointError: the card is not of kind "guided".
         """
         if self.guided is None:
-            raise CheckpointError(f"model {self.name}: its card has no table 'guided'")
+            raise CheckpointError(f"model {self.name}: its card has no 'guided' table")
         return GuidedOptions(**self.guided.model_dump(exclude={"verified"}))
 
     @property
@@ -134,7 +134,7 @@ def read_cards() -> tuple[ModelCard, ...]:
         cards += parse_cards(own)
     for i, card in enumerate(cards):
         if card.name in {before.name for before in cards[:i]}:
-            raise CheckpointError(f"{own}: the name {card.name!r} is taken; choose another one.")
+            raise CheckpointError(f"{own}: the name {card.name!r} is taken; choose another.")
         if i and card.kind == "package":
             raise CheckpointError(f"{own}: model {card.name!r}: kind: expected guided or echogen")
     return tuple(cards)
@@ -175,7 +175,7 @@ def parse_cards(file: Path) -> tuple[ModelCard, ...]:
         raise CheckpointError(f"{file}: not valid TOML: {error}") from error
     tables = raw.get("model", [])
     if raw.keys() - {"model"} or not isinstance(tables, list):
-        raise CheckpointError(f"{file}: expected [[model]] tables and nothing else")
+        raise CheckpointError(f"{file}: expected only [[model]] tables")
     return tuple(_card(table, file) for table in tables)
 
 

@@ -54,12 +54,12 @@ def resolve_checkpoint(
     try:
         path = Path(name_or_path).expanduser()
     except RuntimeError as error:
-        raise CheckpointError(f"{name_or_path}: there is no such user's home folder.") from error
+        raise CheckpointError(f"{name_or_path}: no such user's home folder.") from error
     card = None if is_path(name_or_path) else find_card(name_or_path)
     if card is not None:
         if checkpoint_in(path) is not None:
             raise CheckpointError(
-                f"{name_or_path}: is the name of both a known model and a folder here; write "
+                f"{name_or_path}: names both a known model and a folder here; write "
                 f"{os.curdir}{os.sep}{path} for the folder, or rename it."
             )
         return _of_card(card)
@@ -91,7 +91,7 @@ def unknown_name(name_or_path: str) -> str:
     """The message for what is neither a model's name nor a path that exists, with the nearest."""
     names = [BUILTIN, *(card.name for card in read_cards())]
     if is_path(name_or_path):
-        return f"{name_or_path}: no such checkpoint; expected a folder that holds {INFO_FILE}."
+        return f"{name_or_path}: no such checkpoint; expected a folder that contains {INFO_FILE}."
     near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known models: {', '.join(names)}."
     return f"{name_or_path}: no such checkpoint, neither a model's name nor a folder; {hint}"
@@ -103,8 +103,8 @@ def _of_file(file: Path, tell: Callable[[str], None]) -> Path:
     card = _card_of_file(file, sha256)
     if card is None:
         raise CheckpointError(
-            f"{file}: foreign weights, and their noise schedule and attention layout are not "
-            f"known; import them first: echogen checkpoint import {shlex.quote(str(file))} --out "
+            f"{file}: foreign weights with unknown noise schedule and attention layout; import "
+            f"them first: echogen checkpoint import {shlex.quote(str(file))} --out "
             f"{shlex.quote(file.stem)} --probe DATASET"
         )
     known = {**card.to_dict(), "sha256": sha256}  # so that a corrected card converts anew
@@ -114,7 +114,7 @@ def _of_file(file: Path, tell: Callable[[str], None]) -> Path:
         return folder
     from echogen.models.guided.importing import facts_of, import_guided
 
-    tell(f"{file}: converting once, as the card of {card.name} says, into {folder}")
+    tell(f"{file}: converting it once into {folder}, following the card of {card.name}")
     try:
         import_guided(file, folder, card.options, facts_of(card))
     except CheckpointError:
@@ -132,8 +132,8 @@ def _card_of_file(file: Path, sha256: str) -> ModelCard | None:
             raise CheckpointError(f"{beside}: expected one [[model]] of kind guided")
         if cards[0].sha256 not in ("", sha256):
             raise CheckpointError(
-                f"{file}: has sha256 {sha256[:12]}, its card {beside.name} says "
-                f"{cards[0].sha256[:12]}; fetch the file again or correct the card."
+                f"{file}: has sha256 {sha256[:12]}, but its card {beside.name} gives "
+                f"{cards[0].sha256[:12]}; download the file again or correct the card."
             )
         return cards[0]
     known = [card for card in read_cards() if card.kind == "guided"]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole, says its terms, and does what the network is for.
+"""Whether a checkpoint is intact, states its terms, and denoises.
 
 Simulated frames x_0 with noise of a known level, y = x_0 + sigma n, are given to the network, and
 its x_0 must be nearer to the truth than the best that needs no model: one grey level, or y blurred
@@ -174,16 +174,16 @@ def _check_licence(info: CheckpointInfo, folder: Path) -> Check:
     known = bool(info.licence.strip()) and not info.licence.lower().startswith("unknown")
     if known:
         return Check("licence", True, info.licence)
-    found = info.licence or "none is given"
-    return Check("licence", False, f"{found}; write the terms into {folder}'s echogen.json")
+    found = info.licence or "none given"
+    return Check("licence", False, f"{found}; add the terms to {folder}'s echogen.json")
 
 
 def _check_levels(levels: tuple[Level, ...]) -> Check:
     figures = ", ".join(
-        f"sigma {level.sigma:.2g}: error {level.error:.3f} against {level.baseline:.3f} of the "
+        f"sigma {level.sigma:.2g}: error {level.error:.3f} against {level.baseline:.3f} for the "
         f"best blur (ratio {level.ratio:.2f})"
         for level in levels
     )
     ok = all(level.ratio <= HIGHEST_RATIO for level in levels)  # NaN is not
-    wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each: it does not denoise"
+    wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each level: it does not denoise"
     return Check("denoising", ok, figures + wanted)

@@ -58,7 +58,8 @@ def resolve_devices(name: str) -> list[torch.device]:
     names = [part.strip() for part in name.split(",")]
     if len(names) > 1 and not {"", "auto"}.isdisjoint(names):
         raise EngineError(
-            f"device {name!r}: a list names each device, such as cuda:0,cuda:1; auto stands alone."
+            f"device {name!r}: a list must name each device, such as cuda:0,cuda:1; auto "
+            "cannot be combined."
         )
     return [resolve_device(part) for part in names]
 
@@ -284,7 +285,7 @@ class DevicesEngine:
 
 
 def _death(worker: _Worker) -> EchogenError:
-    """What to say of a worker whose pipe has broken: its last message, or how it ended."""
+    """How a worker whose pipe broke ended: its last message, or its exit code or signal."""
     try:
         while worker.pipe.poll():
             answer = worker.pipe.recv()
@@ -297,7 +298,7 @@ def _death(worker: _Worker) -> EchogenError:
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     return EngineError(
-        f"{worker.device}: its process {how}, perhaps for lack of memory (or, in a script of "
-        'your own, for lack of `if __name__ == "__main__":`). Finished shards are kept; the '
-        "same command goes on, --device chooses other devices."
+        f"{worker.device}: its process {how}, perhaps because it ran out of memory (or because "
+        'your own script lacks `if __name__ == "__main__":`). Finished shards are kept; run the '
+        "same command again to continue, or choose other devices with --device."
     )

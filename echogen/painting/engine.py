@@ -31,7 +31,7 @@ class Canvas:
 
 
 Levels = UInt8Grid | None
-"""A painted canvas, kept pixels as they were; None where the sampler's values are not finite."""
+"""A painted canvas, kept pixels unchanged; None where the sampler's values are not finite."""
 Begin = Callable[[Sequence[Canvas]], int]
 
 

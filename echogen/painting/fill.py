@@ -31,7 +31,7 @@ from echogen.support.signals import Stop
 
 @dataclass(frozen=True)
 class PaintingRun:
-    """A run as its store begins it.
+    """A run, as recorded when its store is created.
 
     Attributes:
         config: of the run.
@@ -69,8 +69,8 @@ def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop
     """Paint what a store lacks, and publish it when it is complete; call it under `store_lock`.
 
     Args:
-        run: what belongs into the store.
-        overwrite: replace a store that is there.
+        run: what belongs in the store.
+        overwrite: replace an existing store.
         reporter: where progress goes.
         stop: asked before each batch.
 

@@ -94,7 +94,7 @@ class LocalEngine:
         trials = try_sizes(self.denoiser, expected)
         self.batch_size = best_size(trials)
         took = sum(trial.spent for trial in trials)
-        self.tell(f"{self.device}: batches of {self.batch_size}, by a trial of {took:.1f} s")
+        self.tell(f"{self.device}: batches of {self.batch_size}, found by a trial of {took:.1f} s")
 
     def run(
         self, canvases: Iterable[Canvas], begin: Begin = len, pad: bool = False
@@ -157,13 +157,13 @@ class LocalEngine:
     def _halve(self) -> None:
         if self.batch_size == 1:
             raise EngineError(
-                f"{self.device}: out of memory with one image; close other programs on "
-                "this device, or use --device cpu."
+                f"{self.device}: out of memory with a single image; close other programs on this "
+                "device, or use --device cpu."
             )
         self.batch_size //= 2
         if self.denoiser.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.tell(f"out of memory: going on with batches of {self.batch_size}")
+        self.tell(f"out of memory: continuing with batches of {self.batch_size}")
 
     @torch.inference_mode()
     def _paint_part(self, image: Tensor, keep: Tensor, seeds: list[int], pad: bool) -> list[Levels]:
@@ -195,10 +195,8 @@ class LocalEngine:
             f"{self.denoiser.name or 'this model'} ran in {self.precision}"
         )
         if self.precision == "fp32":
-            return (
-                f"{found}, so its weights or its schedule are at fault; use another --checkpoint."
-            )
-        return f"{found}. Use --precision fp32, with --overwrite if the store was begun."
+            return f"{found}, so its weights or schedule are at fault; use another --checkpoint."
+        return f"{found}. Use --precision fp32, with --overwrite if the store already exists."
 
 
 def _first_line(error: Exception) -> str:

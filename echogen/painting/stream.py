@@ -30,17 +30,17 @@ from echogen.types import Sample
 
 RENDERED_TOGETHER = 8  # rows of one frame
 MOST_RENDERERS = 8
-NOT_FINITE = "the sampler gave values that are not finite; try --overwrite --precision fp32"
+NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
 
 Outcome = Sample | Problem | None
-"""What became of a row, rendered or painted; None where the plan rejected it."""
+"""A row's pixels, rendered or painted; None where the plan rejected it."""
 Shard = tuple[dict[str, npt.NDArray[Any]], dict[str, npt.ArrayLike]]
-"""Pixels and facts of some rows, as a `StoreWriter` takes them."""
+"""Pixels and records of some rows, as `StoreWriter` takes them."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run makes, and of what.
+    """What a run makes, and from what.
 
     Attributes:
         rows: of the whole store, in its order.

@@ -24,7 +24,7 @@ VIEWS: tuple[View, ...] = ("2CH", "4CH")
 PHASES: tuple[Phase, ...] = ("ED", "ES")
 
 Range = tuple[float, float]
-"""What a number is drawn from, uniformly."""
+"""The bounds of a uniform draw."""
 
 # The left ventricle, end-diastole.
 VIEW_LENGTH: Range = (0.97, 1.03)  # of the patient's length: how much views differ [eye]

@@ -90,7 +90,7 @@ _PATIENT, _GEOMETRY, _CHEST, _WINDOW, _SPECKLE = range(5)
 
 @dataclass(frozen=True)
 class PhantomFrame:
-    """One simulated frame and what is true of it.
+    """One simulated frame with its ground truth.
 
     Attributes:
         image: (H, W) grey levels, apex up, exactly 0 outside the sector.
@@ -283,7 +283,7 @@ def _render(
 def _check(index: int, seed: int) -> None:
     for name, value, least in (("index", index, 1), ("seed", seed, 0)):
         if value < least:
-            raise UsageError(f"{name}: must be {least} or more, got {value}; give a larger number.")
+            raise UsageError(f"{name}: must be at least {least}, got {value}.")
 
 
 def _spacing(index: int, spacing_mm: tuple[float, float] | None) -> tuple[float, float]:

@@ -124,10 +124,10 @@ def write_dataset(out: Path, cases: int, seed: int = 0) -> list[str]:
     if seed < 0:
         raise UsageError(f"seed: must be 0 or more, got {seed}.")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: must be a folder, found a file; give another path.")
+        raise UsageError(f"{out}: must be a folder, but is a file; give another path.")
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(
-            f"{out}: must be an empty folder, found files in it; empty it or give another path."
+            f"{out}: must be an empty folder, but contains files; empty it or give another path."
         )
     written: list[str] = []
     try:
@@ -138,6 +138,6 @@ def write_dataset(out: Path, cases: int, seed: int = 0) -> list[str]:
         _write_split(out, [f"patient{index:04d}" for index in range(1, cases + 1)])
     except OSError as error:
         raise UsageError(
-            f"{out}: cannot be written ({error.strerror}); free space or give another path."
+            f"{out}: cannot be written ({error.strerror}); free some space or give another path."
         ) from error
     return written

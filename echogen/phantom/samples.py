@@ -53,7 +53,7 @@ def phantom_samples(
             return samples
     raise UsageError(
         f"transforms: {len(samples)} of {TRIES * count} draws gave a valid move with something to "
-        "paint; widen the ranges or the bounds."
+        "paint; widen the ranges or bounds."
     )
 
 

@@ -25,15 +25,17 @@ def check_writable(flag: str, path: Path, *suffixes: str) -> None:
     """
     kind = f"a {suffixes[0]} file" if suffixes else "a file"
     if suffixes and path.suffix not in suffixes:
-        raise UsageError(f"{flag} {path}: expected {kind}; name it so.")
+        raise UsageError(f"{flag} {path}: expected {kind}; change the name's ending.")
     if path.is_dir():
         raise UsageError(f"{flag} {path}: is a folder; expected {kind} to write.")
     if path.exists() and not path.is_file():
         raise UsageError(f"{flag} {path}: is not a regular file; expected {kind} to write.")
     if not path.parent.is_dir():
-        raise UsageError(f"{flag} {path}: no such folder as {path.parent}; make it first.")
+        raise UsageError(
+            f"{flag} {path}: the folder {path.parent} does not exist; create it first."
+        )
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{flag} {path}: you may not write to the folder {path.parent}.")
+        raise UsageError(f"{flag} {path}: no permission to write to the folder {path.parent}.")
 
 
 def stamp(path: Path) -> tuple[int, ...]:

@@ -37,13 +37,13 @@ def store_lock(store: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise StoreError(
-            f"{store} is in use by {_holder(path)}. Wait until it has finished, or stop it; "
-            "then run the same command again."
+            f"{store} is in use by {_holder(path)}. Wait for it to finish, or stop it; then run "
+            "the same command again."
         ) from None
     except OSError as error:
         raise StoreError(
-            f"{path}: the lock file cannot be made ({error.strerror}). Choose an output in a "
-            "folder that you may write to, on a disk that has room and supports file locks."
+            f"{path}: cannot create the lock file ({error.strerror}). Choose an output in a folder "
+            "that you can write to, on a disk that has free space and supports file locks."
         ) from error
     try:
         yield

@@ -20,7 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 START_S = 1.0
-"""How long a process takes to start: work that takes less is done before there is one."""
+"""Seconds a process takes to start: less work than that is done sooner without one."""
 CHUNK = 4
 CHUNKS_AHEAD = 4
 
@@ -113,7 +113,7 @@ def _enter(function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
 
 
 def die_with_parent() -> None:
-    """A killed parent cannot tell its workers: each one waits for the parent's end by itself."""
+    """End this process with its parent: a killed parent cannot tell its workers to stop."""
     parent = parent_process()
     if parent is None:
         return

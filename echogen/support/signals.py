@@ -24,7 +24,7 @@ class Interrupted(BaseException):
 
 @dataclass
 class Stop:
-    """Whether a stop was asked for.
+    """Whether a stop was requested.
 
     Attributes:
         signum: the first signal, or 0.
@@ -51,7 +51,10 @@ def catch_signals(tell: Callable[[str], None], unit: str = "shard") -> Iterator[
     def handle(signum: int, _frame: FrameType | None) -> None:
         if stop.finishing and not stop.signum:
             stop.signum = signum
-            tell(f"stopping after the {unit} at hand; once more stops at once, nothing is lost")
+            tell(
+                f"stopping after the current {unit}; interrupt again to stop at once "
+                "(nothing is lost)"
+            )
             return
         raise Interrupted(signum)
 

@@ -1,4 +1,4 @@
-"""Variation that does not leak: the network is told how each training frame was varied.
+"""Non-leaking augmentation: the network is told how each training frame was varied.
 
 Non-leaking augmentation by conditioning (Karras et al. 2022, 2206.00364, appendix F.2): the drawn
 parameters enter through a linear map without bias that is added to the time embedding. For an

@@ -14,7 +14,7 @@ from echogen.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model's card and record say that training cannot know.
+    """Facts for a model's card and record that training cannot know.
 
     Attributes:
         name: a short name for people.
@@ -34,7 +34,7 @@ class ModelFacts:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """The fields that are `CheckpointInfo`'s, too."""
+        """The fields shared with `CheckpointInfo`."""
         names = ("name", "training_data", "licence", "citation")
         return {name: getattr(self, name) for name in names}
 
@@ -54,7 +54,7 @@ class CaseDigests(Settings):
 
 
 class TrainingRecord(Settings, extra="allow"):
-    """What `echogen.json` says of how a model was trained, as its "training".
+    """How a model was trained, as `echogen.json` records it under "training".
 
     Attributes:
         config: the recipe.
@@ -103,7 +103,7 @@ def training_record(info: CheckpointInfo) -> TrainingRecord:
         return TrainingRecord.model_validate(info.training)
     except ValidationError as error:
         raise CheckpointError(
-            f"{info.name}: no training record of echogen's: {explain(error, TrainingRecord)}"
+            f"{info.name}: not a training record made by echogen: {explain(error, TrainingRecord)}"
         ) from error
 
 
@@ -117,7 +117,7 @@ def model_card(info: CheckpointInfo) -> str:
     parts = [
         f"# {info.name}",
         "A diffusion model of echocardiograms, trained by echogen without labels: an image prior "
-        "to paint with (`echogen expand --checkpoint`).",
+        "for painting (`echogen expand --checkpoint`).",
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
         "![Generated images](samples.png)",
         _shown(record),
@@ -136,15 +136,15 @@ It is not a medical device. Do not use it, or images painted with it, for diagno
 any decision about a person, and do not pass its images off as recordings. Painted pixels carry no
 clinical information: measure only on pixels that come from a recording. Views, scanners and
 patients unlike its training data are outside what it knows. Results on cases that it was trained on
-are results on images that it has seen. The terms of the training data hold for the weights, too."""
+are results on images that it has seen. The terms of the training data apply to the weights too."""
 
 
 def _shown(record: TrainingRecord) -> str:
     if "held_out" not in record.memorisation:
-        return "Generated images. They were not chosen by how near they lie to training frames."
+        return "Generated images, not selected by their distance from training frames."
     return (
-        "Generated images. Of the samples that were compared with training frames (below), none of "
-        "those shown is nearer to one than any held-out frame is, unless all are."
+        "Generated images. Of the samples that were compared with training frames (below), none "
+        "shown here is nearer to one than any held-out frame is, unless all are."
     )
 
 
@@ -174,9 +174,8 @@ def _how(record: TrainingRecord) -> str:
     frames, cases, seen = record.frames, record.cases, record.images_seen
     words = [f"{k.replace('_', ' ')} {v}" for k, v in record.dataset.items() if type(v) is str]
     lines = [
-        f"- Data: {frames.trained} frames of {len(cases.trained)} cases; "
-        f"{frames.held_out} frames of {len(cases.held_out)} cases were held out to measure "
-        "on. `echogen.json` lists them.",
+        f"- Data: {frames.trained} frames of {len(cases.trained)} cases; {frames.held_out} frames "
+        f"of {len(cases.held_out)} cases were held out for evaluation. `echogen.json` lists them.",
         f"- Images seen: {seen}, each frame {seen / max(frames.trained, 1):.0f} times (step "
         f"{record.step}). These weights are the run's best"
         + (f" of {record.run['images']} images." if record.run else "."),
@@ -206,8 +205,8 @@ def _loss(record: TrainingRecord) -> str:
         )
     return _section(
         "Held-out loss",
-        f"Mean squared error of {record.config.prediction} at some time steps, the same noise each "
-        "time.",
+        f"Mean squared error of {record.config.prediction} at selected time steps, with the same "
+        "noise each time.",
         "",
         "| step | held-out frames | training frames |",
         "| --- | --- | --- |",
@@ -222,8 +221,8 @@ def _memorisation(nearest: Mapping[str, Any]) -> str:
         return "## Memorisation\n\nNot measured yet."
     names = {
         "samples": "samples",
-        "held_out": "held-out frames, of cases never seen",
-        "training": "training frames, themselves left out",
+        "held_out": "held-out frames, of unseen cases",
+        "training": "training frames, each without itself",
     }
     rows = [
         f"| {nearest[key]['count']} {name} | "

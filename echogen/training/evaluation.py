@@ -1,4 +1,4 @@
-"""What is measured and shown of the averaged network while it learns, and once at the end."""
+"""Measurements and pictures of the averaged network, during training and once at the end."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +151,7 @@ def compare(
     record = training_record(read_info(out / TRAINED))
     if record.data_fingerprint != frames.record.fingerprint:
         raise CheckpointError(
-            f"{out / TRAINED}: trained on other frames than these; give those that it was "
+            f"{out / TRAINED}: trained on frames other than these; give the frames that it was "
             "trained on."
         )
     split = split_of(frames, record.held_out_cases)

@@ -49,7 +49,7 @@ def prepare_frames(
     workers: int = 0,
     keep_old: bool = False,
 ) -> PreparedFrames:
-    """Every frame on the model's grid, from `folder` where it was made of these files.
+    """Every frame on the model's grid, from `folder` where it was made from these files.
 
     Args:
         dataset: opened, labels are not needed.
@@ -112,8 +112,8 @@ def _write_folder(frames: FramePass, workers: int, folder: Path, reporter: Repor
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if others := [name for name in there if name not in (PIXELS_FILE, RECORD_FILE)]:
         raise StoreError(
-            f"{folder}: holds other files than prepared frames, such as {others[0]}; give another "
-            "--out."
+            f"{folder}: contains files other than prepared frames, such as {others[0]}; give "
+            "another --out."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _write_folder(frames: FramePass, workers: int, folder: Path, reporter: Repor
         megabytes = len(frames.keys) * frames.grid.image_size**2 / 1e6
         raise StoreError(
             f"{folder}: the prepared frames cannot be written ({error.strerror or error}); they "
-            f"take {megabytes:.0f} MB. Put that right and run the same command again."
+            f"take {megabytes:.0f} MB. Fix this and run the same command again."
         ) from error
     finally:
         with suppress(OSError):
@@ -181,7 +181,7 @@ def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
 def _reusable(
     dataset: Dataset, keys: Sequence[FrameKey], grid: ModelGrid, folder: Path, keep_old: bool
 ) -> PreparedFrames | None:
-    """What is in `folder`, if it was made of these files; None where it is to be made again."""
+    """The frames in `folder` if made from these files; None where they must be prepared again."""
     try:
         difference = _difference(read_record(folder), dataset, keys, grid)
         if difference is None:
@@ -203,7 +203,7 @@ def _difference(
     since, or moved.
     """
     if record.grid != grid:
-        return f"on a grid of {record.grid.model_dump()}, now {grid.model_dump()}"
+        return f"the grid was {record.grid.model_dump()}, is now {grid.model_dump()}"
     if record.listing == _listing(dataset, keys):
         return None
     here, before = {key.frame_id: key for key in keys}, record.files

@@ -29,7 +29,7 @@ DIGEST_LENGTH = 12
 HASHED_TOGETHER = 256
 
 Rows = npt.NDArray[np.int64]
-"""Places of frames among all that there are."""
+"""Indices into all frames."""
 
 
 class ModelGrid(Settings, extra="ignore"):
@@ -81,7 +81,7 @@ class FrameRecord(Settings, extra="ignore"):
 
 @dataclass(frozen=True)
 class PreparedFrames:
-    """Frames on the model's grid, and how they came there.
+    """Frames on the model's grid, and their record.
 
     Attributes:
         pixels: (N, S, S) uint8, in memory or a read-only memory map.
@@ -139,7 +139,7 @@ def hold_out(case_ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
     cases = sorted(set(case_ids))
     if not 0 <= count < len(cases):
         raise UsageError(
-            f"--hold-out {count}: expected 0 to {len(cases) - 1}, since there are {len(cases)} "
+            f"--hold-out {count}: expected 0 to {len(cases) - 1}, because there are {len(cases)} "
             "cases and one must be left to train on."
         )
     ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
@@ -171,7 +171,7 @@ def read_frames(place: Path) -> PreparedFrames:
         ) from error
     if record.fingerprint != frames_fingerprint(record.frame_ids, pixels):
         raise DatasetError(
-            f"{place}: the pixels are not those that were prepared; prepare the frames again."
+            f"{place}: the pixels are not the ones that were prepared; prepare the frames again."
         )
     return PreparedFrames(pixels, record)
 
@@ -211,7 +211,7 @@ def _read_pixels(place: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         stored, _, dtype = np.lib.format.read_array_header_1_0(stream)
         if dtype != np.uint8 or stored != shape:
             raise ValueError(
-                f"{PIXELS_FILE} is {dtype} {stored}, by {RECORD_FILE} it is uint8 {shape}"
+                f"{PIXELS_FILE} is {dtype} {stored}, but {RECORD_FILE} says uint8 {shape}"
             )
         if place.is_dir():
             return np.memmap(place / PIXELS_FILE, np.uint8, "r", stream.tell(), shape)

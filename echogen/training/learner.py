@@ -84,8 +84,8 @@ def make_unet(recipe: Recipe, **more: Any) -> nn.Module:
     halvings = len(recipe.network.get("block_out_channels", ())) - 1
     if side % 2 ** max(halvings, 0):
         raise UsageError(
-            f"[network]: halves {side} x {side} (image_size / patch) {halvings} times, which does "
-            f"not come out even; make image_size a multiple of {recipe.patch * 2**halvings}."
+            f"[network]: halves {side} x {side} (image_size / patch) {halvings} times, which "
+            f"leaves a remainder; make image_size a multiple of {recipe.patch * 2**halvings}."
         )
     return network
 
@@ -183,8 +183,8 @@ def gradients(
     except torch.OutOfMemoryError as error:
         size = len(pieces[0].t)
         raise EngineError(
-            f"out of memory with {size} images at once; give --micro-batch {max(size // 2, 1)}: "
-            "that changes neither data nor noise."
+            f"out of memory with {size} images at once; use --micro-batch {max(size // 2, 1)}, "
+            "which changes neither data nor noise."
         ) from error
     return total
 

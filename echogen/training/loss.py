@@ -31,7 +31,7 @@ LEVELS = (5, 20, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)
 """Time steps at which held-out loss is measured, of 1,000."""
 
 _HALF_LEVEL = 1.0 / 255.0
-"""Half the distance of two grey levels in [-1, 1]."""
+"""Half the distance between two grey levels in [-1, 1]."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def share_of(accelerator: Accelerator, count: int) -> slice:
     if count < processes:
         raise UsageError(
             f"[optimiser] batch_size {count}: expected at least one image for each of the "
-            f"{processes} processes; raise it or start fewer."
+            f"{processes} processes; raise it or start fewer processes."
         )
     return slice(number * count // processes, (number + 1) * count // processes)
 

@@ -118,8 +118,8 @@ def distances_plot(memorisation: Memorisation) -> bytes:
 
     curves = [
         ("generated samples", memorisation.samples, "#c82828"),
-        ("held-out frames, of cases never seen", memorisation.held_out, "#1e5ab4"),
-        ("training frames, themselves left out", memorisation.training, "#828282"),
+        ("held-out frames, of unseen cases", memorisation.held_out, "#1e5ab4"),
+        ("training frames, each without itself", memorisation.training, "#828282"),
     ]
     figure = Figure(figsize=(9, 10.8), dpi=100, layout="constrained")
     levels, patterns = figure.subplots(2)
@@ -130,7 +130,7 @@ def distances_plot(memorisation: Memorisation) -> bytes:
             patterns.ecdf(neighbours.pattern, color=colour, label=label)
     levels.set_title("How near is the nearest training frame?")
     levels.set_xlabel("difference in grey levels of 0..255 (root mean square at 64 x 64)")
-    patterns.set_title("And how near is its pattern, whatever the brightness?")
+    patterns.set_title("How near is its pattern, regardless of brightness?")
     patterns.set_xlabel("difference in pattern, sqrt(2 - 2 correlation), at 64 x 64")
     for axes in (levels, patterns):
         axes.set_xlim(left=0)
@@ -145,10 +145,10 @@ def distances_plot(memorisation: Memorisation) -> bytes:
 def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
     """What the distances say, and what they cannot say."""
     count = len(samples.rms)
-    no_proof = f"{count} samples are no proof that no other one is a copy."
+    no_proof = f"{count} samples do not prove that no other sample is a copy."
     if held_out is None:
         return (
-            "No case was held out, so there is nothing to compare with: look at the nearest pairs "
+            "No case was held out, so there is nothing to compare with; look at the nearest pairs "
             f"yourself. {no_proof}"
         )
     pairs = ((samples.rms, held_out.rms), (samples.pattern, held_out.pattern))
@@ -158,8 +158,8 @@ def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
         verb = "lies" if copies == 1 else "lie"
         return (
             f"{copies} of {count} samples {verb} less than half as far from a training frame, in "
-            "grey levels or in pattern, as any held-out frame does: like a copy. Look at the "
-            "nearest pairs, and do not pass this model on before you know."
+            "grey levels or in pattern, as any held-out frame does, which suggests copies. Look at "
+            "the nearest pairs before you share this model."
         )
     if max(within) > 2 * _NEAR * count + 2:  # by chance alone it is about half of that
         return (
@@ -168,10 +168,7 @@ def verdict(samples: Neighbours, held_out: Neighbours | None) -> str:
             "frames of unseen patients are, though none less than half as far. Look at the nearest "
             f"pairs. {no_proof}"
         )
-    return (
-        "Samples lie no nearer to training frames than frames of patients that the model never "
-        f"saw do. {no_proof}"
-    )
+    return f"Samples lie no nearer to training frames than frames of unseen patients do. {no_proof}"
 
 
 def summary(neighbours: Neighbours) -> dict[str, Any]:

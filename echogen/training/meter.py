@@ -125,6 +125,6 @@ class Meter:
         if not math.isfinite(loss + norm):
             raise EngineError(
                 f"step {progress.step}: the loss is not finite; lower [optimiser] learning_rate or "
-                "use --precision fp32, and give the command again with --overwrite."
+                "use --precision fp32, and run the command again with --overwrite."
             )
         return loss, norm

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TrainingOptions(Settings):
-    """Length, machine and what is measured on the way.
+    """A run's length, machine, and what is measured along the way.
 
     Attributes:
         steps, hours: the length; exactly one is given. `hours` counts time in the loop, parts of a
@@ -63,7 +63,7 @@ class TrainingOptions(Settings):
         return self
 
     def done(self, progress: "Progress") -> float:
-        """Share of the run that lies behind, in [0, 1]."""
+        """Share of the run that is done, in [0, 1]."""
         if self.steps is not None:
             return min(progress.step / self.steps, 1.0)
         return min(progress.seconds / max((self.hours or 0.0) * 3600, 1e-9), 1.0)

@@ -21,7 +21,7 @@ Images = npt.NDArray[np.uint8]
 """(N, S, S) grey levels."""
 
 GAP = 96
-"""Grey level between the images of a sheet."""
+"""Grey level of the gaps between the images of a sheet."""
 
 SAMPLER = LangevinConfig.model_validate(PRESETS["fast"]["sampler"])
 

@@ -24,9 +24,9 @@ from echogen.training.frames import DIGEST_LENGTH, ModelGrid
 from echogen.types import FrameKey, UInt8Grid
 
 EDGE = 5 / 256
-"""Of the image's height: how far outside the fan pixels are kept, so that its edge is whole."""
+"""Margin outside the fan where pixels are kept, so that its edge is whole: share of the height."""
 BLUR = 2.5
-"""In the grid's pixels: how far anti-aliasing spreads that edge; counts where it is more."""
+"""How far anti-aliasing spreads that edge, in the grid's pixels; used where it is more."""
 STAGE = "preparing frames"
 
 
@@ -82,8 +82,8 @@ class FramePass:
                 yield from outcome.images
         if not self.rows:
             raise DatasetError(
-                f"{self.dataset.provenance.root_name}: no frame can be used, of {len(self.keys)} "
-                f"found. The first reason: {self.problems[0].reason}"
+                f"{self.dataset.provenance.root_name}: none of the {len(self.keys)} frames found "
+                f"can be used. The first reason: {self.problems[0].reason}"
             )
 
     def notes(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A run's folder: what lies in it, and how it is begun, continued and begun anew.
+"""A run's folder: what is in it, and how a run is started, continued and started over.
 
 It holds `frames/`, `state.safetensors` (to continue from), `log.jsonl`, `pictures/`, and
 `checkpoint/` with the best averaged network so far. Nothing here needs torch.
@@ -30,8 +30,8 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     others = sorted(there - {FRAMES})
     if others and not any((out / name).is_file() for name in _MARKS):
         raise UsageError(
-            f"--out {out}: holds other files, such as {others[0]}, and no training run; "
-            "give a new or an empty folder."
+            f"--out {out}: contains other files, such as {others[0]}, but no training run; give a "
+            "new or empty folder."
         )
     if STATE_FILE in there or overwrite:
         return
@@ -39,8 +39,8 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise CheckpointError(f"--resume: {out} holds no run to resume; leave out --resume.")
     if TRAINED in there:
         raise CheckpointError(
-            f"{out}: holds a checkpoint but no state to resume from; train into another folder, or "
-            "start over with --overwrite."
+            f"{out}: contains a checkpoint but no state to resume from; train into another folder, "
+            "or start over with --overwrite."
         )
 
 

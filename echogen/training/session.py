@@ -156,8 +156,8 @@ def _check_grid(recipe: Recipe, frames: PreparedFrames) -> None:
     side, wanted = frames.record.grid.image_size, recipe.image_size
     if side != wanted:
         raise UsageError(
-            f"the frames are {side} x {side}, the recipe {recipe.name} wants {wanted} x {wanted}; "
-            "prepare them for it."
+            f"the frames are {side} x {side}, but the recipe {recipe.name} needs {wanted} x "
+            f"{wanted}; prepare them again for it."
         )
 
 
@@ -203,9 +203,9 @@ def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | N
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise CheckpointError(
-            f"{task.out / STATE_FILE}: of a run with other settings: {'; '.join(differing[:3])}"
-            f"{more}. Give the same ones, train into another folder, or start over with "
-            "--overwrite."
+            f"{task.out / STATE_FILE}: belongs to a run with other settings: "
+            f"{'; '.join(differing[:3])}{more}. Use the same settings, train into another folder, "
+            "or start over with --overwrite."
         )
     if saved.length != task.options.length:
         reporter.tell(

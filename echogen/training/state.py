@@ -24,7 +24,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run has got.
 
     Attributes:
         step, images: done so far.
@@ -117,7 +117,7 @@ def read_state(folder: Path) -> SavedRun | None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{file}: a damaged state ({error}); start over with --overwrite."
+            f"{file}: the saved state is damaged ({error}); start over with --overwrite."
         ) from error
 
 
@@ -136,7 +136,7 @@ def load_state(folder: Path, learner: Learner) -> None:
                 tensor.copy_(stored.get_tensor(name))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{file}: a damaged state ({error}); start over with --overwrite."
+            f"{file}: the saved state is damaged ({error}); start over with --overwrite."
         ) from error
 
 

@@ -82,7 +82,7 @@ def test_a_signal_finishes_the_shard_and_the_same_call_continues(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "stopping after the shard at hand" in err
+    assert "stopping after the current shard" in err
     output = Path(str(settings["output"]))
     with open_store(output) as store:
         made = int((store.columns["status"] == 1).sum())

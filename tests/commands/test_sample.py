@@ -394,7 +394,7 @@ def test_the_command_makes_images_and_tells_whose_terms_they_carry(
         (["--n", "0"], 2, "n: "),
         (["--out", "x.png"], 2, "must end in .zarr or .h5"),
         (["--sheet", "sheet.jpg"], 2, "expected a .png"),
-        (["--sheet", "/nowhere/sheet.png"], 2, "no such folder as /nowhere"),
+        (["--sheet", "/nowhere/sheet.png"], 2, "the folder /nowhere does not exist"),
         (["--background", "white"], 2, "background"),
         (["--preset", "poster"], 2, "expected one of fast, balanced, high"),
         (["--steps", "1"], 2, "steps"),

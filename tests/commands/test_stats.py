@@ -394,7 +394,7 @@ def test_a_table_that_has_no_folder_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stats_module, "measure", lambda *_: pytest.fail("measured"))
-    with pytest.raises(UsageError, match="make it first"):
+    with pytest.raises(UsageError, match="create it first"):
         CliRunner().invoke(
             app, ["stats", str(SAMPLE_DATA), "--csv", "nowhere/x.csv"], catch_exceptions=False
         )

@@ -401,7 +401,7 @@ def test_ctrl_c_finishes_the_step_and_saves(train: Train, tmp_path: Path) -> Non
     watcher.start()
     result = train("--save-every", 0, steps=1_000_000)
     assert result.exit_code == 130
-    assert "stopping after the step at hand" in result.stderr
+    assert "stopping after the current step" in result.stderr
     assert "next: give the same command again" in result.stdout
     assert state.is_file()
     assert not (tmp_path / "model.lock").exists()

@@ -381,8 +381,8 @@ def test_batches_that_do_not_fit_are_refused():
     image, keep, seeds = seeded_batch(2)
     holes = torch.where(keep, image, torch.nan)
     for arguments, word in (
-        ((image[:, 0], keep[:, 0]), r"expected \(B, 1, H, W\)"),
-        ((image, keep[:1]), r"expected \(B, 1, H, W\)"),
+        ((image[:, 0], keep[:, 0]), r"must be \(B, 1, H, W\)"),
+        ((image, keep[:1]), r"must be \(B, 1, H, W\)"),
         ((image.double(), keep), "float64"),
         ((image, keep.float()), "torch.float32, torch.float32"),
         ((holes, keep), "not finite"),

@@ -156,7 +156,7 @@ def test_a_file_that_changed_on_the_hub_since_is_refused_until_it_is_accepted(hu
     hub.files[REPO, FILE] = changed.read_bytes()
     shutil.rmtree(checkpoints_home().parents[1] / "hub")
     record = checkpoints_home() / f"{NAME}.json"
-    with pytest.raises(CheckpointError, match=rf"as {record} recorded; delete it"):
+    with pytest.raises(CheckpointError, match=rf"as recorded in {record}; delete it"):
         download(NAME)
     assert local_folder(find_card(NAME)) is None
     record.unlink()
@@ -183,7 +183,7 @@ def test_what_the_hub_does_not_have_is_said(hub: Hub) -> None:
     with pytest.raises(CheckpointError, match=f"{FILE} of {REPO}: the repository has no such file"):
         download(NAME)
     hub.refuses[REPO] = "GatedRepo"
-    with pytest.raises(CheckpointError, match=r"accept their terms on .*hf auth login"):
+    with pytest.raises(CheckpointError, match=r"accept their terms at .*hf auth login"):
         download(NAME)
     hub.refuses.clear()
     hub.files.clear()
@@ -303,7 +303,7 @@ def test_the_command_tells_terms_where_it_is_and_what_to_do_next(hub: Hub) -> No
     done = CliRunner().invoke(app, ["checkpoint", "download", NAME])
     assert done.exit_code == 0
     assert "CC BY-NC-SA 4.0. Cite: G. Van De Vyver" in done.stderr
-    assert "were not measured; --probe DATASET measures them" in done.stderr
+    assert "not measured; --probe DATASET measures them" in done.stderr
     assert f"{NAME}: {checkpoints_home() / NAME}" in done.stdout
     assert f"next: echogen expand --checkpoint {NAME}" in done.stdout
     done = CliRunner().invoke(app, ["checkpoint", "download", NAME, "--json"])
@@ -323,7 +323,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("allowed", "words"),
-    [(2_000_000, "no space left for it at"), (4_000_000, "cannot be written .*File too large")],
+    [(2_000_000, "no space left for it in"), (4_000_000, "cannot be written .*File too large")],
     ids=["fetching", "converting"],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(

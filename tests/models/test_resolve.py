@@ -110,7 +110,7 @@ def test_an_unknown_foreign_file_is_refused_unopened_with_the_command_to_run(
     ):
         resolve_checkpoint("my model.pt")
     (own_places / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="found a file; give the folder that holds it"):
+    with pytest.raises(CheckpointError, match="found a file; give the folder that contains it"):
         resolve_checkpoint("weights.safetensors")
 
 
@@ -120,7 +120,7 @@ def test_a_file_with_a_card_beside_it_is_converted_once_per_card(own_places: Pat
     card.write_text(CARD)
     told: list[str] = []
     folder = resolve_checkpoint("tiny.pt", told.append)
-    assert "converting once" in told[0]
+    assert "converting it once" in told[0]
     schedule = read_json(Path(folder) / SCHEDULER_CONFIG)
     assert (schedule["beta_schedule"], schedule["num_train_timesteps"]) == (
         "squaredcos_cap_v2",
@@ -131,7 +131,7 @@ def test_a_file_with_a_card_beside_it_is_converted_once_per_card(own_places: Pat
     card.write_text(CARD.replace("cosine", "linear"))
     assert resolve_checkpoint("tiny.pt") != folder
     card.write_text(CARD.replace("file =", f'sha256 = "{"0" * 64}"\nfile ='))
-    with pytest.raises(CheckpointError, match=r"its card tiny\.toml says 000000000000"):
+    with pytest.raises(CheckpointError, match=r"its card tiny\.toml gives 000000000000"):
         resolve_checkpoint("tiny.pt")
 
 
@@ -146,7 +146,7 @@ def test_the_published_file_is_known_by_its_name(own_places: Path) -> None:
     ("old", "new", "words"),
     [
         ('name = "tiny"', 'name = "a/b"', "name: .*pattern .*got 'a/b'"),
-        ('name = "tiny"', 'name = "builtin"', "'builtin' is the name of the package's own model"),
+        ('name = "tiny"', 'name = "builtin"', "'builtin' is reserved for the package's own model"),
         (
             'kind = "guided"',
             'kind = "onnx"',
@@ -157,7 +157,7 @@ def test_the_published_file_is_known_by_its_name(own_places: Path) -> None:
         ('licence = "CC0-1.0"', 'licence = ""', "licence: .*at least 1 character"),
         ("what_for", "whatfor", "unknown key 'whatfor'"),
         ('file = "tiny.pt"', 'file = "tiny.pt"\nsha256 = "abc"', "sha256: .*pattern .*got 'abc'"),
-        ("[[model]]", "[[models]]", r"expected \[\[model\]\] tables"),
+        ("[[model]]", "[[models]]", r"expected only \[\[model\]\] tables"),
         ("[[model]]", "[[model]", "not valid TOML"),
     ],
 )
@@ -247,7 +247,7 @@ def test_listing_loads_nothing_heavy_and_tells_what_is_here(checkpoint: Path) ->
 def test_what_is_no_card_no_text_and_no_home_is_one_line(own_places: Path) -> None:
     for text, words in (
         ('model = ["a"]', "model None: .*valid dictionary"),
-        ('model = "a"', r"expected \[\[model\]\] tables and nothing else"),
+        ('model = "a"', r"expected only \[\[model\]\] tables"),
     ):
         (own_places / "own.toml").write_text(text)
         with pytest.raises(CheckpointError, match=words):

@@ -90,7 +90,7 @@ def test_weights_without_terms_fail(tiny: Path) -> None:
     (tiny / WEIGHTS).unlink()  # so that there is nothing to measure
     for licence in ("", "unknown; ask the model's authors"):
         change(tiny / INFO_FILE, licence=licence)
-        assert "write the terms into" in failed(tiny)["licence"]
+        assert "add the terms to" in failed(tiny)["licence"]
 
 
 def test_altered_files_and_files_that_do_not_fit_are_told_apart(tiny: Path) -> None:
@@ -102,7 +102,7 @@ def test_altered_files_and_files_that_do_not_fit_are_told_apart(tiny: Path) -> N
 
 def test_a_checkpoint_for_another_image_size_is_refused(tiny: Path) -> None:
     change(tiny / INFO_FILE, image_size=64)
-    with pytest.raises(CheckpointError, match="sha256 does not follow"):
+    with pytest.raises(CheckpointError, match="sha256 does not match"):
         verify(tiny)
     rehash(tiny)
     assert "images of 64, unet/config.json a network for 32" in failed(tiny)["network"]

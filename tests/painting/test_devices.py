@@ -227,9 +227,9 @@ def test_the_last_message_of_a_dead_worker_is_what_its_death_says() -> None:
     [
         ("tpu9", "'tpu9'"),
         ("cpu,tpu9", "'tpu9'"),
-        ("cpu,", "names each device"),
-        ("auto,cpu", "auto stands alone"),
-        ("cpu,cuda:99", "'cuda:99'.* finds no such device here"),
+        ("cpu,", "must name each device"),
+        ("auto,cpu", "auto cannot be combined"),
+        ("cpu,cuda:99", "'cuda:99'.* finds no such device"),
     ],
 )
 def test_an_unknown_device_is_refused(name: str, message: str) -> None:

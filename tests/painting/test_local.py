@@ -93,14 +93,14 @@ def test_out_of_memory_halves_the_batch_tells_it_and_changes_no_image() -> None:
     images = list(engine.run(canvases))
     assert sampler.batches == [2, 2, 2, 2]
     assert told == [
-        "out of memory: going on with batches of 4",
-        "out of memory: going on with batches of 2",
+        "out of memory: continuing with batches of 4",
+        "out of memory: continuing with batches of 2",
     ]
     np.testing.assert_array_equal(images, paint(canvases, 8, NoiseSampler()))
 
 
 def test_no_room_for_one_image_is_an_error_with_advice() -> None:
-    with pytest.raises(EngineError, match="out of memory with one image"):
+    with pytest.raises(EngineError, match="out of memory with a single image"):
         paint([canvas(1)], 4, NoiseSampler(fits=0))
 
 

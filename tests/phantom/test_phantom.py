@@ -215,7 +215,7 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be an empty folder"):
         write_dataset(tmp_path, cases=1)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(UsageError, match="found a file"):
+    with pytest.raises(UsageError, match="but is a file"):
         write_dataset(tmp_path / "mine.txt", cases=1)
 
 

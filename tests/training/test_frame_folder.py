@@ -141,7 +141,7 @@ def test_bad_frames_are_skipped_with_their_file_or_end_it(
 def test_no_usable_frame_is_an_error(own_dataset: Path) -> None:
     for path in own_dataset.rglob("*.nii.gz"):
         path.write_bytes(b"")
-    with pytest.raises(DatasetError, match="no frame can be used, of 4 found"):
+    with pytest.raises(DatasetError, match="none of the 4 frames found can be used"):
         prepare(own_dataset)
 
 
@@ -183,7 +183,7 @@ def test_another_grid_is_refused_where_a_run_needs_the_old(dataset: Path, tmp_pa
     prepare(dataset, tmp_path / "frames")
     reader = open_dataset(dataset, need_labels=False)
     smaller = ModelGrid(image_size=16, resize="stretch")
-    with pytest.raises(DatasetError, match="on a grid of"):
+    with pytest.raises(DatasetError, match="the grid was"):
         prepare_frames(reader, reader.keys(), smaller, tmp_path / "frames", keep_old=True)
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_folder_is_never_trusted(
         file.write_bytes(content[:-50] if damage == "truncated" else content)
     with pytest.raises(
         DatasetError,
-        match=r"not (prepared frames|those that were prepared)|prepare the frames again",
+        match=r"not (prepared frames|the ones that were prepared)|prepare the frames again",
     ) as caught:
         read_frames(cache)
     assert "\n" not in str(caught.value)
@@ -240,7 +240,7 @@ def test_pixels_that_the_record_does_not_expect_are_never_read(
     record = json.loads((tmp_path / "frames" / "frames.json").read_text())
     for change in ({"grid": {"image_size": 64, "resize": "stretch"}}, {"frame_ids": ["a", "b"]}):
         (tmp_path / "frames" / "frames.json").write_text(json.dumps(record | change))
-        with pytest.raises(DatasetError, match=r"frames\.npy is uint8 \(4, 32, 32\), by frames"):
+        with pytest.raises(DatasetError, match=r"frames\.npy is uint8 \(4, 32, 32\), but frames"):
             read_frames(tmp_path / "frames")
     np.save(tmp_path / "frames" / "frames.npy", np.zeros((4, 32, 32)))
     (tmp_path / "frames" / "frames.json").write_text(json.dumps(record))

@@ -219,7 +219,7 @@ def test_the_command_stops_at_a_signal_and_says_how_to_go_on(tmp_path, packed, c
     long = arguments(tmp_path, packed, "run", steps=100_000, evaluations=1)
     assert command(long) == 143
     told = capsys.readouterr()
-    assert "stopping after the step at hand" in told.err
+    assert "stopping after the current step" in told.err
     summary = json.loads(told.out)
     assert 0 < summary["step"] == read_state(tmp_path / "run").progress.step < 100_000
 
@@ -304,7 +304,7 @@ def test_a_run_made_shorter_than_its_first_measurement_is_measured(tmp_path, pac
 def test_starting_anew_removes_no_pictures_of_others(tmp_path, packed):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "mine.png").touch()
-    with pytest.raises(UsageError, match="such as pictures, and no training run"):
+    with pytest.raises(UsageError, match="such as pictures, but no training run"):
         train(recipe(), packed, tmp_path, QUICK, overwrite=True)
     assert (tmp_path / "pictures" / "mine.png").exists()
 
@@ -332,7 +332,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path, packed):
 
 def test_a_checkpoint_without_its_state_is_not_overwritten(tmp_path, packed, finished):
     shutil.copytree(finished / "checkpoint", tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match="holds a checkpoint but no state"):
+    with pytest.raises(CheckpointError, match="contains a checkpoint but no state"):
         train(recipe(), packed, tmp_path, QUICK)
 
 
@@ -340,7 +340,7 @@ def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
     from safetensors.torch import save_file
 
     (tmp_path / "state.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="a damaged state"):
+    with pytest.raises(CheckpointError, match="the saved state is damaged"):
         train(recipe(), packed, tmp_path, QUICK)
     header = {"identity": json.dumps({"config": {}}), "progress": "{}"}
     save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
@@ -393,7 +393,7 @@ def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
     assert any("training loss" in line for line in told.lines)
     card = (tmp_path / "checkpoint/README.md").read_text()
     assert "No case was held out" in card
-    assert "not chosen by how near" in card
+    assert "not selected by their distance" in card
     assert "any held-out frame is" not in card
     assert read_info(tmp_path / "checkpoint").training["held_out_loss"] == {}
 
@@ -499,7 +499,7 @@ def test_the_report_compares_samples_with_training_frames(tmp_path, packed):
     assert again.training["memorisation"]["samples"]["count"] == 3
     assert again.sha256 == before
     others = prepared(255 - packed.pixels, packed.record.case_ids)
-    with pytest.raises(CheckpointError, match="trained on other frames"):
+    with pytest.raises(CheckpointError, match="trained on frames other"):
         compare(tmp_path, others, options, facts)
 
 
@@ -582,5 +582,5 @@ def test_the_command_trains_on_prepared_frames_and_reports(tmp_path, packed, cap
 
 def test_frames_of_another_size_are_refused(tmp_path, packed):
     network = {**NETWORK, "sample_size": 16}
-    with pytest.raises(UsageError, match="the frames are 16 x 16, the recipe tiny wants 32 x 32"):
+    with pytest.raises(UsageError, match="the frames are 16 x 16, but the recipe tiny needs 32"):
         train(recipe(image_size=32, network=network), packed, tmp_path, QUICK)

@@ -23,7 +23,7 @@ LOWEST_SIDE = 8
 
 
 class GuidedOptions(Settings):
-    """What the shapes of a state dict leave open, in guided diffusion's own words.
+    """Options that a state dict's shapes do not determine, by guided diffusion's names.
 
     Attributes:
         noise_schedule: "linear" (1e-4 to 0.02 for 1,000 steps, in proportion for others) or
@@ -97,7 +97,7 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
     flat += [name for name in needed if name in state and state[name].ndim < 2]
     if flat:
         raise CheckpointError(
-            f"{flat[0]} has shape {tuple(state[flat[0]].shape)}: not a model of guided diffusion."
+            f"{flat[0]} has shape {tuple(state[flat[0]].shape)}: not a guided-diffusion model."
         )
     if "label_emb.weight" in state:
         raise CheckpointError(
@@ -105,24 +105,24 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
         )
     inputs, outputs = _count(state, "input_blocks"), _count(state, "output_blocks")
     if inputs and not outputs:
-        raise CheckpointError("a classifier (no output_blocks), expected an image model.")
+        raise CheckpointError("a classifier (no output_blocks); expected an image model.")
     if absent := [name for name in (*needed, "out.2.weight") if name not in state]:
         raise CheckpointError(
-            f"not a model of guided diffusion: {', '.join(absent)} missing; expected the state "
-            "dict of its U-Net."
+            f"not a guided-diffusion model: {', '.join(absent)} missing; expected the state dict "
+            "of its U-Net."
         )
     present = {".".join(name.split(".")[:2]) for name in state}
     if silent := [n for n in range(inputs) if f"input_blocks.{n}" not in present]:
         raise CheckpointError(
-            f"input_blocks.{silent[0]} has no weights (halving the size by pooling): diffusers' "
+            f"input_blocks.{silent[0]} has no weights (it halves the size by pooling): diffusers' "
             "UNet2DModel cannot express it."
         )
     rising = [_rising(state, number) for number in range(outputs)]
     levels = 1 + sum(kind is not None for kind in rising)
     if inputs != outputs or outputs % levels:
         raise CheckpointError(
-            f"{inputs} input and {outputs} output blocks on {levels} levels: not a U-Net of guided "
-            "diffusion."
+            f"{inputs} input and {outputs} output blocks on {levels} levels: not a "
+            "guided-diffusion U-Net."
         )
     blocks = outputs // levels - 1
     firsts = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(levels)]
@@ -130,14 +130,12 @@ def read_architecture(state: "Mapping[str, Tensor]") -> GuidedArchitecture:
         channels = tuple(len(state[f"{first}.0.in_layers.2.weight"]) for first in firsts)
         emitted = len(state[f"{firsts[0]}.0.emb_layers.1.weight"])
     except KeyError as error:
-        raise CheckpointError(
-            f"not a model of guided diffusion: {error.args[0]} missing."
-        ) from None
+        raise CheckpointError(f"not a guided-diffusion model: {error.args[0]} missing.") from None
     model_channels = state["time_embed.0.weight"].shape[1]
     if model_channels != channels[0] or len(state["input_blocks.0.0.weight"]) != channels[0]:
         raise CheckpointError(
-            f"the first level has {channels[0]} channels and the timestep {model_channels}: "
-            "diffusers' UNet2DModel needs them equal (a first multiplier of 1)."
+            f"the first level has {channels[0]} channels and the timestep embedding "
+            f"{model_channels}: diffusers' UNet2DModel needs them equal (a first multiplier of 1)."
         )
     return GuidedArchitecture(
         in_channels=state["input_blocks.0.0.weight"].shape[1],
@@ -173,7 +171,7 @@ def head_width(architecture: GuidedArchitecture, options: GuidedOptions) -> int 
         return None
     raise CheckpointError(
         f"num_heads {heads}: heads over {dashed(widths)} channels would have different widths, "
-        "which diffusers' UNet2DModel cannot have."
+        "which diffusers' UNet2DModel does not support."
     )
 
 

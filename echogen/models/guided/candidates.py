@@ -19,7 +19,7 @@ HEADS: tuple[tuple[int | None, int | None], ...] = (
     (64, None),
     (None, 4),
 )
-"""Channels of a head, or how many heads."""
+"""Channels per head, or the number of heads."""
 SCHEDULES: tuple[NoiseSchedule, ...] = ("linear", "cosine")
 STEPS = (1000, 4000)
 ANY_SCHEDULE: Mapping[str, Any] = {"noise_schedule": "linear", "steps": 1000}
@@ -82,7 +82,7 @@ def words(options: GuidedOptions) -> tuple[str, str]:
     if options.num_heads is not None:
         return f"{options.num_heads} heads", order
     plural = "" if options.num_head_channels == 1 else "s"
-    return f"{options.num_head_channels} channel{plural} a head", order
+    return f"{options.num_head_channels} channel{plural} per head", order
 
 
 def complete(known: KnownOptions) -> GuidedOptions:
@@ -100,7 +100,8 @@ def complete(known: KnownOptions) -> GuidedOptions:
     if missing := [flag for flag, value in given.items() if value is None]:
         raise UsageError(
             f"{', '.join(missing)} missing: the shapes of the weights do not determine the noise "
-            "schedule and the heads; give them, or --probe DATASET to measure them on its frames."
+            "schedule and the heads; give them, or use --probe DATASET to measure them on its "
+            "frames."
         )
     options = {name: value for name, value in asdict(known).items() if value is not None}
     return GuidedOptions.model_validate(options)

@@ -123,7 +123,7 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
     weights = {name: value.float() for name, value in state.items()}
     wrong = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if wrong:
-        raise CheckpointError(f"{file}: NaN or infinite values in {wrong[0]}; fetch it again.")
+        raise CheckpointError(f"{file}: NaN or infinite values in {wrong[0]}; download it again.")
     return weights
 
 
@@ -204,7 +204,7 @@ def image_size_of(architecture: GuidedArchitecture, wanted: int | None) -> int:
     size = wanted or architecture.usual_image_size
     if size % architecture.least_side:
         raise UsageError(
-            f"image size {size}: expected a multiple of {architecture.least_side}, since the "
+            f"image size {size}: expected a multiple of {architecture.least_side}, because the "
             f"model has {len(architecture.channels)} levels."
         )
     return size
@@ -244,10 +244,10 @@ def _reason(error: Exception) -> str:
     name = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error))
     if name:
         return (
-            f"asks for {name[1] or name[2]} while it is read, which weights never need; refused. "
-            "Ask its authors to save the state dict alone."
+            f"asks for {name[1] or name[2]} to be loaded, which weights never need, so it was "
+            "rejected; ask its authors to save the state dict alone."
         )
-    return "not a readable file of PyTorch weights, or truncated; fetch it again."
+    return "not a readable PyTorch weights file, or truncated; download it again."
 
 
 def _check_channels(architecture: GuidedArchitecture) -> None:
@@ -266,7 +266,7 @@ def _card(
     heads = (
         f"{options.num_heads} heads"
         if options.num_heads is not None
-        else f"{options.num_head_channels} channels a head"
+        else f"{options.num_head_channels} channels per head"
     )
     attended = [
         str(info.image_size // 2**level) for level, has in enumerate(architecture.attention) if has
@@ -275,7 +275,7 @@ def _card(
         [
             f"# {info.name}",
             "",
-            "Imported from a model of guided diffusion; the weights are its authors' work.",
+            "Imported from a guided-diffusion model; the weights are its authors' work.",
             "",
             f"- Terms: {info.licence}",
             f"- Cite: {info.citation}",
@@ -284,20 +284,23 @@ def _card(
             + (f", {imported['source']}" if imported["source"] else ""),
             f"- Paints: {info.image_size} x {info.image_size}, {info.channels} channels",
             f"- Network: channels {dashed(architecture.channels)}, {architecture.blocks} residual "
-            f"blocks a level, attention at {', '.join(attended) or 'the middle'}",
+            f"blocks per level, attention at {', '.join(attended) or 'the middle'}",
             f"- Diffusion: {options.steps} steps, {options.noise_schedule} schedule; "
             + ("learned variance" if architecture.learned_variance else "fixed variance"),
             f"- Attention: {heads}, {'new' if options.new_attention_order else 'legacy'} order",
             "",
             "The weights' shapes do not determine the schedule and the heads: "
             + (
-                "they were chosen by the denoising error on real frames; the figures are in "
+                "they were chosen by denoising error on real frames; the figures are in "
                 "`echogen.json`."
                 if probed
-                else "they are as the person who imported the model gave them, unchecked."
+                else "whoever imported the model gave them, and they were not checked."
             ),
             "",
-            "Painted pixels are plausible, not true: not for diagnosis, not for measurements.",
+            (
+                "Painted pixels are plausible, not real: do not use them for diagnosis or "
+                "measurements."
+            ),
             "",
         ]
     )

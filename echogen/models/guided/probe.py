@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 LEVELS = (2.0, 0.5, 8.0, 0.15)
 """Noise levels sigma in grey levels of [-1, 1], in the order in which they are tried."""
 KEPT = (8, 4, 4)
-"""How many candidates are tried at the next level, and besides all that are `NEAR` the best."""
+"""How many candidates go on to the next level; all within `NEAR` of the best go on as well."""
 NEAR = 1.1
 LEAST_MARGIN = 1.02
 """By what factor the error of every other candidate must be larger."""
 SHIFT, LEAST_LOSS = 1.25, 0.96
-"""Told a timestep so many times larger or smaller, the best candidate's error may not fall below
-this share, or its schedule is not the model's."""
+"""With its timestep scaled by these factors, the best candidate's error must not fall below this
+share, or its schedule is not the model's."""
 LARGEST_SHARE = 0.7
-"""A network that leaves more of the error of a linear guess does not denoise these frames."""
+"""A network whose error is a larger share of a linear guess's does not denoise these frames."""
 PIXELS = 2 * 256 * 256
 MOST_FRAMES = 16
 
@@ -299,7 +299,7 @@ class _Bench:
         if not all(0.0 < mean < math.inf for mean in means):
             raise CheckpointError(
                 f"the model's output is not finite at noise level {sigma:g} in "
-                f"{precision_name(network.dtype)}; try --device cpu, or fetch the file again."
+                f"{precision_name(network.dtype)}; try --device cpu, or download the file again."
             )
         return tuple(means)
 
@@ -330,16 +330,20 @@ def _judge(
         more = f" and {len(near) - 3} more" if len(near) > 3 else ""
         verdict = (
             f"cannot decide between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
-            f"denoising error, at least {LEAST_MARGIN - 1:.0%} are needed; "
-            f"give {_differing([best, *near])}, or other frames."
-            + (" Where only heads differ, they paint nearly alike." if _alike(best, near) else "")
+            f"denoising error, but at least {LEAST_MARGIN - 1:.0%} is needed; give "
+            f"{_differing([best, *near])}, or other frames."
+            + (
+                " Candidates that differ only in heads paint almost alike."
+                if _alike(best, near)
+                else ""
+            )
         )
     elif min(shifted[level]) < LEAST_LOSS:
         word = "less" if shifted[level][0] < 1.0 else "more"
         verdict = (
             f"no candidate's schedule fits: the best, {describe(best)}, denoises noise level "
-            f"{level:g} better if told that there is {word} noise; give --noise-schedule and "
-            "--steps as they were in training, or give other frames."
+            f"{level:g} better with a timestep for {word} noise; give --noise-schedule and --steps "
+            "as used in training, or other frames."
         )
     elif ranked[1:]:
         decided = True
@@ -349,7 +353,10 @@ def _judge(
         )
     else:
         decided = True
-        verdict = f"{describe(best)}: the only candidate, {share:.2g} times a linear guess's error."
+        verdict = (
+            f"{describe(best)}: the only candidate, at {share:.2g} times the error of a linear "
+            "guess."
+        )
     frames = len(errors[best][LEVELS[0]])
     return Probe(tuple(ranked), decided, verdict, margin, shifted, share, frames, seconds)
 
@@ -389,7 +396,7 @@ def _alike(best: GuidedOptions, near: Sequence[GuidedOptions]) -> bool:
 
 
 def _differing(rivals: Sequence[GuidedOptions]) -> str:
-    """The flags that would settle it."""
+    """The flags that would decide between them."""
     names = [
         name
         for name in GuidedOptions.model_fields

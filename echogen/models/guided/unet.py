@@ -128,7 +128,7 @@ def convert_guided(
     if foreign := sorted(set(state) - taken):
         raise CheckpointError(
             f"{foreign[0]} (of {len(foreign)} such): not part of guided diffusion's unconditional "
-            "U-Net; echogen cannot take it over."
+            "U-Net; echogen cannot convert it."
         )
     network_class: Any = UNet2DModel
     try:

@@ -195,7 +195,7 @@ BAD_FILES = {
     "code in an old format": (lambda s, f: f.write_bytes(pickle.dumps(Malicious(), 2)), "asks for"),
     "truncated": (lambda s, f: f.write_bytes(TINY.read_bytes()[:100_000]), "truncated"),
     "empty": (lambda s, f: f.write_bytes(b""), "truncated"),
-    "text": (lambda s, f: f.write_text("hello\n"), "not a readable file"),
+    "text": (lambda s, f: f.write_text("hello\n"), "not a readable PyTorch"),
     "a tensor": (lambda s, f: torch.save(torch.zeros(3), f), "expected a state dict .* a Tensor"),
     "numbers": (lambda s, f: torch.save({"step": 3, "lr": 1.0}, f), "a dictionary of lr, step"),
     "nothing": (lambda s, f: torch.save({}, f), "an empty dict"),
@@ -230,7 +230,7 @@ def without(state: dict[str, Tensor], *stems: str) -> dict[str, Tensor]:
 FOREIGN = {
     "classes": (lambda s: {**s, "label_emb.weight": torch.zeros(10, 128)}, "class-conditional"),
     "a classifier": (lambda s: without(s, "output_blocks"), "a classifier"),
-    "another network": (lambda s: {"conv.weight": torch.zeros(3)}, "not a model of guided"),
+    "another network": (lambda s: {"conv.weight": torch.zeros(3)}, "not a guided-diffusion model"),
     "a missing tensor": (
         lambda s: without(s, "middle_block.1.qkv.bias"),
         r"middle_block\.1\.qkv\.bias is missing",
@@ -246,7 +246,7 @@ FOREIGN = {
     ),
     "another width of time": (
         lambda s: {**s, "time_embed.0.weight": torch.zeros(128, 64)},
-        "the first level has 32 channels and the timestep 64",
+        "the first level has 32 channels and the timestep embedding 64",
     ),
     "five channels": (
         lambda s: {**s, "input_blocks.0.0.weight": torch.zeros(32, 5, 3, 3)},
@@ -302,7 +302,7 @@ def test_the_folder_records_where_the_model_came_from(imported) -> None:
     assert record["file"] == TINY.name
     assert GuidedOptions(**record["options"]) == OPTIONS
     card = (imported / "README.md").read_text()
-    assert "unchecked" in card
+    assert "they were not checked" in card
     assert all(fact in card for fact in ("CC0-1.0", "nobody", "nothing", "4 heads, legacy order"))
 
 
@@ -460,7 +460,7 @@ def test_overwrite_replaces_checkpoints_only_and_says_so_before_any_work(tmp_pat
     for out in (tmp_path, tmp_path / "thesis.txt"):
         code, _, message = run(str(TINY), "--out", str(out), "--overwrite", "--probe", "nowhere")
         assert code == 4
-        assert "only a checkpoint is ever overwritten" in message
+        assert "only checkpoints are overwritten" in message
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

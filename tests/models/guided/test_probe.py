@@ -135,15 +135,15 @@ def test_candidates_are_those_that_differ_for_the_shapes() -> None:
                 if (one.noise_schedule, one.steps) == ("linear", 1000)}  # fmt: skip
 
     wide = heads(64, 256, attention=(1,))
-    assert len(wide) == 7  # 64 channels a head are 4 heads here
+    assert len(wide) == 7  # 64 channels per head are 4 heads here
     assert "one head" in wide
     assert heads(32, 64, attention=(0, 1)) == {
         "one head",
-        *(f"{each} a head, {order} order" for each in ("1 channel", "32 channels")
+        *(f"{each} per head, {order} order" for each in ("1 channel", "32 channels")
           for order in ("legacy", "new")),
     }  # fmt: skip
     given = KnownOptions(num_head_channels=16, new_attention_order=True)
-    assert heads(64, 64, attention=(1,), known=given) == {"16 channels a head, new order"}
+    assert heads(64, 64, attention=(1,), known=given) == {"16 channels per head, new order"}
     with pytest.raises(CheckpointError, match="num_heads 5"):
         heads(64, 64, attention=(1,), known=KnownOptions(num_heads=5))
 
@@ -167,7 +167,7 @@ def test_the_command_probes_a_dataset_shows_the_table_and_records_it(
     assert GuidedOptions(**record["options"]) == PLANTED
     assert record["probe"]["decided"]
     assert len(record["probe"]["candidates"]) == 20
-    assert "by the denoising error on real frames" in (out / "README.md").read_text()
+    assert "by denoising error on real frames" in (out / "README.md").read_text()
 
 
 def test_the_command_makes_nothing_where_the_probe_does_not_decide(
