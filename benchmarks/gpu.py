@@ -25,7 +25,7 @@ from record import Record
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig, load_config  # noqa: E402
+from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig  # noqa: E402
 from echogen.diffusion.checkpoint import read_info  # noqa: E402
 from echogen.diffusion.compiled import PATIENCE  # noqa: E402
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling, synchronise  # noqa: E402
@@ -34,6 +34,7 @@ from echogen.diffusion.network import PRECISIONS, load_checkpoint  # noqa: E402
 from echogen.diffusion.noise import SampleNoise  # noqa: E402
 from echogen.painting.devices import open_engine, resolve_devices  # noqa: E402
 from echogen.painting.engine import Canvas, Engine  # noqa: E402
+from echogen.support.settings import load_config  # noqa: E402
 
 DISTINCT = 64
 CALLS = 20

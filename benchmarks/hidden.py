@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
-from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig, load_config
+from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
@@ -24,6 +24,7 @@ from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
 from echogen.planning.dataset import open_frames, plan_dataset
 from echogen.report import Quiet
+from echogen.support.settings import load_config
 from echogen.types import Sample
 
 BY_VALUE = ("name", "steps", "jump_length", "resamplings")

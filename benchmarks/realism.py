@@ -26,9 +26,10 @@ from measures.compare import all_draws, holm, standard_error
 from pydantic import TypeAdapter
 from scipy import ndimage
 
-from echogen.config import AugmentationConfig, RepaintConfig, SamplerConfig, load_config
+from echogen.config import AugmentationConfig, RepaintConfig, SamplerConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.schedule import sampler_nfe
+from echogen.support.settings import load_config
 
 HERE = Path(__file__).parent
 REFERENCE = RepaintConfig().model_dump()

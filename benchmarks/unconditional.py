@@ -28,7 +28,7 @@ from rivals import heun
 from scipy import ndimage
 
 from echogen.commands.expand import expand
-from echogen.config import DpmConfig, ExpandConfig, LangevinConfig, RepaintConfig, load_config
+from echogen.config import DpmConfig, ExpandConfig, LangevinConfig, RepaintConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
@@ -36,6 +36,7 @@ from echogen.diffusion.samplers import Sampler
 from echogen.geometry.aspect import fit_fan
 from echogen.planning.plan import sample_seed
 from echogen.store import open_store
+from echogen.support.settings import load_config
 from echogen.types import to_uint8
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from echogen.config import AugmentationConfig, EngineConfig, load_config
+from echogen.config import AugmentationConfig, EngineConfig
 from echogen.diffusion.checkpoint import read_info
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
@@ -28,6 +28,7 @@ from echogen.pictures.tiles import MISSING
 from echogen.planning.dataset import PlannedDataset, open_frames, plan_dataset
 from echogen.planning.plan import Row
 from echogen.report import Quiet
+from echogen.support.settings import load_config
 from echogen.types import Sample
 
 Rgb = npt.NDArray[np.uint8]

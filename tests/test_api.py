@@ -68,7 +68,8 @@ def test_the_commands_work_together_on_texts_and_paths(
 
 
 def test_a_configuration_counts_as_far_as_it_was_set_and_keywords_win(tmp_path: Path) -> None:
-    from echogen.config import DatasetConfig, TransformConfig, load_config
+    from echogen.config import DatasetConfig, TransformConfig
+    from echogen.support.settings import load_config
 
     given = ExpandConfig(
         input=Path("a"), output=Path("b.zarr"), copies=2, dataset=DatasetConfig(views=("2CH",))

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from echogen.config import ExpandConfig, RepaintConfig, SampleConfig, load_config, to_toml
+from echogen.config import ExpandConfig, RepaintConfig, SampleConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import UsageError
+from echogen.support.settings import load_config, to_toml
 
 FLAGS = {"input": "in", "output": "out.zarr"}
 

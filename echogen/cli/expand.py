@@ -129,7 +129,8 @@ def expand(
 def _print_config(
     settings: dict[str, Any],
 ) -> None:
-    from echogen.config import ExpandConfig, load_config, to_toml
+    from echogen.config import ExpandConfig
+    from echogen.support.settings import load_config, to_toml
 
     preset, file = settings.pop("preset", None), settings.pop("config", None)
     settings.pop("overwrite")

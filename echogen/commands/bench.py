@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from echogen.commands.expand import compressed_megabytes
+from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import with_model
-from echogen.config import AugmentationKeywords, BenchConfig, load_config
+from echogen.config import BenchConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
 from echogen.planning.dataset import open_frames
 from echogen.report import QUIET, CommandReport, Reporter
+from echogen.support.settings import load_config
 from echogen.types import Sample
 
 if TYPE_CHECKING:

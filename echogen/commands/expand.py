@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import locked_output, run_report, with_model
-from echogen.config import AugmentationKeywords, ExpandConfig, load_config
+from echogen.config import ExpandConfig
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.painting.fill import PaintingRun, evaluations, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
@@ -22,6 +23,7 @@ from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import open_store, present_store_path
+from echogen.support.settings import load_config
 from echogen.support.signals import catch_signals
 from echogen.types import Sample
 

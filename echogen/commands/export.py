@@ -15,7 +15,6 @@ from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from echogen.config import Settings, load_config
 from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
@@ -28,6 +27,7 @@ from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_i
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, open_store, store_lock
 from echogen.support.processes import in_workers
+from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
 
 Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]

@@ -8,7 +8,8 @@ from typing import Unpack
 
 from pydantic import Field
 
-from echogen.config import DatasetKeywords, EngineConfig, Table, load_config
+from echogen.commands.keywords import DatasetKeywords, Table
+from echogen.config import EngineConfig
 from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
@@ -26,6 +27,7 @@ from echogen.planning.plan import load_plan
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import check_writable
+from echogen.support.settings import load_config
 from echogen.support.words import counted
 
 MOST = 200

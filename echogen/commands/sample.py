@@ -14,8 +14,9 @@ from typing import Unpack
 
 import numpy as np
 
+from echogen.commands.keywords import SampleKeywords
 from echogen.commands.run import locked_output, run_report, with_model
-from echogen.config import SampleConfig, SampleKeywords, load_config
+from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import UsageError
 from echogen.geometry.aspect import fit_fan
@@ -34,6 +35,7 @@ from echogen.store import (
     present_store_path,
 )
 from echogen.support.files import check_writable
+from echogen.support.settings import load_config
 from echogen.types import Sample
 
 MOST_ON_A_SHEET = 256

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from echogen.config import DatasetConfig, DatasetKeywords, Settings, Table, load_config
+from echogen.commands.keywords import DatasetKeywords, Table
+from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
@@ -31,6 +32,7 @@ from echogen.measures.report import (
 from echogen.report import QUIET, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import check_writable, write_whole
+from echogen.support.settings import Settings, load_config
 from echogen.support.words import counted
 
 TEXTURE_AT_MOST = 300

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from echogen.config import DatasetConfig, Settings, Table, load_config
+from echogen.commands.keywords import Table
+from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.support.files import check_writable
 from echogen.support.lock import store_lock
+from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
 from echogen.support.words import counted
 from echogen.training.card import ModelFacts

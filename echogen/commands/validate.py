@@ -11,7 +11,8 @@ from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
-from echogen.config import DatasetConfig, DatasetKeywords, Settings, Table, load_config
+from echogen.commands.keywords import DatasetKeywords, Table
+from echogen.config import DatasetConfig
 from echogen.datasets import open_chosen, select
 from echogen.errors import (
     EXIT_DONE,
@@ -30,6 +31,7 @@ from echogen.store import (
     present_store_path,
     working_store_path,
 )
+from echogen.support.settings import Settings, load_config
 
 Kind = Literal["dataset", "expanded", "generated"]
 

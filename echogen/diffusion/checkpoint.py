@@ -13,8 +13,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
-from echogen.config import Settings, explain
 from echogen.errors import CheckpointError
+from echogen.support.settings import Settings, explain
 from echogen.types import Resize
 
 FORMAT = 1

@@ -15,15 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, field_validator
 
-from echogen.config import (
-    AnySampler,
-    DpmConfig,
-    LangevinConfig,
-    RepaintConfig,
-    Settings,
-    explain,
-)
+from echogen.config import AnySampler, DpmConfig, LangevinConfig, RepaintConfig
 from echogen.errors import CheckpointError, UsageError
+from echogen.support.settings import Settings, explain
 
 Float64 = npt.NDArray[np.float64]
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import DatasetConfig, Names
+from echogen.config import DatasetConfig
 from echogen.datasets.base import select
 from echogen.errors import StoreError, UsageError
 from echogen.planning.record import frame_keys
 from echogen.store import Status, StoreReader, StoreRecord
+from echogen.support.settings import Names
 from echogen.support.words import counted
 
 STATUSES = {"done": Status.DONE, "rejected": Status.REJECTED, "failed": Status.FAILED}

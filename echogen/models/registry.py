@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from echogen.config import Settings, explain
 from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE
 from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import GuidedOptions
+from echogen.support.settings import Settings, explain
 
 Kind = Literal["package", "guided", "echogen"]
 CARDS_FILE = "models.toml"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from echogen.config import DatasetConfig, Names, Settings
+from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
@@ -23,6 +23,7 @@ from echogen.planning.record import frame_keys
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
+from echogen.support.settings import Names, Settings
 
 By = Literal["depth", "tilt", "width", "shift"]
 PORTION = 64

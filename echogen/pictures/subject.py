@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from echogen.config import (
-    AnySampler,
-    AugmentationConfig,
-    EngineConfig,
-    LangevinConfig,
-)
+from echogen.config import AnySampler, AugmentationConfig, EngineConfig, LangevinConfig
 from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError

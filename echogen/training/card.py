@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from echogen.config import Settings, explain
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import CheckpointError
+from echogen.support.settings import Settings, explain
 from echogen.training.recipe import Recipe
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from echogen.config import Settings
+from echogen.support.settings import Settings
 
 if TYPE_CHECKING:
     from echogen.training.state import Progress

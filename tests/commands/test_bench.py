@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from echogen.cli import app
 from echogen.commands import bench as module
 from echogen.commands.bench import bench, images_to_paint, repeated
-from echogen.config import BenchConfig, TransformConfig, load_config, merge
+from echogen.config import BenchConfig, TransformConfig
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
@@ -19,6 +19,7 @@ from echogen.diffusion.schedule import make_betas, schedule_from_betas
 from echogen.errors import DatasetError, UsageError
 from echogen.phantom.samples import phantom_samples
 from echogen.report import Quiet
+from echogen.support.settings import load_config, merge
 from tests.support.shapes import printed
 
 GRID = (32, "stretch")

@@ -19,7 +19,7 @@ from echogen.cli import app
 from echogen.commands import sample as making
 from echogen.commands.expand import expand
 from echogen.commands.sample import SampleReport, generated_rows, sample, write_sheet
-from echogen.config import DpmConfig, SampleConfig, load_config
+from echogen.config import DpmConfig, SampleConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
@@ -29,6 +29,7 @@ from echogen.geometry.aspect import fit_fan
 from echogen.pictures.sheet import GAP, GAP_GREY
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, damaged_rows, open_store, working_store_path
+from echogen.support.settings import load_config
 from tests.support.hearts import fan_frame, make_config
 from tests.support.shapes import printed
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.config import ExpandConfig, load_config, merge
+from echogen.config import ExpandConfig
 from echogen.geometry.sector import Sector
 from echogen.painting.engine import Canvas
+from echogen.support.settings import load_config, merge
 
 SHAPE, SPACING = (120, 110), (1.0, 0.9)
 FAN = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)

@@ -22,12 +22,13 @@ from diffusers import UNet2DModel  # noqa: F401
 
 from echogen.commands import expand as generate
 from echogen.commands import sample
-from echogen.config import ExpandConfig, RepaintConfig, SampleConfig, load_config
+from echogen.config import ExpandConfig, RepaintConfig, SampleConfig
 from echogen.diffusion.samplers import Sampler
 from echogen.errors import EchogenError
 from echogen.painting import local  # noqa: F401
 from echogen.report import Quiet
 from echogen.store import open_store
+from echogen.support.settings import load_config
 from echogen.support.signals import Interrupted
 
 

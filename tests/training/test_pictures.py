@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echogen.config import AugmentationConfig, DpmConfig, load_config
+from echogen.config import AugmentationConfig, DpmConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.schedule import read_scheduler
+from echogen.support.settings import load_config
 from echogen.training.log import RunLog, read_log
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from echogen.commands.train import TrainConfig
-from echogen.config import load_config
 from echogen.errors import UsageError
+from echogen.support.settings import load_config
 from echogen.training.learner import (
     VariedUNet,
     follow,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from echogen.config import Settings
 from echogen.errors import CheckpointError
+from echogen.support.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor

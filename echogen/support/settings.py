@@ -1,0 +1,203 @@
+"""Settings as tables: pydantic models read from defaults, a preset, TOML and flags, in this order.
+
+Unknown keys are refused, with the nearest valid name.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from echogen.errors import UsageError
+
+Presets = Mapping[str, Mapping[str, Any]]
+Config = TypeVar("Config", bound="Settings")
+
+
+class Settings(BaseModel):
+    """A frozen table of settings; unknown keys and numbers that are not finite are refused.
+
+    `presets` are choices of them by name, of which "balanced" is the default.
+    """
+
+    presets: ClassVar[Presets] = {}
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+def _names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Several names: a sequence, or one text with commas between them."""
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `override` laid over it, tables merged key by key.
+
+    A sampler with another `name` replaces the one below: it has other settings.
+    """
+    merged = dict(base)
+    for key, value in override.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if key == "sampler" and value.get("name", below.get("name")) != below.get("name"):
+                below = {}
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def load_config(
+    kind: type[Config],
+    flags: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    file: Config | str | Path | None = None,
+) -> Config:
+    """The resolved settings of a command: defaults, then preset, then file, then flags.
+
+    Args:
+        kind: the command's configuration.
+        flags: settings that win over all others. A setting of a table may stand without its table
+            (`views`), where no other has it, or with it (`sampler.churn`, or a nested table). None
+            leaves a setting as it is.
+        preset: by name; None takes the default one.
+        file: TOML with settings, or a configuration, of which what was set counts.
+
+    Raises:
+        UsageError: no such preset, the file cannot be read, a key is unknown, or a value is out of
+            range.
+    """
+    if preset is not None and preset not in kind.presets:
+        known = ", ".join(kind.presets)
+        raise UsageError(f"--preset {preset}: unknown; expected one of {known}.")
+    source, below = "settings", {}
+    if isinstance(file, (str, Path)):
+        source, below = f"--config {file}", _read(Path(file))
+    elif file is not None:
+        below = _set_in(file)
+    settings = merge(kind.presets.get(preset or "balanced", {}), _nested(kind, below))
+    try:
+        return kind.model_validate(merge(settings, _nested(kind, flags)))
+    except ValidationError as error:
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        if isinstance(cause, UsageError):
+            raise cause from error
+        raise UsageError(f"{source}: {explain(error, kind)}") from error
+
+
+def _nested(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as the tables of a configuration."""
+    places = _places(kind)
+    nested: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is None:
+            continue
+        path = key.split(".") if "." in key else places.get(key, (key,))
+        value = {"name": value} if key == "sampler" and isinstance(value, str) else _set_in(value)
+        for name in reversed(path):
+            value = {name: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def _places(kind: type[Any]) -> dict[str, tuple[str, ...]]:
+    """{setting: its place, tables first}; a name that two tables have is the first one's."""
+    types: dict[str, Any] = {}
+    if issubclass(kind, Settings):
+        types = {name: field.annotation for name, field in kind.model_fields.items()}
+    elif dataclasses.is_dataclass(kind):
+        types = {field.name: field.type for field in dataclasses.fields(kind)}
+    places: dict[str, tuple[str, ...]] = {name: (name,) for name in types}
+    for table, inner in types.items():
+        for name, place in _places(inner).items() if isinstance(inner, type) else ():
+            places.setdefault(name, (table, *place))
+    return places
+
+
+def _set_in(value: Any) -> Any:
+    """A table as a dictionary of what was set in it; any other value as a file would have it."""
+    if isinstance(value, Settings):
+        named = {"name": value.name} if "name" in type(value).model_fields else {}  # type: ignore[attr-defined]
+        return named | {name: _set_in(getattr(value, name)) for name in value.model_fields_set}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file}: not valid TOML: {error}") from error
+
+
+def explain(error: ValidationError, config: type[BaseModel]) -> str:
+    """The first thing wrong with a table that should be a `config`, in one line."""
+    # A key that is missing may only be misspelled: an unknown one says more.
+    first = min(error.errors(), key=lambda each: each["type"] == "missing")
+    loc = [str(part) for part in first["loc"]]
+    # The place of an error in a table that is one of several kinds names it: (sampler, dpm, rho).
+    kinds = _kinds(config, loc[0]) if loc else {}
+    kind = loc.pop(1) if len(kinds) > 1 and kinds.keys() & loc[1:2] else ""
+    where = ".".join(loc)
+    if first["type"] == "missing":
+        flag = {"input": "--in", "output": "--out"}.get(where)
+        how = "; give it as a flag or in the configuration file." if flag else ""
+        return f"{flag or repr(where)} is missing{how}"
+    if first["type"].startswith("union_tag"):
+        found = first["input"].get("name") if isinstance(first["input"], Mapping) else None
+        return f"{where}: expected one of {', '.join(kinds)}; got {found or first['input']!r}"
+    if first["type"] == "extra_forbidden":
+        of = f" of {loc[0]} {kind}" if kind else ""
+        return f"unknown key {where!r}{of}; {_hint(loc, config, kind)}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if "got" in message else f" (got {first['input']!r:.100})"
+    return f"{where}: {message}{got}" if where else f"{message}{got}"
+
+
+def _kinds(table: Any, name: str) -> dict[str, Any]:
+    """{name: kind} of the tables that a setting may hold: those of a union carry theirs."""
+    field = table.model_fields.get(name)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    tables = [kind for kind in kinds if hasattr(kind, "model_fields")]
+    return {
+        kind.model_fields["name"].default if "name" in kind.model_fields else name: kind
+        for kind in tables
+    }
+
+
+def _hint(loc: Sequence[str], config: type[BaseModel], kind: str) -> str:
+    """Where a key that is unknown in its table may belong."""
+    *tables, key = loc
+    table: Any = config
+    kinds: dict[str, Any] = {}
+    for name in tables:
+        kinds = _kinds(table, name)
+        table = kinds.get(kind) or next(iter(kinds.values()))
+    names = table.model_fields if tables else _places(table)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+    others = [name for name, other in kinds.items() if kind and key in other.model_fields]
+    if others:
+        return f"it belongs to --{tables[-1]} {others[0]}."
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(table.model_fields)}."
+
+
+def to_toml(config: Settings) -> str:
+    """The resolved configuration as a TOML document that `load_config` reads back."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
