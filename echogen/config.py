@@ -12,6 +12,8 @@ from echogen.support.settings import Names, Presets, Settings
 
 Range = tuple[float, float]
 CompileMode = Literal["off", "on", "graphs"]
+Resize = Literal["stretch", "letterbox"]
+"""How a frame comes to the square grid of a model: stretched, or padded to a square."""
 
 
 class DatasetConfig(Settings):

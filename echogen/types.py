@@ -8,7 +8,7 @@ model's grid. Intensities are uint8 here, and float32 in [-1, 1] where a network
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,6 @@ import numpy.typing as npt
 UInt8HW = Annotated[npt.NDArray[np.uint8], "(H, W) uint8, native resolution"]
 UInt8Grid = Annotated[npt.NDArray[np.uint8], "(h, w) uint8, the model's grid"]
 BoolGrid = Annotated[npt.NDArray[np.bool_], "(h, w) bool, the model's grid"]
-
-Resize = Literal["stretch", "letterbox"]
-"""How a frame comes to the square grid of a model: stretched, or padded to a square."""
 
 BACKGROUND, LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM = 0, 1, 2, 3
 IGNORE = 255

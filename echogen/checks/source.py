@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echogen.checks.finding import Finding, Severity
-from echogen.config import AugmentationConfig
+from echogen.config import AugmentationConfig, Resize
 from echogen.datasets import open_chosen, select
 from echogen.errors import StoreError
 from echogen.planning.dataset import PlannedDataset
@@ -19,7 +19,7 @@ from echogen.planning.record import columns as planned_columns
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
-from echogen.types import Resize, Sample
+from echogen.types import Sample
 
 
 def check_source(

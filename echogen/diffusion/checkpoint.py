@@ -13,9 +13,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
+from echogen.config import Resize
 from echogen.errors import CheckpointError
 from echogen.support.settings import Settings, explain
-from echogen.types import Resize
 
 FORMAT = 1
 INFO_FILE = "echogen.json"

@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import TransformConfig
+from echogen.config import Resize, TransformConfig
 from echogen.geometry.sector import Sector
-from echogen.types import Resize
 
 Matrix = npt.NDArray[np.float64]
 

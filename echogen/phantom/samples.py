@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.config import TransformConfig
+from echogen.config import Resize, TransformConfig
 from echogen.errors import UsageError
 from echogen.geometry.render import frame_grid, render
 from echogen.geometry.transforms import assess, draw, model_grid
 from echogen.phantom.anatomy import Phase, View
 from echogen.phantom.case import PhantomFrame, make_frame
-from echogen.types import Frame, FrameKey, Resize, Sample
+from echogen.types import Frame, FrameKey, Sample
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
 TRIES = 100  # draws for each sample

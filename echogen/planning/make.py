@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import AugmentationConfig, TransformConfig
+from echogen.config import AugmentationConfig, Resize, TransformConfig
 from echogen.datasets import Dataset, image_digest
 from echogen.datasets.recordings import Progress, Recording, each_recording
 from echogen.errors import DatasetError, PlanError
@@ -23,7 +23,7 @@ from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess,
 from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
 from echogen.report import Problem
 from echogen.support.words import counted
-from echogen.types import Case, Frame, FrameKey, Resize
+from echogen.types import Case, Frame, FrameKey
 
 ROUND_AGREEMENT = 0.98
 MAX_LABEL_POINTS = 4000

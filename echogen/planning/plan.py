@@ -15,14 +15,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from echogen.config import DatasetConfig, TransformConfig
+from echogen.config import DatasetConfig, Resize, TransformConfig
 from echogen.errors import PlanError
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, TransformParams, model_grid
 from echogen.report import Problem
 from echogen.support.files import write_whole
 from echogen.support.settings import Settings
-from echogen.types import Case, Resize
+from echogen.types import Case
 
 FORMAT = 1
 DIGEST_LENGTH = 12

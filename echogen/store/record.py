@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from echogen.config import Resize
 from echogen.errors import StoreError
-from echogen.types import Resize
 
 
 class _Record(BaseModel):

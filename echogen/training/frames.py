@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
+from echogen.config import Resize
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
 from echogen.support.files import write_whole
 from echogen.support.settings import Settings, explain
-from echogen.types import Resize
 
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
 DIGEST_LENGTH = 12

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from echogen.config import Resize
 from echogen.errors import UsageError
 from echogen.support.settings import Settings, explain
-from echogen.types import Resize
 
 Prediction = Literal["epsilon", "v_prediction"]
 Share = Annotated[float, Field(ge=0, le=1)]
