@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 import echogen
@@ -121,10 +122,14 @@ def test_weights_give_copies_their_share(stores: dict[str, Path]) -> None:
 
 
 def test_frames_weigh_the_same_however_many_copies_they_have(
-    stores: dict[str, Path],
+    stores: dict[str, Path], tmp_path: Path
 ) -> None:
-    items = EchoDataset(stores["zarr"])
-    items._facts["copy"][items._facts["frame_id"] == "patient0001_4CH_ED"] = 1  # three copies
+    path = shutil.copytree(stores["zarr"], tmp_path / "uneven.zarr")
+    with open_store(path) as store:
+        frames, copies = store.columns["frame_id"], store.columns["copy"]
+    copies[frames == "patient0001_4CH_ED"] = 1  # three copies, and no original
+    zarr.open_group(path, mode="r+")["samples/copy"][:] = copies  # type: ignore[index]
+    items = EchoDataset(path)
     weights = items.weights(copies=0.5)
     by_frame: dict[str, float] = {}
     for index, weight in enumerate(weights.tolist()):

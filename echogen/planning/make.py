@@ -147,7 +147,7 @@ def _plan_recording(
         )
         outcome.frames.append(planned)
         geometry = _FrameGeometry(
-            frame.key.frame_id, sector, frame_grid(frame), _label_points(frame)
+            frame.key.frame_id, sector, frame_grid(frame), label_points(frame)
         )
         clips[frame.key.clip_id].append(geometry)
     for clip_id, clip in clips.items():
@@ -194,7 +194,7 @@ def _draw_valid(
     return None, config.max_tries
 
 
-def _label_points(frame: Frame) -> npt.NDArray[np.float64]:
+def label_points(frame: Frame) -> npt.NDArray[np.float64]:
     """(K, 2) mm of labelled pixels, every n-th where there are many."""
     index = np.argwhere(frame.label > 0)
     index = index[:: max(1, len(index) // MAX_LABEL_POINTS)]

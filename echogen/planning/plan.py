@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from echogen.config import DatasetConfig, Resize, TransformConfig
 from echogen.errors import PlanError
@@ -112,6 +112,8 @@ class Plan:
         notes: what a user should know, such as two cases with the same pixels.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # holds for the records in it, too
+
     settings: PlanSettings
     dataset: dict[str, Any]
     frames: tuple[PlannedFrame, ...]
@@ -150,7 +152,7 @@ class Plan:
         """Rebuild a plan from `to_dict`.
 
         Raises:
-            PlanError: another format, or something is missing or of another type.
+            PlanError: another format, or something is missing, unknown or of another type.
         """
         if data.get("format") != FORMAT:
             raise PlanError(
@@ -158,7 +160,7 @@ class Plan:
                 "make the plan again with this version of echogen."
             )
         try:
-            return _PLAN.validate_python(data)
+            return _PLAN.validate_python({k: v for k, v in data.items() if k != "format"})
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -20,7 +20,7 @@ from echogen.errors import DatasetError, StoreError, UsageError
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import assess
-from echogen.planning.make import _label_points, build_plan
+from echogen.planning.make import build_plan, label_points
 from echogen.planning.plan import Plan, sample_seed
 from echogen.store import Status, open_store
 from tests.support.hearts import SPACING, fan_frame, make_config, write_nifti
@@ -185,7 +185,7 @@ def test_a_move_suits_every_frame_of_its_clip(settings: dict[str, object], tmp_p
     moved = [row for row in plan.rows if row.frame_id in read and row.copy and not row.rejected]
     for row in moved:
         frame = read[row.frame_id]
-        grid, points = frame_grid(frame), _label_points(frame)
+        grid, points = frame_grid(frame), label_points(frame)
         found = assess(row.params, sectors[row.frame_id], grid, points, transforms)
         assert found.accepted(transforms)
     tries, fewer = ({row.copy: row.tries for row in rows} for rows in (moved, alone.rows))

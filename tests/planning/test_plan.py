@@ -8,7 +8,6 @@ import pytest
 
 from echogen.datasets import image_digest, open_dataset
 from echogen.errors import DatasetError, PlanError
-from echogen.planning import make as planner
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan, load_plan, sample_seed, save_plan
 from tests.support.hearts import make_config, write_nifti
@@ -188,9 +187,12 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message
     [
         ("frames", {"shape": "large"}, r"frames\.0\.shape: .*valid tuple"),
         ("rows", {"seed": "x"}, r"rows\.0\.seed: .*valid integer"),
+        ("rows", {"colour": 1}, r"rows\.0\.colour: "),
+        ("rows", {"params": {"roll": 1.0}}, r"rows\.0\.params\.roll: "),
+        ("frames", {"digests": ""}, r"frames\.0\.digests: "),
     ],
 )
-def test_a_plan_with_a_value_of_another_type_is_refused(
+def test_a_plan_with_an_unknown_key_or_a_value_of_another_type_is_refused(
     settings: dict[str, object], part: str, value: dict[str, object], message: str
 ) -> None:
     data = plan_of(settings).to_dict()
@@ -221,7 +223,6 @@ def test_planning_goes_on_here_where_workers_die(
 
     alone = plan_of(settings)
     here = os.getpid()
-    real = planner._plan_recording
     monkeypatch.setattr("echogen.support.processes.START_S", 0)
     monkeypatch.setattr(
         "echogen.support.processes.get_context", lambda _: multiprocessing.get_context("fork")
@@ -230,7 +231,7 @@ def test_planning_goes_on_here_where_workers_die(
     def dies_elsewhere(*arguments: object) -> object:
         if os.getpid() != here:
             os._exit(1)
-        return real(*arguments)  # type: ignore[arg-type]
+        return image_digest(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("echogen.planning.make._plan_recording", dies_elsewhere)
+    monkeypatch.setattr("echogen.planning.make.image_digest", dies_elsewhere)
     assert plan_of(settings, engine={"workers": 2}) == alone
