@@ -17,12 +17,13 @@ import numpy as np
 
 import echogen.diffusion
 from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig
+from echogen.datasets import open_frames
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import Grid, footprint, sector_on_grid
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
-from echogen.planning.dataset import open_frames, plan_dataset
+from echogen.planning.dataset import plan_dataset
 from echogen.report import Quiet
 from echogen.support.settings import load_config
 from echogen.types import Sample
@@ -63,7 +64,7 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
         cases=tuple(case for case in held_out if list(data.rglob(case)))
     )
     config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames)
-    source = plan_dataset(*open_frames(data, held_out_frames, Quiet()), config, info, Quiet())
+    source = plan_dataset(*open_frames(data, held_out_frames), config, info, Quiet())
     moved_at_all = {row.frame_id for row in source.plan.rows if row.copy and not row.rejected}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from echogen.config import AugmentationConfig, EngineConfig
+from echogen.datasets import open_frames
 from echogen.diffusion.checkpoint import read_info
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
@@ -25,7 +26,7 @@ from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.pictures.tiles import MISSING
-from echogen.planning.dataset import PlannedDataset, open_frames, plan_dataset
+from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Row
 from echogen.report import Quiet
 from echogen.support.settings import load_config
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", default=["overview", "phantoms", "schedules"])
     wanted = parser.parse_args().figures
     config = configuration({})
-    frames = open_frames(SAMPLE_DATA, config.dataset, Quiet())
+    frames = open_frames(SAMPLE_DATA, config.dataset)
     source = plan_dataset(*frames, config, read_info("builtin"), Quiet())
     rows = rows_of(source, list(SHOWN))
     copies = rendered(source, rows)

@@ -133,7 +133,7 @@ def check_dataset(
     """
     unlisted = dataset.problems(config)
     findings = [error("unreadable", one.frame_id, one.reason) for one in unlisted]
-    findings += [note("dataset", "", remark) for remark in dataset.notes()]
+    findings += [note("dataset", "", remark) for remark in dataset.notes]
     parts = classes_of(dataset.provenance.labels)
     facts: list[FrameFacts] = []
     checked = each_recording(
@@ -147,7 +147,7 @@ def check_dataset(
     for recording in checked:
         facts += recording.frames
         findings += recording.findings
-    known = {case.case_id: case for case in dataset.cases()}
+    known = {case.case_id: case for case in dataset.cases}
     findings += _across(facts, parts, known, dataset.provenance.labels)
     summary = _summary(dataset, facts, len(keys) + len(unlisted))
     return DatasetCheck(tuple(findings), summary)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from echogen.checks.finding import Finding, Severity, error
+from echogen.checks.finding import Finding, error, warning
 from echogen.datasets import image_digest
 from echogen.datasets.recordings import Recording
 from echogen.geometry.recording import FittedFrame
@@ -71,11 +71,7 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
     facts = []
     for fitted in recording.frames:
         facts.append(_facts(fitted))
-        name = fitted.frame.key.frame_id
-        findings += [
-            Finding(severity, check, name, message)
-            for severity, check, message in _problems(fitted, facts[-1], parts)
-        ]
+        findings += _problems(fitted, facts[-1], parts)
     return RecordingCheck(tuple(facts), tuple(findings))
 
 
@@ -103,26 +99,24 @@ def _facts(fitted: FittedFrame) -> FrameFacts:
     )
 
 
-def _problems(
-    fitted: FittedFrame, facts: FrameFacts, parts: Classes
-) -> Iterator[tuple[Severity, str, str]]:
+def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
     frame, sector = fitted.frame, fitted.sector
-    file = frame.key.paths[0].name
+    name, file = frame.key.frame_id, frame.key.paths[0].name
     if sector is None or facts.depth is None:
-        yield Severity.ERROR, "sector", f"{file}: {fitted.reason}"
+        yield error("sector", name, f"{file}: {fitted.reason}")
         return
     if fitted.agreement < ROUND_AGREEMENT and not frame.key.copy:  # a width move is on purpose
-        yield (
-            Severity.WARNING,
+        yield warning(
             "sector",
+            name,
             f"{file}: its fan is not round in the millimetres given ({fitted.agreement:.1%} in "
             "common with the fitted one): the spacing, or the fan, is in doubt.",
         )
     low, high = PLAUSIBLE_DEPTH_MM
     if frame.spacing_mm is not None and not low <= facts.depth <= high:
-        yield (
-            Severity.WARNING,
+        yield warning(
             "spacing",
+            name,
             f"{file}: by its spacing of {frame.spacing_mm[0]:g} x {frame.spacing_mm[1]:g} mm its "
             f"fan is {facts.depth:.0f} mm deep; expected {low:g} to {high:g} mm.",
         )
@@ -130,63 +124,61 @@ def _problems(
     yield from _labels(frame, sector, facts, parts)
 
 
-def _grey_levels(frame: Frame, sector: Sector) -> Iterator[tuple[Severity, str, str]]:
+def _grey_levels(frame: Frame, sector: Sector) -> Iterator[Finding]:
     levels = frame.image[_mask(frame, sector)]
     if not levels.size:
         return
     low, high = np.percentile(levels, [5, 95])
-    name = frame.key.paths[0].name
+    name, file = frame.key.frame_id, frame.key.paths[0].name
     if high - low < LEAST_CONTRAST:
-        yield (
-            Severity.WARNING,
+        yield warning(
             "grey-levels",
-            f"{name}: hardly any contrast: 90% of the fan's pixels lie within {high - low:.0f} "
+            name,
+            f"{file}: hardly any contrast: 90% of the fan's pixels lie within {high - low:.0f} "
             "grey levels.",
         )
     saturated = float((levels == 255).mean())
     if saturated > MOST_SATURATED:
-        yield Severity.WARNING, "grey-levels", f"{name}: {saturated:.0%} of the fan is saturated."
+        yield warning("grey-levels", name, f"{file}: {saturated:.0%} of the fan is saturated.")
 
 
-def _labels(
-    frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes
-) -> Iterator[tuple[Severity, str, str]]:
-    name = frame.key.paths[-1].name
+def _labels(frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
+    name, file = frame.key.frame_id, frame.key.paths[-1].name
     if not facts.areas:
-        yield Severity.WARNING, "labels", f"{name}: nothing is labelled."
+        yield warning("labels", name, f"{file}: nothing is labelled.")
         return
     if facts.outside > MOST_OUTSIDE:
-        yield (
-            Severity.WARNING,
+        yield warning(
             "labels-outside",
-            f"{name}: {facts.outside:.0%} of its labelled pixels lie outside of the fan.",
+            name,
+            f"{file}: {facts.outside:.0%} of its labelled pixels lie outside of the fan.",
         )
     for label in facts.areas:
         pieces, count = ndimage.label(frame.label == label)
         if count > 1:
             sizes = np.bincount(pieces.ravel())[1:]
             if sizes.max() < IN_ONE_PIECE * sizes.sum():
-                yield (
-                    Severity.WARNING,
+                yield warning(
                     "labels",
-                    f"{name}: class {label} is in {count} pieces, the largest "
+                    name,
+                    f"{file}: class {label} is in {count} pieces, the largest "
                     f"{sizes.max() / sizes.sum():.0%} of it.",
                 )
     low, high = PLAUSIBLE_CAVITY_MM2
     cavity = facts.areas.get(parts.cavity or 0)
     if cavity is not None and facts.unit == "mm2" and not low <= cavity <= high:
-        yield (
-            Severity.WARNING,
+        yield warning(
             "spacing",
-            f"{name}: the LV cavity covers {cavity:.0f} mm2; expected {low:g} to {high:g}: is the "
+            name,
+            f"{file}: the LV cavity covers {cavity:.0f} mm2; expected {low:g} to {high:g}: is the "
             "spacing right?",
         )
     middles = [_radius(frame, sector, part) for part in (parts.cavity, parts.atrium)]
     if None not in middles and middles[0] > middles[1]:  # type: ignore[operator]  # both are numbers
-        yield (
-            Severity.WARNING,
+        yield warning(
             "orientation",
-            f"{name}: the atrium lies nearer to the probe than the LV cavity; apical views have it "
+            name,
+            f"{file}: the atrium lies nearer to the probe than the LV cavity; apical views have it "
             "the other way round.",
         )
 

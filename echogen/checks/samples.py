@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from echogen.checks.finding import Finding, Severity, error
+from echogen.checks.finding import Finding, error, warning
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
@@ -25,8 +25,6 @@ RIM = 1  # pixels in which the fan's edge may be rounded otherwise
 LEAST_OF_A_LABEL = 0.5
 SLACK = 0.05  # of a share, between the plan's points and pixels on the model's grid
 ON_PAINT_SLACK = 1e-4
-
-Found = tuple[Severity, str, str]
 
 
 @dataclass(frozen=True)
@@ -113,59 +111,58 @@ def check_sample(
 ) -> list[Finding]:
     """One labelled sample: what its pixels and its columns promise each other."""
     name = _name(store, row)
-    found = [
-        *_label_ids(store, pixels["masks"]),
+    return [
+        *_label_ids(store, name, pixels["masks"]),
         *_painting(store, row, pixels, fan),
         *_labels(store, row, pixels, fan),
     ]
-    return [Finding(severity, check, name, message) for severity, check, message in found]
 
 
-def _label_ids(store: StoreReader, mask: npt.NDArray[np.uint8]) -> Iterator[Found]:
+def _label_ids(store: StoreReader, name: str, mask: npt.NDArray[np.uint8]) -> Iterator[Finding]:
     present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
     allowed = {*store.record.labels, BACKGROUND}
     if store.record.config.transforms.labels_on_paint == "ignore":
         allowed.add(IGNORE)
     if unknown := sorted(set(present) - allowed):
         message = f"holds the class ids {unknown}; those of the store are {sorted(allowed)}."
-        yield Severity.ERROR, "label-ids", message
+        yield error("label-ids", name, message)
 
 
 def _painting(
     store: StoreReader, row: int, pixels: dict[str, npt.NDArray[Any]], fan: npt.NDArray[np.bool_]
-) -> Iterator[Found]:
-    painted, image = ~pixels["keep"], pixels["images"]
+) -> Iterator[Finding]:
+    name, painted, image = _name(store, row), ~pixels["keep"], pixels["images"]
     if store.columns["copy"][row] == 0:
         if painted.any():
             message = f"an original, yet {painted.sum()} of its pixels are marked as painted."
-            yield Severity.ERROR, "keep", message
+            yield error("keep", name, message)
         return
     if not painted.any():
-        yield Severity.WARNING, "keep", "no pixel of it is painted."
+        yield warning("keep", name, "no pixel of it is painted.")
     if store.record.config.transforms.outside != "background" or not fan.any():
         return
     outside = ~ndimage.binary_dilation(fan, np.ones((3, 3), np.bool_), RIM)
     if count := int((painted & outside).sum()):
-        yield Severity.ERROR, "outside", f"{count} pixels outside of the fan are painted."
+        yield error("outside", name, f"{count} pixels outside of the fan are painted.")
     if count := int((image[outside] > 0).sum()):
-        yield Severity.ERROR, "outside", f"{count} pixels outside of the fan are not black."
+        yield error("outside", name, f"{count} pixels outside of the fan are not black.")
 
 
 def _labels(
     store: StoreReader, row: int, pixels: dict[str, npt.NDArray[Any]], fan: npt.NDArray[np.bool_]
-) -> Iterator[Found]:
-    mask = pixels["masks"]
+) -> Iterator[Finding]:
+    name, mask = _name(store, row), pixels["masks"]
     labelled = (mask != BACKGROUND) & (mask != IGNORE)
     count = int(labelled.sum())
     if not count:
-        yield Severity.WARNING, "labels", "holds no labelled pixel."
+        yield warning("labels", name, "holds no labelled pixel.")
         return
     on_paint = float((labelled & ~pixels["keep"]).sum()) / count
     recorded = float(store.columns["label_on_paint"][row])
     if not abs(on_paint - recorded) <= ON_PAINT_SLACK:
-        yield (
-            Severity.ERROR,
+        yield error(
             "label-on-paint",
+            name,
             f"{on_paint:.4f} of its labelled pixels lie on paint, recorded are {recorded:.4f}.",
         )
     if store.columns["copy"][row] == 0 or not fan.any():
@@ -174,16 +171,16 @@ def _labels(
     planned = store.record.config.transforms.min_label_inside
     least = LEAST_OF_A_LABEL if planned is None else planned
     if share < least - SLACK:
-        yield (
-            Severity.ERROR,
+        yield error(
             "labels-inside",
+            name,
             f"{share:.0%} of its labelled pixels lie in the fan; the plan asks for {least:.0%}.",
         )
     for label in np.unique(mask[labelled]).tolist():
         inside = float((fan & (mask == label)).sum()) / int((mask == label).sum())
         if inside < LEAST_OF_A_LABEL:
             title = store.record.labels.get(label, f"class {label}")
-            yield Severity.WARNING, "labels-inside", f"{inside:.0%} of {title} lies in the fan."
+            yield warning("labels-inside", name, f"{inside:.0%} of {title} lies in the fan.")
 
 
 def _empty(store: StoreReader, row: int) -> list[Finding]:

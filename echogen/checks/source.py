@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, error
 from echogen.config import AugmentationConfig, Resize
-from echogen.datasets import open_chosen, select
+from echogen.datasets import open_frames
 from echogen.errors import StoreError
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
@@ -65,8 +65,7 @@ def _source(
     settings = {name: value for name, value in recorded.items() if name != "store"}
     config = AugmentationConfig(**settings)
     chosen = config.dataset.model_copy(update={"format": format})
-    dataset = open_chosen(path, chosen)
-    keys = select(dataset.keys(), chosen)
+    dataset, keys = open_frames(path, chosen)
     progress = partial(reporter.progress, "planning")
     grids = _grids(store)
     plans = (build_plan(dataset, keys, config, grid, workers, progress) for grid in grids)
@@ -93,19 +92,19 @@ def _plan_differs(store: StoreReader, plan: Plan) -> Iterator[Finding]:
         if there == plan.dataset["fingerprint"]
         else "its files are not those that the store was made of, or more or fewer of them"
     )
-    yield Finding(Severity.ERROR, "source", "", f"the plan made again is another one: {why}.")
+    yield error("source", "", f"the plan made again is another one: {why}.")
     planned, columns = planned_columns(plan), store.columns
     by_id = {name: i for i, name in enumerate(planned["sample_id"].tolist())}
     for row, name in enumerate(columns["sample_id"].tolist()):
         at = by_id.get(name)
         if at is None:
-            yield Finding(Severity.ERROR, "source", name, "the source gives no such sample.")
+            yield error("source", name, "the source gives no such sample.")
             continue
         for column in store.layout.planned:
             ours, theirs = columns[column.name][row], planned[column.name][at]
             if not _same(ours, theirs):
                 message = f"{column.name} is {_brief(ours)}, the source gives {_brief(theirs)}."
-                yield Finding(Severity.ERROR, "source", name, message)
+                yield error("source", name, message)
                 break
 
 
@@ -128,9 +127,9 @@ def _compare(
         if isinstance(sample, Sample):
             found += _differences(store, row, name, sample)
         elif isinstance(sample, Problem):
-            found.append(Finding(Severity.ERROR, "source", name, sample.reason))
+            found.append(error("source", name, sample.reason))
         else:
-            found.append(Finding(Severity.ERROR, "source", name, "the plan rejects this sample."))
+            found.append(error("source", name, "the plan rejects this sample."))
     return found, len(pairs)
 
 
@@ -147,7 +146,7 @@ def _differences(store: StoreReader, row: int, name: str, there: Sample) -> Iter
     for what, count in differing.items():
         if count:
             message = f"{count} {what} are not what the source gives."
-            yield Finding(Severity.ERROR, "source", name, message)
+            yield error("source", name, message)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.checks.finding import Finding, Severity
+from echogen.checks.finding import Finding, Severity, error, warning
 from echogen.config import TransformConfig
 from echogen.errors import StoreError
 from echogen.geometry.transforms import IDENTITY, MOVES
@@ -29,8 +29,7 @@ def check_table(store: StoreReader) -> list[Finding]:
         What is wrong; where columns cannot be read, nothing else is looked at.
     """
     found = [
-        Finding(
-            Severity.ERROR,
+        error(
             "column",
             name,
             f"{reason}. It was planned, and cannot be repaired: restore the store from a copy, or "
@@ -57,8 +56,7 @@ def check_table(store: StoreReader) -> list[Finding]:
 def _attributes(store: StoreReader) -> Iterator[Finding]:
     missing = [name for name in WANTED if name not in store.record.model_fields_set]
     if missing:
-        yield Finding(
-            Severity.ERROR,
+        yield error(
             "attributes",
             "",
             f"the attribute `echogen` lacks {', '.join(missing)}; provenance is incomplete.",
@@ -72,27 +70,27 @@ def _seal(store: StoreReader) -> Iterator[Finding]:
         return  # of a planned column, which is reported
     if broken:
         message = f"{broken}. Restore the store from a copy, or make it again with --overwrite."
-        yield Finding(Severity.ERROR, "seal", "", message)
+        yield error("seal", "", message)
 
 
 def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     ids = columns["sample_id"].tolist()
     names, counts = np.unique(columns["sample_id"], return_counts=True)
     for name in names[counts > 1].tolist():
-        yield _error("rows", name, "the sample id occurs more than once.")
+        yield error("rows", name, "the sample id occurs more than once.")
     order = list(zip(columns["frame_id"].tolist(), columns["copy"].tolist(), strict=True))
     if order != sorted(order):
-        yield _error("rows", "", "rows are not in the order of (frame id, copy).")
+        yield error("rows", "", "rows are not in the order of (frame id, copy).")
     cases = {case["id"] for case in store.cases}
     for case in sorted(set(columns["case_id"].tolist()) - cases):
-        yield _error("rows", str(case), "the case is not in the table of cases.")
+        yield error("rows", str(case), "the case is not in the table of cases.")
     root = store.record.seed
     if root is not None:
         clips = _clips(store, columns)
         for row, seed in enumerate(columns["seed"].tolist()):
             wanted = sample_seed(root, clips[row], int(columns["copy"][row]))
             if seed != wanted:
-                yield _error("seed", ids[row], f"its seed is {seed}, the plan's is {wanted}.")
+                yield error("seed", ids[row], f"its seed is {seed}, the plan's is {wanted}.")
 
 
 def _clips(store: StoreReader, columns: Columns) -> list[str]:
@@ -117,14 +115,14 @@ def _moved_alike(columns: Columns) -> Iterator[Finding]:
         if any(columns[name][row] != columns[name][leader] for name in names):
             there = columns["sample_id"][leader]
             message = f"its move is not that of {there}, with which it shares its seed."
-            yield _error("moves", str(columns["sample_id"][row]), message)
+            yield error("moves", str(columns["sample_id"][row]), message)
 
 
 def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     status, ids = columns["status"], columns["sample_id"]
     pending = int((status == Status.PENDING).sum())
     if pending and store.complete:
-        yield _error(
+        yield error(
             "complete", "", f"it is marked complete, but {counted(pending, 'row')} pending."
         )
     elif not store.complete:
@@ -137,8 +135,7 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             "`echogen` command again.",
         )
     for row in np.flatnonzero(status == Status.FAILED).tolist():
-        yield Finding(
-            Severity.WARNING,
+        yield warning(
             "failed",
             str(ids[row]),
             f"{columns['reason'][row]} (--repair tries it again.)",
@@ -147,7 +144,7 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():
         if status[row] != Status.PENDING:
             name = Status(int(status[row])).name.lower()
-            yield _error(
+            yield error(
                 "status", str(ids[row]), f"its status is {name}, its SHA-256 says otherwise."
             )
 
@@ -157,7 +154,7 @@ def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
     ids, copy = columns["sample_id"], columns["copy"]
     last = store.record.config.copies
     for row in np.flatnonzero(copy > last).tolist():
-        yield _error("copies", str(ids[row]), f"copy {copy[row]}, where {last} were asked for.")
+        yield error("copies", str(ids[row]), f"copy {copy[row]}, where {last} were asked for.")
     shift = np.hypot(columns["shift_x"].astype(float), columns["shift_y"].astype(float))
     drawn = {
         **{name: (columns[name], getattr(transforms, name), getattr(IDENTITY, name))
@@ -169,10 +166,6 @@ def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
         inside = (values >= low - slack) & (values <= high + slack) & (copy > 0)
         for row in np.flatnonzero(~(inside | (values == still))).tolist():
             message = f"{name} is {values[row]:g}, outside of [{low:g}, {high:g}]."
-            yield _error("moves", str(ids[row]), message)
+            yield error("moves", str(ids[row]), message)
     for row in np.flatnonzero(columns["tries"] > transforms.max_tries).tolist():
-        yield _error("moves", str(ids[row]), f"{columns['tries'][row]} tries, more than allowed.")
-
-
-def _error(check: str, where: str, message: str) -> Finding:
-    return Finding(Severity.ERROR, check, where, message)
+        yield error("moves", str(ids[row]), f"{columns['tries'][row]} tries, more than allowed.")

@@ -15,10 +15,10 @@ from echogen.commands.expand import compressed_megabytes
 from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import with_model
 from echogen.config import BenchConfig
+from echogen.datasets import open_frames
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
-from echogen.planning.dataset import open_frames
 from echogen.report import QUIET, CommandReport, Reporter
 from echogen.support.settings import load_config
 from echogen.types import Sample
@@ -115,7 +115,7 @@ def bench(
     config, info = with_model(config, reporter)
     dataset, frames = "", 0
     if config.input is not None:
-        reader, keys = open_frames(config.input, config.dataset, reporter)
+        reader, keys = open_frames(config.input, config.dataset, reporter.tell)
         dataset, frames = reader.describe(), len(keys)
     began = time.monotonic()
     with closing(

@@ -15,10 +15,11 @@ from typing import Unpack
 from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
+from echogen.datasets import open_frames
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.painting.fill import PaintingRun, evaluations, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
-from echogen.planning.dataset import open_frames, plan_dataset
+from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
@@ -111,7 +112,7 @@ def expand(
     started = time.monotonic()
     config = load_config(ExpandConfig, settings, preset=preset, file=config)
     config, info = with_model(config, reporter)
-    dataset, keys = open_frames(config.input, config.dataset, reporter)
+    dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         for line in source.leakage:
@@ -150,7 +151,7 @@ def dry_run(
     config, info = with_model(config, reporter)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
-        dataset, keys = open_frames(config.input, config.dataset, reporter)
+        dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
         copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]

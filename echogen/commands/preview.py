@@ -221,7 +221,7 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
     plan = load_plan(plan_file)
     chosen = plan.settings.dataset.model_copy(update={"format": choice.dataset.format})
     dataset = open_chosen(path, chosen)
-    keys = list(dataset.keys())
+    keys = list(dataset.keys)
     absent = sorted({planned.frame_id for planned in plan.frames} - {key.frame_id for key in keys})
     if absent:
         raise PlanError(

@@ -291,7 +291,7 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
             f"--out {out}: lies in --in {config.input}, where every image is read, so the run "
             "would train on its own pictures; give a folder elsewhere."
         )
-    keys = list(select(dataset.keys(), config.dataset))
+    keys = list(select(dataset.keys, config.dataset))
     grid = ModelGrid(image_size=config.recipe.image_size, resize=config.recipe.resize)
     if not first_process():
         return await_frames(dataset, keys, grid, out / FRAMES), problems

@@ -13,7 +13,7 @@ from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
 from echogen.commands.keywords import DatasetKeywords, Table
 from echogen.config import DatasetConfig
-from echogen.datasets import open_chosen, select
+from echogen.datasets import open_frames
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
@@ -152,9 +152,7 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
     chosen = options.dataset
     findings: tuple[Finding, ...]
     try:
-        dataset = open_chosen(path, chosen)
-        reporter.tell(dataset.describe())
-        keys = list(select(dataset.keys(), chosen))
+        dataset, keys = open_frames(path, chosen, reporter.tell)
         check = check_dataset(dataset, keys, chosen, options.workers, reporter)
         findings, summary = check.findings, check.summary
     except DatasetError as error:

@@ -5,7 +5,7 @@ one line of reason. Nothing here imports SimpleITK until a frame is read.
 """
 
 from echogen.datasets.base import Dataset, fingerprint_files, select
-from echogen.datasets.detect import open_chosen, open_dataset
+from echogen.datasets.detect import open_chosen, open_dataset, open_frames
 from echogen.datasets.pixels import image_digest
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "image_digest",
     "open_chosen",
     "open_dataset",
+    "open_frames",
     "select",
 ]

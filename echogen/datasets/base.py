@@ -33,25 +33,22 @@ class Dataset:
         root: the folder; messages name files relative to it.
         provenance: where it comes from.
         title: the first words of `describe`, such as `camus layout (NIfTI)`.
-        frames: sorted by frame id.
-        known_cases: sorted by case id.
+        keys: of every frame that has an image and, unless labels are not needed, a label; sorted by
+            frame id.
+        cases: what is known of each, sorted by case id.
         unusable: frames that cannot be read, each with one line of reason.
-        remarks: see `notes`.
+        notes: what a user should know that costs no frame, one line each.
         read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
     """
 
     root: Path
     provenance: Provenance
     title: str
-    frames: tuple[FrameKey, ...]
-    known_cases: tuple[Case, ...]
+    keys: tuple[FrameKey, ...]
+    cases: tuple[Case, ...]
     unusable: tuple[tuple[FrameKey, str], ...]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
-
-    def keys(self) -> tuple[FrameKey, ...]:
-        """Every frame that has an image and, unless labels are not needed, a label; sorted."""
-        return self.frames
 
     def read(self, key: FrameKey) -> Frame:
         """One checked frame, (H, W) uint8 image and label.
@@ -61,20 +58,12 @@ class Dataset:
         """
         return self.read_frame(self.root, key, self.provenance.labels)
 
-    def cases(self) -> tuple[Case, ...]:
-        """What is known of each case, sorted by case id."""
-        return self.known_cases
-
     def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
         """Frames that listing found unusable; with `config`, only those that it would select."""
         chosen = [
             (key, reason) for key, reason in self.unusable if config is None or fits(key, config)
         ]
         return tuple(Problem(key.frame_id, reason) for key, reason in chosen)
-
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know that costs no frame, one line each."""
-        return self.remarks
 
     def fingerprint(self, key: FrameKey) -> str:
         """SHA-256 of the frame's files, and of the key's detail; of a sequence, read once."""
@@ -89,10 +78,10 @@ class Dataset:
 
     def describe(self) -> str:
         """What was found, in one line."""
-        cases = len({key.case_id for key in self.frames})
-        parts = [f"{self.title}: {counted(len(self.frames), 'frame')} of {counted(cases, 'case')}"]
+        cases = len({key.case_id for key in self.keys})
+        parts = [f"{self.title}: {counted(len(self.keys), 'frame')} of {counted(cases, 'case')}"]
         for name in ("view", "phase", "split"):
-            values = present(self.frames, name)
+            values = present(self.keys, name)
             if values:
                 parts.append(f"{name if len(values) == 1 else name + 's'} {' '.join(values)}")
         if self.provenance.extra.get("spacing") == "unknown":
@@ -119,12 +108,13 @@ def list_dataset(
     """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
 
     Args:
-        root, title, read_frame, remarks: see `Dataset`.
+        root, title, read_frame: see `Dataset`.
         format: the layout's name, such as `camus`.
         frames: those that can be used, in any order.
         labels: {class id: name}, see `resolve_labels`.
         cases: sorted by case id.
         unusable: the other frames, each with one line of reason.
+        remarks: the notes.
         licence: of the data, as far as it is known.
         extra: see `Provenance`.
     """
@@ -141,10 +131,10 @@ def list_dataset(
             extra=extra,
         ),
         title=title,
-        frames=frames,
-        known_cases=tuple(cases),
+        keys=frames,
+        cases=tuple(cases),
         unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
-        remarks=tuple(remarks),
+        notes=tuple(remarks),
         read_frame=read_frame,
     )
 

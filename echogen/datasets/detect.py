@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import Dataset
+from echogen.datasets.base import Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import with_copies
@@ -16,6 +16,7 @@ from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import READERS as SUFFIXES
 from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.errors import DatasetError, UsageError
+from echogen.types import FrameKey
 
 Reader = Callable[..., Dataset]
 """(root, labels, need_labels) -> Dataset, such as `list_camus`."""
@@ -86,8 +87,8 @@ def open_dataset(
 
     if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
         dataset = with_copies(dataset)
-    if not dataset.keys():
-        reasons = [*(problem.reason for problem in dataset.problems()), *dataset.notes()]
+    if not dataset.keys:
+        reasons = [*(problem.reason for problem in dataset.problems()), *dataset.notes]
         lacking = "no image has a label" if need_labels else "no image"
         raise DatasetError(f"{root}: {lacking}; {reasons[0]}")
     return dataset
@@ -108,6 +109,24 @@ def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
         DatasetError, UsageError: as `open_dataset`.
     """
     return open_dataset(path, chosen.format, chosen.labels, frames=chosen.frames)
+
+
+def open_frames(
+    path: Path | str, chosen: DatasetConfig, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Dataset, tuple[FrameKey, ...]]:
+    """The labelled dataset at `path` and the frames of it that settings ask for.
+
+    Args:
+        path: of its folder.
+        chosen: its layout, and which frames.
+        tell: hears what was found, in one line.
+
+    Raises:
+        DatasetError, UsageError: as `open_dataset` and `select`.
+    """
+    dataset = open_chosen(path, chosen)
+    tell(dataset.describe())
+    return dataset, select(dataset.keys, chosen)
 
 
 def _fitting(root: Path) -> list[str]:

@@ -43,4 +43,4 @@ def with_copies(dataset: Dataset) -> Dataset:
             return key
         return replace(key, case_id=sample["case_id"], copy=copy_number(sample))
 
-    return replace(dataset, frames=tuple(known(key) for key in dataset.frames))
+    return replace(dataset, keys=tuple(known(key) for key in dataset.keys))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig
-from echogen.datasets import Dataset, open_chosen, select
+from echogen.datasets import Dataset, open_frames
 from echogen.datasets.recordings import Recording, each_recording, recordings
 from echogen.errors import StoreError
 from echogen.geometry.render import frame_grid
@@ -91,8 +91,7 @@ def collect_dataset(
     Raises:
         DatasetError, UsageError: it cannot be read, or nothing is selected.
     """
-    dataset = open_chosen(path, config)
-    keys = list(select(dataset.keys(), config))
+    dataset, keys = open_frames(path, config)
     measured = each_recording(
         _measure_recording,
         dataset,
@@ -101,7 +100,7 @@ def collect_dataset(
         workers=workers,
         progress=lambda done, total: reporter.progress("measuring", done, total),
     )
-    return _table(measured, dataset.cases(), dataset.problems(config)), dataset
+    return _table(measured, dataset.cases, dataset.problems(config)), dataset
 
 
 def collect_store(store: StoreReader, workers: int, most: int, reporter: Reporter) -> FeatureTable:

@@ -92,7 +92,7 @@ def select_frames(dataset: Dataset, choice: Choice) -> Selection:
     Raises:
         UsageError: no frame fits the choice.
     """
-    keys = [key for key in select(dataset.keys(), choice.dataset) if choice.names(key.frame_id)]
+    keys = [key for key in select(dataset.keys, choice.dataset) if choice.names(key.frame_id)]
     if not keys:
         raise UsageError(f"--samples {','.join(choice.samples)}: no frame has such an id.")
     return _selection(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))

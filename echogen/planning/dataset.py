@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 
-from echogen.config import AugmentationConfig, DatasetConfig
-from echogen.datasets import Dataset, open_chosen, select
+from echogen.config import AugmentationConfig
+from echogen.datasets import Dataset
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import DatasetError
 from echogen.geometry.render import render, render_original
@@ -73,19 +72,6 @@ class PlannedDataset:
             return render_original(frame, grid)
         transforms = self.plan.settings.transforms
         return render(frame, planned.sector, row.params, grid, transforms)
-
-
-def open_frames(
-    path: Path, chosen: DatasetConfig, reporter: Reporter
-) -> tuple[Dataset, tuple[FrameKey, ...]]:
-    """Open a dataset and select frames; no pixel is read.
-
-    Raises:
-        DatasetError, UsageError: there is nothing to read.
-    """
-    dataset = open_chosen(path, chosen)
-    reporter.tell(dataset.describe())
-    return dataset, select(dataset.keys(), chosen)
 
 
 def plan_dataset(

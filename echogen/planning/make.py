@@ -100,11 +100,11 @@ def build_plan(
         frames=tuple(frames),
         rows=tuple(rows),
         cases=tuple(
-            Case(c.case_id, dict(c.info)) for c in dataset.cases() if c.case_id in used_cases
+            Case(c.case_id, dict(c.info)) for c in dataset.cases if c.case_id in used_cases
         ),
         problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
         notes=(
-            *dataset.notes(),
+            *dataset.notes,
             *_copies(keys),
             *_same_pixels(frames),
             *_not_round(frames, {key.frame_id for key in keys if key.copy}),

@@ -101,7 +101,7 @@ def few_frames(
         DatasetError, UsageError: there is no dataset at `path`, or no frame can be used.
     """
     dataset = open_dataset(path, need_labels=False)
-    keys = dataset.keys()
+    keys = dataset.keys
     chosen = [keys[i * len(keys) // count] for i in range(count)] if count < len(keys) else keys
     return prepare_frames(dataset, chosen, grid, reporter=reporter, workers=1)
 
@@ -168,7 +168,7 @@ def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
         ),
         listing=_listing(frames.dataset, frames.keys),
         fingerprint=frames_fingerprint(ids, pixels),
-        notes=(*frames.dataset.notes(), *frames.notes()),
+        notes=(*frames.dataset.notes, *frames.notes()),
         problems=tuple((problem.frame_id, problem.reason) for problem in frames.problems),
         files=frames.files,
         frame_ids=ids,

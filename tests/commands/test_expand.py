@@ -73,9 +73,9 @@ def test_kept_pixels_and_labels_are_the_moved_source_bit_for_bit(
     # From the plan and the source alone: no code of the renderer but the warp itself.
     config = make_config(settings)
     dataset = open_dataset(config.input)
-    plan = build_plan(dataset, dataset.keys(), config, (32, "stretch"))
+    plan = build_plan(dataset, dataset.keys, config, (32, "stretch"))
     planned = {frame.frame_id: frame for frame in plan.frames}
-    listed = dataset.keys()
+    listed = dataset.keys
     keys = {key.frame_id: key for key in listed}
     columns = store.columns
     for i in range(len(store)):

@@ -54,7 +54,7 @@ def case(tmp_path: Path) -> Path:
 def reason(folder: Path) -> str:
     dataset = open_dataset(folder)
     with pytest.raises(DatasetError) as caught:
-        dataset.read(dataset.keys()[0])
+        dataset.read(dataset.keys[0])
     message = str(caught.value)
     assert "\n" not in message
     assert str(folder) not in message
@@ -62,12 +62,12 @@ def reason(folder: Path) -> str:
 
 
 def ids(dataset: Dataset) -> list[str]:
-    keys = dataset.keys()
+    keys = dataset.keys
     return [key.frame_id for key in keys]
 
 
 def splits(dataset: Dataset) -> list[str]:
-    keys = dataset.keys()
+    keys = dataset.keys
     return [key.split for key in keys]
 
 
@@ -75,7 +75,7 @@ def splits(dataset: Dataset) -> list[str]:
 def test_pixels_and_spacing_come_back_in_rows_and_columns(tmp_path: Path, suffix: str) -> None:
     write_pair(tmp_path / "training" / "patient0001", suffix=suffix)
     dataset = open_dataset(tmp_path)
-    frame = dataset.read(dataset.keys()[0])
+    frame = dataset.read(dataset.keys[0])
     np.testing.assert_array_equal(frame.image, an_image())
     np.testing.assert_array_equal(frame.label, a_label())
     assert frame.image.dtype == frame.label.dtype == np.uint8
@@ -87,8 +87,8 @@ def test_every_sensible_level_gives_the_same_frames(case: Path) -> None:
     (case.parents[1] / "database_split").mkdir()
     (case.parents[1] / "database_split" / "subgroup_testing.txt").write_text("patient0001\n")
     found = [open_dataset(root) for root in (case.parents[1], case.parent, case)]
-    assert len({dataset.keys() for dataset in found}) == 1
-    assert found[0].keys()[0].split == "testing"
+    assert len({dataset.keys for dataset in found}) == 1
+    assert found[0].keys[0].split == "testing"
     assert [dataset.provenance.root_name for dataset in found] == [
         "data",
         "database_nifti",
@@ -110,8 +110,8 @@ def test_both_layouts_in_one_root_are_read_and_twins_only_once(case: Path) -> No
     write_pair(root / "training" / "patient0001", NAME, ".mhd")
     dataset = open_dataset(root)
     assert ids(dataset) == [NAME, "patient0007_4CH_ED"]
-    assert dataset.keys()[0].paths[0].suffix == ".gz"
-    assert dataset.notes() == ("1 frame found twice; the first of each is used.",)
+    assert dataset.keys[0].paths[0].suffix == ".gz"
+    assert dataset.notes == ("1 frame found twice; the first of each is used.",)
 
 
 def test_sequences_hidden_files_and_other_folders_are_left_alone(case: Path) -> None:
@@ -124,14 +124,14 @@ def test_sequences_hidden_files_and_other_folders_are_left_alone(case: Path) -> 
     ):
         (case / name).touch()
     dataset = open_dataset(case.parents[1])
-    assert len(dataset.keys()) == 1
+    assert len(dataset.keys) == 1
     assert dataset.problems() == ()
 
 
 def test_the_pixels_of_a_meta_image_belong_to_its_fingerprint(tmp_path: Path) -> None:
     write_pair(tmp_path / "patient0001", suffix=".mhd")
     dataset = open_dataset(tmp_path)
-    (key,) = dataset.keys()
+    (key,) = dataset.keys
     assert [path.name for path in key.paths] == [
         f"{NAME}.mhd",
         f"{NAME}.raw",
@@ -175,7 +175,7 @@ def test_a_frame_whole_in_one_layout_is_no_problem_of_the_other(case: Path) -> N
     write_pair(case, "patient0001_2CH_ED")
     dataset = open_dataset(root)
     assert ids(dataset) == ["patient0001_2CH_ED", NAME]
-    assert dataset.keys()[1].paths[0].suffix == ".mhd"
+    assert dataset.keys[1].paths[0].suffix == ".mhd"
     assert dataset.problems() == ()
 
 
@@ -185,9 +185,9 @@ def test_a_layout_without_any_label_is_left_out_and_told(case: Path) -> None:
     for path in unlabelled.glob("*_gt.*"):
         path.unlink()
     dataset = open_dataset(case.parents[1])
-    assert len(dataset.keys()) == 1
+    assert len(dataset.keys) == 1
     assert dataset.problems() == ()
-    assert dataset.notes() == ("testing/: 1 image without any label; left out.",)
+    assert dataset.notes == ("testing/: 1 image without any label; left out.",)
 
 
 def test_splits_come_from_the_lists_alone(case: Path) -> None:
@@ -201,9 +201,7 @@ def test_splits_come_from_the_lists_alone(case: Path) -> None:
     (lists / "subgroup_validation.txt").write_text("\ufeffpatient0002 \n", encoding="utf-8")
     dataset = open_dataset(root)
     assert splits(dataset) == ["training", "validation", ""]
-    assert dataset.notes() == (
-        "database_split/: 1 case listed but not found, such as patient0099.",
-    )
+    assert dataset.notes == ("database_split/: 1 case listed but not found, such as patient0099.",)
 
 
 def test_lists_of_a_dataset_further_up_are_not_taken(case: Path) -> None:
@@ -211,7 +209,7 @@ def test_lists_of_a_dataset_further_up_are_not_taken(case: Path) -> None:
     lists.mkdir()
     (lists / "subgroup_training.txt").write_text("patient0001\n")
     write_pair(case.parents[1] / "phantoms" / "patient0001")
-    assert open_dataset(case.parents[1] / "phantoms").keys()[0].split == ""
+    assert open_dataset(case.parents[1] / "phantoms").keys[0].split == ""
 
 
 def test_a_case_in_two_splits_is_refused(case: Path) -> None:
@@ -228,7 +226,7 @@ def test_cfg_files_of_the_first_release_become_the_cases_info(case: Path) -> Non
     two, four = shared.format("Good"), shared.format("Poor")
     (case / "Info_2CH.cfg").write_text("ED: 1\nES: 18\nNbFrame: 18\n" + two)
     (case / "Info_4CH.cfg").write_text("ED: 1\nES: 20\nNbFrame: 20\n" + four)
-    (known,) = open_dataset(case).cases()
+    (known,) = open_dataset(case).cases
     assert known.case_id == "patient0001"
     assert known.info == {
         "age": 56.0,
@@ -251,7 +249,7 @@ def test_cfg_files_of_the_nifti_release_become_the_cases_info(case: Path) -> Non
     (case / "Info_4CH.cfg").write_text(
         "ED: 1\nES: 18\nNbFrame: 18\nImageQuality: Good\nEF: 54\nFrameRate: 48.4\nScanner: E95\n"
     )
-    (known,) = open_dataset(case.parents[1]).cases()
+    (known,) = open_dataset(case.parents[1]).cases
     assert known.info["ef"] == 54.0
     assert known.info["frame_rate"] == known.info["frame_rate_4ch"] == 48.4
     assert known.info["image_quality"] == "Good"
@@ -262,8 +260,8 @@ def test_odd_cfg_values_are_told_and_left_out(case: Path) -> None:
     (case / "Info_2CH.cfg").write_text("EF: 50\nAge: N/A\nno colon here\nLVesv: nan\n")
     (case / "Info_4CH.cfg").write_text("EF: 60\n")
     dataset = open_dataset(case)
-    assert dataset.cases()[0].info == {"ef_2ch": 50.0, "ef_4ch": 60.0}
-    assert dataset.notes() == (
+    assert dataset.cases[0].info == {"ef_2ch": 50.0, "ef_4ch": 60.0}
+    assert dataset.notes == (
         "Info_2CH.cfg: Age is 'N/A', expected a number; left out.",
         "Info_2CH.cfg: LVesv is 'nan', expected a number; left out.",
         ".: cfg files disagree on ef: 50.0 in 2CH, 60.0 in 4CH.",
@@ -389,7 +387,7 @@ def test_a_file_that_vanished_after_listing_is_named(case: Path) -> None:
     dataset = open_dataset(case)
     (case / f"{NAME}_gt.nii.gz").unlink()
     with pytest.raises(DatasetError, match=rf"^{NAME}_gt.nii.gz: cannot be read \(No such file"):
-        dataset.read(dataset.keys()[0])
+        dataset.read(dataset.keys[0])
 
 
 @pytest.mark.parametrize(
@@ -426,7 +424,7 @@ def test_compressed_meta_images_are_read_and_checked(tmp_path: Path) -> None:
     picture = sitk.ReadImage(str(folder / f"{NAME}.mhd"))
     sitk.WriteImage(picture, str(folder / f"{NAME}.mhd"), useCompression=True)
     dataset = open_dataset(tmp_path)
-    np.testing.assert_array_equal(dataset.read(dataset.keys()[0]).image, an_image())
+    np.testing.assert_array_equal(dataset.read(dataset.keys[0]).image, an_image())
     cut(folder / f"{NAME}.zraw")
     assert reason(folder) == f"{NAME}.mhd: {NAME}.zraw is truncated or damaged."
 
@@ -442,7 +440,7 @@ def test_whole_intensities_of_any_type_become_uint8_unchanged(case: Path, kind: 
     overwrite(case, "", an_image().astype(kind))
     overwrite(case, "_gt", a_label().astype(kind))
     dataset = open_dataset(case)
-    frame = dataset.read(dataset.keys()[0])
+    frame = dataset.read(dataset.keys[0])
     np.testing.assert_array_equal(frame.image, an_image())
     np.testing.assert_array_equal(frame.label, a_label())
     assert frame.image.dtype == frame.label.dtype == np.uint8
@@ -451,9 +449,9 @@ def test_whole_intensities_of_any_type_become_uint8_unchanged(case: Path, kind: 
 def test_declared_labels_decide_which_class_ids_may_occur(case: Path) -> None:
     dataset = open_dataset(case, labels={1: "LV", 2: "wall"})
     with pytest.raises(DatasetError, match=r"class ids 3 are not declared \(labels: 0, 1, 2\)"):
-        dataset.read(dataset.keys()[0])
+        dataset.read(dataset.keys[0])
     wider = open_dataset(case, labels={1: "LV", 2: "wall", 3: "LA", 7: "RV"})
-    assert wider.read(wider.keys()[0]).label.max() == 3
+    assert wider.read(wider.keys[0]).label.max() == 3
 
 
 def shared(name: str) -> Path:
@@ -464,17 +462,17 @@ def shared(name: str) -> Path:
 
 def test_real_camus_is_listed_whole() -> None:
     dataset = open_dataset(shared("camus"))
-    keys = dataset.keys()
+    keys = dataset.keys
     assert len(keys) == 1598
     assert [key.frame_id for key in keys] == sorted(key.frame_id for key in keys)
     assert {key.split for key in keys} == {"training"}
-    assert len(dataset.cases()) == 400
+    assert len(dataset.cases) == 400
     assert dataset.problems() == ()
 
 
 def test_real_camus_frames_are_upright_and_in_millimetres() -> None:
     dataset = open_dataset(shared("camus"))
-    by_id = dict(zip(ids(dataset), dataset.keys(), strict=True))
+    by_id = dict(zip(ids(dataset), dataset.keys, strict=True))
     frame = dataset.read(by_id["patient0001_4CH_ED"])
     assert frame.spacing_mm == pytest.approx((0.308, 0.308))
     rows = np.flatnonzero((frame.label == 3).any(axis=1)), np.flatnonzero((frame.label == 1).any(1))
@@ -486,14 +484,14 @@ def test_real_camus_frames_are_upright_and_in_millimetres() -> None:
 
 def test_real_camus_of_the_first_release_is_read() -> None:
     dataset = open_dataset(shared("camus_mhd"))
-    assert len(dataset.keys()) == 12
-    frames = list(map(dataset.read, dataset.keys()))
+    assert len(dataset.keys) == 12
+    frames = list(map(dataset.read, dataset.keys))
     assert all(frame.spacing_mm == pytest.approx((0.154, 0.308)) for frame in frames)
     assert dataset.provenance.licence == LICENCE
-    assert dataset.cases()[0].info["lv_edv_ml"] == 94.0
+    assert dataset.cases[0].info["lv_edv_ml"] == 94.0
 
 
 @pytest.mark.slow
 def test_every_real_camus_frame_passes_its_checks() -> None:
     dataset = open_dataset(shared("camus"))
-    assert all(frame.label.any() for frame in map(dataset.read, dataset.keys()))
+    assert all(frame.label.any() for frame in map(dataset.read, dataset.keys))

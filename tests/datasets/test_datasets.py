@@ -48,7 +48,7 @@ def test_importing_and_listing_do_not_load_simpleitk(tmp_path: Path) -> None:
     camus_case(tmp_path / "database_nifti")
     code = (
         "import sys; from echogen.datasets import open_dataset; "
-        f"assert len(open_dataset({str(tmp_path)!r}).keys()) == 2; "
+        f"assert len(open_dataset({str(tmp_path)!r}).keys) == 2; "
         "assert not {'SimpleITK', 'torch', 'zarr', 'h5py'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -143,8 +143,8 @@ def test_a_folder_that_fits_two_layouts_needs_a_format(tmp_path: Path) -> None:
     touch(tmp_path / "images" / "x.png", tmp_path / "labels" / "x.png")
     with pytest.raises(DatasetError, match="camus and folder; choose one with --format"):
         open_dataset(tmp_path)
-    assert open_dataset(tmp_path, format="folder").keys()[0].frame_id == "x"
-    assert len(open_dataset(tmp_path, format="camus").keys()) == 2
+    assert open_dataset(tmp_path, format="folder").keys[0].frame_id == "x"
+    assert len(open_dataset(tmp_path, format="camus").keys) == 2
 
 
 def refusal(path: Path, format: str = "auto") -> str:

@@ -133,7 +133,7 @@ def one(made: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def keys_of(dataset: Dataset) -> tuple[FrameKey, ...]:
-    return dataset.keys()
+    return dataset.keys
 
 
 def test_a_video_gives_its_two_traced_frames(made: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_larger_cavity_is_the_end_of_diastole_whatever_the_order(
 
 
 def test_what_the_list_knows_of_a_video_is_known_of_its_case(made: Path) -> None:
-    assert open_dataset(made).cases()[0].info == {
+    assert open_dataset(made).cases[0].info == {
         "ef": 55.5, "lv_edv_ml": 90.5, "lv_esv_ml": 40.25, "frame_rate": 50.0, "frames_4ch": 7.0,
     }  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_tracings_between_the_two_are_left_out_and_told(one: Callable[..., Path]
     )
     dataset = open_dataset(one(outlines=lambda rows: between + rows))
     assert [tracing_of(key.detail).frame for key in keys_of(dataset)] == [AT["ED"], AT["ES"]]
-    assert any("1 tracing between the largest" in note for note in dataset.notes())
+    assert any("1 tracing between the largest" in note for note in dataset.notes)
 
 
 def test_the_fan_of_a_small_video_is_found(made: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_fingerprint_follows_the_video_and_its_own_tracing(one: Callable[..., 
 def test_listing_decodes_no_video(made: Path) -> None:
     code = (
         "import sys; from echogen.datasets import open_dataset; "
-        f"assert len(open_dataset({str(made)!r}).keys()) == 4; "
+        f"assert len(open_dataset({str(made)!r}).keys) == 4; "
         "assert not {'av', 'SimpleITK', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -278,7 +278,7 @@ def test_odd_lines_make_a_videos_frames_unusable(
     problems = [p for p in listing.problems() if p.frame_id.startswith("0X1A")]
     assert [problem.frame_id for problem in problems] == ["0X1A_4CH_ED", "0X1A_4CH_ES"]
     assert all(reason in problem.reason for problem in problems)
-    assert not listing.keys()
+    assert not listing.keys
 
 
 def test_a_missing_video_and_a_frame_past_the_end_are_problems(one: Callable[..., Path]) -> None:
@@ -292,18 +292,18 @@ def test_a_missing_video_and_a_frame_past_the_end_are_problems(one: Callable[...
     ]  # fmt: skip
     assert [key.frame_id for key in keys_of(dataset)] == ["0X1A_4CH_ES"]
     (root / "Videos" / "extra.avi").touch()
-    assert any("1 video not in FileList.csv" in note for note in open_dataset(root).notes())
+    assert any("1 video not in FileList.csv" in note for note in open_dataset(root).notes)
 
 
 def test_numbers_that_are_none_are_left_out_and_told(one: Callable[..., Path]) -> None:
     dataset = open_dataset(one(files=setting("EF", "high")))
-    assert "ef" not in dataset.cases()[0].info
-    assert "FileList.csv line 2: EF is 'high', expected a number; left out." in dataset.notes()
+    assert "ef" not in dataset.cases[0].info
+    assert "FileList.csv line 2: EF is 'high', expected a number; left out." in dataset.notes
 
 
 def reading(root: Path) -> Iterator[str]:
     dataset = open_dataset(root)
-    for key in dataset.keys():  # noqa: SIM118
+    for key in dataset.keys:
         with pytest.raises(DatasetError) as caught:
             dataset.read(key)
         assert "\n" not in str(caught.value)

@@ -35,34 +35,34 @@ def root(tmp_path: Path) -> Path:
 def reason(root: Path) -> str:
     dataset = open_dataset(root)
     with pytest.raises(DatasetError) as caught:
-        dataset.read(dataset.keys()[0])
+        dataset.read(dataset.keys[0])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_pair_is_read_without_spacing_and_that_is_said(root: Path) -> None:
     dataset = open_dataset(root)
-    frame = dataset.read(dataset.keys()[0])
+    frame = dataset.read(dataset.keys[0])
     np.testing.assert_array_equal(frame.image, an_image())
     np.testing.assert_array_equal(frame.label, a_label())
     assert frame.spacing_mm is None
     assert "spacing unknown" in dataset.describe()
     assert dataset.provenance.extra["spacing"] == "unknown"
-    assert "PNG files carry no spacing" in dataset.notes()[0]
+    assert "PNG files carry no spacing" in dataset.notes[0]
 
 
 def test_names_give_case_view_and_phase_only_where_they_parse(root: Path) -> None:
     for folder in ("images", "labels"):
         (root / folder / "patient0001_4CH_ED.png").touch()
         (root / folder / "frame_12.PNG").touch()
-    keys = open_dataset(root).keys()
+    keys = open_dataset(root).keys
     found = [(key.frame_id, key.case_id, key.view, key.phase) for key in keys]
     assert found == [
         ("frame_12", "frame_12", "", ""),
         ("patient0001_4CH_ED", "patient0001", "4CH", "ED"),
         ("x", "x", "", ""),
     ]
-    assert [case.case_id for case in open_dataset(root).cases()] == ["frame_12", "patient0001", "x"]
+    assert [case.case_id for case in open_dataset(root).cases] == ["frame_12", "patient0001", "x"]
 
 
 def test_pictures_without_partner_are_problems_and_other_files_are_told(root: Path) -> None:
@@ -75,7 +75,7 @@ def test_pictures_without_partner_are_problems_and_other_files_are_told(root: Pa
         ("alone", "images/alone.png: no label, expected labels/alone.png."),
         ("stray", "labels/stray.png: no image, expected images/stray.png."),
     ]
-    assert dataset.notes()[1:] == ("images/: 1 other file not PNG; left out.",)
+    assert dataset.notes[1:] == ("images/: 1 other file not PNG; left out.",)
 
 
 def test_a_missing_labels_folder_is_told(root: Path) -> None:
@@ -90,7 +90,7 @@ def test_grey_stored_in_colour_channels_is_read_as_grey(root: Path, alpha: bool)
     channels = [an_image()] * 3 + [np.full((9, 7), 255, np.uint8)] * alpha
     write(root / "images" / "x.png", np.stack(channels, axis=-1))
     dataset = open_dataset(root)
-    np.testing.assert_array_equal(dataset.read(dataset.keys()[0]).image, an_image())
+    np.testing.assert_array_equal(dataset.read(dataset.keys[0]).image, an_image())
 
 
 def test_colours_and_transparency_are_refused(root: Path) -> None:
@@ -138,6 +138,6 @@ def test_a_jpeg_under_a_png_name_is_refused(root: Path, tmp_path: Path) -> None:
 def test_sixteen_bits_are_read_only_where_they_fit_eight(root: Path) -> None:
     write(root / "images" / "x.png", an_image().astype(np.uint16))
     dataset = open_dataset(root)
-    np.testing.assert_array_equal(dataset.read(dataset.keys()[0]).image, an_image())
+    np.testing.assert_array_equal(dataset.read(dataset.keys[0]).image, an_image())
     write(root / "images" / "x.png", an_image().astype(np.uint16) * 257)
     assert reason(root).startswith("images/x.png: intensities from ")

@@ -30,13 +30,13 @@ def opened(root: Path, format: str = "auto") -> Dataset:
 
 
 def listed(root: Path) -> tuple[FrameKey, ...]:
-    return opened(root).keys()
+    return opened(root).keys
 
 
 def reason(root: Path) -> str:
     dataset = opened(root, "images")
     with pytest.raises(DatasetError) as caught:
-        dataset.read(dataset.keys()[0])
+        dataset.read(dataset.keys[0])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -66,7 +66,7 @@ def test_pictures_are_read_without_spacing_and_label(tmp_path: Path, suffix: str
     written = write(tmp_path / f"x{suffix.lower()}", smooth)
     written.rename(tmp_path / f"x{suffix}")
     dataset = opened(tmp_path)
-    frame = dataset.read(dataset.keys()[0])
+    frame = dataset.read(dataset.keys[0])
     assert np.abs(frame.image.astype(int) - smooth).max() <= (2 if "j" in suffix else 0)
     assert frame.label.shape == frame.image.shape
     assert not frame.label.any()
@@ -77,8 +77,8 @@ def test_volumes_of_one_slice_keep_their_spacing(tmp_path: Path) -> None:
     write_nifti(tmp_path / "a.nii.gz", an_image())
     write(tmp_path / "b.mhd")
     dataset = opened(tmp_path)
-    assert dataset.read(dataset.keys()[0]).spacing_mm == pytest.approx((1.0, 0.9))
-    assert [path.name for path in dataset.keys()[1].paths] == ["b.mhd", "b.raw"]
+    assert dataset.read(dataset.keys[0]).spacing_mm == pytest.approx((1.0, 0.9))
+    assert [path.name for path in dataset.keys[1].paths] == ["b.mhd", "b.raw"]
     assert dataset.describe().startswith("images (NIfTI and MetaImage): 2 frames")
 
 
@@ -88,7 +88,7 @@ def test_label_maps_beside_the_images_are_left_out_or_refused(tmp_path: Path) ->
     write(tmp_path / "p1" / "patient1_4CH_ED_gt.png")
     dataset = opened(tmp_path)
     assert [key.frame_id for key in listed(tmp_path)] == ["p1/frames/x"]
-    assert dataset.notes() == ("2 label maps beside the images left out.",)
+    assert dataset.notes == ("2 label maps beside the images left out.",)
     write(tmp_path / "p1" / "frames" / "x.png", an_image() // 64)
     assert reason(tmp_path) == (
         "p1/frames/x.png: only 4 grey levels; expected an ultrasound image, is it a label map?"
@@ -100,7 +100,7 @@ def test_one_image_in_two_formats_is_read_once(tmp_path: Path) -> None:
     write(tmp_path / "x.png")
     dataset = opened(tmp_path)
     assert [key.paths[0].name for key in listed(tmp_path)] == ["x.jpg"]
-    assert dataset.notes() == ("1 image found in two formats; the first is used.",)
+    assert dataset.notes == ("1 image found in two formats; the first is used.",)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_camus_without_labels_has_every_image(own_dataset: Path) -> None:
         path.unlink()
     (own_dataset / "patient0002" / "patient0002_4CH_ED_gt.nii.gz").write_bytes(b"broken")
     dataset = opened(own_dataset)
-    pairs = list(zip(labelled.keys(), dataset.keys(), strict=True))
+    pairs = list(zip(labelled.keys, dataset.keys, strict=True))
     assert dataset.problems() == ()
     for with_label, alone in pairs:
         assert alone.frame_id == with_label.frame_id
@@ -173,7 +173,7 @@ def test_camus_without_labels_has_every_image(own_dataset: Path) -> None:
             expected = labelled.read(with_label).image
             np.testing.assert_array_equal(dataset.read(alone).image, expected)
     assert len(open_dataset(own_dataset).problems()) == 2
-    assert len(open_dataset(own_dataset).keys()) == 2
+    assert len(open_dataset(own_dataset).keys) == 2
 
 
 def test_a_camus_layout_without_any_label_is_for_training(own_dataset: Path) -> None:
@@ -183,8 +183,8 @@ def test_a_camus_layout_without_any_label_is_for_training(own_dataset: Path) -> 
         path.unlink()
     with pytest.raises(DatasetError, match="no image has a label"):
         open_dataset(root)
-    assert len(opened(root).keys()) == 4
-    assert opened(root).notes() == ()
+    assert len(opened(root).keys) == 4
+    assert opened(root).notes == ()
 
 
 def test_a_label_without_image_is_still_a_problem(own_dataset: Path) -> None:

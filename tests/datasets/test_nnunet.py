@@ -68,19 +68,19 @@ def exported(made: Made, folder: Path) -> Path:
 
 
 def keys_of(dataset: Dataset) -> tuple[FrameKey, ...]:
-    return dataset.keys()
+    return dataset.keys
 
 
 def only_frame(root: Path) -> Frame:
     dataset = open_dataset(root)
-    (key,) = dataset.keys()
+    (key,) = dataset.keys
     return dataset.read(key)
 
 
 def told(root: Path) -> tuple[str, ...]:
     config = make_config({"input": str(root), "output": "out.zarr", "copies": 1})
     dataset = open_dataset(root)
-    return build_plan(dataset, dataset.keys(), config, (64, "stretch")).notes
+    return build_plan(dataset, dataset.keys, config, (64, "stretch")).notes
 
 
 def refusal(root: Path, **kwargs: Any) -> str:
@@ -99,7 +99,7 @@ def test_what_was_exported_reads_back_as_it_was_stored(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "Own terms" in dataset.provenance.licence
     assert not dataset.problems()
-    assert not dataset.notes()
+    assert not dataset.notes
     keys = {key.frame_id: key for key in keys_of(dataset)}
     assert len(keys) == 18
     with open_store(tmp_path / "store.h5") as store:
@@ -142,7 +142,7 @@ def test_cases_whose_names_no_file_can_hold_come_back(tmp_path: Path) -> None:
         for phase in ("ED", "ES")
     )
     dataset = open_dataset(exported(Made(samples), tmp_path))
-    assert [case.case_id for case in dataset.cases()] == ["a/b c", "ward7c02"]
+    assert [case.case_id for case in dataset.cases] == ["a/b c", "ward7c02"]
 
 
 def test_millimetres_that_the_export_made_up_are_unknown_again(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_dataset_of_others_is_read_by_its_own_names(tmp_path: Path) -> None:
     dataset = open_dataset(root)
     found = [(key.frame_id, key.case_id, key.view, key.phase) for key in keys_of(dataset)]
     assert found == [("frame_12", "frame_12", "", ""), ("p7_2CH_ES", "p7", "2CH", "ES")]
-    frame = dataset.read(dataset.keys()[0])
+    frame = dataset.read(dataset.keys[0])
     np.testing.assert_array_equal(frame.image, an_image())
     np.testing.assert_array_equal(frame.label, a_label())
     assert frame.spacing_mm == pytest.approx((0.5, 0.7))
@@ -186,13 +186,13 @@ def test_what_lacks_its_partner_is_a_problem(tmp_path: Path) -> None:
         ("a", "imagesTr/a_0000.nii.gz: no label, expected labelsTr/a.nii.gz."),
         ("b", "labelsTr/b.nii.gz: no image, expected imagesTr/b_0000.nii.gz."),
     ]
-    assert dataset.notes() == (
+    assert dataset.notes == (
         "dataset.json: numTraining is 3, 1 frame here.",
         "imagesTr/: 1 other file; left out.",
     )
     unlabelled = open_dataset(root, need_labels=False)
     assert [key.frame_id for key in keys_of(unlabelled)] == ["a", "c"]
-    assert not unlabelled.read(unlabelled.keys()[0]).label.any()
+    assert not unlabelled.read(unlabelled.keys[0]).label.any()
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_frames_with_pixels_to_be_ignored_are_refused_and_others_read(tmp_path: 
     write(root / "labelsTr" / "y.nii.gz", cut)
     dataset = open_dataset(root)
     assert 3 not in dataset.provenance.labels
-    whole, ignored = dataset.keys()
+    whole, ignored = dataset.keys
     np.testing.assert_array_equal(dataset.read(whole).label, a_label())
     with pytest.raises(DatasetError, match=r"labelsTr/y.nii.gz: 2 pixels to be ignored \(class id"):
         dataset.read(ignored)
@@ -250,7 +250,7 @@ def test_splits_that_are_odd_are_told(tmp_path: Path) -> None:
     root = foreign(tmp_path, "p1_4CH_ED", "p1_4CH_ES")
     splits = root / "splits_final.json"
     splits.write_text(json.dumps([{"train": ["p1_4CH_ED", "gone"], "val": ["p1_4CH_ES"]}]))
-    notes = open_dataset(root).notes()
+    notes = open_dataset(root).notes
     assert notes[0] == "splits_final.json: 1 frame listed but not found, such as gone."
     assert notes[1].startswith("splits_final.json: frames of 1 case, such as p1, are in both")
     splits.write_text(json.dumps([{"train": ["p1_4CH_ED"], "val": ["p1_4CH_ED"]}]))
@@ -258,7 +258,7 @@ def test_splits_that_are_odd_are_told(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", "[3]", '[{"train": []}]', '[{"train": 1, "val": []}]'):
         splits.write_text(text)
         dataset = open_dataset(root)
-        assert "no split from it" in dataset.notes()[0]
+        assert "no split from it" in dataset.notes[0]
         assert {key.split for key in keys_of(dataset)} == {""}
 
 

@@ -78,14 +78,14 @@ def all_frames(root: Path) -> Dataset:
 
 
 def ids(dataset: Dataset) -> list[str]:
-    keys = dataset.keys()
+    keys = dataset.keys
     return [key.frame_id for key in keys]
 
 
 def plan_of(settings: dict[str, object], **changes: object) -> Plan:
     config = make_config(settings, **changes)
     dataset = open_dataset(config.input, frames=config.dataset.frames)
-    return build_plan(dataset, select(dataset.keys(), config.dataset), config, (32, "stretch"))
+    return build_plan(dataset, select(dataset.keys, config.dataset), config, (32, "stretch"))
 
 
 def half_sequence(hearts: Path, tail: str = "") -> Path:
@@ -95,12 +95,12 @@ def half_sequence(hearts: Path, tail: str = "") -> Path:
 def test_all_frames_take_the_place_of_a_recordings_ed_and_es(hearts: Path) -> None:
     dataset = all_frames(hearts)
     assert ids(dataset) == [*(f"{CLIP}_f{k:03d}" for k in range(COUNT)), *KEY_FRAMES[2:]]
-    keys = dataset.keys()
+    keys = dataset.keys
     assert [key.phase for key in keys] == ["ED", "", "", "", "ES", "ED", "ES"]
     assert [key.index for key in keys] == [0, 1, 2, 3, 4, None, None]
     assert {key.clip_id for key in keys} == {CLIP, *KEY_FRAMES[2:]}
     assert {key.recording_id for key in keys[:COUNT]} == {"patient0001/4CH"}
-    assert dataset.notes() == (
+    assert dataset.notes == (
         "1 recording without a usable half sequence, such as patient0002_4CH: only ED and ES are "
         "read.",
     )
@@ -113,7 +113,7 @@ def test_by_default_half_sequences_are_passed_over_in_silence(hearts: Path) -> N
     after = open_dataset(hearts)
     assert ids(before) == KEY_FRAMES
     assert before == after
-    assert not before.notes()
+    assert not before.notes
     assert not before.problems()
 
 
@@ -137,9 +137,9 @@ def test_phases_follow_the_cfg_file(
     tmp_path: Path, cfg: str, phases: dict[int, str], note: str
 ) -> None:
     dataset = all_frames(write_clip(tmp_path / "hearts", beating(), cfg))
-    keys = dataset.keys()
+    keys = dataset.keys
     found = {key.index: key.phase for key in keys if key.sequence and key.phase}
-    notes = " ".join(dataset.notes())
+    notes = " ".join(dataset.notes)
     assert found == phases
     assert note in notes
     assert (CLIP in notes) == bool(note)
@@ -147,13 +147,13 @@ def test_phases_follow_the_cfg_file(
 
 def test_a_frame_is_a_slice_of_image_and_label(hearts: Path) -> None:
     dataset = all_frames(hearts)
-    for key, (image, label) in zip(dataset.keys(), beating(), strict=False):
+    for key, (image, label) in zip(dataset.keys, beating(), strict=False):
         frame = dataset.read(key)
         np.testing.assert_array_equal(frame.image, image)
         np.testing.assert_array_equal(frame.label, label)
         assert frame.spacing_mm == pytest.approx(SPACING)
         frame.image[:] = 0
-    again = dataset.read(dataset.keys()[0])
+    again = dataset.read(dataset.keys[0])
     np.testing.assert_array_equal(again.image, beating()[0][0])
 
 
@@ -180,7 +180,7 @@ def test_a_move_suits_every_frame_of_its_clip(settings: dict[str, object], tmp_p
     ends = {"frames": "all", "cases": ["patient0001"], "phases": ["ED"]}
     plan, alone = plan_of(run, dataset={"frames": "all"}), plan_of(run, dataset=ends)
     dataset, transforms = all_frames(root), make_config(run).transforms
-    read = {key.frame_id: dataset.read(key) for key in dataset.keys()[:COUNT]}
+    read = {key.frame_id: dataset.read(key) for key in dataset.keys[:COUNT]}
     sectors = {frame.frame_id: frame.sector for frame in plan.frames}
     moved = [row for row in plan.rows if row.frame_id in read and row.copy and not row.rejected]
     for row in moved:
@@ -209,7 +209,7 @@ def test_default_plans_are_those_of_before_there_was_a_choice() -> None:
     run = {"input": SAMPLE_DATA, "output": "x.zarr", "copies": 2, "dataset": chosen}
     config = make_config({**run, "engine": {"workers": 1}})
     dataset = open_dataset(SAMPLE_DATA)
-    plan = build_plan(dataset, select(dataset.keys(), config.dataset), config, (32, "stretch"))
+    plan = build_plan(dataset, select(dataset.keys, config.dataset), config, (32, "stretch"))
     sector = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)
     frames = tuple(replace(frame, sector=sector, agreement=1.0) for frame in plan.frames)
     pinned = "6ccca50c1bbc5a9f8f3117b927de37269e8ca96d66540c772dce4aeab5bdb079"
@@ -364,7 +364,7 @@ def test_half_a_pair_is_listed_as_a_sequence_too(hearts: Path) -> None:
 
 def test_fingerprints_are_of_the_files_and_follow_them(hearts: Path) -> None:
     dataset = all_frames(hearts)
-    keys = dataset.keys()[:COUNT]
+    keys = dataset.keys[:COUNT]
     assert {dataset.fingerprint(key) for key in keys} == {fingerprint_files(hearts, keys[0].paths)}
     pixels = dataset.read(keys[0]).image
     write_volume(half_sequence(hearts), [frame[0] for frame in beating()[::-1]])
@@ -381,8 +381,8 @@ def test_a_dataset_of_half_sequences_alone_needs_the_flag(hearts: Path) -> None:
             (hearts / name[:11] / f"{name}{tail}.nii.gz").unlink()
     dataset = all_frames(hearts)
     assert len(ids(dataset)) == COUNT
-    assert [case.case_id for case in dataset.cases()] == ["patient0001"]
-    assert not dataset.notes()
+    assert [case.case_id for case in dataset.cases] == ["patient0001"]
+    assert not dataset.notes
     with pytest.raises(DatasetError, match="half sequences alone; --frames all reads them"):
         open_dataset(hearts)
 

@@ -43,7 +43,7 @@ def names(folder: Path) -> set[str]:
 def test_the_folder_reader_reads_back_what_was_written(tmp_path: Path) -> None:
     _, root = handed_on(cohort(), tmp_path, "folder")
     listing = list_folder(root)
-    keys = listing.keys()
+    keys = listing.keys
     assert len(keys) == 12
     assert {(key.view, key.phase) for key in keys} == {("4CH", "ED"), ("4CH", "ES")}
     with open_store(tmp_path / "store.h5") as store:
@@ -73,7 +73,7 @@ def test_the_camus_reader_reads_back_what_was_written(tmp_path: Path) -> None:
     assert dataset.provenance.format == "camus"
     assert dataset.provenance.licence == LICENCE  # the terms travel with the files
     assert not dataset.problems()
-    keys = dataset.keys()
+    keys = dataset.keys
     lines = {line["name"]: (row, line) for row, line in enumerate(table(root))}
     assert sorted(lines) == [key.frame_id for key in keys]
     with open_store(tmp_path / "store.h5") as store:
@@ -84,7 +84,7 @@ def test_the_camus_reader_reads_back_what_was_written(tmp_path: Path) -> None:
             np.testing.assert_array_equal(frame.label, store.masks[row])
             assert frame.spacing_mm == tuple(store.columns["spacing_mm"][row].astype(float))
             assert (key.view, key.phase, key.split) == (line["view"], line["phase"], line["split"])
-    facts = {case.case_id: case.info for case in dataset.cases()}
+    facts = {case.case_id: case.info for case in dataset.cases}
     assert facts["patient0002c01"]["ef"] == facts["patient0002"]["ef"] == 41
 
 
@@ -95,7 +95,7 @@ def test_frames_without_camus_names_are_written_and_told(tmp_path: Path) -> None
         "Info_A4C.cfg"
     }
     assert any("1 sample without CAMUS' view and phase" in note for note in report.notes)
-    assert len(open_dataset(root).keys()) == 4
+    assert len(open_dataset(root).keys) == 4
 
 
 def test_the_table_says_where_each_sample_comes_from(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_unknown_spacing_is_one_millimetre_and_told(tmp_path: Path) -> None:
     report, root = handed_on(made, tmp_path, "nifti")
     assert any("1 sample of unknown spacing" in note for note in report.notes)
     dataset = open_dataset(root)
-    keys = dataset.keys()
+    keys = dataset.keys
     frame = dataset.read(next(key for key in keys if key.case_id == "p1"))
     assert frame.spacing_mm == (1.0, 1.0)
     header = gzip.decompress((root / table(root)[0]["image"]).read_bytes())

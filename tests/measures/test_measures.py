@@ -256,7 +256,7 @@ def test_other_chambers_and_valves_are_not_taken_for_the_left_heart(
 def sample_frames() -> list[tuple[Frame, object]]:
     """One frame a case, views and phases in turn, with its fan."""
     dataset = open_dataset(SAMPLE_DATA)
-    chosen = [key for i, key in enumerate(dataset.keys()) if i % 9 == 0]
+    chosen = [key for i, key in enumerate(dataset.keys) if i % 9 == 0]
     fitted = (next(iter(fit_recording([dataset.read(key)]))) for key in chosen)
     return [(one.frame, one.sector) for one in fitted]
 

@@ -34,7 +34,7 @@ def test_each_planned_frame_is_read_once(settings: dict[str, object], dataset: P
         reads.append(key.frame_id)
         return listing.read_frame(root, key, labels)
 
-    source = PlannedDataset(replace(listing, read_frame=counted), listing.keys(), plan)
+    source = PlannedDataset(replace(listing, read_frame=counted), listing.keys, plan)
     copies = [row for row in plan.rows if row.copy == 1 and not row.rejected]
     entries = list(of_plan(source, copies))
     assert [entry.name for entry in entries] == [row.sample_id for row in copies]

@@ -9,10 +9,10 @@ import pytest
 
 from echogen.commands.expand import dry_run, expand
 from echogen.config import ExpandConfig
-from echogen.datasets import image_digest, open_dataset
+from echogen.datasets import image_digest, open_dataset, open_frames
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.geometry.sector import Sector
-from echogen.planning.dataset import open_frames, plan_dataset
+from echogen.planning.dataset import plan_dataset
 from echogen.planning.leakage import leakage_notes
 from echogen.planning.plan import Plan, PlannedFrame
 from echogen.report import Quiet
@@ -30,7 +30,7 @@ def planned(case: str, digest: str, split: str = "training", phase: str = "ED") 
 
 
 def plan_of(config: ExpandConfig, checkpoint: Path | str) -> Plan:
-    frames = open_frames(config.input, config.dataset, Quiet())
+    frames = open_frames(config.input, config.dataset)
     return plan_dataset(*frames, config, read_info(checkpoint), Quiet()).plan
 
 
@@ -110,7 +110,7 @@ def knowing(dataset: Path, checkpoint: Path, tmp_path: Path) -> Path:
     import shutil
 
     reader = open_dataset(dataset)
-    digests = [image_digest(reader.read(key).image)[:12] for key in reader.keys()[:1]]
+    digests = [image_digest(reader.read(key).image)[:12] for key in reader.keys[:1]]
     folder = tmp_path / "knowing"
     shutil.copytree(checkpoint, folder)
     info = json.loads((folder / "echogen.json").read_text())

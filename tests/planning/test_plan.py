@@ -18,7 +18,7 @@ GRID = (32, "stretch")
 def plan_of(settings: dict[str, object], **changes: object) -> Plan:
     config = make_config(settings, **changes)
     dataset = open_dataset(config.input)
-    return build_plan(dataset, dataset.keys(), config, GRID, config.engine.workers)  # type: ignore[arg-type]
+    return build_plan(dataset, dataset.keys, config, GRID, config.engine.workers)  # type: ignore[arg-type]
 
 
 def test_seed_is_the_start_of_a_sha256_over_seed_frame_and_copy() -> None:
@@ -82,7 +82,7 @@ def test_digest_tells_seed_and_file_content(settings: dict[str, object], own_dat
 def test_frames_carry_the_start_of_their_pixels_digest(settings: dict[str, object]) -> None:
     plan = plan_of(settings)
     dataset = open_dataset(str(settings["input"]))
-    expected = [image_digest(dataset.read(key).image)[:12] for key in list(dataset.keys())]
+    expected = [image_digest(dataset.read(key).image)[:12] for key in list(dataset.keys)]
     assert [frame.digest for frame in plan.frames] == expected
 
 

@@ -42,7 +42,7 @@ class Heard(Quiet):
 
 def prepare(root: Path, cache: Path | None = None, **options: object) -> PreparedFrames:
     dataset = open_dataset(root, need_labels=False)
-    return prepare_frames(dataset, dataset.keys(), GRID, cache, **options)
+    return prepare_frames(dataset, dataset.keys, GRID, cache, **options)
 
 
 def originals(settings: dict[str, object], checkpoint: Path) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ def originals(settings: dict[str, object], checkpoint: Path) -> dict[str, np.nda
     config = make_config(settings, copies=0)
     dataset = open_dataset(config.input)
     info = read_info(checkpoint)
-    source = plan_dataset(dataset, list(dataset.keys()), config, info, Quiet())
+    source = plan_dataset(dataset, list(dataset.keys), config, info, Quiet())
     samples = [item for item in source.render(source.plan.rows) if isinstance(item, Sample)]
     planned: tuple[PlannedFrame, ...] = source.plan.frames
     return {p.frame_id: sample.image for p, sample in zip(planned, samples, strict=True)}
@@ -87,7 +87,7 @@ def test_in_memory_and_in_a_folder_they_are_the_same(dataset: Path, tmp_path: Pa
 def test_digests_are_of_the_frames_at_native_resolution(dataset: Path) -> None:
     record = prepare(dataset).record
     reader = open_dataset(dataset)
-    keys = reader.keys()
+    keys = reader.keys
     expected = [image_digest(reader.read(key).image)[:12] for key in keys]
     assert list(record.digests) == expected
 
@@ -184,7 +184,7 @@ def test_another_grid_is_refused_where_a_run_needs_the_old(dataset: Path, tmp_pa
     reader = open_dataset(dataset, need_labels=False)
     smaller = ModelGrid(image_size=16, resize="stretch")
     with pytest.raises(DatasetError, match="the grid was"):
-        prepare_frames(reader, reader.keys(), smaller, tmp_path / "frames", keep_old=True)
+        prepare_frames(reader, reader.keys, smaller, tmp_path / "frames", keep_old=True)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_kill_while_preparing_leaves_nothing_that_is_trusted(
         "        time.sleep(60 if done == 2 else 0)\n"
         "dataset = open_dataset(sys.argv[1], need_labels=False)\n"
         "grid = ModelGrid(image_size=32, resize='stretch')\n"
-        "prepare_frames(dataset, dataset.keys(), grid, Path(sys.argv[2]), Slow())\n"
+        "prepare_frames(dataset, dataset.keys, grid, Path(sys.argv[2]), Slow())\n"
     )
     arguments = [sys.executable, str(program), str(own_dataset), str(cache)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
@@ -309,7 +309,7 @@ def test_another_process_waits_for_the_frames(
         prepare(dataset, tmp_path / "frames")
 
     monkeypatch.setattr("echogen.training.frame_folder.time.sleep", arrive)
-    found = await_frames(reader, reader.keys(), GRID, tmp_path / "frames")
+    found = await_frames(reader, reader.keys, GRID, tmp_path / "frames")
     assert waited == [1.0]
     assert len(found.record.frame_ids) == 4
 

@@ -374,13 +374,14 @@ def test_an_imported_colour_model_paints_grey_frames(imported, tmp_path, sampler
 
 def assert_kept_pixels_are_exact(output: Path, imported: Path) -> None:
     from echogen.config import ExpandConfig
-    from echogen.planning.dataset import open_frames, plan_dataset
+    from echogen.datasets import open_frames
+    from echogen.planning.dataset import plan_dataset
     from echogen.report import Quiet
 
     with open_store(output) as store:
         files = {"input": str(SAMPLE_DATA), "output": str(output)}
         config = ExpandConfig.model_validate({**store.attrs["config"], **files})
-        frames = open_frames(config.input, config.dataset, Quiet())
+        frames = open_frames(config.input, config.dataset)
         source = plan_dataset(*frames, config, read_info(imported), Quiet())
         images, keep = store.images[:], store.keep[:]
     assert images.shape == (3, 32, 32)
