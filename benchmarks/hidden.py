@@ -65,7 +65,7 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     )
     config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames)
     source = plan_dataset(*open_frames(data, held_out_frames), config, info, Quiet())
-    moved_at_all = {row.frame_id for row in source.plan.rows if row.copy and not row.rejected}
+    moved_at_all = {row.frame_id for row in source.plan.rows if row.to_paint}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]
     frames = [planned for planned in frames if planned.frame_id in moved_at_all]

@@ -16,8 +16,9 @@ from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
 from echogen.datasets import open_frames
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
-from echogen.painting.fill import PaintingRun, evaluations, fill_store, terms
+from echogen.painting.fill import PaintingRun, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import Plan
@@ -120,7 +121,7 @@ def expand(
         plan = source.plan
         run = PaintingRun(
             config,
-            attributes(plan, config, info, evaluations(config), precision),
+            attributes(plan, config, info, sampler_nfe(config.sampler), precision),
             columns(plan),
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
@@ -154,7 +155,7 @@ def dry_run(
         dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
-        copies = [row for row in plan.rows if row.copy > 0 and not row.rejected]
+        copies = [row for row in plan.rows if row.to_paint]
         with closing(
             open_engine(config.checkpoint, config.sampler, config.engine, reporter.tell)
         ) as engine:
@@ -174,7 +175,7 @@ def dry_run(
         skipped=plan.problems,
         notes=plan.notes,
         plan_digest=plan.digest,
-        nfe=evaluations(config),
+        nfe=sampler_nfe(config.sampler),
         seconds=seconds,
         megabytes=compressed_megabytes(samples) * len(plan.rows),
         device=device,

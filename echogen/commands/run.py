@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from echogen.config import BenchConfig, ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo, read_info
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.models.resolve import resolve_checkpoint
-from echogen.painting.fill import begun_precision, evaluations, terms
+from echogen.painting.fill import begun_precision, terms
 from echogen.painting.stream import Throughput
 from echogen.report import Problem, Reporter, RunReport
 from echogen.store import StoreReader, check_output, store_lock
@@ -62,7 +63,7 @@ def run_report(
         painted=throughput.images,
         seconds=time.monotonic() - started,
         images_per_s=throughput.images_per_s,
-        nfe=evaluations(config),
+        nfe=sampler_nfe(config.sampler),
         device=throughput.device,
         precision=throughput.precision,
         checkpoint=info.name,

@@ -18,10 +18,11 @@ from echogen.commands.keywords import SampleKeywords
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import UsageError
 from echogen.geometry.aspect import fit_fan
 from echogen.geometry.transforms import IDENTITY
-from echogen.painting.fill import PaintingRun, evaluations, fill_store, licence
+from echogen.painting.fill import PaintingRun, fill_store, licence
 from echogen.painting.stream import Shard, Work
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import bare_sheet
@@ -126,7 +127,7 @@ def _run(config: SampleConfig, info: CheckpointInfo, precision: str) -> Painting
     aspect = 1.0 if info.resize == "letterbox" else None
     return PaintingRun(
         config,
-        generated_attributes(rows, config, info, evaluations(config), precision),
+        generated_attributes(rows, config, info, sampler_nfe(config.sampler), precision),
         generated_columns(rows),
         cases=[{"id": row.sample_id} for row in rows],
         problems=[],

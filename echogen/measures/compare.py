@@ -29,7 +29,7 @@ def unwrap_axes(tables: Sequence[dict[str, Floats]]) -> None:
         tables: {feature: (n,) values, degrees where it is an axis}; changed in place.
     """
     for name in tables[0]:
-        known = np.radians(2 * _known(tables[0][name]))
+        known = np.radians(2 * finite(tables[0][name]))
         if not name.endswith("_axis") or not len(known):
             continue
         middle = math.degrees(math.atan2(np.sin(known).mean(), np.cos(known).mean())) / 2
@@ -39,7 +39,7 @@ def unwrap_axes(tables: Sequence[dict[str, Floats]]) -> None:
 
 def distribution(values: Floats) -> Distribution | None:
     """Of the values that are there; None where there is none."""
-    known = values[np.isfinite(values)]
+    known = finite(values)
     if not len(known):
         return None
     low, median, high = np.percentile(known, [5, 50, 95])
@@ -56,7 +56,7 @@ def diversity(reference: Table, other: Table) -> tuple[Diversity, ...]:
     """
     found = []
     for name in DIVERSITY:
-        ours, theirs = _known(reference[name]), _known(other[name])
+        ours, theirs = finite(reference[name]), finite(other[name])
         if min(len(ours), len(theirs)) < LEAST:
             continue
         one, two = distribution(ours), distribution(theirs)
@@ -87,12 +87,12 @@ def coverage(originals: Table, everything: Table, target: Table) -> tuple[Covera
     """
     found = [_joint(originals, everything, target)]
     for name in DIVERSITY:
-        wanted = _known(target[name])
+        wanted = finite(target[name])
         if len(wanted) < LEAST:
             continue
         shares, distances = [], []
         for source in (originals, everything):
-            values = _known(source[name])
+            values = finite(source[name])
             enough = len(values) >= LEAST
             low, high = np.percentile(values, [1, 99]) if enough else (math.inf, -math.inf)
             inside = (wanted >= low) & (wanted <= high)
@@ -125,7 +125,7 @@ def _common(values: Floats) -> bool:
 
 
 def _varies(values: Floats) -> bool:
-    known = _known(values)
+    known = finite(values)
     return _common(values) and bool(known.std() > FLAT * max(1.0, float(np.abs(known).max())))
 
 
@@ -136,7 +136,8 @@ def _points(table: Table, names: Sequence[str]) -> Floats:
     return np.asarray(stacked[np.isfinite(stacked).all(axis=1)], dtype=np.float64)
 
 
-def _known(values: Floats) -> Floats:
+def finite(values: Floats) -> Floats:
+    """The values that are there."""
     return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 

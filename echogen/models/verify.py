@@ -118,31 +118,28 @@ def phantom_images(info: CheckpointInfo) -> Images:
     from echogen.geometry.render import render_original
     from echogen.geometry.transforms import model_grid
     from echogen.phantom import PHASES, VIEWS, make_frame
-    from echogen.types import Frame, FrameKey, to_model_range
+    from echogen.types import to_model_range
 
     shown = [(view, phase) for view in VIEWS for phase in PHASES][:FRAMES]
     images = []
     for index, (view, phase) in enumerate(shown, 1):
         phantom = make_frame(index, view, phase, 0)
-        key = FrameKey("phantom", "phantom", view, phase, "", (Path("phantom"),))
-        frame = Frame(key, phantom.image, phantom.label, phantom.spacing_mm)
-        shape = (phantom.image.shape[0], phantom.image.shape[1])
-        grid = model_grid(shape, phantom.spacing_mm, info.image_size, info.resize)
-        images.append(render_original(frame, grid).image)
+        shape, spacing = phantom.image.shape[:2], phantom.spacing_mm
+        grid = model_grid(shape, spacing, info.image_size, info.resize)
+        images.append(render_original(phantom.frame, grid).image)
     return to_model_range(np.stack(images))
 
 
-def denoising(denoiser: "Denoiser", images: Images, seed: int = 0) -> tuple[Level, ...]:
+def denoising(denoiser: "Denoiser", images: Images) -> tuple[Level, ...]:
     """How well a model takes noise away, against blurring, at each of `SIGMAS`.
 
     Args:
         denoiser: of the checkpoint.
         images: (N, S, S) in [-1, 1]; a colour model sees them grey, and its colours' mean counts.
-        seed: of the noise.
     """
     import torch
 
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = np.random.Generator(np.random.PCG64(0))
     levels = []
     for wanted in SIGMAS:
         t = round(float(denoiser.schedule.timestep_at(wanted)))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from echogen.config import EngineConfig, RunConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
-from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.stream import Throughput, Work, paint_pending
 from echogen.planning.record import check_same_run
 from echogen.report import Reporter
@@ -54,7 +53,7 @@ class PaintingRun:
     @property
     def to_paint(self) -> int:
         """Rows that cost network evaluations."""
-        return sum(row.copy > 0 and not row.rejected for row in self.work.rows)
+        return sum(row.to_paint for row in self.work.rows)
 
     def check(self, store: StoreReader) -> None:
         """Refuse a store that another run made.
@@ -128,11 +127,6 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
         with open_store(begun) as store:
             asked = store.record.sampler.precision
     return precision_name(resolve_precision(asked, device))
-
-
-def evaluations(config: RunConfig) -> int:
-    """Network evaluations an image."""
-    return sampler_nfe(config.sampler)
 
 
 def _device_type(config: RunConfig) -> str:

@@ -84,7 +84,7 @@ def paint_pending(
     if not pending:
         return Throughput()
     rows = [work.rows[i] for of_shard in pending.values() for i in of_shard]
-    total = sum(row.copy > 0 and not row.rejected for row in rows)
+    total = sum(row.to_paint for row in rows)
     reporter.progress("painting", 0, total)
     stop.finishing = True
     began = time.monotonic()
@@ -186,14 +186,12 @@ def _rendered(work: Work, rows: Sequence[Row], engine: Engine) -> Generator[Outc
     threads = 1 if engine.device.startswith("cpu") else (os.cpu_count() or 1) // 2
     threads = max(1, min(threads, MOST_RENDERERS))
     depth = threads + 2 * engine.at_once // RENDERED_TOGETHER
-    chunks = ahead(partial(_render, work), _chunks(rows), threads=threads, depth=depth)
+    chunks = ahead(
+        lambda chunk: list(work.render(chunk)), _chunks(rows), threads=threads, depth=depth
+    )
     with closing(chunks):
         for chunk in chunks:
             yield from chunk
-
-
-def _render(work: Work, rows: Sequence[Row]) -> list[Outcome]:
-    return list(work.render(rows))
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -7,6 +7,7 @@ nothing else than its own names: not on which other cases are made, nor in what 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from echogen.phantom.anatomy import (
 )
 from echogen.phantom.beam import Pulse, beam_grid, envelope_db, grey, scan_convert
 from echogen.phantom.tissue import Look, echo_db
-from echogen.types import UInt8HW
+from echogen.types import Frame, FrameKey, UInt8HW
 
 # Millimetres a pixel covers, (row, col): 0.308 is CAMUS' own; the others are there so that programs
 # meet pixels that are not square.
@@ -103,6 +104,12 @@ class PhantomFrame:
     label: UInt8HW
     spacing_mm: tuple[float, float]
     sector: Sector
+
+    @property
+    def frame(self) -> Frame:
+        """The frame as a dataset's reader gives it."""
+        key = FrameKey("phantom", "phantom", "", "", "", (Path("phantom"),))
+        return Frame(key, self.image, self.label, self.spacing_mm)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Moved phantoms: something to paint where there is no dataset."""
 
-from pathlib import Path
-
 import numpy as np
 
 from echogen.config import Resize, TransformConfig
@@ -9,8 +7,8 @@ from echogen.errors import UsageError
 from echogen.geometry.render import frame_grid, render
 from echogen.geometry.transforms import assess, draw, model_grid
 from echogen.phantom.anatomy import Phase, View
-from echogen.phantom.case import PhantomFrame, make_frame
-from echogen.types import Frame, FrameKey, Sample
+from echogen.phantom.case import make_frame
+from echogen.types import Sample
 
 SHOWN: tuple[tuple[View, Phase], ...] = (("2CH", "ED"), ("4CH", "ES"))
 TRIES = 100  # draws for each sample
@@ -39,14 +37,13 @@ def phantom_samples(
     samples: list[Sample] = []
     for _ in range(TRIES * count):
         phantom = frames[len(samples) % len(frames)]
-        frame = _as_frame(phantom)
         labelled = (np.argwhere(phantom.label > 0)[::EVERY] + 0.5) * np.array(phantom.spacing_mm)
         params = draw(rng, transforms)
-        if assess(params, phantom.sector, frame_grid(frame), labelled, transforms).accepted(
+        if assess(params, phantom.sector, frame_grid(phantom.frame), labelled, transforms).accepted(
             transforms
         ):
             target = model_grid(phantom.image.shape[:2], phantom.spacing_mm, *grid)
-            sample = render(frame, phantom.sector, params, target, transforms)
+            sample = render(phantom.frame, phantom.sector, params, target, transforms)
             if not sample.keep.all():
                 samples.append(sample)
         if len(samples) == count:
@@ -55,8 +52,3 @@ def phantom_samples(
         f"transforms: {len(samples)} of {TRIES * count} draws gave a valid move with something to "
         "paint; widen the ranges or bounds."
     )
-
-
-def _as_frame(phantom: PhantomFrame) -> Frame:
-    key = FrameKey("phantom", "phantom", "", "", "", (Path("phantom"),))
-    return Frame(key, phantom.image, phantom.label, phantom.spacing_mm)

@@ -108,10 +108,7 @@ def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
     rows = [
         row
         for row in source.plan.rows
-        if row.copy > 0
-        and not row.rejected
-        and row.frame_id in fitting
-        and choice.names(row.sample_id)
+        if row.to_paint and row.frame_id in fitting and choice.names(row.sample_id)
     ]
     if not rows:
         raise UsageError(

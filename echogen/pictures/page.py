@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,12 @@ def render(
         galleries: of samples; may be empty.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"share": _share, "number": _number, "svg": _svg, "spread": _spread}
+    environment.filters |= {
+        "share": _share,
+        "number": _number,
+        "svg": partial(_data_uri, "image/svg+xml"),
+        "spread": _spread,
+    }
     package = files("echogen.pictures")
     template = environment.from_string((package / "page.html.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -162,10 +168,6 @@ def _jpeg(tile: Image) -> str:
     stream = io.BytesIO()
     tile.save(stream, format="JPEG", quality=86)
     return _data_uri("image/jpeg", stream.getvalue())
-
-
-def _svg(content: bytes) -> str:
-    return _data_uri("image/svg+xml", content)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

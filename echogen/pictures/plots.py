@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from echogen.measures.collect import FeatureTable
-from echogen.measures.compare import distribution
+from echogen.measures.compare import distribution, finite
 from echogen.measures.features import BY_NAME, DIVERSITY
 from echogen.measures.report import Distribution, Realism, Volume
 from echogen.support.words import counted
@@ -47,7 +47,7 @@ class Plot:
 
 def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
     """The distribution of a feature in each group; None where no sample has it."""
-    values = {group: _known(table[name]) for group, table in groups.items()}
+    values = {group: finite(table[name]) for group, table in groups.items()}
     every = np.concatenate(list(values.values()))
     if not every.size:
         return None
@@ -71,10 +71,10 @@ def histogram(groups: Mapping[str, Table], name: str) -> Plot | None:
 
 def positions(groups: Mapping[str, Table]) -> Plot | None:
     """Where the left ventricle lies in the fan: one point a sample, in a fan of depth 1."""
-    if not any(_known(table["cavity_radius"]).size for table in groups.values()):
+    if not any(finite(table["cavity_radius"]).size for table in groups.values()):
         return None
     figure, axes = _figure(3.1)
-    widths = np.concatenate([_known(table["fan_angle"]) for table in groups.values()])
+    widths = np.concatenate([finite(table["fan_angle"]) for table in groups.values()])
     half = np.radians(float(np.median(widths)) / 2)
     arc = np.linspace(-half, half, 60)
     axes.fill([0, *np.sin(arc)], [0, *np.cos(arc)], facecolor=FAINT, edgecolor=INK, linewidth=1)
@@ -96,14 +96,14 @@ def positions(groups: Mapping[str, Table]) -> Plot | None:
 
 def ranges(groups: Mapping[str, Table]) -> Plot | None:
     """The 5th to the 95th percentile of each feature of diversity, group below group."""
-    shown = [name for name in DIVERSITY if any(_known(t[name]).size for t in groups.values())]
+    shown = [name for name in DIVERSITY if any(finite(t[name]).size for t in groups.values())]
     if not shown:
         return None
     figure = Figure(figsize=(WIDTH, 0.4 + 0.68 * len(shown)), layout="constrained")
     all_axes = np.atleast_1d(figure.subplots(len(shown), 1))
     for axes, name in zip(all_axes, shown, strict=True):
         for place, (group, table) in enumerate(groups.items()):
-            spread = distribution(_known(table[name]))
+            spread = distribution(table[name])
             if spread is not None:
                 _range(axes, spread, -place, GROUPS[group])
         feature = BY_NAME[name]
@@ -233,10 +233,6 @@ def groups_of(
     """The values that are plotted, by group; groups without samples are left out."""
     groups = {"originals": originals, "copies": copies, "other": other}
     return {name: one.values for name, one in groups.items() if one is not None and one.names}
-
-
-def _known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
 
 def _joined(groups: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from echogen.pictures.tiles import Colour
 PAPER, INK, FAINT, RULE = (17, 19, 23), (240, 242, 245), (150, 157, 168), (44, 48, 56)
 MARGIN, BETWEEN, APART = 28, 6, 34
 TITLE, TEXT, SMALL = 26, 15, 13
+CAPTION = 26  # pixels high
 GAP, GAP_GREY = 4, 40
 
 
@@ -104,10 +105,10 @@ def draw(sheet: Sheet) -> Image.Image:
     return paper
 
 
-def caption(text: str, width: int, height: int = 26) -> Image.Image:
+def caption(text: str, width: int) -> Image.Image:
     """A line of text as a strip, for a picture without a sheet."""
-    strip = Image.new("RGB", (width, height), PAPER)
-    _write(ImageDraw.Draw(strip), (8, (height - SMALL) // 2 - 2), text, SMALL, INK, width - 16)
+    strip = Image.new("RGB", (width, CAPTION), PAPER)
+    _write(ImageDraw.Draw(strip), (8, (CAPTION - SMALL) // 2 - 2), text, SMALL, INK, width - 16)
     return strip
 
 

@@ -97,6 +97,11 @@ class Row:
     tries: int
     params: TransformParams
 
+    @property
+    def to_paint(self) -> bool:
+        """Whether it costs network evaluations: a copy with a move."""
+        return self.copy > 0 and not self.rejected
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -182,7 +182,7 @@ def test_a_move_suits_every_frame_of_its_clip(settings: dict[str, object], tmp_p
     dataset, transforms = all_frames(root), make_config(run).transforms
     read = {key.frame_id: dataset.read(key) for key in dataset.keys[:COUNT]}
     sectors = {frame.frame_id: frame.sector for frame in plan.frames}
-    moved = [row for row in plan.rows if row.frame_id in read and row.copy and not row.rejected]
+    moved = [row for row in plan.rows if row.frame_id in read and row.to_paint]
     for row in moved:
         frame = read[row.frame_id]
         grid, points = frame_grid(frame), label_points(frame)
