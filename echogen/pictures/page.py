@@ -7,7 +7,7 @@ policy forbids everything else. The template escapes all text.
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -141,12 +141,14 @@ def _galleries(path: Path, choice: Choice, reporter: Reporter) -> list[Gallery]:
 
 
 def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Gallery]:
-    choice = replace(choice, dataset=DatasetConfig())  # a store is measured whole
+    choice = choice.model_copy(update={"dataset": DatasetConfig()})  # a store is measured whole
     random = select_samples(store, choice, reporter)
     galleries = [_gallery(f"Samples {choice.words}", random)]
     copies = (store.columns["copy"] > 0) & (store.columns["status"] == Status.DONE)
     if store.kind == "expanded" and copies.any():
-        worst = select_samples(store, replace(choice, worst=True, judged=JUDGED), reporter)
+        worst = select_samples(
+            store, choice.model_copy(update={"worst": True, "judged": JUDGED}), reporter
+        )
         title = "The worst by seam and texture (score: standard deviations from real frames)"
         if worst.of > JUDGED:
             title += f", of {JUDGED} at random"
