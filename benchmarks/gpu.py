@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from record import Record
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+
+from record import Record  # noqa: E402
 
 from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig  # noqa: E402
 from echogen.diffusion.checkpoint import read_info  # noqa: E402

@@ -24,7 +24,7 @@ from echogen.geometry.transforms import Grid, footprint, sector_on_grid
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
 from echogen.planning.dataset import plan_dataset
-from echogen.report import Quiet
+from echogen.report import QUIET
 from echogen.support.settings import load_config
 from echogen.types import Sample
 
@@ -64,7 +64,7 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
         cases=tuple(case for case in held_out if list(data.rglob(case)))
     )
     config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames)
-    source = plan_dataset(*open_frames(data, held_out_frames), config, info, Quiet())
+    source = plan_dataset(*open_frames(data, held_out_frames), config, info, QUIET)
     moved_at_all = {row.frame_id for row in source.plan.rows if row.to_paint}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]
@@ -123,7 +123,7 @@ def paint(
             continue
         if engine is None:
             config = load_config(AugmentationConfig, {"sampler": sampler})
-            engine = open_engine(config.checkpoint, config.sampler, EngineConfig(), Quiet().tell)
+            engine = open_engine(config.checkpoint, config.sampler, EngineConfig(), QUIET.tell)
         canvases = [
             dataclasses.replace(canvas, seed=_seed(canvas.sample_id, run, draw))
             for canvas in hidden.canvases

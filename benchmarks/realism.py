@@ -49,7 +49,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Of:
+class Hole:
     """A frame's fixed part: where the hole is."""
 
     hidden: np.ndarray
@@ -102,18 +102,18 @@ MEASURES: dict[str, tuple[str, str, str, Metric | None, Any]] = {
 }
 
 
-def fixed_parts(frames: Hidden) -> list[Of]:
+def fixed_parts(frames: Hidden) -> list[Hole]:
     parts = []
     for i in range(len(frames.canvases)):
         hidden, inside = ~frames.keep[i], frames.inside[i]
         sector, aspect = frames.sectors[i], float(frames.aspects[i])
         near = hidden & (ndimage.distance_transform_edt(~(inside & ~hidden)) <= 10)
         bands = realism.depth_bands(hidden.shape, sector, aspect, BANDS)
-        parts.append(Of(hidden, inside, sector, aspect, bands, near))
+        parts.append(Hole(hidden, inside, sector, aspect, bands, near))
     return parts
 
 
-def statistics(image: np.ndarray, of: Of) -> Statistics:
+def statistics(image: np.ndarray, of: Hole) -> Statistics:
     blurred = realism.masked_blur(image, of.hidden, 3.0)
     speckle = realism.speckle_correlation(image, of.hidden, of.sector, of.aspect, BANDS)
     steps = realism.seam_steps(image, of.hidden, of.inside)

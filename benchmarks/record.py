@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from echogen.diffusion.cost import processor_name
+
 
 def machine() -> dict[str, Any]:
     """What was measured on: names, counts and versions, no host's name and no path."""
     found = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
@@ -88,12 +90,3 @@ class Record:
         new = path.with_suffix(".new")
         new.write_text(json.dumps(self.content, indent=1) + "\n")
         new.replace(path)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

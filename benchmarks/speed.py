@@ -32,7 +32,7 @@ from echogen.config import AugmentationConfig, RepaintConfig
 from echogen.diffusion.checkpoint import UNET_CONFIG, WEIGHTS, checkpoint_folder, read_info
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling
 from echogen.diffusion.fast import FastUNet
-from echogen.diffusion.network import load_checkpoint, load_network, precision_name
+from echogen.diffusion.network import PRECISIONS, load_checkpoint, load_network, precision_name
 from echogen.diffusion.schedule import sampler_nfe
 
 HERE = Path(__file__).parent
@@ -57,7 +57,6 @@ KINDS = {
     "attention": "attention",
     "mm": "linear",
 }
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def best_seconds(call: Callable[[], Any], repeats: int) -> float:
@@ -174,8 +173,8 @@ def shares(call: Callable[[], Any]) -> dict[str, float]:
 def ceilings(repeats: int) -> dict[str, Any]:
     """GFLOP/s of the fastest matrix product and the fastest 3 x 3 convolution, by type."""
     found: dict[str, Any] = {}
-    for name, dtype in TYPES.items():
-        best = 0.0
+    for name in ("fp32", "bf16"):
+        best, dtype = 0.0, PRECISIONS[name]
         for channels, side in CONVOLUTIONS:
             x = torch.randn(8, channels, side, side).to(dtype, memory_format=torch.channels_last)
             weight = torch.randn(channels, channels, 3, 3).to(dtype)

@@ -3,7 +3,10 @@
 Operations are those of torch's own counter: a multiplication and an addition count as two.
 """
 
+import platform
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -56,3 +59,12 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def processor_name() -> str:
+    """The processor as the system calls it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

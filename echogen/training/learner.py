@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from echogen.errors import EngineError, UsageError
 from echogen.report import Reporter
+from echogen.support.words import one_line
 from echogen.training.augment import PARAMETERS
 from echogen.training.batches import TrainingBatch, step_seed
 from echogen.training.loss import Objective, noised
@@ -79,7 +80,7 @@ def make_unet(recipe: Recipe, **more: Any) -> nn.Module:
     try:
         network: nn.Module = network_class(**{**recipe.network, **more})
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(f"[network]: does not describe a UNet2DModel: {reason}") from error
     halvings = len(recipe.network.get("block_out_channels", ())) - 1
     if side % 2 ** max(halvings, 0):

@@ -57,11 +57,6 @@ class RunLog:
             self._board.close()
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The events of a log, a half line at its end left out."""
-    return [json.loads(line) for line in _lines(file)]
-
-
 def _lines(file: Path) -> list[str]:
     if not file.exists():
         return []

@@ -5,16 +5,15 @@ order of data and noise depends on nothing but the seed. Only the first process 
 """
 
 import os
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import broadcast_object_list
 
+from echogen.diffusion.cost import processor_name
 from echogen.diffusion.network import precision_name, resolve_device, resolve_precision
 from echogen.errors import UsageError
 from echogen.training.options import TrainingOptions
@@ -84,7 +83,7 @@ def hardware(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
+        name = f"{processor_name()}, {torch.get_num_threads()} threads"
     count = accelerator.num_processes
     return name if count == 1 else f"{count} x {name}"
 
@@ -95,11 +94,3 @@ def _device_name(name: str) -> str:
     if name.split(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"--device {name!r}: expected auto, cpu, cuda or cuda:1.")
     return name
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

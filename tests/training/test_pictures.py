@@ -8,7 +8,7 @@ from echogen.config import AugmentationConfig, DpmConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.schedule import read_scheduler
 from echogen.support.settings import load_config
-from echogen.training.log import RunLog, read_log
+from echogen.training.log import RunLog
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
     SAMPLER,
@@ -19,7 +19,7 @@ from echogen.training.pictures import (
     png,
     sheet,
 )
-from tests.support.tiny_training import SCHEDULE, SIDE, cone
+from tests.support.tiny_training import SCHEDULE, SIDE, cone, read_log
 
 
 def oracle(level: float = 0.5, channels: int = 1) -> Denoiser:
@@ -94,7 +94,6 @@ def test_a_log_goes_on_after_its_step_and_drops_what_is_later_or_half(tmp_path):
         log.write("step", step, loss=1.0 / step)
     with file.open("a") as stream:
         stream.write('{"event": "step", "st')
-    assert [line["step"] for line in read_log(file)] == [1, 2, 3, 4]
     again = RunLog(file, 2)
     again.write("step", 3, loss=9.0)
     assert [(line["step"], line["loss"]) for line in read_log(file)] == [(1, 1), (2, 0.5), (3, 9)]

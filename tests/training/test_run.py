@@ -24,7 +24,6 @@ from echogen.training import loop
 from echogen.training.card import ModelFacts
 from echogen.training.evaluation import compare
 from echogen.training.frames import PreparedFrames
-from echogen.training.log import read_log
 from echogen.training.loop import train
 from echogen.training.options import TrainingOptions
 from echogen.training.recipe import Recipe
@@ -35,6 +34,7 @@ from tests.support.tiny_training import (
     SIDE,
     learning_variance,
     prepared,
+    read_log,
     recipe,
     same,
     state_of,

@@ -326,6 +326,7 @@ def _judge(
             "model was trained on, or its options as flags."
         )
     elif near:
+        schedules = {(options.noise_schedule, options.steps) for options in (best, *near)}
         rivals = [describe(options) for options in (best, *near[:3])]
         more = f" and {len(near) - 3} more" if len(near) > 3 else ""
         verdict = (
@@ -334,7 +335,7 @@ def _judge(
             f"{_differing([best, *near])}, or other frames."
             + (
                 " Candidates that differ only in heads paint almost alike."
-                if _alike(best, near)
+                if len(schedules) == 1
                 else ""
             )
         )
@@ -361,10 +362,6 @@ def _judge(
     return Probe(tuple(ranked), decided, verdict, margin, shifted, share, frames, seconds)
 
 
-def _schedule(options: GuidedOptions) -> tuple[str, int]:
-    return options.noise_schedule, options.steps
-
-
 def _ratio(found: LevelErrors, best: LevelErrors) -> float:
     """Geometric mean, over frames and the levels of both, of one's error over the other's."""
     shared = [sigma for sigma in found if sigma in best]
@@ -389,10 +386,6 @@ def _share_of_linear(found: LevelErrors, images: npt.NDArray[np.float32]) -> flo
     low = {sigma: errors for sigma, errors in found.items() if sigma < 1}
     guess = {sigma: (variance / (variance + sigma**2),) * len(low[sigma]) for sigma in low}
     return _ratio(low, guess) if low else 0.0
-
-
-def _alike(best: GuidedOptions, near: Sequence[GuidedOptions]) -> bool:
-    return all(_schedule(options) == _schedule(best) for options in near)
 
 
 def _differing(rivals: Sequence[GuidedOptions]) -> str:
