@@ -15,13 +15,14 @@ from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from echogen.datasets.exported import SAMPLES
 from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
 from echogen.exports.selection import STATUSES, Excerpt, Selection, choose
 from echogen.exports.stores import check_suffix, copy_store
-from echogen.exports.tables import README_FILE, SAMPLES_FILE, readme, samples_csv
+from echogen.exports.tables import README_FILE, readme, samples_csv
 from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import QUIET, CommandReport, Problem, Reporter
@@ -33,7 +34,6 @@ from echogen.support.signals import catch_signals
 Format = Literal["nnunet", "folder", "nifti", "zarr", "h5"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 STORES: tuple[Format, ...] = ("zarr", "h5")
-STAGE = "exporting"
 
 
 class ExportConfig(Settings):
@@ -248,7 +248,7 @@ def _export_files(
         notes = (*excerpt.notes, *plan.notes)
         tables = {
             **plan.tables(there),
-            SAMPLES_FILE: samples_csv(taken, plan, there),
+            SAMPLES: samples_csv(taken, plan, there),
             README_FILE: readme(title, plan.layout, taken, notes, sum(there)),
         }
         target.finish(tables, complete=all(there))
@@ -271,7 +271,7 @@ def _write_items(
     with closing(in_workers(write_item, items, shared, workers)) as outcomes:
         for outcome in outcomes:
             done.append(outcome)
-            reporter.progress(STAGE, len(done), len(items))
+            reporter.progress("exporting", len(done), len(items))
     return done
 
 

@@ -139,6 +139,47 @@ def list_dataset(
     )
 
 
+def key_by_name(stem: str, split: str, paths: tuple[Path, ...]) -> FrameKey:
+    """The key of a file: its case, view and phase by `FRAME_NAME`, else a case of its own."""
+    named = FRAME_NAME.fullmatch(stem)
+    if named is None or named["label"]:
+        return FrameKey(stem, stem, "", "", split, paths)
+    return FrameKey(stem, named["case"], named["view"], named["phase"], split, paths)
+
+
+def list_pairs(
+    root: Path,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path] | None,
+    expected: tuple[str, str],
+    key_of: Callable[[str, tuple[Path, ...]], FrameKey],
+) -> tuple[list[FrameKey], list[tuple[FrameKey, str]]]:
+    """The frames of images with labels, and of files without their partner, with the reason.
+
+    Args:
+        root: messages name files relative to it.
+        images: {stem: path}.
+        labels: {stem: path}; None where an image needs none.
+        expected: where an image and a label lie, {} in place of the stem.
+        key_of: (stem, paths) -> the frame's key.
+    """
+    frames: list[FrameKey] = []
+    unusable: list[tuple[FrameKey, str]] = []
+    for stem in sorted({*images, *(labels or ())}):
+        sides = images.get(stem), None if labels is None else labels.get(stem)
+        paths = tuple(path for path in sides if path is not None)
+        key, lacking = key_of(stem, paths), ""
+        if sides[0] is None:
+            lacking = f"no image, expected {expected[0].format(stem)}."
+        elif sides[1] is None and labels is not None:
+            lacking = f"no label, expected {expected[1].format(stem)}."
+        if lacking:
+            unusable.append((key, f"{relative(root, paths[0])}: {lacking}"))
+        else:
+            frames.append(key)
+    return frames, unusable
+
+
 def as_number(text: str) -> float | None:
     """A finite number, or None."""
     try:

@@ -8,13 +8,13 @@ if it says so.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, relative, resolve_labels
 from echogen.datasets.info import case_info
-from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
+from echogen.datasets.integrity import IMAGE_IO, formats_of, suffix_of, with_data_files
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.datasets.sequences import SEQUENCE_NAME, RecordingName, SequenceListing, list_frames
 from echogen.errors import DatasetError
@@ -32,7 +32,7 @@ REFERENCE = (
 )
 INFO_FILE = re.compile(r"Info_(?P<view>[A-Za-z0-9]+)\.cfg", re.IGNORECASE)
 SUFFIXES = tuple(
-    suffix for suffix, reader in READERS.items() if reader in ("NiftiImageIO", "MetaImageIO")
+    suffix for suffix, reader in IMAGE_IO.items() if reader in ("NiftiImageIO", "MetaImageIO")
 )
 
 
@@ -111,7 +111,7 @@ def list_camus(
     if repeated:
         remarks.append(f"{counted(repeated, 'frame')} found twice; the first of each is used.")
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
-    formats = _formats(frames.values())
+    formats = formats_of(key.paths[0].name for key in frames.values())
     is_camus = any(_is_camus(folder.citation) for folder in folders)
     return list_dataset(
         root,
@@ -278,11 +278,6 @@ def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> lis
     if not absent or not (root / SPLITS).is_dir():
         return []
     return [f"{SPLITS}/: {counted(len(absent), 'case')} listed but not found, such as {absent[0]}."]
-
-
-def _formats(keys: Iterable[FrameKey]) -> tuple[str, ...]:
-    readers = {READERS[suffix_of(key.paths[0].name)] for key in keys}
-    return tuple(name for reader, name in FORMATS.items() if reader in readers)
 
 
 def _is_camus(citation: Path | None) -> bool:

@@ -13,7 +13,7 @@ from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import with_copies
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
-from echogen.datasets.integrity import READERS as SUFFIXES
+from echogen.datasets.integrity import IMAGE_IO
 from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.errors import DatasetError, UsageError
 from echogen.types import FrameKey
@@ -173,7 +173,7 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         "nnunet": "dataset.json with imagesTr/X_0000.nii.gz and labelsTr/X.nii.gz",
         "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi",
     }
-    wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(SUFFIXES)})"}
+    wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(IMAGE_IO)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))
     if fitting:
         hint = f"it is in the {fitting[0]} layout, use --format {fitting[0]}."

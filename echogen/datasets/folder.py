@@ -7,11 +7,16 @@ This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in p
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, resolve_labels
+from echogen.datasets.base import (
+    Dataset,
+    key_by_name,
+    list_dataset,
+    list_pairs,
+    resolve_labels,
+)
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.support.words import counted
-from echogen.types import FrameKey
 
 IMAGES, LABELS = "images", "labels"
 
@@ -38,19 +43,13 @@ def list_folder(
         raise DatasetError(
             f"{root}: has {IMAGES}/ but no {LABELS}/; expected {LABELS}/X.png for {IMAGES}/X.png."
         )
-    targets = _png_files(root / LABELS) if need_labels else {}
-    frames, unusable = [], []
-    for stem in images.keys() | targets.keys():
-        image, target = images.get(stem), targets.get(stem)
-        key = _key(stem, *(path for path in (image, target) if path is not None))
-        if image is None:
-            lacking = f"{LABELS}/{key.paths[0].name}: no image, expected {IMAGES}/{stem}.png."
-            unusable.append((key, lacking))
-        elif target is None and need_labels:
-            lacking = f"{IMAGES}/{image.name}: no label, expected {LABELS}/{stem}.png."
-            unusable.append((key, lacking))
-        else:
-            frames.append(key)
+    frames, unusable = list_pairs(
+        root,
+        images,
+        _png_files(root / LABELS) if need_labels else None,
+        (f"{IMAGES}/{{}}.png", f"{LABELS}/{{}}.png"),
+        lambda stem, paths: key_by_name(stem, "", paths),
+    )
     holds = f"{IMAGES}/ and {LABELS}/" if need_labels else f"{IMAGES}/"
     return list_dataset(
         root,
@@ -73,13 +72,6 @@ def _png_files(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() == ".png" and not path.name.startswith(".")
     }
-
-
-def _key(stem: str, *paths: Path) -> FrameKey:
-    named = FRAME_NAME.fullmatch(stem)
-    if named is None or named["label"]:
-        return FrameKey(stem, stem, "", "", "", paths)
-    return FrameKey(stem, named["case"], named["view"], named["phase"], "", paths)
 
 
 def _remarks(root: Path) -> tuple[str, ...]:

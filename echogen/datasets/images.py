@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, resolve_labels
-from echogen.datasets.integrity import FORMATS, READERS, suffix_of, with_data_files
+from echogen.datasets.integrity import IMAGE_IO, formats_of, suffix_of, with_data_files
 from echogen.datasets.pixels import read_image
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
@@ -41,7 +41,6 @@ def list_images(
         raise UsageError("--format images: this layout has no labels, so it is for training only.")
     frames: dict[str, FrameKey] = {}
     repeated = label_maps = 0
-    readers = set()
     for path in _files(root):
         suffix = suffix_of(path.name)
         if not suffix:
@@ -56,17 +55,16 @@ def list_images(
         if frame_id in frames:
             repeated += 1
             continue
-        readers.add(READERS[suffix])
         frames[frame_id] = _key(frame_id, stem, inside.parts[:-1], with_data_files(path))
     if not frames:
-        raise DatasetError(f"{root}: expected images ({', '.join(READERS)}), found none.")
+        raise DatasetError(f"{root}: expected images ({', '.join(IMAGE_IO)}), found none.")
     remarks = []
     if label_maps:
         remarks.append(f"{counted(label_maps, 'label map')} beside the images left out.")
     if repeated:
         remarks.append(f"{counted(repeated, 'image')} found in two formats; the first is used.")
-    formats = [name for reader, name in FORMATS.items() if reader in readers]
-    spaced = bool(readers & {"NiftiImageIO", "MetaImageIO"})
+    formats = formats_of(key.paths[0].name for key in frames.values())
+    spaced = not {"NIfTI", "MetaImage"}.isdisjoint(formats)
     return list_dataset(
         root,
         "images",
@@ -75,7 +73,7 @@ def list_images(
         read_image,
         labels=resolve_labels(labels),
         remarks=remarks,
-        extra={"spacing": "known" if spaced else "unknown", "files": formats},
+        extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
 
 

@@ -8,7 +8,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from echogen.errors import DatasetError
 
-READERS: Mapping[str, str] = {
+IMAGE_IO: Mapping[str, str] = {
     ".nii.gz": "NiftiImageIO",
     ".nii": "NiftiImageIO",
     ".mhd": "MetaImageIO",
@@ -51,7 +51,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def suffix_of(name: str) -> str:
     """The part of a file name that tells its format, lower case, or "" where it is none of ours."""
     lowered = name.lower()
-    return next((suffix for suffix in READERS if lowered.endswith(suffix)), "")
+    return next((suffix for suffix in IMAGE_IO if lowered.endswith(suffix)), "")
+
+
+def formats_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The formats of files by their names, each once, in the order of `FORMATS`."""
+    used = {IMAGE_IO[suffix_of(name)] for name in names}
+    return tuple(title for reader, title in FORMATS.items() if reader in used)
 
 
 def meta_data_file(header: Path) -> Path | None:
@@ -85,7 +91,7 @@ def check_file(path: Path, name: str) -> None:
         DatasetError: one line of file and reason.
         OSError: it cannot be read.
     """
-    reader = READERS[suffix_of(path.name)]
+    reader = IMAGE_IO[suffix_of(path.name)]
     if reader == "NiftiImageIO":
         _check_nifti(path.read_bytes(), name)
     elif reader == "MetaImageIO":
@@ -106,7 +112,7 @@ def sizes_of(path: Path, name: str) -> tuple[int, ...]:
         DatasetError: it cannot be read, or has no such header.
     """
     try:
-        if READERS[suffix_of(path.name)] == "NiftiImageIO":
+        if IMAGE_IO[suffix_of(path.name)] == "NiftiImageIO":
             return _nifti_header(_first_bytes(path, name), name).sizes
         return _meta_sizes(path, name)
     except OSError as error:

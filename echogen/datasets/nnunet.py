@@ -15,9 +15,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, relative
+from echogen.datasets.base import Dataset, key_by_name, list_dataset, list_pairs, relative
 from echogen.datasets.exported import copy_number, exported_samples
-from echogen.datasets.integrity import FORMATS, READERS
+from echogen.datasets.integrity import formats_of
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
 from echogen.datasets.pixels import read_frame, read_image
 from echogen.errors import DatasetError
@@ -57,24 +57,18 @@ def list_nnunet(
         raise DatasetError(f"{root}: expected {IMAGES}/X{CHANNEL}{description.ending}, found none.")
     splits, remarks = _read_splits(root)
     samples = exported_samples(root) if description.made_here else {}
-    targets = _files(root / LABELS, description.ending) if need_labels else {}
-    frames, unusable = [], []
-    for stem in sorted(images.keys() | targets.keys()):
-        image, target = images.get(stem), targets.get(stem)
-        paths = tuple(path for path in (image, target) if path is not None)
-        key = _key(stem, description.made_here, samples.get(stem), splits.get(stem, ""), paths)
-        if image is not None and (target is not None or not need_labels):
-            frames.append(key)
-        elif image is not None:
-            unusable.append(
-                (key, _lacks(root, image, "label", f"{LABELS}/{stem}{description.ending}"))
-            )
-        elif target is not None:
-            wanted = f"{IMAGES}/{stem}{CHANNEL}{description.ending}"
-            unusable.append((key, _lacks(root, target, "image", wanted)))
+    frames, unusable = list_pairs(
+        root,
+        images,
+        _files(root / LABELS, description.ending) if need_labels else None,
+        (f"{IMAGES}/{{}}{CHANNEL}{description.ending}", f"{LABELS}/{{}}{description.ending}"),
+        lambda stem, paths: _key(
+            stem, description.made_here, samples.get(stem), splits.get(stem, ""), paths
+        ),
+    )
     remarks += _about(root, description, images, frames, splits)
     without = description.ending == ".png" or all(key.detail for key in frames)
-    kind = FORMATS[READERS[description.ending]]
+    (kind,) = formats_of([description.ending])
     return list_dataset(
         root,
         "nnunet",
@@ -139,14 +133,11 @@ def _key(
         case, view, phase = sample["case_id"], sample["view"], sample["phase"]
         copy = copy_number(sample)
         return FrameKey(stem, case, view, phase, split, paths, detail=detail, copy=copy)
-    named = FRAME_NAME.fullmatch(stem)
-    if named is None or named["label"]:
-        return FrameKey(stem, stem, "", "", split, paths)
-    numbered = _COPY.fullmatch(named["case"]) if made_here else None
-    case, number = named["case"], 0
-    if numbered is not None:
-        case, number = numbered["case"], int(numbered["number"])
-    return FrameKey(stem, case, named["view"], named["phase"], split, paths, copy=number)
+    key = key_by_name(stem, split, paths)
+    numbered = _COPY.fullmatch(key.case_id) if made_here and key.view else None
+    if numbered is None:
+        return key
+    return replace(key, case_id=numbered["case"], copy=int(numbered["number"]))
 
 
 def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
@@ -201,7 +192,3 @@ def _about(
             "halves of fold 0: what is measured on the second half comes out too good."
         )
     return remarks
-
-
-def _lacks(root: Path, there: Path, what: str, wanted: str) -> str:
-    return f"{relative(root, there)}: no {what}, expected {wanted}."

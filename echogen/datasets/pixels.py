@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.datasets.base import relative
-from echogen.datasets.integrity import FORMATS, READERS, check_file, suffix_of, with_data_files
+from echogen.datasets.integrity import FORMATS, IMAGE_IO, check_file, suffix_of, with_data_files
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
 from echogen.types import Frame, FrameKey, UInt8HW
@@ -154,7 +154,7 @@ def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
     """All slices as (..., H, W) of the file's own type, and (row, col) mm; pictures have none."""
     import SimpleITK as sitk
 
-    reader = READERS[suffix_of(path.name)]
+    reader = IMAGE_IO[suffix_of(path.name)]
     try:
         str(path).encode()
         check_file(path, name)

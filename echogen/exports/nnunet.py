@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen import __version__
+from echogen.datasets.nnunet import SPLITS
+from echogen.datasets.nnunet_json import DESCRIPTION
 from echogen.errors import UsageError
 from echogen.exports.naming import sample_names
 from echogen.exports.nifti import spacings
@@ -32,7 +34,6 @@ from echogen.support.words import counted
 from echogen.types import IGNORE
 
 FOLDS = 5
-SPLITS_FILE = "splits_final.json"
 TRAIN, TEST = "Tr", "Ts"
 TEST_SPLITS = ("testing", "test")
 VALIDATION_SPLITS = ("validation", "val", "valid")
@@ -268,7 +269,7 @@ def _tables(
         "says where each sample comes from",
         "licence": terms(excerpt),
     }
-    found = {"dataset.json": _json(described)}
+    found = {DESCRIPTION: _json(described)}
     splits = [
         {
             "train": [name for name, fact in training if folds.of_case.get(fact.case) != fold],
@@ -277,7 +278,7 @@ def _tables(
         for fold in range(folds.count)
     ]
     if splits:
-        found[SPLITS_FILE] = _json(splits)
+        found[SPLITS] = _json(splits)
     return found
 
 
@@ -304,7 +305,7 @@ def _layout(settings: NnunetSettings, folds: Folds) -> str:
     if not folds.count:
         return text
     return (
-        f"{text} `{SPLITS_FILE}` trains on originals and copies and validates on originals, no "
+        f"{text} `{SPLITS}` trains on originals and copies and validates on originals, no "
         "case in both; nnU-Net reads it from its folder of preprocessed data. Once you have run "
         f"`nnUNetv2_plan_and_preprocess -d {settings.dataset_id} -c 2d`, and before training:\n\n"
         f"    {copy_command(settings)}\n\n"
@@ -316,4 +317,4 @@ def _layout(settings: NnunetSettings, folds: Folds) -> str:
 def copy_command(settings: NnunetSettings) -> str:
     """What puts the folds where nnU-Net reads them."""
     place = settings.folder
-    return f'cp "$nnUNet_raw/{place}/{SPLITS_FILE}" "$nnUNet_preprocessed/{place}/"'
+    return f'cp "$nnUNet_raw/{place}/{SPLITS}" "$nnUNet_preprocessed/{place}/"'

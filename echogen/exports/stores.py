@@ -25,7 +25,6 @@ from echogen.store import (
     sample_sha256,
 )
 
-STAGE = "exporting"
 _OF_THE_COPY = ("complete", "format", "kind", "problems_at_planning", SEAL)
 
 
@@ -78,7 +77,7 @@ def copy_store(
         rows = writer.shard_rows(shard)
         writer.write_shard(shard, *_read(source, excerpt, rows))
         written += len(rows)
-        reporter.progress(STAGE, len(excerpt) - _left(writer, pending, shard), len(excerpt))
+        reporter.progress("exporting", len(excerpt) - _left(writer, pending, shard), len(excerpt))
     target.publish(writer, reporter)
     return written or len(excerpt)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from echogen import __version__
 from echogen.datasets import camus, echonet
+from echogen.datasets.exported import SAMPLES
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
 from echogen.exports.selection import Excerpt
@@ -18,7 +19,7 @@ from echogen.models.registry import find_card
 from echogen.store import COLUMNS
 from echogen.support.words import counted
 
-SAMPLES_FILE, README_FILE = "samples.csv", "README.md"
+README_FILE = "README.md"
 METHOD = (
     'G. Van De Vyver et al., "Generative augmentations for improved cardiac ultrasound '
     'segmentation using diffusion models", arXiv:2502.20100, 2025'
@@ -72,7 +73,7 @@ def readme(title: str, layout: str, excerpt: Excerpt, notes: Sequence[str], writ
         f"{counted(written, 'sample')}, exported by echogen {__version__} from the store "
         f"`{_line(excerpt.store.name)}` (plan {plan}).\n\n"
         f"{layout}\n\n"
-        f"`{SAMPLES_FILE}` has a line a sample: its files, the frame and case that it was made of, "
+        f"`{SAMPLES}` has a line a sample: its files, the frame and case that it was made of, "
         "its copy (0 is the original), its millimetres a pixel, its move, and the SHA-256 of its "
         "pixels in the store. Images of one case belong into one split; copies do not belong into "
         "validation.\n\n"
