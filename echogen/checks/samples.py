@@ -16,7 +16,7 @@ from echogen.checks.finding import Finding, error, warning
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
-from echogen.measures.realism import MEASURES, log_ratios_of, original_rows
+from echogen.measures.realism import MEASURES, log_ratios_of
 from echogen.measures.texture import Floats
 from echogen.store import Status, StoreReader, checked_rows, shared_store
 from echogen.types import BACKGROUND, IGNORE
@@ -63,7 +63,6 @@ def check_shard(
         generated: whether the store is of generated images, which have no labels.
     """
     store = shared_store(path)
-    originals = {} if generated else original_rows(store)
     start, stop = shard
     damaged, whole = checked_rows(store, start, stop)
     findings = [error("damage", _name(store, row), reason)
@@ -94,7 +93,7 @@ def check_shard(
             prints.append(fingerprint(pixels[row]["images"], hidden))
     copies = real = np.zeros((0, len(MEASURES)))
     if not generated:
-        copies, real = log_ratios_of(store, chosen, originals, pixels)
+        copies, real = log_ratios_of(store, chosen, pixels)
     arrays = [store.pixels(name) for name in store.layout.pixels]
     size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
     return ShardCheck(

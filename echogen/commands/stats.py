@@ -20,7 +20,7 @@ from echogen.measures.cases import agreement, volumes
 from echogen.measures.collect import FeatureTable, collect_dataset, collect_store, csv_rows
 from echogen.measures.compare import coverage, distribution, diversity, unwrap_axes
 from echogen.measures.features import FEATURES
-from echogen.measures.realism import MEASURES, log_ratios_of, original_rows
+from echogen.measures.realism import MEASURES, log_ratios_of
 from echogen.measures.report import (
     GROUPS,
     FeatureStats,
@@ -229,7 +229,7 @@ def _texture(store: StoreReader) -> Texture:
     if not len(rows):
         return {}
     chosen = np.random.default_rng(0).permutation(rows)[:TEXTURE_AT_MOST]
-    copies, real = log_ratios_of(store, sorted(chosen.tolist()), original_rows(store))
+    copies, real = log_ratios_of(store, sorted(chosen.tolist()))
     return {"copies": copies, "real": real}
 
 

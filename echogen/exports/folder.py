@@ -4,8 +4,6 @@ echogen's own reader `folder` and EchoGAINS read it back. PNG files carry no spa
 `samples.csv`.
 """
 
-from collections.abc import Mapping, Sequence
-
 from echogen.exports.naming import sample_names
 from echogen.exports.selection import Excerpt
 from echogen.exports.writing import FilePlan, SampleFiles
@@ -34,8 +32,4 @@ def plan_folder(excerpt: Excerpt) -> FilePlan:
             excerpt.rows, sample_names(excerpt.columns), excerpt.columns["sha256"], strict=True
         )
     )
-    return FilePlan(items, "png", _no_tables, layout=LAYOUT if labelled else IMAGES_ONLY)
-
-
-def _no_tables(there: Sequence[bool]) -> Mapping[str, str]:
-    return {}
+    return FilePlan(items, "png", layout=LAYOUT if labelled else IMAGES_ONLY)

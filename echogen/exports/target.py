@@ -8,7 +8,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
@@ -16,7 +18,21 @@ from echogen.support.differences import differences
 from echogen.support.files import remove_partials, write_whole
 
 MANIFEST = ".echogen-export.json"
-MANIFEST_FORMAT = 1
+
+
+class ExportManifest(BaseModel):
+    """What the hidden file says: `files` are relative to the folder, the tables among them."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: Literal[1]
+    identity: dict[str, Any]
+    complete: bool
+    files: tuple[str, ...]
+
+    def write(self, root: Path) -> None:
+        """Put it into the folder; raises what `write_file` does."""
+        write_file(root / MANIFEST, json.dumps(self.model_dump(), indent=1).encode())
 
 
 @dataclass(frozen=True)
@@ -49,9 +65,9 @@ class FolderOutput:
         remove_partials(places)
         found = read_manifest(self.root)
         difference = (
-            None if found is None else next(differences(found["identity"], self.identity), None)
+            None if found is None else next(differences(found.identity, self.identity), None)
         )
-        if found is not None and overwrite and (difference or found["complete"]):
+        if found is not None and overwrite and (difference or found.complete):
             remove_export(self.root)
             found = difference = None
         if difference:
@@ -63,7 +79,7 @@ class FolderOutput:
         if found is None:
             self._mark(self.files, complete=False)
             return False
-        return bool(found["complete"]) and all((self.root / path).is_file() for path in self.files)
+        return found.complete and all((self.root / path).is_file() for path in self.files)
 
     def finish(self, tables: Mapping[str, str], complete: bool) -> None:
         """Writes what goes beside the samples, then marks the export as far as it came.
@@ -78,16 +94,14 @@ class FolderOutput:
         self._mark((*self.files, *tables), complete)
 
     def _mark(self, files: Sequence[str], complete: bool) -> None:
-        known = {
-            "format": MANIFEST_FORMAT,
-            "identity": self.identity,
-            "complete": complete,
-            "files": list(dict.fromkeys(files)),
-        }
-        write_file(self.root / MANIFEST, json.dumps(known, indent=1).encode())
+        whole = tuple(dict.fromkeys(files))
+        manifest = ExportManifest(
+            format=1, identity=dict(self.identity), complete=complete, files=whole
+        )
+        manifest.write(self.root)
 
 
-def read_manifest(root: Path) -> dict[str, Any] | None:
+def read_manifest(root: Path) -> ExportManifest | None:
     """What the folder says it is; None where there is none, or an empty one.
 
     Raises:
@@ -106,21 +120,12 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
             "Nothing in it is touched; choose another --out."
         )
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        whole = (
-            found["format"] == MANIFEST_FORMAT
-            and isinstance(found["identity"], dict)
-            and isinstance(found["complete"], bool)
-            and all(isinstance(path, str) for path in found["files"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
+        return ExportManifest.model_validate_json(file.read_bytes())
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{file}: is damaged or from a newer echogen, so it is unclear what this folder holds. "
             "Choose another --out; if you do not need the folder, delete it yourself."
-        )
-    return dict(found)
+        ) from error
 
 
 def remove_export(root: Path) -> None:
@@ -133,8 +138,8 @@ def remove_export(root: Path) -> None:
     if found is None:
         return
     with disk_errors(root, 0):
-        write_file(root / MANIFEST, json.dumps({**found, "complete": False}, indent=1).encode())
-        places = [inside(root, path) for path in found["files"]]
+        found.model_copy(update={"complete": False}).write(root)
+        places = [inside(root, path) for path in found.files]
         remove_partials(places)
         parents: set[Path] = set()
         for place in places:

@@ -60,7 +60,7 @@ class FilePlan:
 
     items: tuple[SampleFiles, ...]
     encoding: Encoding
-    tables: Callable[[Sequence[bool]], Mapping[str, str]]
+    tables: Callable[[Sequence[bool]], Mapping[str, str]] = lambda there: {}
     kept: npt.NDArray[np.int64] | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     ids: Mapping[int, int] | None = None

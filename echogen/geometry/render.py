@@ -144,7 +144,7 @@ def render(
         config: border and the policies on labels and on the outside.
     """
     source = frame_grid(frame)
-    move = matrix(params, sector, source.shape[0] * source.spacing_mm[0])
+    move = matrix(params, sector, source.size_mm[0])
     moved_sector = footprint(sector, source, *target.centres_mm(inverse(move)))
     border_mm = config.border * source.shape[0] * source.spacing_mm[0]
     real = _erode(moved_sector, border_mm, target.spacing_mm)

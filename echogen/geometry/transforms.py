@@ -55,6 +55,11 @@ class Grid:
     origin_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
+    def size_mm(self) -> tuple[float, float]:
+        """(height, width) of the field."""
+        return self.shape[0] * self.spacing_mm[0], self.shape[1] * self.spacing_mm[1]
+
+    @property
     def index_to_mm(self) -> Matrix:
         """3 x 3: pixel index (centres at integers) to mm."""
         (row, col), (row0, col0) = self.spacing_mm, self.origin_mm
@@ -81,7 +86,7 @@ def model_grid(
 
     `stretch` fills the square and changes the aspect; `letterbox` keeps it and centres the frame.
     """
-    height, width = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
+    height, width = Grid(shape, spacing_mm).size_mm
     if resize == "stretch":
         return Grid((size, size), (height / size, width / size))
     side = max(height, width)
@@ -174,8 +179,7 @@ def footprint(
     sector: Sector, frame_grid: Grid, rows_mm: Matrix, cols_mm: Matrix
 ) -> npt.NDArray[np.bool_]:
     """Which points, in the source's mm, hold ultrasound: in the fan and inside the frame."""
-    height = frame_grid.shape[0] * frame_grid.spacing_mm[0]
-    width = frame_grid.shape[1] * frame_grid.spacing_mm[1]
+    height, width = frame_grid.size_mm
     in_frame = (rows_mm >= 0) & (rows_mm <= height) & (cols_mm >= 0) & (cols_mm <= width)
     return in_frame & sector.contains(rows_mm, cols_mm)
 
@@ -214,8 +218,7 @@ def assess(
         label_points_mm: (K, 2) row and col mm of labelled pixels of the source.
         config: with `outside = "inpaint"` the whole field counts as the sector.
     """
-    height = frame_grid.shape[0] * frame_grid.spacing_mm[0]
-    width = frame_grid.shape[1] * frame_grid.spacing_mm[1]
+    height, width = frame_grid.size_mm
     move = matrix(params, sector, height)
     moved = label_points_mm @ move[:2, :2].T + move[:2, 2]
     rows, cols = moved[:, 0], moved[:, 1]

@@ -131,7 +131,6 @@ def score(deviation: Floats) -> Floats:
 def log_ratios_of(
     store: StoreReader,
     rows: Iterable[int],
-    originals: Mapping[str, int],
     there: Mapping[int, Mapping[str, npt.NDArray[Any]]] | None = None,
 ) -> tuple[Floats, Floats]:
     """Copies of a store, and the real frames they were made of, cut along the same borders.
@@ -139,7 +138,6 @@ def log_ratios_of(
     Args:
         store: of expanded images.
         rows: copies that are done.
-        originals: {frame id: row of its original}, where the store has it.
         there: {row: its pixels by array} of rows that need not be read again.
 
     Returns:
@@ -147,7 +145,7 @@ def log_ratios_of(
         there is no original.
     """
     frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
-    there = there or {}
+    there, originals = there or {}, original_rows(store)
 
     def pixels(name: str, row: int) -> npt.NDArray[Any]:
         return there[row][name] if row in there else store.pixels(name)[row]

@@ -16,7 +16,7 @@ from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
 from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
-from echogen.measures.realism import log_ratios_of, norm_of, original_rows, score
+from echogen.measures.realism import log_ratios_of, norm_of, score
 from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.record import frame_keys
@@ -238,4 +238,4 @@ def worst_rows(
 
 def _measure(rows: Sequence[int], path: Path) -> tuple[Floats, Floats]:
     store = shared_store(path)
-    return log_ratios_of(store, rows, original_rows(store))
+    return log_ratios_of(store, rows)

@@ -100,7 +100,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("sha256", TEXT, "hex, of the image's bytes then the mask's", outcome=True, fill=""),
     Column("reason", TEXT, "why a row was rejected or failed, else empty", outcome=True, fill=""),
 )
-PLANNED = tuple(column for column in COLUMNS if not column.outcome)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import echogen.store.zarr_store as zarr_store
 from echogen.errors import StoreError
 from echogen.store import (
     COLUMNS,
+    EXPANDED,
     FORMAT,
-    PLANNED,
     Status,
     StoreReader,
     StoreWriter,
@@ -42,7 +42,7 @@ SKIPPED = [("p3_4CH_ED", "p3_4CH_ED.nii.gz: truncated")]
 def planned(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     columns = {}
-    for c in PLANNED:
+    for c in EXPANDED.planned:
         if c.dtype == "str":
             columns[c.name] = np.array([f"{c.name}-é{i}" for i in range(n)])
         elif c.dtype == "float32":

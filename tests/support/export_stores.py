@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from echogen.store import (
+    EXPANDED,
     GENERATED,
-    PLANNED,
     Status,
     convert_to_h5,
     create_store,
@@ -72,7 +72,7 @@ class Made:
             name: np.array([getattr(s, name) for s in self.samples], dtype=object)
             for name in ("sample_id", "frame_id", "case_id", "view", "phase", "split")
         }
-        planned = PLANNED if self.kind == "expanded" else GENERATED.planned
+        planned = (EXPANDED if self.kind == "expanded" else GENERATED).planned
         columns = {c.name: rng.random(c.shape(n)).astype("f4") for c in planned if "f" in c.dtype}
         whole = {c.name: np.arange(n) % 200 for c in planned if c.dtype.startswith("uint")}
         columns = {**columns, **whole, **text}
