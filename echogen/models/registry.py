@@ -143,7 +143,7 @@ def read_cards() -> tuple[ModelCard, ...]:
 def find_card(name: str) -> ModelCard | None:
     """The card of a name, or None; "builtin" is the name of the package's own model."""
     for card in read_cards():
-        if card.name == name or (name == "builtin" and card.kind == "package"):
+        if card.name == name or (name == BUILTIN and card.kind == "package"):
             return card
     return None
 

@@ -165,17 +165,16 @@ def import_guided(
     size = image_size_of(architecture, facts.image_size)
     if precision == "fp16":
         moved = {name: value.to(torch.float16) for name, value in moved.items()}
-    record = {
-        "imported": {
-            "from": "guided-diffusion",
-            "file": file.name,
-            "sha256": file_sha256(file),
-            "source": facts.source,
-            "options": options.model_dump(),
-            "precision": precision,
-            **({"probe": dict(probe)} if probe is not None else {}),
-        }
+    imported = {
+        "from": "guided-diffusion",
+        "file": file.name,
+        "sha256": file_sha256(file),
+        "source": facts.source,
+        "options": options.model_dump(),
+        "precision": precision,
     }
+    if probe is not None:
+        imported["probe"] = dict(probe)
     info = CheckpointInfo(
         name=facts.name,
         image_size=size,
@@ -186,7 +185,7 @@ def import_guided(
         training_data=facts.training_data,
         licence=facts.licence,
         citation=facts.citation,
-        training=record,
+        training={"imported": imported},
     )
     unet["sample_size"] = size
     card = _card(info, architecture, options, probe is not None)

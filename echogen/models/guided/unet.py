@@ -100,9 +100,6 @@ def convert_guided(
         CheckpointError: the state dict has other names or shapes than its architecture asks for,
             or something that `UNet2DModel` cannot express; see `read_architecture`.
     """
-    import torch
-    from diffusers import UNet2DModel
-
     architecture = read_architecture(state)
     config = unet_config(architecture, options)
     scheduler = scheduler_config(architecture.learned_variance, options)
@@ -130,6 +127,15 @@ def convert_guided(
             f"{foreign[0]} (of {len(foreign)} such): not part of guided diffusion's unconditional "
             "U-Net; echogen cannot convert it."
         )
+    _check_expressible(moved, config)
+    return moved, config, scheduler
+
+
+def _check_expressible(moved: "Mapping[str, Tensor]", config: Json) -> None:
+    """Refuse tensors whose names or shapes are not those of the network that `config` describes."""
+    import torch
+    from diffusers import UNet2DModel
+
     network_class: Any = UNet2DModel
     try:
         with torch.device("meta"):
@@ -146,7 +152,6 @@ def convert_guided(
                 f"{name} has shape {found}, expected {wanted}: diffusers' UNet2DModel cannot "
                 "express this model."
             )
-    return moved, config, scheduler
 
 
 def _split_heads(qkv: "Tensor", width: int, new_order: bool) -> "tuple[Tensor, ...]":
