@@ -73,7 +73,7 @@ def main() -> None:
         typer.echo(f"echogen: {error}", err=True)
         sys.exit(error.exit_code)
     except Interrupted as stopped:
-        typer.echo("echogen: stopped; the same command continues where it was.", err=True)
+        typer.echo("echogen: stopped; run the same command again to continue.", err=True)
         sys.exit(128 + stopped.signum)
     except OSError as error:
         if "--debug" in sys.argv:

@@ -1,4 +1,4 @@
-"""`echogen bench`: what this machine will do."""
+"""`echogen bench`: this machine's speed."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,7 @@ def bench(
         Path | None,
         Flag(
             "--in",
-            help="Dataset folder, to estimate what it would take.",
+            help="Dataset folder: also estimate time and size for it.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -54,9 +54,9 @@ def bench(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure in about a minute what this machine can do: speed, memory, time for a dataset.
+    """Measure this machine in about a minute: speed, memory, time for a dataset.
 
-    Paints simulated frames as expand would, and throws them away.
+    Paints simulated frames as expand would, then discards them.
 
     Example: echogen bench --in camus/ --copies 4
     """
@@ -76,20 +76,21 @@ def show_bench(report: "BenchReport") -> None:
          f"{report.load_seconds:.1f} s"),
         ("batch size", str(report.batch_size)),
         ("sampler", f"{report.sampler['name']} ({settings})"),
-        ("cost", f"{report.nfe} network evaluations an image, "
-         f"{_three_digits(report.ms_per_evaluation)} ms each"),
+        ("cost", f"{report.nfe} network evaluations per image, "
+                 f"{_three_digits(report.ms_per_evaluation)} ms each"),
         ("speed", f"{_three_digits(report.images_per_s)} images/s, "
-         f"{_three_digits(1 / report.images_per_s)} s an image ({basis})"),
+                  f"{_three_digits(1 / report.images_per_s)} s per image ({basis})"),
     ]  # fmt: skip
     if report.share_of_ceiling is not None:
         rows.append(
             ("of the ceiling", f"{report.share_of_ceiling:.0%} of "
-             f"{report.ceiling_gflop_per_s:.0f} GFLOP/s, the fastest {report.precision} matrix "
-             f"product here; {report.gflop_per_evaluation:.3g} GFLOP an evaluation")
+                               f"{report.ceiling_gflop_per_s:.0f} GFLOP/s, the fastest "
+                               f"{report.precision} matrix product here; "
+                               f"{report.gflop_per_evaluation:.3g} GFLOP per evaluation")
         )  # fmt: skip
     if report.peak_memory_mb is not None:
         rows.append(("peak memory", f"{report.peak_memory_mb:.0f} MB"))
-    rows.append(("disk", f"about {report.megabytes_per_sample:.2f} MB a sample"))
+    rows.append(("disk", f"about {report.megabytes_per_sample:.2f} MB per sample"))
     if (made := report.estimate) is not None:
         rows += [
             ("dataset", made.dataset),

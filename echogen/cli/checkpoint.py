@@ -1,4 +1,4 @@
-"""`echogen checkpoint ...`: models that are known, here, brought in and looked at."""
+"""`echogen checkpoint ...`: list, download, import, inspect and verify models."""
 
 import os
 from contextlib import closing
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from echogen.models.verify import Verification
 
 Model = Annotated[
-    str, typer.Argument(help="A model's name, a checkpoint's folder or a training run's.")
+    str, typer.Argument(help="A model's name, or the folder of a checkpoint or training run.")
 ]
 
 checkpoint = typer.Typer(
     no_args_is_help=True,
-    help="Models to paint with: list, download, import, look into and verify them.",
+    help="Models to paint with: list, download, import, inspect and verify them.",
 )
 
 
 @checkpoint.command("list")
 def list_(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Show the known models: what each is for, on what terms, and whether it is here.
+    """List the known models: purpose, terms, and whether each is downloaded.
 
     Example: echogen checkpoint list
     """
@@ -41,16 +41,16 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
 
 @checkpoint.command("download", no_args_is_help=True)
 def download(
-    name: Annotated[str, typer.Argument(help="As in the list.")],
+    name: Annotated[str, typer.Argument(help="A name from `echogen checkpoint list`.")],
     probe: Annotated[
         Path | None,
-        Flag(help="Dataset: measure on its frames what a foreign model's file does not tell."),
+        Flag(help="Dataset: measure on its frames what a foreign model's file leaves open."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch a model from the Hugging Face hub, verify it, and convert it if it is foreign.
+    """Download a model from the Hugging Face hub, verify it, and convert it if it is foreign.
 
     Goes through the hub's own client: its cache, HF_HOME, HF_ENDPOINT,
     HF_HUB_OFFLINE and HF_TOKEN are as you know them. What is here already is
@@ -73,7 +73,7 @@ checkpoint.command("import", no_args_is_help=True)(import_)
 
 @checkpoint.command("info", no_args_is_help=True)
 def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Show what a checkpoint is: grid, network, schedule, terms, how it was trained.
+    """Show a checkpoint's grid, network, schedule, terms and training.
 
     Example: echogen checkpoint info builtin
     """
@@ -90,7 +90,7 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
 @checkpoint.command("verify", no_args_is_help=True)
 def verify(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Check a checkpoint: hashes, terms, that it loads, and that it takes noise away.
+    """Check a checkpoint: hashes, terms, that it loads, and that it denoises.
 
     The last check adds noise to simulated frames; the model must come nearer
     to them than the best blur does. Exit code 4 if a check fails.
@@ -111,7 +111,7 @@ def show_download(done: "DownloadReport") -> None:
 
 
 def show_list(found: "ModelList") -> None:
-    """The end of `echogen checkpoint list`."""
+    """Print the result of `echogen checkpoint list`."""
     rows = [
         (
             model.name + ("\n(the default)" if model.default else ""),
@@ -129,7 +129,7 @@ def show_list(found: "ModelList") -> None:
 
 
 def show_card(card: "ListedModel", page: str) -> None:
-    """What is known of a model that is not here."""
+    """Print what is known about a model that is not downloaded."""
     show_table(
         [
             ("name", card.name),
@@ -146,7 +146,7 @@ def show_card(card: "ListedModel", page: str) -> None:
 
 
 def show_description(found: "CheckpointDescription") -> None:
-    """The end of `echogen checkpoint info`."""
+    """Print the result of `echogen checkpoint info`."""
     grid = f"{found.image_size} x {found.image_size}, {found.resize}"
     space = f", {found.patch} x {found.patch} space-to-depth" if found.patch > 1 else ""
     show_table(
@@ -170,16 +170,16 @@ def show_description(found: "CheckpointDescription") -> None:
 
 
 def show_verification(found: "Verification") -> None:
-    """The end of `echogen checkpoint verify`."""
+    """Print the result of `echogen checkpoint verify`."""
     show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
-    typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not to be used as it is'}")
+    typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not usable as it is'}")
 
 
 def _trained(found: "CheckpointDescription") -> list[tuple[str, str]]:
     record, rows = found.training, []
     if "images_seen" in record:
-        told = f"{record['images_seen']:,} images seen in {record.get('step', '?')} steps"
+        told = f"{record['images_seen']:,} images in {record.get('step', '?')} steps"
         where = f" on {record['hardware']}" if "hardware" in record else ""
         rows.append(("training", told + where))
     cases = {"trained on": found.trained_cases, "held out": found.held_out_cases}

@@ -1,4 +1,4 @@
-"""`echogen checkpoint import`: a model of guided diffusion as a checkpoint's folder."""
+"""`echogen checkpoint import`: a guided-diffusion model as a checkpoint folder."""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,37 +13,41 @@ from echogen.errors import UsageError
 if TYPE_CHECKING:
     from echogen.models.guided.probe import Probe
 
-UNTOLD, FACTS = "What shapes do not tell", "What the card says"
+UNTOLD, FACTS = "Options the shapes leave open", "Card"
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="State dict of the model.")],
-    out: Annotated[Path, Flag("--out", help="Folder to make.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="The model's state dict.")],
+    out: Annotated[Path, Flag("--out", help="Folder to create.")],
     probe: Annotated[
         Path | None,
         Flag(
             metavar="DATASET",
-            help="Measure on a few of its frames what is not given here: minutes on a CPU.",
+            help="Dataset: measure open options on a few of its frames (minutes on a CPU).",
             rich_help_panel=UNTOLD,
         ),
     ] = None,
     noise_schedule: Annotated[
-        str | None, Flag(metavar="linear|cosine", help="In training.", rich_help_panel=UNTOLD)
+        str | None,
+        Flag(
+            metavar="linear|cosine", help="Noise schedule used in training.", rich_help_panel=UNTOLD
+        ),
     ] = None,
     steps: Annotated[
-        int | None, Flag(min=1, help="Of diffusion in training.", rich_help_panel=UNTOLD)
+        int | None, Flag(min=1, help="Diffusion steps in training.", rich_help_panel=UNTOLD)
     ] = None,
     num_heads: Annotated[
-        int | None, Flag(min=1, help="Attention heads; or", rich_help_panel=UNTOLD)
+        int | None, Flag(min=1, help="Number of attention heads.", rich_help_panel=UNTOLD)
     ] = None,
     num_head_channels: Annotated[
-        int | None, Flag(min=1, help="channels of a head.", rich_help_panel=UNTOLD)
+        int | None,
+        Flag(min=1, help="Channels per head, instead of --num-heads.", rich_help_panel=UNTOLD),
     ] = None,
     new_attention_order: Annotated[
         bool | None,
         Flag(
             "--new-attention-order/--legacy-attention-order",
-            help="Of queries, keys and values (default: legacy; with --probe: measured).",
+            help="Order of queries, keys and values (default: legacy, or measured with --probe).",
             rich_help_panel=UNTOLD,
             show_default=False,
         ),
@@ -57,32 +61,31 @@ def import_(
         ),
     ] = None,
     name: Annotated[
-        str | None, Flag(help="Default: the file's name.", rich_help_panel=FACTS)
+        str | None, Flag(help="Name of the model (default: the file's).", rich_help_panel=FACTS)
     ] = None,
     licence: Annotated[
         str | None, Flag(help="Terms of the weights.", rich_help_panel=FACTS)
     ] = None,
     citation: Annotated[str | None, Flag(help="What to cite.", rich_help_panel=FACTS)] = None,
-    data: Annotated[
-        str | None, Flag(help="What it was trained on, in words.", rich_help_panel=FACTS)
-    ] = None,
+    data: Annotated[str | None, Flag(help="What it was trained on.", rich_help_panel=FACTS)] = None,
     precision: Annotated[
         str,
         Flag(
             metavar="fp32|fp16",
-            help="Of the stored weights; fp16 is half the size.",
+            help="Precision of the stored weights; fp16 is half the size.",
             rich_help_panel=RUN,
         ),
     ] = "fp32",
-    device: Annotated[str, Flag(help="Where --probe runs.", rich_help_panel=RUN)] = "auto",
+    device: Annotated[str, Flag(help="Device for --probe.", rich_help_panel=RUN)] = "auto",
     overwrite: Annotated[
-        bool, Flag("--overwrite", help="Replace a checkpoint at --out.", rich_help_panel=RUN)
+        bool,
+        Flag("--overwrite", help="Replace an existing checkpoint at --out.", rich_help_panel=RUN),
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Bring in a model of guided diffusion: its .pt file becomes a checkpoint's folder.
+    """Import a guided-diffusion model: its .pt file becomes a checkpoint folder.
 
     The architecture is read off the shapes; no code in the file is run. The noise
     schedule and the cut into attention heads are not in it: give them, or --probe.
@@ -104,7 +107,7 @@ def import_(
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: expected fp32 or fp16.")
     if num_heads is not None and num_head_channels is not None:
-        raise UsageError("--num-heads and --num-head-channels: give one of them.")
+        raise UsageError("--num-heads and --num-head-channels: give only one.")
     check_free(out, overwrite)
     known = KnownOptions(
         cast(Any, noise_schedule), steps, num_head_channels, num_heads, new_attention_order
@@ -146,7 +149,7 @@ def import_(
 
 
 def show_probe(probed: "Probe") -> None:
-    """The table of candidates, and what it says."""
+    """Print the table of candidates, and its verdict."""
     from echogen.models.guided.candidates import words
 
     levels = sorted(probed.candidates[0].errors)
@@ -161,8 +164,8 @@ def show_probe(probed: "Probe") -> None:
     show_table(rows, columns, left=4)
     typer.echo(
         f"Numbered columns: mean squared error of the noise predicted in {probed.frames} frames, "
-        "at that noise level (1 is half the range of grey levels); empty where a candidate was "
-        "out already. error: over the best one's."
+        "at that noise level (1 is half the range of grey levels); empty where a candidate had "
+        "already been dropped. error: relative to the best."
     )
     if probed.decided:
         typer.echo(f"fits: {probed.verdict}")

@@ -1,4 +1,4 @@
-"""What a command shows: progress on stderr while it runs, its report on stdout at the end."""
+"""A command's output: progress on stderr while it runs, its report on stdout at the end."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 30.0
 LISTED = 20
 UNITS = {"planning": "frame", "training": "step", "training (seconds)": "s"}
-"""What a stage counts, where that is not images."""
+"""What a stage counts, where not images."""
 
 
 R = TypeVar("R", bound="CommandReport")
@@ -107,7 +107,7 @@ class ConsoleReporter:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 05 min."""
+    """Seconds as people write them: 42 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -164,13 +164,15 @@ def show_lines(word: str, lines: list[str]) -> None:
     for line in lines[:LISTED]:
         typer.echo(f"{word}: {line}")
     if len(lines) > LISTED:
-        typer.echo(f"{word}: ... and {len(lines) - LISTED} more; --json and the store list all.")
+        typer.echo(
+            f"{word}: ... and {len(lines) - LISTED} more; --json and the store list them all."
+        )
 
 
 def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
     """What painting cost, and with what."""
     rows = [
-        ("cost", f"{report.nfe} network evaluations an image"),
+        ("cost", f"{report.nfe} network evaluations per image"),
         ("peak memory", f"{report.peak_memory_mb:.0f} MB"),
         ("model", f"{report.checkpoint}, {report.licence}"),
     ]
@@ -181,9 +183,9 @@ def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
 
 
 def show_next(output: str, pending: int) -> None:
-    """What to do with a store, or to finish it."""
+    """Print how to read a store, or to finish it."""
     if pending:
-        typer.echo("next: give the same command again; it continues where it stopped.")
+        typer.echo("next: run the same command again; it continues where it stopped.")
     elif output.endswith(".h5"):
         typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:

@@ -62,13 +62,17 @@ def expand(
     seed: Seed = None,
     originals: Annotated[
         bool | None,
-        Flag("--originals/--no-originals", help="Store the frames too.", rich_help_panel=MAKE),
+        Flag(
+            "--originals/--no-originals",
+            help="Store the original frames too.",
+            rich_help_panel=MAKE,
+        ),
     ] = None,
     labels_on_paint: Annotated[
         str | None,
         Flag(
             metavar="keep|clip|ignore",
-            help="Labels that land on painted pixels where a label was cut.",
+            help="What to do with labels on painted pixels where a label was cut.",
             rich_help_panel=MAKE,
         ),
     ] = None,
@@ -82,7 +86,7 @@ def expand(
     batch_size: BatchSize = None,
     compile: Compile = None,
     workers: Annotated[
-        int | None, Flag(help="Planning processes; 0 takes all cores.", rich_help_panel=RUN)
+        int | None, Flag(help="Planning processes; 0 uses all cores.", rich_help_panel=RUN)
     ] = None,
     dry_run: Annotated[
         bool,
@@ -101,7 +105,7 @@ def expand(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Turn a labelled dataset into a larger one: move frames, paint what the move left empty.
+    """Turn a labelled dataset into a larger one: move frames, then paint what the move left empty.
 
     Killed or interrupted, the same command continues; with other settings it refuses.
 
@@ -111,7 +115,7 @@ def expand(
         _print_config(settings_from(ctx.params))
         return
     if plan_file is not None and not dry_run:
-        raise UsageError("--plan: goes with --dry-run; add it, or leave --plan out.")
+        raise UsageError("--plan: needs --dry-run; add it, or omit --plan.")
     from echogen.commands import expand as command
     from echogen.planning.plan import save_plan
 
@@ -138,7 +142,7 @@ def _print_config(
 
 
 def show_run(report: "ExpandReport") -> None:
-    """The end of `echogen expand`."""
+    """Print the result of `echogen expand`."""
     counts = report.counts
     rows = [
         ("store", report.output),
@@ -151,7 +155,7 @@ def show_run(report: "ExpandReport") -> None:
         ("frames skipped", str(len(report.skipped))),
     ]
     if counts.pending:
-        rows.append(("still to make", str(counts.pending)))
+        rows.append(("still to do", str(counts.pending)))
     show_table([*rows, *painting_rows(report)])
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_lines("failed", [problem.reason for problem in report.failed])
@@ -160,7 +164,7 @@ def show_run(report: "ExpandReport") -> None:
 
 
 def show_dry_run(report: "DryRunReport") -> None:
-    """The end of `echogen expand --dry-run`."""
+    """Print the result of `echogen expand --dry-run`."""
     show_table(
         [
             ("would make", report.output),
@@ -168,7 +172,7 @@ def show_dry_run(report: "DryRunReport") -> None:
             ("samples", both(report.originals, report.copies)),
             ("rejected", f"{report.rejected} (no valid move found)"),
             ("frames skipped", str(len(report.skipped))),
-            ("cost", f"{report.nfe} network evaluations an image"),
+            ("cost", f"{report.nfe} network evaluations per image"),
             ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
             ("disk", f"about {report.megabytes:.0f} MB"),
             ("model", f"{report.checkpoint}, {report.licence}"),

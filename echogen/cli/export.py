@@ -1,4 +1,4 @@
-"""`echogen export`: a store handed on."""
+"""`echogen export`: a store in another format."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,14 +30,14 @@ NNUNET = "nnU-Net"
 
 def export(
     ctx: typer.Context,
-    store: Annotated[Path, typer.Argument(help="What expand or sample made: .zarr or .h5.")],
+    store: Annotated[Path, typer.Argument(help="Store made by expand or sample: .zarr or .h5.")],
     to: Annotated[
         str, Flag("--to", metavar="nnunet|folder|nifti|zarr|h5", help="The format.",
                   rich_help_panel=MAKE)
     ],
     output: Annotated[
         Path,
-        Flag("--out", help="Folder or store to make; for nnunet, the folder of raw datasets.",
+        Flag("--out", help="Folder or store to create; for nnunet, the folder of raw datasets.",
              rich_help_panel=MAKE),
     ],
     views: Views = None,
@@ -46,31 +46,31 @@ def export(
     cases: Cases = None,
     copies: Annotated[
         str | None,
-        Flag(metavar="originals|copies|0,1,..", help="Only these; 0 is the original.",
+        Flag(metavar="originals|copies|0,1,..", help="Only these copies; 0 is the original.",
              rich_help_panel=INPUT),
     ] = None,
     statuses: Annotated[
         str | None,
         Flag("--status", metavar="done,rejected,failed", rich_help_panel=INPUT,
-             help="Rows of these; files are made of done ones."),
+             help="Only rows with this status; files need done ones."),
     ] = None,
     allow_unfinished: Annotated[
         bool,
-        Flag("--allow-unfinished", help="Take what is done of an unfinished store.",
+        Flag("--allow-unfinished", help="Export what is done of an unfinished store.",
              rich_help_panel=INPUT),
     ] = False,
     dataset_id: Annotated[
-        int | None, Flag(help="1 to 999 (default: 501).", rich_help_panel=NNUNET)
+        int | None, Flag(help="Dataset number, 1 to 999 (default: 501).", rich_help_panel=NNUNET)
     ] = None,
     name: Annotated[
-        str | None, Flag(help="Of the dataset (default: Echogen).", rich_help_panel=NNUNET)
+        str | None, Flag(help="Name of the dataset (default: Echogen).", rich_help_panel=NNUNET)
     ] = None,
     folds: Annotated[
         int | None,
-        Flag(help="Of the cross-validation (default: the dataset's own validation split, or 5).",
+        Flag(help="Cross-validation folds (default: the dataset's own validation split, or 5).",
              rich_help_panel=NNUNET),
     ] = None,
-    seed: Annotated[int | None, Flag(help="Of the folds (default: 0).", rich_help_panel=NNUNET)] = (
+    seed: Annotated[int | None, Flag(help="Seed of the folds.", rich_help_panel=NNUNET)] = (
         None
     ),
     workers: Workers = None,
@@ -79,7 +79,7 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Hand a store on: nnU-Net's raw dataset, PNG folders, CAMUS-style NIfTI, Zarr or HDF5.
+    """Convert a store: nnU-Net's raw dataset, PNG folders, CAMUS-style NIfTI, Zarr or HDF5.
 
     Millimetres, cases, splits, copies and terms go with it. Killed or
     interrupted, the same command continues; with other settings it refuses.
@@ -92,7 +92,7 @@ def export(
 
 
 def show_export(report: "ExportReport") -> None:
-    """The end of `echogen export`."""
+    """Print the result of `echogen export`."""
     made = f"{report.samples} ({both(report.originals, report.copies)})"
     rows = [
         ("output", report.output),
@@ -101,7 +101,7 @@ def show_export(report: "ExportReport") -> None:
         ("failed", str(len(report.failed))),
     ]
     if report.pending:
-        rows.append(("still to make", f"{report.pending}, by the store's own command"))
+        rows.append(("still to do", f"{report.pending}; run the store's own command"))
     if report.folds is not None:
         rows.append(("folds", str(report.folds)))
     show_table(rows)

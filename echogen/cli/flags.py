@@ -1,4 +1,4 @@
-"""Flags that several commands have, declared once, and the keywords that they are."""
+"""Flags that several commands share, declared once, and their keywords."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +12,12 @@ INPUT, MAKE, SHOW, PAINT, RUN = "Input", "What to make", "What to show", "Painti
 
 Flag = typer.Option
 
-Source = Annotated[Path, typer.Argument(help="A dataset's folder, or a store.")]
+Source = Annotated[Path, typer.Argument(help="Dataset folder or store.")]
 Format = Annotated[
     str | None,
     Flag(
         metavar="auto|camus|folder|nnunet|echonet",
-        help="Layout of the dataset (default: auto, told by its files).",
+        help="Layout of the dataset (default: auto, detected from its files).",
         rich_help_panel=INPUT,
     ),
 ]
@@ -26,11 +26,13 @@ Phases = Annotated[
     str | None, Flag(metavar="A,B", help="Only these phases.", rich_help_panel=INPUT)
 ]
 Split = Annotated[
-    str | None, Flag(help="Only this split of the dataset's lists.", rich_help_panel=INPUT)
+    str | None, Flag(help="Only this split, as listed by the dataset.", rich_help_panel=INPUT)
 ]
 Cases = Annotated[
     str | None,
-    Flag(metavar="GLOB,..", help="Only cases like 'patient00*'.", rich_help_panel=INPUT),
+    Flag(
+        metavar="GLOB,..", help="Only matching cases, such as 'patient00*'.", rich_help_panel=INPUT
+    ),
 ]
 Frames = Annotated[
     str | None,
@@ -40,7 +42,7 @@ Frames = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-Limit = Annotated[int | None, Flag(min=1, help="Only the first frames.", rich_help_panel=INPUT)]
+Limit = Annotated[int | None, Flag(min=1, help="Only the first N frames.", rich_help_panel=INPUT)]
 OnError = Annotated[
     str | None,
     Flag(
@@ -50,22 +52,24 @@ OnError = Annotated[
     ),
 ]
 StoreOut = Annotated[
-    Path | None, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
+    Path | None, Flag("--out", help="Store to create: .zarr or .h5.", rich_help_panel=MAKE)
 ]
 Copies = Annotated[
-    int | None, Flag(help="Generated variants a frame (default: 4).", rich_help_panel=MAKE)
+    int | None, Flag(help="Generated variants per frame (default: 4).", rich_help_panel=MAKE)
 ]
-Seed = Annotated[int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=MAKE)]
+Seed = Annotated[
+    int | None, Flag(help="Same seed, same result (default: 0).", rich_help_panel=MAKE)
+]
 Preset = Annotated[
     str | None,
     Flag(
         metavar="fast|balanced|high|paper",
-        help="How much to spend on an image (default: balanced), or the published method.",
+        help="Effort per image (default: balanced), or the published method.",
         rich_help_panel=MAKE,
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, Flag(help="Settings as TOML; flags win over it.", rich_help_panel=MAKE)
+    Path | None, Flag(help="TOML file of settings; flags override it.", rich_help_panel=MAKE)
 ]
 Set = Annotated[
     list[str] | None,
@@ -80,28 +84,30 @@ Checkpoint = Annotated[
     str | None,
     Flag(
         metavar="NAME|FOLDER|FILE.pt",
-        help="Model (default: builtin); echogen checkpoint list has the names.",
+        help="Model (default: builtin); see echogen checkpoint list.",
         rich_help_panel=PAINT,
     ),
 ]
 Sampler = Annotated[
-    str | None, Flag(metavar="langevin|repaint", help="How to paint.", rich_help_panel=PAINT)
+    str | None, Flag(metavar="langevin|repaint", help="Painting method.", rich_help_panel=PAINT)
 ]
 Device = Annotated[
     str | None,
     Flag(
         metavar="auto|cpu|mps|cuda[:N][,..]",
-        help="Where; cuda:0,cuda:1 paints on both. auto and cuda take all GPUs.",
+        help="Where to paint; cuda:0,cuda:1 uses both, auto and cuda use all GPUs.",
         rich_help_panel=PAINT,
     ),
 ]
 Precision = Annotated[
     str | None,
-    Flag(metavar="auto|fp32|bf16|fp16", help="Of the network.", rich_help_panel=PAINT),
+    Flag(
+        metavar="auto|fp32|bf16|fp16", help="Number format of the network.", rich_help_panel=PAINT
+    ),
 ]
 BatchSize = Annotated[
     int | None,
-    Flag(help="Images at once; 0 (default) finds it by trial.", rich_help_panel=PAINT),
+    Flag(help="Images at once; 0 (default): find it by trial.", rich_help_panel=PAINT),
 ]
 Compile = Annotated[
     str | None,
@@ -112,10 +118,10 @@ Compile = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, Flag(min=0, help="Processes; 0 (default) takes one a core.", rich_help_panel=RUN)
+    int | None, Flag(min=0, help="Processes; 0 (default): one per core.", rich_help_panel=RUN)
 ]
 Overwrite = Annotated[
-    bool, Flag("--overwrite", help="Replace what is at --out.", rich_help_panel=RUN)
+    bool, Flag("--overwrite", help="Replace an existing --out.", rich_help_panel=RUN)
 ]
 AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)]

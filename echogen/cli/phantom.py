@@ -1,4 +1,4 @@
-"""`echogen phantom`: simulated cases to try things on."""
+"""`echogen phantom`: simulated cases for trying things out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def phantom(
-    output: Annotated[Path, typer.Option("--out", help="Folder to make; must be empty or new.")],
+    output: Annotated[Path, typer.Option("--out", help="Folder to create; must be empty or new.")],
     cases: Annotated[int, typer.Option(min=1, max=9999, help="Patients to simulate.")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="One seed, one result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Simulate labelled echocardiograms in CAMUS' layout, to try things on.
+    """Simulate labelled echocardiograms in CAMUS' layout, for trying things out.
 
     Example: echogen phantom --cases 20 --out phantoms/
     """

@@ -30,7 +30,8 @@ def preview(
     ctx: typer.Context,
     path: Source,
     out: Annotated[
-        Path | None, Flag("--out", metavar="X.png", help="File of the sheet.", rich_help_panel=SHOW)
+        Path | None,
+        Flag("--out", metavar="X.png", help="Contact sheet to write.", rich_help_panel=SHOW),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -40,8 +41,8 @@ def preview(
             rich_help_panel=SHOW,
         ),
     ] = None,
-    n: Annotated[int, Flag(help="How many samples.", rich_help_panel=SHOW)] = 8,
-    seed: Annotated[int, Flag(min=0, help="Of the random choice.", rich_help_panel=SHOW)] = 0,
+    n: Annotated[int, Flag(help="Number of samples.", rich_help_panel=SHOW)] = 8,
+    seed: Annotated[int, Flag(min=0, help="Seed of the random choice.", rich_help_panel=SHOW)] = 0,
     worst: Annotated[
         bool,
         Flag("--worst", help="A store's worst seams and textures first.", rich_help_panel=SHOW),
@@ -50,19 +51,23 @@ def preview(
         str | None,
         Flag(
             metavar="depth|tilt|width|shift",
-            help="From the least to the most of one move.",
+            help="Order by one move, least to most.",
             rich_help_panel=SHOW,
         ),
     ] = None,
     samples: Annotated[
         str | None,
-        Flag(metavar="GLOB,..", help="Only samples like '*_copy1'.", rich_help_panel=SHOW),
+        Flag(
+            metavar="GLOB,..",
+            help="Only matching samples, such as '*_copy1'.",
+            rich_help_panel=SHOW,
+        ),
     ] = None,
     columns: Annotated[
         int, Flag(min=0, max=16, help="Samples side by side; 0 chooses.", rich_help_panel=SHOW)
     ] = 0,
     height: Annotated[
-        int, Flag(min=64, max=1024, help="Of each image, in pixels.", rich_help_panel=SHOW)
+        int, Flag(min=64, max=1024, help="Height of each image in pixels.", rich_help_panel=SHOW)
     ] = 256,
     gif: Annotated[
         Path | None,
@@ -77,7 +82,7 @@ def preview(
         Flag(help="Model for --gif (default: the store's own, or builtin).", rich_help_panel=SHOW),
     ] = None,
     device: Annotated[
-        str, Flag(metavar="auto|cpu|cuda", help="Where --gif paints.", rich_help_panel=SHOW)
+        str, Flag(metavar="auto|cpu|cuda", help="Device for --gif.", rich_help_panel=SHOW)
     ] = "auto",
     format: Format = None,
     views: Views = None,
@@ -86,13 +91,13 @@ def preview(
     cases: Cases = None,
     frames: Frames = None,
     workers: Annotated[
-        int, Flag(min=0, help="Processes for --worst; 0 takes all cores.", rich_help_panel=RUN)
+        int, Flag(min=0, help="Processes for --worst; 0 uses all cores.", rich_help_panel=RUN)
     ] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw contact sheets: original, moved with the missing part marked, painted, labels.
+    """Draw contact sheets: original, moved (missing part marked), painted, labels.
 
     Example: echogen preview camus_aug.zarr --out sheet.png --worst
     """

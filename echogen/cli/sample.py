@@ -29,20 +29,25 @@ if TYPE_CHECKING:
 def sample(
     ctx: typer.Context,
     output: Annotated[
-        Path, Flag("--out", help="Store to make: .zarr or .h5.", rich_help_panel=MAKE)
+        Path, Flag("--out", help="Store to create: .zarr or .h5.", rich_help_panel=MAKE)
     ],
-    n: Annotated[int | None, Flag(help="Images (default: 64).", rich_help_panel=MAKE)] = None,
+    n: Annotated[
+        int | None, Flag(help="Number of images (default: 64).", rich_help_panel=MAKE)
+    ] = None,
     seed: Seed = None,
     sheet: Annotated[
         Path | None,
-        Flag(help="Also a contact sheet, a .png; of a finished store too.", rich_help_panel=MAKE),
+        Flag(
+            help="Also write a contact sheet (.png); works for a finished store too.",
+            rich_help_panel=MAKE,
+        ),
     ] = None,
-    columns: Annotated[int, Flag(help="Images in a row of the sheet.", rich_help_panel=MAKE)] = 8,
+    columns: Annotated[int, Flag(help="Images per row of the sheet.", rich_help_panel=MAKE)] = 8,
     background: Annotated[
         str | None,
         Flag(
             metavar="black|as-is",
-            help="Outside of the fan that is found: 0 as in real frames (default), or as painted.",
+            help="Outside the fitted fan: 0 as in real frames (default), or as painted.",
             rich_help_panel=MAKE,
         ),
     ] = None,
@@ -51,13 +56,13 @@ def sample(
         str | None,
         Flag(
             metavar="fast|balanced|high",
-            help="How much to spend on an image (default: balanced).",
+            help="Effort per image (default: balanced).",
             rich_help_panel=PAINT,
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        Flag(help="Network evaluations an image, instead of a preset's.", rich_help_panel=PAINT),
+        Flag(help="Network evaluations per image, instead of the preset's.", rich_help_panel=PAINT),
     ] = None,
     device: Device = None,
     precision: Precision = None,
@@ -68,7 +73,7 @@ def sample(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Make whole images from nothing, without labels.
+    """Generate whole images, without labels.
 
     They come under the terms of the model that makes them; the built-in one is
     for non-commercial research only. The first images of a larger --n are those
@@ -85,13 +90,13 @@ def sample(
 
 
 def show_sample(report: "SampleReport") -> None:
-    """The end of `echogen sample`."""
+    """Print the result of `echogen sample`."""
     rows = [("store", report.output), ("images", f"{report.images} done, without labels")]
     if report.without_fan:
         rows.append(("no fan found", f"in {report.without_fan}, left as painted"))
     rows.append(("failed", str(len(report.failed))))
     if report.pending:
-        rows.append(("still to make", str(report.pending)))
+        rows.append(("still to do", str(report.pending)))
     if report.sheet:
         rows.append(("sheet", report.sheet))
     show_table([*rows, *painting_rows(report)])

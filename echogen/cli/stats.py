@@ -1,4 +1,4 @@
-"""`echogen stats`: what a dataset or a store is like."""
+"""`echogen stats`: measures of a dataset or store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,14 +41,16 @@ def stats(
     ] = None,
     html: Annotated[
         Path | None,
-        Flag(metavar="X.html", help="A report with plots and pictures.", rich_help_panel=SHOW),
+        Flag(
+            metavar="X.html", help="Write a report with plots and pictures.", rich_help_panel=SHOW
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
-        Flag(metavar="X.csv", help="Every measure of every sample.", rich_help_panel=SHOW),
+        Flag(metavar="X.csv", help="Write every measure of every sample.", rich_help_panel=SHOW),
     ] = None,
     seed: Annotated[
-        int, Flag(min=0, help="Of the pictures that the report shows.", rich_help_panel=SHOW)
+        int, Flag(min=0, help="Seed of the pictures in the report.", rich_help_panel=SHOW)
     ] = 0,
     format: Format = None,
     views: Views = None,
@@ -60,7 +62,7 @@ def stats(
         int,
         Flag(
             min=0,
-            help="Measure so many recordings or shards, at random; 0 takes all.",
+            help="Measure only this many random recordings or shards; 0: all.",
             rich_help_panel=RUN,
         ),
     ] = 0,
@@ -79,7 +81,7 @@ def stats(
 
 
 def show_stats(report: "StatsReport") -> None:
-    """The end of `echogen stats`: one table a question."""
+    """Print the result of `echogen stats`: one table per question."""
     nouns = {"originals": "original", "copies": "copy"}
     samples = ", ".join(counted(n, nouns[name], name) for name, n in report.samples.items())
     rows = [("measured", f"{report.path} in {duration(report.seconds)}"), ("samples", samples)]
@@ -96,7 +98,9 @@ def show_stats(report: "StatsReport") -> None:
     _coverage(report)
     _realism(report)
     if {"originals", "copies"} <= set(report.samples) and not report.diversity:
-        typer.echo("\nToo few originals or copies with a cavity to compare them: 5 each at least.")
+        typer.echo(
+            "\nToo few originals or copies with a cavity to compare: at least 5 of each are needed."
+        )
 
 
 def _features(report: "StatsReport") -> None:
@@ -132,7 +136,7 @@ def _volumes(report: "StatsReport") -> None:
     of = counted(len(report.volumes), "case")
     _table(
         f"LV volumes of {of}, method of discs ({biplane} biplane)",
-        ["", "median", "range", "minus what the files say (95% limits)"],
+        ["", "median", "range", "minus recorded values (95% limits)"],
         rows,
     )
 
@@ -147,8 +151,8 @@ def _diversity(report: "StatsReport") -> None:
     columns = ["", "span", "outside", "distance"]
     _table("Diversity: what copies add to the originals", columns, rows)
     typer.echo(
-        "span: 5th to 95th percentile with copies over without. outside: copies beyond it. "
-        "distance: Wasserstein-1 in the originals' standard deviations."
+        "span: 5th-95th percentile range with copies over without. outside: copies beyond the "
+        "originals' range. distance: Wasserstein-1 in the originals' standard deviations."
     )
 
 
@@ -172,8 +176,8 @@ def _realism(report: "StatsReport") -> None:
                         if spread else "?" for spread in (one.copies, one.real))]
         for one in report.realism
     ]  # fmt: skip
-    columns = ["", "in copies", "in real frames, cut alike"]
-    _table("Realism: the painted part over the kept one beside it", columns, rows)
+    columns = ["", "in copies", "in real frames, cut the same way"]
+    _table("Realism: the painted part over the kept part beside it", columns, rows)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`echogen train`: a model of one's own, from images alone."""
+"""`echogen train`: your own model, from images alone."""
 
 import shlex
 from contextlib import closing
@@ -42,19 +42,19 @@ def train(
         Path | None,
         Flag(
             metavar="DIR|ZIP",
-            help="In place of a dataset, frames that were prepared before: a run's frames folder, "
-            "or what --pack wrote.",
+            help="Frames prepared earlier, instead of a dataset: a run's frames folder, or a file "
+            "from --pack.",
             rich_help_panel=INPUT,
         ),
     ] = None,
     output: Annotated[
-        Path | None, Flag("--out", help="Folder of the run and its model.", rich_help_panel=INPUT)
+        Path | None, Flag("--out", help="Folder for the run and its model.", rich_help_panel=INPUT)
     ] = None,
     pack: Annotated[
         Path | None,
         Flag(
             metavar="ZIP",
-            help="Train nothing: write the prepared frames as one file, to train on elsewhere.",
+            help="Do not train: write the prepared frames to one file, to train on elsewhere.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -77,12 +77,12 @@ def train(
         Flag(
             metavar="small|reference",
             help="small (default): the built-in model's recipe. reference: the published network, "
-            "25 times the work an image.",
+            "25 times the work per image.",
             rich_help_panel=LEARN,
         ),
     ] = None,
     config: Annotated[
-        Path | None, Flag(help="A recipe of your own as TOML.", rich_help_panel=LEARN)
+        Path | None, Flag(help="Your own recipe as TOML.", rich_help_panel=LEARN)
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -94,24 +94,24 @@ def train(
         ),
     ] = None,
     steps: Annotated[
-        int | None, Flag(help="Length in steps; can be repeated exactly.", rich_help_panel=LEARN)
+        int | None, Flag(help="Length in steps; exactly repeatable.", rich_help_panel=LEARN)
     ] = None,
     hours: Annotated[
         float | None,
-        Flag(help="Length in hours of training, all parts together.", rich_help_panel=LEARN),
+        Flag(help="Length in hours of training, over all sessions.", rich_help_panel=LEARN),
     ] = None,
     batch_size: Annotated[
-        int | None, Flag(help="Images a step, in place of the recipe's.", rich_help_panel=LEARN)
+        int | None, Flag(help="Images per step, instead of the recipe's.", rich_help_panel=LEARN)
     ] = None,
     hold_out: Annotated[
         int | None,
         Flag(
-            help="Cases set aside to measure on (default: a tenth, at most 40).",
+            help="Cases held out for evaluation (default: a tenth, at most 40).",
             rich_help_panel=LEARN,
         ),
     ] = None,
     seed: Annotated[
-        int | None, Flag(help="One seed, one result (default: 0).", rich_help_panel=LEARN)
+        int | None, Flag(help="Same seed, same result (default: 0).", rich_help_panel=LEARN)
     ] = None,
     evaluations: Annotated[
         int | None,
@@ -144,14 +144,17 @@ def train(
     log_every: Annotated[
         int | None,
         Flag(
-            metavar="STEPS", help="Between lines of the log (default: 50).", rich_help_panel=MEASURE
+            metavar="STEPS",
+            help="Steps between lines of the log (default: 50).",
+            rich_help_panel=MEASURE,
         ),
     ] = None,
     name: Annotated[
-        str | None, Flag(help="Of the model (default: the folder's).", rich_help_panel=CARD)
+        str | None, Flag(help="Name of the model (default: the folder's).", rich_help_panel=CARD)
     ] = None,
     data: Annotated[
-        str | None, Flag(metavar="WORDS", help="What it is trained on.", rich_help_panel=CARD)
+        str | None,
+        Flag(metavar="WORDS", help="What the model is trained on.", rich_help_panel=CARD),
     ] = None,
     licence: Annotated[
         str | None, Flag(metavar="WORDS", help="Terms of the weights.", rich_help_panel=CARD)
@@ -172,26 +175,31 @@ def train(
         str | None, Flag(metavar="auto|cpu|cuda[:N]", help="Where to train.", rich_help_panel=RUN)
     ] = None,
     precision: Annotated[
-        str | None, Flag(metavar="auto|bf16|fp32", help="Of the network.", rich_help_panel=RUN)
+        str | None,
+        Flag(metavar="auto|bf16|fp32", help="Number format of the network.", rich_help_panel=RUN),
     ] = None,
     compile: Annotated[
         bool, Flag("--compile", help="Use torch.compile; takes minutes.", rich_help_panel=RUN)
     ] = False,
     micro_batch: Annotated[
         int | None,
-        Flag(help="Images at once on a device, where memory is short.", rich_help_panel=RUN),
+        Flag(help="Images at once on a device, if memory is short.", rich_help_panel=RUN),
     ] = None,
     save_every: Annotated[
         float | None,
         Flag(
             metavar="SECONDS",
-            help="Between saves of the state (default: 300).",
+            help="Time between saves of the state (default: 300).",
             rich_help_panel=RUN,
         ),
     ] = None,
     stop_after: Annotated[
         float | None,
-        Flag(metavar="SECONDS", help="Save and stop then, to be resumed.", rich_help_panel=RUN),
+        Flag(
+            metavar="SECONDS",
+            help="Save and stop after this long, to resume later.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     workers: Workers = None,
     resume: Annotated[
@@ -206,13 +214,13 @@ def train(
         bool, Flag("--overwrite", help="Start over at --out.", rich_help_panel=RUN)
     ] = False,
     tensorboard: Annotated[
-        bool, Flag("--tensorboard", help="Log to OUT/tensorboard, too.", rich_help_panel=RUN)
+        bool, Flag("--tensorboard", help="Also log to OUT/tensorboard.", rich_help_panel=RUN)
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model of your own, from images alone; expand paints with it.
+    """Train your own model from images alone, for expand to paint with.
 
     Killed or interrupted, the same command continues. OUT/pictures shows what it has learnt.
 
@@ -233,7 +241,7 @@ _NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report
 
 
 def _command(ctx: typer.Context) -> str:
-    """The command for the card; of a path only its name, for a card is passed on."""
+    """The command for the card, paths shortened to their names because cards are shared."""
     words = ["echogen", "train"]
     for option in ctx.command.params:
         value = ctx.params.get(option.name or "")
@@ -274,7 +282,7 @@ def _show(report: "TrainReport") -> None:
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_lines("note", list(report.notes))
     if report.done is not None and report.done < 1:
-        typer.echo("next: give the same command again; it continues where it stopped.")
+        typer.echo("next: run the same command again; it continues where it stopped.")
     elif report.checkpoint:
         out = shlex.quote(report.output)
         typer.echo(f"next: echogen expand --in DATASET --checkpoint {out} --out more.zarr")

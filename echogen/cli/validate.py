@@ -37,7 +37,7 @@ def validate(
         Path | None,
         Flag(
             metavar="DATASET",
-            help="What a store was made of: compare every kept pixel and label with it.",
+            help="The dataset a store was made from: compare every kept pixel and label with it.",
             rich_help_panel=CHECK,
         ),
     ] = None,
@@ -49,12 +49,15 @@ def validate(
         bool,
         Flag(
             "--repair",
-            help="Mark damaged and failed samples of a store: the same expand remakes them alone.",
+            help=(
+                "Mark a store's damaged and failed samples; the same expand then remakes only "
+                "these."
+            ),
             rich_help_panel=CHECK,
         ),
     ] = False,
     strict: Annotated[
-        bool, Flag("--strict", help="Warnings end in exit code 1, too.", rich_help_panel=CHECK)
+        bool, Flag("--strict", help="Exit with 1 on warnings too.", rich_help_panel=CHECK)
     ] = False,
     format: Format = None,
     views: Views = None,
@@ -67,7 +70,7 @@ def validate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Check a dataset before hours are spent on it, or a store after it was made.
+    """Check a dataset before spending hours on it, or a store after it was made.
 
     Exit code 0: all right. 1: usable, but some frames or samples are not, or
     --repair gave some back. 3: a dataset, 5: a store that should not be used.
@@ -80,7 +83,7 @@ def validate(
 
 
 def show_validation(report: "ValidationReport") -> None:
-    """The end of `echogen validate`: what was found, by check, the worst first; then the sum."""
+    """Print the result of `echogen validate`: findings by check, worst first, then a summary."""
     from echogen.checks.finding import Severity
 
     for severity in Severity:
@@ -104,8 +107,8 @@ def _about(report: "ValidationReport") -> list[tuple[str, str]]:
     rows = [("checked", f"{report.path} in {duration(report.seconds)}")]
     if (samples := report.samples) is not None:
         rows.append(
-            ("samples", f"{both(samples.originals, samples.copies)} done, "
-             f"{samples.rejected} rejected, {samples.failed} failed, {samples.pending} to make")
+            ("samples", f"{both(samples.originals, samples.copies)} done, {samples.rejected} "
+                        f"rejected, {samples.failed} failed, {samples.pending} to do")
         )  # fmt: skip
         rows.append(("read", f"{report.megabytes:.0f} MB of pixels, "
                      f"{report.megabytes / max(report.seconds, 1e-3):.0f} MB/s"))  # fmt: skip
@@ -131,11 +134,11 @@ def _found(report: "ValidationReport") -> list[tuple[str, str]]:
 
 def _conclusion(report: "ValidationReport") -> None:
     if report.repaired:
-        typer.echo(f"{counted(report.repaired, 'sample')} to be made again: give the `echogen` "
-                   "command that made the store.")  # fmt: skip
+        typer.echo(f"{counted(report.repaired, 'sample')} to be remade: run the "
+                   "`echogen` command that made the store again.")  # fmt: skip
     elif not report.usable:
-        what = "no frame can be used" if report.kind == "dataset" else "do not train on it as it is"
-        hint = "; --repair marks what is damaged" if _damaged(report) else ""
+        what = "no usable frame" if report.kind == "dataset" else "do not train on it as it is"
+        hint = "; --repair marks damaged samples to be remade" if _damaged(report) else ""
         typer.echo(f"not usable: {what}{hint}")
     else:
         typer.echo("usable")

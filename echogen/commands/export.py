@@ -1,7 +1,7 @@
-"""`echogen export`: a store handed on as nnU-Net's raw dataset, PNG folders, NIfTI, Zarr or HDF5.
+"""`echogen export`: a store converted to nnU-Net's raw dataset, PNG folders, NIfTI, Zarr or HDF5.
 
 Nothing of a user's is ever deleted, no file name leaves the output folder whatever a store says,
-and a killed export goes on where it was with the same command.
+and a killed export continues when the same command is run again.
 """
 
 import json
@@ -37,7 +37,7 @@ STORES: tuple[Format, ...] = ("zarr", "h5")
 
 
 class ExportConfig(Settings):
-    """Everything `echogen export` can be told besides the store.
+    """All settings of `echogen export` besides the store.
 
     `to` is the format, and `output` the folder or store to make; for nnU-Net the folder of raw
     datasets. `selection` says which rows; files can be made only of rows that are done. `nnunet`
@@ -67,7 +67,7 @@ class ExportConfig(Settings):
         elif not set(self.selection.statuses) <= {"done"}:
             raise UsageError(
                 f"--status {','.join(self.selection.statuses)}: only samples that are done have "
-                f"pixels to make files of; --to {' and --to '.join(STORES)} keep the other rows."
+                f"pixels to write to files; --to {' and --to '.join(STORES)} keep the other rows."
             )
         return self
 
@@ -142,7 +142,7 @@ def export(
     reporter: Reporter = QUIET,
     **settings: Unpack[ExportKeywords],
 ) -> ExportReport:
-    """Hand a store on in another format; see the module.
+    """Convert a store to another format; see the module.
 
     Args:
         store: a .zarr folder or .h5 file.
@@ -190,7 +190,7 @@ def export(
 def _check_for_nnunet(to: Format, settings: Mapping[str, object]) -> None:
     for field in fields(NnunetSettings):
         if to != "nnunet" and settings.get(field.name) is not None:
-            raise UsageError(f"--{field.name.replace('_', '-')}: goes with --to nnunet.")
+            raise UsageError(f"--{field.name.replace('_', '-')}: needs --to nnunet.")
 
 
 @dataclass(frozen=True)
@@ -296,8 +296,7 @@ def _check_apart(store: Path, output: Path) -> None:
     there, here = store.resolve(), output.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise StoreError(
-            f"{output}: must lie apart from the store {store}, found one in the other. "
-            "Choose another --out."
+            f"{output}: must not be inside the store {store}, or contain it. Choose another --out."
         )
 
 
@@ -307,6 +306,6 @@ def _check_id_is_free(raw: Path, settings: NnunetSettings) -> None:
     found = sorted(raw.glob(f"{number}_*/")) if raw.is_dir() else []
     if others := [place for place in found if place.name != settings.folder]:
         raise UsageError(
-            f"--dataset-id {settings.dataset_id}: {others[0]} has it already, and nnU-Net "
-            "wants each number once; give another."
+            f"--dataset-id {settings.dataset_id}: {others[0]} already uses it, and nnU-Net needs "
+            "unique numbers; give another."
         )

@@ -35,7 +35,7 @@ PANELS, MOST_PIXELS = 6, 120_000_000
 
 
 class PreviewConfig(Choice):
-    """Everything `echogen preview` can be told besides what to show and the sheet's file.
+    """All settings of `echogen preview` besides what to show and the sheet's file.
 
     `plan` is the file of a plan whose copies are shown; the path is its dataset then. `columns`
     samples stand side by side; 0 takes as many as fit four pictures. An image is `height` pixels
@@ -187,7 +187,7 @@ def preview(
 
 def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
     if out is None and options.gif is None:
-        raise UsageError("--out is missing; name the sheet, such as --out sheet.png.")
+        raise UsageError("--out: missing; name the sheet, such as --out sheet.png.")
     for flag, picture, suffix in (("--out", out, ".png"), ("--gif", options.gif, ".gif")):
         if picture is not None:
             check_writable(flag, picture, suffix)
@@ -199,20 +199,20 @@ def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
             f"{MOST_PIXELS // 10**6} million pixels; lower one of them."
         )
     if (options.checkpoint or options.engine.device != "auto") and options.gif is None:
-        raise UsageError("--checkpoint and --device: go with --gif, which paints; leave them out.")
+        raise UsageError("--checkpoint and --device: only apply to --gif, which paints; omit them.")
     if options.worst and options.by:
-        raise UsageError("--worst and --by: choose one of them.")
+        raise UsageError("--worst and --by: give only one.")
     store = is_store(path)
     if store and options.plan is not None:
-        raise UsageError(f"--plan: needs the dataset that it was made of, and {path} is a store.")
+        raise UsageError(f"--plan: needs the dataset that it was made from, but {path} is a store.")
     if options.worst and not store:
-        raise UsageError(f"--worst: is for painted samples, and {path} is not a store.")
+        raise UsageError(f"--worst: needs painted samples, but {path} is not a store.")
     if options.by and not store and options.plan is None:
-        raise UsageError(f"--by: is for moved samples: give a store, or --plan with {path}.")
+        raise UsageError(f"--by: needs moved samples; give a store, or --plan with {path}.")
 
 
 def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
-    """A plan that `echogen expand --dry-run --plan` wrote, over the dataset it was made of.
+    """A plan that `echogen expand --dry-run --plan` wrote, with the dataset it was made from.
 
     Raises:
         PlanError: the file is not a plan, or not one of this dataset.
@@ -225,8 +225,9 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
     absent = sorted({planned.frame_id for planned in plan.frames} - {key.frame_id for key in keys})
     if absent:
         raise PlanError(
-            f"{plan_file}: was made of another dataset than {path}: {len(absent)} of its "
-            f"{len(plan.frames)} frames are not there, such as {absent[0]}. Give its own dataset."
+            f"{plan_file}: was made from a dataset other than {path}: {len(absent)} of its "
+            f"{len(plan.frames)} frames are missing, such as {absent[0]}. Give the plan's own "
+            "dataset."
         )
     return PlannedDataset(dataset, keys, plan)
 

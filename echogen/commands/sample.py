@@ -69,7 +69,7 @@ def sample(
     reporter: Reporter = QUIET,
     **settings: Unpack[SampleKeywords],
 ) -> SampleReport:
-    """Make whole images from nothing, without labels: make, or continue, their store.
+    """Generate whole images without labels: make, or continue, their store.
 
     Args:
         config: all settings, or a TOML file with some.
@@ -184,6 +184,6 @@ def _check_sheet(sheet: Path, columns: int) -> None:
 
 def _note(info: CheckpointInfo) -> str:
     return (
-        f"the images have no labels, and come under the terms of the model, {licence(info)}. A "
-        "model may repeat images that it was trained on; its card says what is known of that."
+        f"the images have no labels and fall under the model's terms, {licence(info)}. A model may "
+        "repeat images that it was trained on; its card says what is known about that."
     )

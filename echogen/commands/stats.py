@@ -39,7 +39,7 @@ TEXTURE_AT_MOST = 300
 
 
 class StatsConfig(Settings):
-    """Everything `echogen stats` can be told besides what to measure and which files to write.
+    """All settings of `echogen stats` besides what to measure and which files to write.
 
     `dataset` says which frames of a dataset are measured, and in which layout it is. `most`
     recordings or shards are measured, drawn at random; 0 takes all. `seed` chooses the pictures of
@@ -122,7 +122,7 @@ def measure(
     _check(path, against, options)
     table, origin, texture, samples = _collect(path, options, reporter)
     if not table.names:
-        raise UsageError(f"{path}: holds no sample that can be measured.")
+        raise UsageError(f"{path}: contains no sample that can be measured.")
     beside = options
     if not is_store(path):  # --format says the layout of PATH
         dataset = options.dataset.model_copy(update={"format": "auto"})
@@ -159,7 +159,7 @@ def _check(path: Path, against: Path | None, options: StatsConfig) -> None:
     if options.dataset != DatasetConfig() and not datasets:
         raise UsageError(
             f"{path}: a store is measured as a whole; --format, --views, --phases, --split, "
-            "--cases and --frames are for datasets. `echogen export` makes a part of a store."
+            "--cases and --frames are for datasets. Use `echogen export` to make a store of a part."
         )
 
 
@@ -273,7 +273,7 @@ def _of_store(store: StoreReader) -> Origin:
         "model": f"{model.name or '?'}, {model.licence or '?'}",
         "model's SHA-256": model.sha256[:16],
         "sampler": _settings(sampler.recorded, ("name", "levels", "steps", "precision")),
-        "network evaluations an image": str("?" if sampler.nfe is None else sampler.nfe),
+        "network evaluations per image": str("?" if sampler.nfe is None else sampler.nfe),
         "seed": str("?" if record.seed is None else record.seed),
         "copies": str(settings.get("copies", settings.get("n", ""))),
         "moves": _settings(moves.recorded, ("depth", "tilt_deg", "width", "shift")),

@@ -38,7 +38,7 @@ from echogen.training.run_folder import (
 
 
 class TrainConfig(Settings):
-    """Everything `echogen train` can be told.
+    """All settings of `echogen train`.
 
     Attributes:
         output: the run's folder.
@@ -81,7 +81,7 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class TrainReport(CommandReport):
-    """How a training run stands.
+    """The state of a training run.
 
     Attributes:
         output: the run's folder, or the file of packed frames.

@@ -38,7 +38,7 @@ Kind = Literal["dataset", "expanded", "generated"]
 
 @dataclass(frozen=True)
 class ValidationReport(CommandReport):
-    """What was checked, and what was found.
+    """What was checked, and the findings.
 
     Attributes:
         path: what was checked.
@@ -84,7 +84,7 @@ class ValidationReport(CommandReport):
 
 
 class ValidationConfig(Settings):
-    """Everything `echogen validate` can be told besides what to check.
+    """All settings of `echogen validate` besides what to check.
 
     `source` is a dataset to compare a store with. `repair` marks a store's damaged and failed rows,
     so that they are made again. `thorough` measures the texture of every sample, not of a thousand.
@@ -135,7 +135,7 @@ def validate(
     if not is_store(path):
         if options.source is not None or options.repair or options.thorough:
             raise UsageError(
-                f"{path}: --source, --repair and --thorough are for stores; this is not one."
+                f"{path}: --source, --repair and --thorough are for stores, and this is not one."
             )
         return _dataset(path, options, reporter)
     format = options.dataset.format if options.source is not None else "auto"

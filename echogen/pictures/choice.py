@@ -65,15 +65,15 @@ class Choice(Settings):
     def words(self) -> str:
         """How the samples were chosen, for people."""
         if self.worst:
-            return "the worst by seam and texture"
+            return "worst by seam and texture"
         if self.by:
-            return f"from the least to the most {self.by}"
+            return f"from least to most {self.by}"
         return f"chosen at random, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples that a choice took.
+    """The samples of a choice.
 
     Attributes:
         entries: in the order to show them.
@@ -94,7 +94,7 @@ def select_frames(dataset: Dataset, choice: Choice) -> Selection:
     """
     keys = [key for key in select(dataset.keys, choice.dataset) if choice.names(key.frame_id)]
     if not keys:
-        raise UsageError(f"--samples {','.join(choice.samples)}: no frame has such an id.")
+        raise UsageError(f"--samples {','.join(choice.samples)}: no frame has this id.")
     return _selection(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
 
 
@@ -113,7 +113,7 @@ def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
     if not rows:
         raise UsageError(
             f"no copy to show: none of the plan's {len(source.plan.rows)} samples is a copy that "
-            "fits --samples, --cases, --views, --phases and --split together."
+            "matches --samples, --cases, --views, --phases and --split together."
         )
     if choice.by:
         moves = np.array([[getattr(row.params, name) for name in MOVES] for row in rows])
@@ -146,7 +146,7 @@ def _by(by: By, items: Sequence[T], moves: Floats, n: int) -> list[T]:
     values = amount(by, moves)
     moved = np.flatnonzero(np.isfinite(values))
     if not len(moved):
-        raise UsageError(f"--by {by}: none of {len(items)} samples has such a move.")
+        raise UsageError(f"--by {by}: none of {len(items)} samples has this move.")
     return along([items[int(i)] for i in moved], values[moved].tolist(), n)
 
 
@@ -203,11 +203,11 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
         done = int((columns["status"] == Status.DONE).sum())
         if not done:
             raise UsageError(
-                f"{store.path}: no sample is done yet; run the command that makes it again."
+                f"{store.path}: no sample is done yet; run the command that makes the store again."
             )
         raise UsageError(
-            f"{store.path}: no sample to show: none of its {done} that are done fits --samples, "
-            "--cases, --views, --phases and --split together; give fewer of them."
+            f"{store.path}: no sample to show: none of its {done} finished samples matches "
+            "--samples, --cases, --views, --phases and --split together; use fewer of them."
         )
     copies = fitting & (columns["copy"] > 0)
     return [int(row) for row in np.flatnonzero(copies if copies.any() else fitting)]
@@ -224,7 +224,7 @@ def worst_rows(
     """
     painted = [row for row in rows if store.kind == "expanded" and store.columns["copy"][row] > 0]
     if not painted:
-        raise UsageError(f"--worst: {store.path} holds no painted copies of frames to judge.")
+        raise UsageError(f"--worst: {store.path} contains no painted copies of frames to judge.")
     portions = [painted[i : i + PORTION] for i in range(0, len(painted), PORTION)]
     pairs = []
     for pair in in_workers(_measure, portions, (store.path,), choice.workers):

@@ -122,7 +122,7 @@ def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[s
     for picture in pictures:
         if picture is not None and picture.label is not None:
             shown |= set(np.unique(picture.label).tolist())
-    names = {**labels, IGNORE: "not judged (255)"}
+    names = {**labels, IGNORE: "ignored (255)"}
     classes = [
         (names.get(class_id, f"class {class_id}"), COLOURS.get(class_id, OTHER))
         for class_id in sorted(shown - {BACKGROUND})

@@ -49,5 +49,5 @@ def _write(path: Path, save: Callable[[Path], None]) -> None:
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written ({error.strerror or error}). Choose a {path.suffix} file "
-            "in a folder that you may write to."
+            "in a folder that you can write to."
         ) from error

@@ -85,7 +85,7 @@ def animation(
     start = tile(subject.image, size)
     if not subject.keep.all():
         start = hatched(start, ~subject.keep)
-    frames = [_frame(start, start, f"{subject.name}: what is to be painted")]
+    frames = [_frame(start, start, f"{subject.name}: what is left to paint")]
     total = steps[-1].number
     for step in steps:
         words = (

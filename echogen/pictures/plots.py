@@ -185,8 +185,13 @@ def realism(measures: Sequence[Realism]) -> Plot | None:
     axes.set_xlabel("painted over kept, beside the border")
     axes.tick_params(left=False)
     _plain(axes)
-    _legend(figure, {"copies": None, "originals": None}, {"originals": "real frames, cut alike"})
-    words = "5th to 95th percentile of painted over kept, in copies and in real frames cut alike."
+    _legend(
+        figure, {"copies": None, "originals": None}, {"originals": "real frames, cut the same way"}
+    )
+    words = (
+        "5th to 95th percentile of painted over kept, in copies and in real frames cut the same "
+        "way."
+    )
     return Plot(_svg(figure), "Seams and textures", words)
 
 

@@ -81,7 +81,7 @@ def subject_of(
     info = read_info(subject.checkpoint)
     if subject.image.shape[0] != info.image_size:
         raise UsageError(
-            f"--checkpoint: {info.name} paints images of {info.image_size} pixels, {name} has "
+            f"--checkpoint: {info.name} paints images of {info.image_size} pixels, but {name} has "
             f"{subject.image.shape[0]}; give the model that the sample was planned for."
         )
     return subject
@@ -99,8 +99,8 @@ def _in_store(
             if checkpoint:
                 raise
             raise UsageError(
-                f"--gif: the store was painted by the model {own}, which is not known here by that "
-                "name; give its folder with --checkpoint."
+                f"--gif: the store was painted by the model {own}, which is not known here under "
+                "that name; give its folder with --checkpoint."
             ) from error
         info = read_info(folder)
         if info.sha256 != recorded.sha256:
@@ -142,7 +142,7 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
         keep = store.keep[row]
         known = np.where(keep, image, np.uint8(0))
     else:
-        raise UsageError(f"--gif: {name} is an original, nothing in it is painted; choose a copy.")
+        raise UsageError(f"--gif: {name} is an original with nothing painted in it; choose a copy.")
     recorded = store.record.sampler
     sampler = _sampler(store.path, recorded.settings)
     precision = recorded.precision if engine.precision == "auto" else engine.precision
@@ -157,4 +157,4 @@ def _sampler(path: Path, settings: Mapping[str, Any]) -> AnySampler:
     try:
         return _SAMPLERS.validate_python(settings)
     except ValidationError as error:
-        raise StoreError(f"{path}: its sampler is not one of this version of echogen.") from error
+        raise StoreError(f"{path}: this version of echogen does not have its sampler.") from error

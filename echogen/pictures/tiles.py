@@ -24,7 +24,7 @@ COLOURS: Mapping[int, Colour] = {
     3: (110, 170, 255),
     IGNORE: (245, 214, 70),
 }
-"""By class id; also distinct without red and green, because their brightness differs."""
+"""By class id; distinct even without red-green vision, because their brightness differs."""
 OTHER: Colour = (235, 235, 235)
 FINER = 3
 FILL = 34  # of 255

@@ -87,7 +87,7 @@ def save_state(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be written ({error}). Free some space or choose another folder, and "
-            "give the same command again: it continues from the last state."
+            "run the same command again: it continues from the last state."
         ) from error
 
 

@@ -172,7 +172,7 @@ def test_a_skipped_frame_makes_exit_code_1_and_its_reason_is_shown(
         (["--set", "copies"], 2, "expected KEY=VALUE"),
         (["--preset", "poster"], 2, "expected one of fast, balanced"),
         (["--copies", "many"], 2, "--copies"),
-        (["--plan", "p.json"], 2, "goes with --dry-run"),
+        (["--plan", "p.json"], 2, "needs --dry-run"),
     ],
 )
 def test_a_users_mistake_ends_in_a_plain_sentence_and_its_exit_code(

@@ -133,7 +133,7 @@ def test_a_plan_is_shown_before_anything_is_painted(
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(dataset / "patient0002", elsewhere / "patient0002")
     refused = run(elsewhere, "--plan", tmp_path / "plan.json", "--out", out)
-    assert "was made of another dataset" in str(refused.exception)
+    assert "was made from a dataset other than" in str(refused.exception)
 
 
 def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> None:
@@ -152,15 +152,15 @@ def test_the_worst_come_first_with_their_scores(store: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--worst"], "--worst: is for painted samples"),
-        (["--by", "depth"], "--by: is for moved samples"),
+        (["--worst"], "--worst: needs painted samples"),
+        (["--by", "depth"], "--by: needs moved samples"),
         (["--by", "dpth"], "--by dpth: expected one of depth, tilt, width, shift"),
         (["--n", "0"], "--n 0: expected 1 to"),
         (["--n", "200", "--height", "1024"], "more than 120 million pixels"),
-        (["--checkpoint", "foo"], "--checkpoint and --device: go with --gif"),
+        (["--checkpoint", "foo"], "--checkpoint and --device: only apply to --gif"),
         (["--samples", "nobody*"], "--samples nobody*: no frame"),
         (["--out", "sheet.jpg"], "expected a .png file"),
-        (["--out", "no/such/sheet.png"], "no such folder"),
+        (["--out", "no/such/sheet.png"], "does not exist; create it first"),
         (["--plan", "nowhere.json"], "nowhere.json: cannot be read"),
     ],
 )
@@ -173,7 +173,7 @@ def test_what_cannot_be_shown_is_one_line(
 
 
 def test_a_sheet_needs_a_name(store: Path) -> None:
-    assert "--out is missing" in str(run(store).exception)
+    assert "--out: missing" in str(run(store).exception)
 
 
 def test_the_way_of_a_stored_sample_ends_in_its_own_pixels(
@@ -213,7 +213,7 @@ def test_a_stored_sample_is_painted_as_it_was(store: Path, checkpoint: Path) -> 
 def test_an_original_has_no_way(store: Path, checkpoint: Path, tmp_path: Path) -> None:
     done = run(store, "--gif", tmp_path / "way.gif", "--samples", "*_copy0",
                "--checkpoint", checkpoint)  # fmt: skip
-    assert "is an original, nothing in it is painted" in str(done.exception)
+    assert "is an original with nothing painted in it" in str(done.exception)
 
 
 def test_the_way_of_a_datasets_frame_is_that_of_a_first_copy(

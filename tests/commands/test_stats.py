@@ -294,7 +294,7 @@ def test_frames_without_a_fan_are_left_out_with_a_reason(pictures: Path) -> None
     assert report.samples == {"originals": 1}
     assert [name for name, _ in report.problems] == ["patient0001_4CH_ES"]
     sitk.WriteImage(black, str(pictures / "images" / "patient0001_4CH_ED.png"))
-    with pytest.raises(UsageError, match="holds no sample that can be measured"):
+    with pytest.raises(UsageError, match="contains no sample that can be measured"):
         measure(pictures, options=StatsConfig(workers=1))
 
 
@@ -360,7 +360,7 @@ def test_the_console_shows_every_question(
     code, out, _ = invoke(made)
     assert code == 0
     assert "samples   4 originals, 12 copies" in out
-    assert "Realism: the painted part over the kept one beside it" in out
+    assert "Realism: the painted part over the kept part beside it" in out
 
 
 @pytest.mark.parametrize(

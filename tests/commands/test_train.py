@@ -314,7 +314,7 @@ def test_folders_are_not_guessed(recipe: Path, hearts: Path, tmp_path: Path) -> 
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").touch()
     refused = line(run("--in", hearts, "--out", tmp_path / "letters", *fixed, "--overwrite"))
-    assert "holds other files, such as dear.txt" in refused
+    assert "contains other files, such as dear.txt" in refused
     assert (tmp_path / "letters" / "dear.txt").exists()
 
 
@@ -328,7 +328,7 @@ def test_a_folder_of_ones_own_is_never_taken_for_the_runs(
     result = run(
         "--in", own, "--out", tmp_path / "study", "--config", recipe, "--steps", 1, *RUN, *more
     )
-    assert re.search(r"holds other files", line(result))
+    assert re.search(r"contains other files", line(result))
     assert sorted(p.name for p in own.iterdir()) == sorted(p.name for p in images.iterdir())
 
 
@@ -402,6 +402,6 @@ def test_ctrl_c_finishes_the_step_and_saves(train: Train, tmp_path: Path) -> Non
     result = train("--save-every", 0, steps=1_000_000)
     assert result.exit_code == 130
     assert "stopping after the current step" in result.stderr
-    assert "next: give the same command again" in result.stdout
+    assert "next: run the same command again" in result.stdout
     assert state.is_file()
     assert not (tmp_path / "model.lock").exists()

@@ -268,7 +268,7 @@ def test_a_mask_with_a_class_that_the_store_does_not_name_is_left_out(tmp_path: 
 
 def test_a_number_that_another_dataset_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "Dataset501_Hearts").mkdir(parents=True)
-    with pytest.raises(UsageError, match="Dataset501_Hearts has it already"):
+    with pytest.raises(UsageError, match="Dataset501_Hearts already uses it"):
         handed_on(cohort(2), tmp_path, "nnunet")
     store = tmp_path / "store.h5"
     other = NnunetSettings(dataset_id=7, name="New")

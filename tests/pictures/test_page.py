@@ -112,7 +112,7 @@ def test_figures_of_the_report_stand_in_the_page(
     assert f"{area.groups['originals'].median:,.0f} (" in text
     assert f"{report.volumes[0].edv_ml:,.1f}" in text
     assert "CC0-1.0" in text
-    assert "The worst by seam and texture" in text
+    assert "Worst by seam and texture" in text
     assert report.provenance.facts["plan"] in text
 
 
