@@ -30,6 +30,11 @@ class Sector:
     radius_near: float
     radius_far: float
 
+    @property
+    def area(self) -> float:
+        """Of the whole fan, also where an image's border cuts it; radii's unit squared."""
+        return (self.angle_right - self.angle_left) / 2 * (self.radius_far**2 - self.radius_near**2)
+
     def contains(
         self, rows_mm: npt.NDArray[np.floating[Any]], cols_mm: npt.NDArray[np.floating[Any]]
     ) -> npt.NDArray[np.bool_]:

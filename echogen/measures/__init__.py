@@ -1,4 +1,5 @@
-"""Measures of labelled echocardiograms: pure functions over arrays, in millimetres.
+"""Measures of labelled echocardiograms, in millimetres, and tables of them.
 
-They know no file and no store: NumPy and SciPy alone.
+`shape`, `volume`, `texture` and `compare` are pure functions over arrays; `collect` and `realism`
+read datasets and stores.
 """

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from echogen.geometry.sector import Sector
 from echogen.measures.classes import Classes
-from echogen.measures.shape import Fan, shape_of
+from echogen.measures.shape import shape_of
 from echogen.measures.texture import gcnr, speckle_snr
 from echogen.measures.volume import Discs, long_axis, touches_border, volume_ml
 
@@ -114,16 +115,16 @@ def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
     discs = None
     if not np.isfinite(sample.sector).all():
         return SampleFeatures(values)
-    fan = Fan.of(sample.sector, sample.aspect)
+    fan = Sector(*sample.sector.tolist())
     spacing = sample.spacing or (1.0, sample.aspect)
-    values["depth"] = (fan.far - fan.near) * spacing[0]
-    values["fan_angle"] = math.degrees(fan.right - fan.left)
+    values["depth"] = (fan.radius_far - fan.radius_near) * spacing[0]
+    values["fan_angle"] = math.degrees(fan.angle_right - fan.angle_left)
     if sample.mask is not None:
         values.update(_labelled(sample, sample.mask, fan, spacing, parts))
         cavity = sample.mask == parts.cavity
         wall = None if parts.myocardium is None else sample.mask == parts.myocardium
         if parts.cavity is not None and not _is_cut(cavity, sample.unlabelled):
-            probe = ((fan.row + 0.5) * spacing[0], (fan.col + 0.5) * spacing[1])
+            probe = ((fan.apex_row + 0.5) * spacing[0], (fan.apex_col + 0.5) * spacing[1])
             discs = long_axis(cavity, spacing, wall, probe)
             if discs is not None:
                 values["lv_length"], values["lv_volume"] = discs.length, volume_ml(discs)
@@ -144,14 +145,14 @@ def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | N
 def _labelled(
     sample: Sample,
     mask: npt.NDArray[np.uint8],
-    fan: Fan,
+    fan: Sector,
     spacing: tuple[float, float],
     parts: Classes,
 ) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in PARTS:
         label = getattr(parts, name)
-        shape = None if label is None else shape_of(mask == label, fan, spacing)
+        shape = None if label is None else shape_of(mask == label, fan, sample.aspect, spacing)
         if shape is not None:
             found |= {
                 f"{name}_{measure.removesuffix('_deg')}": value

@@ -10,39 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from echogen.geometry.sector import Sector
+
 Bools = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Fan:
-    """A fan as a store holds it.
-
-    Attributes:
-        row, col: the apex, in pixel indices.
-        left, right: angles of the edges, radians from straight down.
-        near, far: radii, rows.
-        aspect: displayed width of a pixel over its height.
-    """
-
-    row: float
-    col: float
-    left: float
-    right: float
-    near: float
-    far: float
-    aspect: float
-
-    @classmethod
-    def of(cls, sector: npt.NDArray[np.floating], aspect: float) -> "Fan":
-        """From the columns `sector` (6,) and `aspect`."""
-        row, col, left, right, near, far = (float(value) for value in sector)
-        return cls(row, col, left, right, near, far, float(aspect))
-
-    @property
-    def area(self) -> float:
-        """Displayed area, square rows."""
-        return (self.right - self.left) / 2 * (self.far**2 - self.near**2)
 
 
 @dataclass(frozen=True)
@@ -68,27 +39,29 @@ class Shape:
     width: float
 
 
-def shape_of(part: Bools, fan: Fan, spacing: tuple[float, float]) -> Shape | None:
+def shape_of(part: Bools, fan: Sector, aspect: float, spacing: tuple[float, float]) -> Shape | None:
     """Measures of a part; None where it is empty.
 
     Args:
         part: (h, w) bool.
-        fan: on the same pixels.
+        fan: on the same pixels, as a store holds it: the apex in pixel indices, radii in rows.
+        aspect: displayed width of a pixel over its height.
         spacing: (row, col) mm of heart a pixel, or (1, 1).
     """
     index = np.argwhere(part).astype(np.float64)
     if not len(index):
         return None
-    shown = (index - (fan.row, fan.col)) * (1.0, fan.aspect)
+    apex = (fan.apex_row, fan.apex_col)
+    shown = (index - apex) * (1.0, aspect)
     down, across = shown.mean(axis=0)
-    radius = math.hypot(down, across)
-    in_mm = (index.mean(axis=0) - (fan.row, fan.col)) * spacing
-    height, width = np.ptp(shown, axis=0) + np.array([1.0, fan.aspect])
+    radius, near, far = math.hypot(down, across), fan.radius_near, fan.radius_far
+    in_mm = (index.mean(axis=0) - apex) * spacing
+    height, width = np.ptp(shown, axis=0) + np.array([1.0, aspect])
     return Shape(
         area=len(index) * spacing[0] * spacing[1],
-        share=len(index) * fan.aspect / fan.area if fan.area > 0 else math.nan,
-        radius=(radius - fan.near) / (fan.far - fan.near) if fan.far > fan.near else math.nan,
-        angle_deg=math.degrees(math.atan2(across, down) - (fan.left + fan.right) / 2),
+        share=len(index) * aspect / fan.area if fan.area > 0 else math.nan,
+        radius=(radius - near) / (far - near) if far > near else math.nan,
+        angle_deg=math.degrees(math.atan2(across, down) - (fan.angle_left + fan.angle_right) / 2),
         axis_deg=axis_deg(shown),
         distance=math.hypot(*in_mm),
         width=float(width / height),

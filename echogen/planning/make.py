@@ -9,6 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -51,26 +52,8 @@ def build_plan(
         DatasetError: with `on_error = "fail"`, the first frame that cannot be used.
         PlanError: no usable frame is left.
     """
-    problems = list(dataset.problems(config.dataset))
-    if problems and config.on_error == "fail":
-        raise DatasetError(f"{problems[0].reason} (--on-error fail)")
-    frames: list[PlannedFrame] = []
-    rows: list[Row] = []
-    outcomes = each_recording(
-        _plan_recording,
-        dataset,
-        keys,
-        (dataset, config),
-        workers=workers,
-        progress=progress,
-    )
-    for outcome in outcomes:
-        for problem in outcome.problems:
-            if config.on_error == "fail":
-                raise DatasetError(f"{problem.reason} (--on-error fail)")
-            problems.append(problem)
-        frames.extend(outcome.frames)
-        rows.extend(outcome.rows)
+    whole = _plan_recordings(dataset, keys, config, workers, progress)
+    frames, rows, problems = whole.frames, whole.rows, whole.problems
     if not frames:
         reason = f" The first reason: {problems[0].reason}" if problems else ""
         raise PlanError(
@@ -117,6 +100,28 @@ class _RecordingPlan:
     frames: list[PlannedFrame]
     rows: list[Row]
     problems: list[Problem]
+
+
+def _plan_recordings(
+    dataset: Dataset,
+    keys: Sequence[FrameKey],
+    config: AugmentationConfig,
+    workers: int,
+    progress: Progress | None,
+) -> _RecordingPlan:
+    """All of them together; with `on_error = "fail"`, no further than the first problem."""
+    whole = _RecordingPlan([], [], [])
+    listed = _RecordingPlan([], [], list(dataset.problems(config.dataset)))
+    outcomes = each_recording(
+        _plan_recording, dataset, keys, (dataset, config), workers=workers, progress=progress
+    )
+    for outcome in chain([listed], outcomes):
+        if outcome.problems and config.on_error == "fail":
+            raise DatasetError(f"{outcome.problems[0].reason} (--on-error fail)")
+        whole.problems.extend(outcome.problems)
+        whole.frames.extend(outcome.frames)
+        whole.rows.extend(outcome.rows)
+    return whole
 
 
 def _plan_recording(

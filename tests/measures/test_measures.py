@@ -10,6 +10,7 @@ from echogen.config import TransformConfig
 from echogen.datasets import open_dataset
 from echogen.geometry.recording import fit_recording
 from echogen.geometry.render import frame_grid, render
+from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import (
     TransformParams,
     model_grid,
@@ -18,7 +19,7 @@ from echogen.geometry.transforms import (
 )
 from echogen.measures.classes import Classes, classes_of
 from echogen.measures.features import BY_NAME, IN_MM, Sample, features_of
-from echogen.measures.shape import Fan, axis_deg, shape_of
+from echogen.measures.shape import axis_deg, shape_of
 from echogen.measures.texture import gcnr, speckle_snr
 from echogen.measures.volume import (
     Discs,
@@ -138,7 +139,7 @@ def test_what_reaches_the_edge_of_the_image_is_told(edge: tuple[int, int]) -> No
     assert touches_border(part)
 
 
-FAN = Fan(row=-0.5, col=99.5, left=-0.6, right=0.6, near=0.0, far=200.0, aspect=1.5)
+FAN, ASPECT = Sector(-0.5, 99.5, -0.6, 0.6, 0.0, 200.0), 1.5
 
 
 def ellipse(centre: tuple[float, float], half: tuple[float, float]) -> np.ndarray:
@@ -150,7 +151,7 @@ def ellipse(centre: tuple[float, float], half: tuple[float, float]) -> np.ndarra
 def test_a_disc_has_the_area_the_place_and_the_width_of_a_disc() -> None:
     # 45 rows and 30 columns of 1.5 rows' width: round as displayed
     part = ellipse((119.5, 139.5), (45, 30))
-    found = shape_of(part, FAN, (0.4, 0.6))
+    found = shape_of(part, FAN, ASPECT, (0.4, 0.6))
     assert found is not None
     assert found.area == pytest.approx(math.pi * 18 * 18, rel=0.01)
     assert found.share == pytest.approx(math.pi * 45**2 / FAN.area, rel=0.01)
@@ -158,12 +159,12 @@ def test_a_disc_has_the_area_the_place_and_the_width_of_a_disc() -> None:
     assert found.radius == pytest.approx(math.hypot(120, 60) / 200, abs=0.001)
     assert found.distance == pytest.approx(math.hypot(120 * 0.4, 40 * 0.6), abs=0.05)
     assert found.width == pytest.approx(1.0, abs=0.03)
-    assert shape_of(np.zeros_like(part), FAN, (0.4, 0.6)) is None
+    assert shape_of(np.zeros_like(part), FAN, ASPECT, (0.4, 0.6)) is None
 
 
 def test_angles_are_from_the_middle_of_the_fan_and_radii_from_its_near_arc() -> None:
-    turned = Fan(-0.5, 99.5, -0.2, 0.6, 50.0, 200.0, 1.0)
-    found = shape_of(ellipse((124.5, 99.5), (9, 9)), turned, (1.0, 1.0))
+    turned = Sector(-0.5, 99.5, -0.2, 0.6, 50.0, 200.0)
+    found = shape_of(ellipse((124.5, 99.5), (9, 9)), turned, 1.0, (1.0, 1.0))
     assert found is not None
     assert found.angle_deg == pytest.approx(-math.degrees(0.2))
     assert found.radius == pytest.approx((125 - 50) / 150)
