@@ -89,25 +89,7 @@ def list_camus(
     listed = _list_sequences(root, folders, cases, splits, need_labels)
     if sequences:
         remarks += listed.remarks(name[:2] for folder in folders for name in folder.pairs)
-    frames = {key.frame_id: key for key in listed.frames}
-    unusable = {key.frame_id: (key, reason) for key, reason in listed.unusable}
-    replaced = listed.recordings
-    repeated = 0
-    for folder in folders:
-        for (case, view, phase), (image, label) in folder.pairs.items():
-            if (case, view) in replaced:
-                continue
-            used = label if need_labels or image is None else None
-            paths = with_data_files(image, used)
-            key = FrameKey(f"{case}_{view}_{phase}", case, view, phase, splits.get(case, ""), paths)
-            if key.frame_id in frames:
-                repeated += 1
-            elif image is None or (need_labels and label is None):
-                unusable.setdefault(
-                    key.frame_id, (key, _missing(root, key.paths[0], image is None))
-                )
-            else:
-                frames[key.frame_id] = key
+    frames, unusable, repeated = _with_pairs(root, folders, listed, splits, need_labels)
     if repeated:
         remarks.append(f"{counted(repeated, 'frame')} found twice; the first of each is used.")
     remarks += about_cases + _absent_cases(root, splits, {case.case_id for case in cases})
@@ -121,7 +103,7 @@ def list_camus(
         read_frame if need_labels else read_image,
         labels=declared,
         cases=cases,
-        unusable=[pair for name, pair in unusable.items() if name not in frames],
+        unusable=unusable,
         remarks=remarks,
         licence=LICENCE if is_camus else "",
         extra={
@@ -130,6 +112,35 @@ def list_camus(
             "citation": REFERENCE if is_camus else "",
         },
     )
+
+
+def _with_pairs(
+    root: Path,
+    folders: list[_Folder],
+    listed: SequenceListing,
+    splits: Mapping[str, str],
+    need_labels: bool,
+) -> tuple[dict[str, FrameKey], list[tuple[FrameKey, str]], int]:
+    """The sequences' frames, and ED and ES of other recordings, the first of each; what is unusable
+    with the reason; and how many were found again.
+    """
+    frames = {key.frame_id: key for key in listed.frames}
+    unusable = {key.frame_id: (key, reason) for key, reason in listed.unusable}
+    replaced, repeated = listed.recordings, 0
+    for folder in folders:
+        for (case, view, phase), (image, label) in folder.pairs.items():
+            if (case, view) in replaced:
+                continue
+            paths = with_data_files(image, label if need_labels or image is None else None)
+            key = FrameKey(f"{case}_{view}_{phase}", case, view, phase, splits.get(case, ""), paths)
+            if key.frame_id in frames:
+                repeated += 1
+            elif image is None or (need_labels and label is None):
+                reason = _missing(root, paths[0], image is None)
+                unusable.setdefault(key.frame_id, (key, reason))
+            else:
+                frames[key.frame_id] = key
+    return frames, [pair for name, pair in unusable.items() if name not in frames], repeated
 
 
 def _list_sequences(
