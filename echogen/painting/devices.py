@@ -252,7 +252,7 @@ class DevicesEngine:
         try:
             worker.pipe.send(order)
         except OSError as error:
-            raise _death(worker) from error
+            raise death_of(worker.device, worker.process, worker.pipe) from error
 
     def _ask(self, order: Order | None, kind: type[A]) -> list[A]:
         """One answer of every worker, in the order of the devices."""
@@ -273,7 +273,7 @@ class DevicesEngine:
             try:
                 answer: Answer = worker.pipe.recv()
             except (EOFError, OSError) as error:
-                raise _death(worker) from error
+                raise death_of(worker.device, worker.process, worker.pipe) from error
             if isinstance(answer, Failure):
                 raise answer.error
             if isinstance(answer, Notice):
@@ -284,21 +284,21 @@ class DevicesEngine:
             yield worker, answer
 
 
-def _death(worker: _Worker) -> EchogenError:
+def death_of(device: str, process: SpawnProcess, pipe: "Connection[Any, Any]") -> EchogenError:
     """How a worker whose pipe broke ended: its last message, or its exit code or signal."""
     try:
-        while worker.pipe.poll():
-            answer = worker.pipe.recv()
+        while pipe.poll():
+            answer = pipe.recv()
             if isinstance(answer, Failure):
                 return answer.error
     except (EOFError, OSError):
-        worker.process.join(SECONDS_TO_END)
-    code = worker.process.exitcode
+        process.join(SECONDS_TO_END)
+    code = process.exitcode
     how = f"ended with code {code}"
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     return EngineError(
-        f"{worker.device}: its process {how}, perhaps because it ran out of memory (or because "
+        f"{device}: its process {how}, perhaps because it ran out of memory (or because "
         'your own script lacks `if __name__ == "__main__":`). Finished shards are kept; run the '
         "same command again to continue, or choose other devices with --device."
     )

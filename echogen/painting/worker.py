@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -114,23 +115,28 @@ def work(connection: "Connection[Any, Any]", task: Task) -> None:
     inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     try:
-        connection.send(_serve_until_failure(connection, inbox, task))
+        load = partial(_load, task)
+        connection.send(until_failure(task.engine.device, load, inbox.get, connection.send))
     except OSError:
         os._exit(1)  # the parent has gone
 
 
-def _serve_until_failure(
-    connection: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Order]", task: Task
+def until_failure(
+    device: str,
+    load: Callable[[Callable[[Answer], None]], "LocalEngine"],
+    take: Callable[[], Order],
+    send: Callable[[Answer], None],
 ) -> Failure:
+    """Load an engine and serve with it; what goes wrong names the device."""
     try:
-        serve(_load(task, connection.send), inbox.get, connection.send)
+        serve(load(send), take, send)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except EchogenError as error:
         return Failure(error)
     except Exception as error:
         line = " ".join(str(error).split())
-        return Failure(EngineError(f"{task.engine.device}: {type(error).__name__}: {line}"))
+        return Failure(EngineError(f"{device}: {type(error).__name__}: {line}"))
 
 
 def serve(

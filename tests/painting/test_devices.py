@@ -74,7 +74,8 @@ def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine)
             taken.append(i)
             yield canvas(i)
 
-    process = two._workers[0].process
+    process = multiprocessing.active_children()[0]  # there are no others
+    assert len(multiprocessing.active_children()) == len(two.device.split(","))
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
     seen_while_still: list[int] = []
@@ -216,7 +217,7 @@ def test_the_last_message_of_a_dead_worker_is_what_its_death_says() -> None:
         ours, theirs = multiprocessing.Pipe()
         theirs.send(last)
         theirs.close()
-        error = devices._death(devices._Worker("cpu", Dead(), ours))  # type: ignore[arg-type]
+        error = devices.death_of("cpu", Dead(), ours)  # type: ignore[arg-type]
         failed = isinstance(last, worker.Failure)
         message = "cpu: too hot" if failed else "cpu: its process was killed"
         assert str(error).startswith(message)
@@ -263,16 +264,12 @@ class Pipe:
         self.sent.append(answer)
 
 
-def serve(
-    monkeypatch: pytest.MonkeyPatch, engine: LocalEngine, *orders: worker.Order
-) -> tuple[list[worker.Answer], worker.Failure]:
+def serve(engine: LocalEngine, *orders: worker.Order) -> tuple[list[worker.Answer], worker.Failure]:
     """What a worker answers to these orders, of which the last must fail."""
     pipe, inbox = Pipe(), queue.SimpleQueue[worker.Order]()
     for order in orders:
         inbox.put(order)
-    monkeypatch.setattr(worker, "_load", lambda *_: engine)
-    task = worker.Task("tiny", SAMPLER, settings_of("cpu"), 1)
-    failed = worker._serve_until_failure(pipe, inbox, task)  # type: ignore[arg-type]
+    failed = worker.until_failure("cpu", lambda _: engine, inbox.get, pipe.send)
     return pipe.sent, failed
 
 
@@ -287,7 +284,6 @@ def test_a_worker_answers_in_order_and_its_last_word_names_the_device(
 
     batch = [canvas(i) for i in range(2)]
     sent, failed = serve(
-        monkeypatch,
         LocalEngine(denoiser(), Fails(), 0),
         worker.FindBatchSize(5),
         worker.UseBatchSize(2),
