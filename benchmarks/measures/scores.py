@@ -56,13 +56,6 @@ class Distances:
         """The fair energy score; lower is better, and its unit is that of the distance."""
         return float(self.to_truth.mean()) - 0.5 * self.spread
 
-    @property
-    def calibration(self) -> float:
-        """Spread over the mean distance to the truth: 1 for samples of the truth's distribution,
-        below 1 where samples are too much alike.
-        """
-        return self.spread / float(self.to_truth.mean())
-
 
 def distances(
     samples: Sequence[Feature], truth: Feature, metric: Callable[[Feature, Feature], float]

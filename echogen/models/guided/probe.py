@@ -326,19 +326,7 @@ def _judge(
             "model was trained on, or its options as flags."
         )
     elif near:
-        schedules = {(options.noise_schedule, options.steps) for options in (best, *near)}
-        rivals = [describe(options) for options in (best, *near[:3])]
-        more = f" and {len(near) - 3} more" if len(near) > 3 else ""
-        verdict = (
-            f"cannot decide between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
-            f"denoising error, but at least {LEAST_MARGIN - 1:.0%} is needed; give "
-            f"{_differing([best, *near])}, or other frames."
-            + (
-                " Candidates that differ only in heads paint almost alike."
-                if len(schedules) == 1
-                else ""
-            )
-        )
+        verdict = _undecided(best, near, margin)
     elif min(shifted[level]) < LEAST_LOSS:
         word = "less" if shifted[level][0] < 1.0 else "more"
         verdict = (
@@ -360,6 +348,20 @@ def _judge(
         )
     frames = len(errors[best][LEVELS[0]])
     return Probe(tuple(ranked), decided, verdict, margin, shifted, share, frames, seconds)
+
+
+def _undecided(best: GuidedOptions, near: Sequence[GuidedOptions], margin: float) -> str:
+    """The verdict where others are as good as the best, to a `margin` that is too small."""
+    schedules = {(options.noise_schedule, options.steps) for options in (best, *near)}
+    rivals = [describe(options) for options in (best, *near[:3])]
+    more = f" and {len(near) - 3} more" if len(near) > 3 else ""
+    alike = len(schedules) == 1
+    hint = " Candidates that differ only in heads paint almost alike." if alike else ""
+    return (
+        f"cannot decide between {' and '.join(rivals)}{more}: {margin - 1:.1%} apart in "
+        f"denoising error, but at least {LEAST_MARGIN - 1:.0%} is needed; give "
+        f"{_differing([best, *near])}, or other frames.{hint}"
+    )
 
 
 def _ratio(found: LevelErrors, best: LevelErrors) -> float:
