@@ -169,8 +169,8 @@ def _across(
         yield note(
             "spacing",
             "",
-            f"{len(unknown)} of {len(facts)} frames have no spacing: a store of them has NaN "
-            "there, and --labels-on-paint ignore cannot be used.",
+            f"{len(unknown)} of {len(facts)} frames have no spacing: a store made from them has "
+            "NaN there, and --labels-on-paint ignore cannot be used.",
         )
     beyond = [frame for frame in facts if frame.outside > 0.005]
     if beyond:

@@ -123,7 +123,7 @@ def _label_ids(store: StoreReader, name: str, mask: npt.NDArray[np.uint8]) -> It
     if store.record.config.transforms.labels_on_paint == "ignore":
         allowed.add(IGNORE)
     if unknown := sorted(set(present) - allowed):
-        message = f"holds the class ids {unknown}; those of the store are {sorted(allowed)}."
+        message = f"holds the class ids {unknown}; the store's are {sorted(allowed)}."
         yield error("label-ids", name, message)
 
 

@@ -90,7 +90,7 @@ def _plan_differs(store: StoreReader, plan: Plan) -> Iterator[Finding]:
     why = (
         "the frames are the same, so the settings or libraries differ"
         if there == plan.dataset["fingerprint"]
-        else "its files are not those that the store was made of, or more or fewer of them"
+        else "its files differ from those the store was made from, or some were added or removed"
     )
     yield error("source", "", f"the plan made again is another one: {why}.")
     planned, columns = planned_columns(plan), store.columns

@@ -131,7 +131,7 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             Severity.ERROR if nothing else Severity.WARNING,
             "complete",
             "",
-            f"the run is unfinished, {pending} of {len(store)} rows are pending: give the same "
+            f"the run is unfinished, {pending} of {len(store)} rows are pending: run the same "
             "`echogen` command again.",
         )
     for row in np.flatnonzero(status == Status.FAILED).tolist():

@@ -263,8 +263,8 @@ def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, .
     chosen = sorted((key for key in keys if fits(key, config)), key=lambda key: key.frame_id)
     if not chosen:
         raise UsageError(
-            f"selection: none of the {counted(len(keys), 'frame')} satisfies all of --views, "
-            "--phases, --split and --cases together; give fewer of them."
+            f"selection: none of the {counted(len(keys), 'frame')} matches --views, --phases, "
+            "--split and --cases together; use fewer of them."
         )
     return tuple(chosen[: config.limit])
 

@@ -27,7 +27,7 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "echonet": (is_echonet_layout, list_echonet),
 }
 INDEXED = ("nnunet", "echonet")
-"""Layouts that a file of their own tells; CAMUS' names may occur in them, too."""
+"""Layouts recognised by a file of their own; CAMUS' names may occur in them too."""
 MAX_SUBFOLDERS = 50
 
 
@@ -73,7 +73,7 @@ def open_dataset(
             fitting = [name for name, (fits, _) in UNLABELLED.items() if fits(root)]
         if format == "auto" and len(fitting) > 1:
             raise DatasetError(
-                f"{root}: fits the layouts {' and '.join(fitting)}; choose one with --format."
+                f"{root}: matches the layouts {' and '.join(fitting)}; choose one with --format."
             )
         chosen = format if format != "auto" else "".join(fitting)
         if chosen not in fitting:
@@ -162,7 +162,7 @@ def _for_a_file(root: Path) -> str:
     if root.suffix.lower() in (".zip", ".tar", ".tgz"):
         return "unpack the archive and give the folder that comes out."
     near = next((above for above in root.absolute().parents[:3] if _fitting(above)), None)
-    return f"did you mean {near}?" if near else f"give the folder that holds {root.name}."
+    return f"did you mean {near}?" if near else f"give the folder that contains {root.name}."
 
 
 def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: bool) -> str:

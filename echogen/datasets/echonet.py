@@ -222,8 +222,8 @@ def _require_decoder(root: Path) -> None:
     """
     if find_spec("av") is None:
         raise DatasetError(
-            f"{root}: holds videos, and PyAV, which reads them, is not installed; "
-            "pip install 'echogen[video]'"
+            f"{root}: contains videos, but PyAV, which reads them, is not installed; pip install "
+            "'echogen[video]'"
         )
 
 

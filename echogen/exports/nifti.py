@@ -77,7 +77,7 @@ def spacings(excerpt: Excerpt) -> tuple[list[tuple[float, float]], list[str]]:
     notes = []
     if not known.all():
         notes.append(
-            f"{counted(int((~known).sum()), 'sample')} of unknown spacing: the files say 1 mm a "
+            f"{counted(int((~known).sum()), 'sample')} of unknown spacing: the files say 1 mm per "
             "pixel; lengths and volumes measured on them are in pixels."
         )
     return [(float(row), float(col)) for row, col in values], notes

@@ -183,8 +183,8 @@ def make_folds(columns: Mapping[str, npt.NDArray[Any]], settings: NnunetSettings
     trained, original = ~_tested(columns), columns["copy"] == 0
     if not trained.any():
         raise UsageError(
-            "--to nnunet: the selection holds frames of the test split alone, and nothing to train "
-            "on. Leave out --split, or use --to nifti."
+            "--to nnunet: the selection contains only frames of the test split, so nothing to "
+            "train on. Omit --split, or use --to nifti."
         )
     held = _in_split(columns, VALIDATION_SPLITS) & trained
     cases = sorted(set(columns["case_id"][trained & original].tolist()))

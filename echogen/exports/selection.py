@@ -98,8 +98,8 @@ def choose(
     """
     if not (store.complete or allow_unfinished):
         raise StoreError(
-            f"{store.path} is unfinished: its run was interrupted, or still goes on. Give the same "
-            "`echogen expand` command again, or say --allow-unfinished to export what is done."
+            f"{store.path} is unfinished: its run was interrupted or is still going. Run the same "
+            "`echogen expand` command again, or use --allow-unfinished to export what is done."
         )
     columns = store.columns
     fits = _fitting(columns, selection) & _copies(columns["copy"], selection.copies)

@@ -129,14 +129,13 @@ def _check_same(
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             raise StoreError(
-                f"{output}: holds another store: its {name} differs from that of "
-                "what is to be exported. Use the same settings to continue it, another --out, or "
-                "--overwrite to replace it."
+                f"{output}: holds another store: its {name} differs from this export's. Use the "
+                "same settings to continue it, another --out, or --overwrite to replace it."
             )
     ids = ("sample_id", "sha256") if store.complete else ()
     if not all(np.array_equal(store.columns[name], excerpt.columns[name]) for name in ids):
         raise StoreError(
-            f"{output}: holds the same run with other samples. Choose another --out, or say "
+            f"{output}: contains the same run with other samples. Choose another --out, or use "
             "--overwrite to replace it."
         )
 

@@ -69,16 +69,13 @@ def readme(title: str, layout: str, excerpt: Excerpt, notes: Sequence[str], writ
     listed = "".join(f"- {_line(note)}\n" for note in notes)
     plan = _line(excerpt.record.plan_digest)[:16]
     return (
-        f"# {_line(title)}\n\n"
-        f"{counted(written, 'sample')}, exported by echogen {__version__} from the store "
-        f"`{_line(excerpt.store.name)}` (plan {plan}).\n\n"
-        f"{layout}\n\n"
-        f"`{SAMPLES}` has a line a sample: its files, the frame and case that it was made of, "
-        "its copy (0 is the original), its millimetres a pixel, its move, and the SHA-256 of its "
-        "pixels in the store. Images of one case belong into one split; copies do not belong into "
-        "validation.\n\n"
-        "In copies, part of the picture is painted by a model: plausible, not true. Do not measure "
-        "on it, and do not use it for diagnosis.\n"
+        f"# {_line(title)}\n\n{counted(written, 'sample')}, exported by echogen {__version__} from "
+        f"the store `{_line(excerpt.store.name)}` (plan {plan}).\n\n{layout}\n\n`{SAMPLES}` has "
+        "one line per sample: its files, the frame and case that it was made from, its copy (0 is "
+        "the original), its millimetres a pixel, its move, and the SHA-256 of its pixels in the "
+        "store. Images of one case belong into one split; copies do not belong into "
+        "validation.\n\nIn copies, part of the picture is painted by a model: plausible, not true. "
+        "Do not measure on it, and do not use it for diagnosis.\n"
         + (f"\n## Notes\n\n{listed}" if listed else "")
         + f"\n## Terms\n\n{terms(excerpt)}"
     )
@@ -91,7 +88,7 @@ def terms(excerpt: Excerpt) -> str:
     if excerpt.kind != "generated":
         named = _line(dataset.root_name or "not named")
         known = _line(dataset.licence)
-        own = known or "the store records no terms; whatever your dataset came under still holds"
+        own = known or "the store records no terms; those of your dataset still apply"
         lines.append(f"- Images and labels, dataset `{named}`: {own}.")
         if known in _REFERENCES:
             cited[_REFERENCES[known]] = "the dataset"

@@ -230,8 +230,8 @@ def _copies(keys: Sequence[FrameKey]) -> Iterator[str]:
     if names:
         yield (
             f"{counted(len(names), 'frame')} of {len(keys)} are painted copies already, such as "
-            f"{names[0]}: copies of copies would keep paint as if it were real. Expand what they "
-            "were made of, or an export with --copies originals."
+            f"{names[0]}: copies of copies would keep paint as if it were real. Expand the dataset "
+            "they were made from, or an export with --copies originals."
         )
 
 

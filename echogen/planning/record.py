@@ -158,7 +158,7 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
                 old, new = (_in_words(key, value) for value in values)
                 _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
     if theirs.dataset.fingerprint != ours.dataset.fingerprint:
-        _refuse(path, "the dataset's files have changed since, or there are more or fewer of them")
+        _refuse(path, "the dataset's files have changed since, or some were added or removed")
     if theirs.plan_digest != ours.plan_digest:
         _refuse(
             path,

@@ -19,7 +19,7 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        again = "run the same command again: it goes on from the last finished unit of work"
+        again = "run the same command again: it continues after the last finished unit of work"
         if error.errno not in _FULL:
             raise StoreError(
                 f"{path}: cannot be written ({error.strerror or error}). "

@@ -44,9 +44,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except _DAMAGE as error:
         reason = str(error).strip("'\"") or type(error).__name__
         raise StoreError(
-            f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). "
-            "`echogen validate` says what else is, and with --repair gives back what can be made "
-            "again; or restore the store from a copy."
+            f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). Run "
+            "`echogen validate` to find all damage, with --repair to mark what can be remade; or "
+            "restore the store from a copy."
         ) from error
 
 

@@ -271,8 +271,8 @@ def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
     version = found.get("format") if isinstance(found, dict) else None
     if not isinstance(version, int) or version < 1:
         raise StoreError(
-            f"{path}: damaged metadata: 'format' must be a whole number from 1, got {version!r}. "
-            "Restore the store from a copy, or make it again with --overwrite."
+            f"{path}: damaged metadata: 'format' must be a whole number of at least 1, got "
+            f"{version!r}. Restore the store from a copy, or make it again with --overwrite."
         )
     if version > FORMAT:
         raise StoreError(

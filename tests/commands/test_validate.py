@@ -165,7 +165,7 @@ def test_another_source_is_noticed(made: Path, tmp_path: Path) -> None:
     image, _ = fan_frame(99)
     write_nifti(other / "patient0001" / "patient0001_4CH_ED.nii.gz", image)
     report = validate(made, source=other)
-    assert "its files are not those" in next(
+    assert "its files differ from those" in next(
         o.message for o in report.findings if o.check == "source"
     )
     assert "patient0001_4CH_ED_copy0" in checks(report)["source"]

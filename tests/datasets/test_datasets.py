@@ -101,7 +101,7 @@ def test_a_limit_keeps_the_first_of_what_is_selected() -> None:
             "--split validation: not in this dataset; it has testing, training.",
         ),
         ({"cases": ("patient0001", "p9*")}, "--cases p9*: matches none of the 3 cases"),
-        ({"cases": ("patient0001",), "split": "testing"}, "none of the 12 frames satisfies"),
+        ({"cases": ("patient0001",), "split": "testing"}, "none of the 12 frames matches"),
     ],
 )
 def test_selecting_what_is_not_there_names_what_is(

@@ -215,7 +215,7 @@ def test_few_cases_make_few_folds_and_one_makes_none(tmp_path: Path) -> None:
     ("selection", "message"),
     [
         (Selection(copies="copies"), "validate on originals"),
-        (Selection(split="testing"), "test split alone"),
+        (Selection(split="testing"), "only frames of the test split"),
     ],
 )
 def test_what_nnunet_could_not_train_on_is_refused(
