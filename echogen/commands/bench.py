@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from echogen.commands.expand import compressed_megabytes
-from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import with_model
 from echogen.config import BenchConfig
 from echogen.datasets import open_frames
@@ -97,7 +96,7 @@ def bench(
     *,
     preset: str | None = None,
     reporter: Reporter = QUIET,
-    **settings: Unpack[AugmentationKeywords],
+    **settings: Any,
 ) -> BenchReport:
     """Measure what a configuration costs here, in about a minute or less.
 

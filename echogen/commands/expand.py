@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
-from echogen.commands.keywords import AugmentationKeywords
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import ExpandConfig
 from echogen.datasets import open_frames
@@ -94,7 +93,7 @@ def expand(
     preset: str | None = None,
     overwrite: bool = False,
     reporter: Reporter = QUIET,
-    **settings: Unpack[AugmentationKeywords],
+    **settings: Any,
 ) -> ExpandReport:
     """Turn a labelled dataset into a larger one: make, or continue, its store.
 
@@ -139,7 +138,7 @@ def dry_run(
     *,
     preset: str | None = None,
     reporter: Reporter = QUIET,
-    **settings: Unpack[AugmentationKeywords],
+    **settings: Any,
 ) -> tuple[Plan, DryRunReport]:
     """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
 

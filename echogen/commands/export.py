@@ -6,11 +6,11 @@ and a killed export continues when the same command is run again.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -72,28 +72,6 @@ class ExportConfig(Settings):
         return self
 
 
-class ExportKeywords(TypedDict, total=False):
-    """Keywords of `export`, as `ExportConfig` has them."""
-
-    to: str
-    output: str | Path
-    views: str | Sequence[str]
-    phases: str | Sequence[str]
-    split: str
-    cases: str | Sequence[str]
-    copies: str
-    statuses: str | Sequence[str]
-    selection: Selection
-    dataset_id: int
-    name: str
-    folds: int | None
-    seed: int
-    nnunet: NnunetSettings
-    allow_unfinished: bool
-    overwrite: bool
-    workers: int
-
-
 @dataclass(frozen=True)
 class ExportReport(CommandReport):
     """How an export ended.
@@ -140,7 +118,7 @@ def export(
     config: ExportConfig | None = None,
     *,
     reporter: Reporter = QUIET,
-    **settings: Unpack[ExportKeywords],
+    **settings: Any,
 ) -> ExportReport:
     """Convert a store to another format; see the module.
 

@@ -1,14 +1,13 @@
 """Contact sheets of a dataset, a plan or a store, and animations of how a sample is painted."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from pydantic import Field
 
-from echogen.commands.keywords import DatasetKeywords, Table
 from echogen.config import EngineConfig
 from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
@@ -49,24 +48,6 @@ class PreviewConfig(Choice):
     gif: Path | None = None
     checkpoint: str = ""
     engine: EngineConfig = EngineConfig()
-
-
-class PreviewKeywords(DatasetKeywords, total=False):
-    """Keywords of `preview`, as `PreviewConfig` has them."""
-
-    n: int
-    seed: int
-    worst: bool
-    by: str | None
-    samples: str | Sequence[str]
-    plan: str | Path | None
-    columns: int
-    height: int
-    gif: str | Path | None
-    checkpoint: str | Path
-    device: str
-    workers: int
-    dataset: Table
 
 
 @dataclass(frozen=True)
@@ -129,7 +110,7 @@ def preview(
     *,
     out: str | Path | None = None,
     reporter: Reporter = QUIET,
-    **settings: Unpack[PreviewKeywords],
+    **settings: Any,
 ) -> PreviewReport:
     """Draw a contact sheet, an animation, or both.
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 
-from echogen.commands.keywords import SampleKeywords
 from echogen.commands.run import locked_output, run_report, with_model
 from echogen.config import SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
@@ -67,7 +66,7 @@ def sample(
     columns: int = 8,
     overwrite: bool = False,
     reporter: Reporter = QUIET,
-    **settings: Unpack[SampleKeywords],
+    **settings: Any,
 ) -> SampleReport:
     """Generate whole images without labels: make, or continue, their store.
 

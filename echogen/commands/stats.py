@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from echogen.commands.keywords import DatasetKeywords, Table
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
@@ -52,15 +51,6 @@ class StatsConfig(Settings):
     dataset: DatasetConfig = DatasetConfig()
 
 
-class StatsKeywords(DatasetKeywords, total=False):
-    """Keywords of `stats`, as `StatsConfig` has them."""
-
-    seed: int
-    most: int
-    workers: int
-    dataset: Table
-
-
 def stats(
     path: str | Path,
     config: StatsConfig | None = None,
@@ -69,7 +59,7 @@ def stats(
     html: str | Path | None = None,
     csv: str | Path | None = None,
     reporter: Reporter = QUIET,
-    **settings: Unpack[StatsKeywords],
+    **settings: Any,
 ) -> StatsReport:
     """Measure every sample of a dataset or a store, and set them against another if asked.
 

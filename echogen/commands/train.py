@@ -7,13 +7,12 @@ Reading and preparing lie in `training.frames` and `training.frame_folder`, the 
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal
 
-from echogen.commands.keywords import Table
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
@@ -119,58 +118,13 @@ class TrainReport(CommandReport):
         return exit_code_of(self.interrupted, bool(self.skipped))
 
 
-class TrainKeywords(TypedDict, total=False):
-    """Keywords of `train`, as `TrainConfig`, `TrainingOptions` and `Recipe` have them."""
-
-    output: str | Path
-    input: str | Path
-    frames: str | Path
-    pack: str | Path
-    format: str
-    views: str | Sequence[str]
-    phases: str | Sequence[str]
-    split: str
-    cases: str | Sequence[str]
-    limit: int
-    seed: int
-    batch_size: int
-    steps: int
-    hours: float
-    stop_after: float
-    hold_out: int
-    device: str
-    precision: str
-    compile: bool
-    micro_batch: int
-    evaluations: int
-    save_every: float
-    log_every: int
-    samples: int
-    sample_steps: int
-    inpainted: int
-    compared: int
-    tensorboard: bool
-    name: str
-    data: str
-    licence: str
-    citation: str
-    on_error: str
-    workers: int
-    resume: bool
-    overwrite: bool
-    command: str
-    recipe: Table
-    options: Table
-    dataset: Table
-
-
 def train(
     config: TrainConfig | str | Path | None = None,
     *,
     preset: str | None = None,
     report: bool = False,
     reporter: Reporter = QUIET,
-    **settings: Unpack[TrainKeywords],
+    **settings: Any,
 ) -> TrainReport:
     """Train a model on a dataset's frames, or continue a run of the same settings.
 

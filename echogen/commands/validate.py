@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
-from echogen.commands.keywords import DatasetKeywords, Table
 from echogen.config import DatasetConfig
 from echogen.datasets import open_frames
 from echogen.errors import (
@@ -100,23 +99,12 @@ class ValidationConfig(Settings):
     dataset: DatasetConfig = DatasetConfig()
 
 
-class ValidationKeywords(DatasetKeywords, total=False):
-    """Keywords of `validate`, as `ValidationConfig` has them."""
-
-    source: str | Path | None
-    thorough: bool
-    repair: bool
-    strict: bool
-    workers: int
-    dataset: Table
-
-
 def validate(
     path: str | Path,
     config: ValidationConfig | None = None,
     *,
     reporter: Reporter = QUIET,
-    **settings: Unpack[ValidationKeywords],
+    **settings: Any,
 ) -> ValidationReport:
     """Check a dataset's folder or a store, told apart by what it is.
 
