@@ -378,7 +378,7 @@ def test_the_command_makes_images_and_tells_whose_terms_they_carry(
     done = echogen(*flags(given), "--sheet", str(tmp_path / "sheet.png"))
     assert done.returncode == 0, done.stderr
     assert "5 done, without labels" in done.stdout
-    assert "under the terms of the model, CC0-1.0" in " ".join(done.stdout.split())
+    assert "under the model's terms, CC0-1.0" in " ".join(done.stdout.split())
     assert "model tiny: CC0-1.0" in done.stderr
     assert "painting: 5 of 5" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
