@@ -6,24 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, run, show_table
-from echogen.cli.flags import (
-    INPUT,
-    AsJson,
-    BatchSize,
-    Checkpoint,
-    Compile,
-    ConfigFile,
-    Copies,
-    Debug,
-    Device,
-    Flag,
-    Precision,
-    Preset,
-    Quiet,
-    Sampler,
-    Set,
-)
+from echogen.cli.flags import INPUT, Flag
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
@@ -40,19 +25,19 @@ def bench(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    copies: Copies = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    set_: Set = None,
-    checkpoint: Checkpoint = None,
-    sampler: Sampler = None,
-    device: Device = None,
-    precision: Precision = None,
-    batch_size: BatchSize = None,
-    compile: Compile = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    copies: flags.Copies = None,
+    preset: flags.Preset = None,
+    config: flags.ConfigFile = None,
+    set_: flags.Set = None,
+    checkpoint: flags.Checkpoint = None,
+    sampler: flags.Sampler = None,
+    device: flags.Device = None,
+    precision: flags.Precision = None,
+    batch_size: flags.BatchSize = None,
+    compile: flags.Compile = None,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Measure this machine in about a minute: speed, memory, time for a dataset.
 

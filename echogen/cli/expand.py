@@ -5,38 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, painting_rows, run, show_lines, show_next, show_table
-from echogen.cli.flags import (
-    INPUT,
-    MAKE,
-    RUN,
-    AsJson,
-    BatchSize,
-    Cases,
-    Checkpoint,
-    Compile,
-    ConfigFile,
-    Copies,
-    Debug,
-    Device,
-    Flag,
-    Format,
-    Frames,
-    Limit,
-    OnError,
-    Overwrite,
-    Phases,
-    Precision,
-    Preset,
-    Quiet,
-    Sampler,
-    Seed,
-    Set,
-    Split,
-    StoreOut,
-    Views,
-    settings_from,
-)
+from echogen.cli.flags import INPUT, MAKE, RUN, Flag, settings_from
 from echogen.errors import UsageError
 from echogen.support.words import both
 
@@ -49,17 +20,17 @@ def expand(
     input: Annotated[
         Path | None, Flag("--in", help="Dataset folder.", rich_help_panel=INPUT)
     ] = None,
-    format: Format = None,
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
-    frames: Frames = None,
-    limit: Limit = None,
-    on_error: OnError = None,
-    output: StoreOut = None,
-    copies: Copies = None,
-    seed: Seed = None,
+    format: flags.Format = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
+    frames: flags.Frames = None,
+    limit: flags.Limit = None,
+    on_error: flags.OnError = None,
+    output: flags.StoreOut = None,
+    copies: flags.Copies = None,
+    seed: flags.Seed = None,
     originals: Annotated[
         bool | None,
         Flag(
@@ -76,15 +47,15 @@ def expand(
             rich_help_panel=MAKE,
         ),
     ] = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    set_: Set = None,
-    checkpoint: Checkpoint = None,
-    sampler: Sampler = None,
-    device: Device = None,
-    precision: Precision = None,
-    batch_size: BatchSize = None,
-    compile: Compile = None,
+    preset: flags.Preset = None,
+    config: flags.ConfigFile = None,
+    set_: flags.Set = None,
+    checkpoint: flags.Checkpoint = None,
+    sampler: flags.Sampler = None,
+    device: flags.Device = None,
+    precision: flags.Precision = None,
+    batch_size: flags.BatchSize = None,
+    compile: flags.Compile = None,
     workers: Annotated[
         int | None, Flag(help="Planning processes; 0 uses all cores.", rich_help_panel=RUN)
     ] = None,
@@ -100,10 +71,10 @@ def expand(
         bool,
         Flag("--print-config", help="Show the resolved settings, then stop.", rich_help_panel=RUN),
     ] = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    overwrite: flags.Overwrite = False,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Turn a labelled dataset into a larger one: move frames, then paint what the move left empty.
 

@@ -5,21 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, run, show_lines, show_table
-from echogen.cli.flags import (
-    INPUT,
-    MAKE,
-    AsJson,
-    Cases,
-    Debug,
-    Flag,
-    Overwrite,
-    Phases,
-    Quiet,
-    Split,
-    Views,
-    Workers,
-)
+from echogen.cli.flags import INPUT, MAKE, Flag
 from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
@@ -40,10 +28,10 @@ def export(
         Flag("--out", help="Folder or store to create; for nnunet, the folder of raw datasets.",
              rich_help_panel=MAKE),
     ],
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
     copies: Annotated[
         str | None,
         Flag(metavar="originals|copies|0,1,..", help="Only these copies; 0 is the original.",
@@ -73,11 +61,11 @@ def export(
     seed: Annotated[int | None, Flag(help="Seed of the folds.", rich_help_panel=NNUNET)] = (
         None
     ),
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    workers: flags.Workers = None,
+    overwrite: flags.Overwrite = False,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:  # fmt: skip
     """Convert a store: nnU-Net's raw dataset, PNG folders, CAMUS-style NIfTI, Zarr or HDF5.
 

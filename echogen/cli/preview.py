@@ -5,22 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, run, show_lines, show_table
-from echogen.cli.flags import (
-    RUN,
-    SHOW,
-    AsJson,
-    Cases,
-    Debug,
-    Flag,
-    Format,
-    Frames,
-    Phases,
-    Quiet,
-    Source,
-    Split,
-    Views,
-)
+from echogen.cli.flags import RUN, SHOW, Flag, Source
 
 if TYPE_CHECKING:
     from echogen.commands.preview import PreviewReport
@@ -84,18 +71,18 @@ def preview(
     device: Annotated[
         str, Flag(metavar="auto|cpu|cuda", help="Device for --gif.", rich_help_panel=SHOW)
     ] = "auto",
-    format: Format = None,
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
-    frames: Frames = None,
+    format: flags.Format = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
+    frames: flags.Frames = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes for --worst; 0 uses all cores.", rich_help_panel=RUN)
     ] = 0,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Draw contact sheets: original, moved (missing part marked), painted, labels.
 

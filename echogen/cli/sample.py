@@ -5,22 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import painting_rows, run, show_lines, show_next, show_table
-from echogen.cli.flags import (
-    MAKE,
-    PAINT,
-    AsJson,
-    BatchSize,
-    Checkpoint,
-    Compile,
-    Debug,
-    Device,
-    Flag,
-    Overwrite,
-    Precision,
-    Quiet,
-    Seed,
-)
+from echogen.cli.flags import MAKE, PAINT, Flag
 
 if TYPE_CHECKING:
     from echogen.commands.sample import SampleReport
@@ -34,7 +21,7 @@ def sample(
     n: Annotated[
         int | None, Flag(help="Number of images (default: 64).", rich_help_panel=MAKE)
     ] = None,
-    seed: Seed = None,
+    seed: flags.Seed = None,
     sheet: Annotated[
         Path | None,
         Flag(
@@ -51,7 +38,7 @@ def sample(
             rich_help_panel=MAKE,
         ),
     ] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: flags.Checkpoint = None,
     preset: Annotated[
         str | None,
         Flag(
@@ -64,14 +51,14 @@ def sample(
         int | None,
         Flag(help="Network evaluations per image, instead of the preset's.", rich_help_panel=PAINT),
     ] = None,
-    device: Device = None,
-    precision: Precision = None,
-    batch_size: BatchSize = None,
-    compile: Compile = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    device: flags.Device = None,
+    precision: flags.Precision = None,
+    batch_size: flags.BatchSize = None,
+    compile: flags.Compile = None,
+    overwrite: flags.Overwrite = False,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Generate whole images, without labels.
 

@@ -5,23 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, run, show_table
-from echogen.cli.flags import (
-    RUN,
-    SHOW,
-    AsJson,
-    Cases,
-    Debug,
-    Flag,
-    Format,
-    Frames,
-    Phases,
-    Quiet,
-    Source,
-    Split,
-    Views,
-    Workers,
-)
+from echogen.cli.flags import RUN, SHOW, Flag, Source
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
@@ -52,12 +38,12 @@ def stats(
     seed: Annotated[
         int, Flag(min=0, help="Seed of the pictures in the report.", rich_help_panel=SHOW)
     ] = 0,
-    format: Format = None,
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
-    frames: Frames = None,
+    format: flags.Format = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
+    frames: flags.Frames = None,
     most: Annotated[
         int,
         Flag(
@@ -66,10 +52,10 @@ def stats(
             rich_help_panel=RUN,
         ),
     ] = 0,
-    workers: Workers = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    workers: flags.Workers = None,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Measure hearts, fans and painting: areas, volumes, ejection fraction, diversity.
 

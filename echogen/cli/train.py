@@ -7,23 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import ConsoleReporter, duration, end, show_lines, show_table
-from echogen.cli.flags import (
-    INPUT,
-    RUN,
-    AsJson,
-    Cases,
-    Debug,
-    Flag,
-    Limit,
-    OnError,
-    Phases,
-    Quiet,
-    Split,
-    Views,
-    Workers,
-    settings_from,
-)
+from echogen.cli.flags import INPUT, RUN, Flag, settings_from
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
@@ -66,12 +52,12 @@ def train(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
-    limit: Limit = None,
-    on_error: OnError = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
+    limit: flags.Limit = None,
+    on_error: flags.OnError = None,
     preset: Annotated[
         str | None,
         Flag(
@@ -201,7 +187,7 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
-    workers: Workers = None,
+    workers: flags.Workers = None,
     resume: Annotated[
         bool,
         Flag(
@@ -216,9 +202,9 @@ def train(
     tensorboard: Annotated[
         bool, Flag("--tensorboard", help="Also log to OUT/tensorboard.", rich_help_panel=RUN)
     ] = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Train your own model from images alone, for expand to paint with.
 

@@ -5,21 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echogen.cli import flags
 from echogen.cli.console import duration, run, show_table
-from echogen.cli.flags import (
-    AsJson,
-    Cases,
-    Debug,
-    Flag,
-    Format,
-    Frames,
-    Phases,
-    Quiet,
-    Source,
-    Split,
-    Views,
-    Workers,
-)
+from echogen.cli.flags import Flag, Source
 from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
@@ -59,16 +47,16 @@ def validate(
     strict: Annotated[
         bool, Flag("--strict", help="Exit with 1 on warnings too.", rich_help_panel=CHECK)
     ] = False,
-    format: Format = None,
-    views: Views = None,
-    phases: Phases = None,
-    split: Split = None,
-    cases: Cases = None,
-    frames: Frames = None,
-    workers: Workers = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    format: flags.Format = None,
+    views: flags.Views = None,
+    phases: flags.Phases = None,
+    split: flags.Split = None,
+    cases: flags.Cases = None,
+    frames: flags.Frames = None,
+    workers: flags.Workers = None,
+    as_json: flags.AsJson = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
 ) -> None:
     """Check a dataset before spending hours on it, or a store after it was made.
 
