@@ -13,7 +13,7 @@ from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
     Choice,
-    Selection,
+    EntryList,
     select_copies,
     select_frames,
     select_samples,
@@ -97,7 +97,7 @@ class _Content:
     """The chosen samples, and the words around them."""
 
     kind: str
-    selection: Selection
+    selection: EntryList
     title: str
     description: str
     labels: Mapping[int, str]

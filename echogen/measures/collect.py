@@ -17,7 +17,7 @@ from echogen.errors import StoreError
 from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
-from echogen.measures.features import BY_NAME, Sample, SampleFeatures, features_of
+from echogen.measures.features import BY_NAME, LabelledImage, SampleFeatures, features_of
 from echogen.measures.volume import Discs
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store, units
@@ -147,7 +147,7 @@ def _measure_recording(recording: Recording, parts: Classes) -> Outcome:
             problems.append(Problem(key.frame_id, fitted.reason))
             continue
         sector, aspect = sector_on_grid(fitted.sector, frame_grid(frame))
-        sample = Sample(frame.image, frame.label, sector, aspect, frame.spacing_mm)
+        sample = LabelledImage(frame.image, frame.label, sector, aspect, frame.spacing_mm)
         names = SampleNames(
             key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, key.copy
         )
@@ -185,13 +185,13 @@ def _pixels(store: StoreReader, start: int, stop: int) -> dict[str, npt.NDArray[
         return {}
 
 
-def _sample(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> Sample:
+def _sample(store: StoreReader, row: int, pixels: Mapping[str, npt.NDArray[Any]]) -> LabelledImage:
     columns, mask = store.columns, pixels.get("masks")
     row_mm, col_mm = (float(value) for value in columns["spacing_mm"][row])
     unlabelled = None if mask is None else mask == IGNORE
     if unlabelled is not None and store.record.config.transforms.labels_on_paint == "clip":
         unlabelled |= ~pixels["keep"]
-    return Sample(
+    return LabelledImage(
         pixels["images"],
         mask,
         columns["sector"][row],

@@ -72,7 +72,7 @@ IN_MM = frozenset(feature.name for feature in FEATURES if feature.unit in ("mm",
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledImage:
     """One sample, as a dataset or a store gives it.
 
     Attributes:
@@ -105,7 +105,7 @@ class SampleFeatures:
     discs: Discs | None = None
 
 
-def features_of(sample: Sample, parts: Classes) -> SampleFeatures:
+def features_of(sample: LabelledImage, parts: Classes) -> SampleFeatures:
     """All features of one sample.
 
     A volume needs the whole cavity: where it reaches the edge of the image, or pixels whose label
@@ -143,7 +143,7 @@ def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | N
 
 
 def _labelled(
-    sample: Sample,
+    sample: LabelledImage,
     mask: npt.NDArray[np.uint8],
     fan: Sector,
     spacing: tuple[float, float],

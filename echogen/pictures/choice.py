@@ -72,7 +72,7 @@ class Choice(Settings):
 
 
 @dataclass(frozen=True)
-class Selection:
+class EntryList:
     """The samples of a choice.
 
     Attributes:
@@ -86,7 +86,7 @@ class Selection:
     of: int
 
 
-def select_frames(dataset: Dataset, choice: Choice) -> Selection:
+def select_frames(dataset: Dataset, choice: Choice) -> EntryList:
     """Frames of a dataset.
 
     Raises:
@@ -95,10 +95,10 @@ def select_frames(dataset: Dataset, choice: Choice) -> Selection:
     keys = [key for key in select(dataset.keys, choice.dataset) if choice.names(key.frame_id)]
     if not keys:
         raise UsageError(f"--samples {','.join(choice.samples)}: no frame has this id.")
-    return _selection(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
+    return _entry_list(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
 
 
-def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
+def select_copies(source: PlannedDataset, choice: Choice) -> EntryList:
     """Planned copies that have a move.
 
     Raises:
@@ -120,10 +120,10 @@ def select_copies(source: PlannedDataset, choice: Choice) -> Selection:
         chosen = _by(choice.by, rows, moves, choice.n)
     else:
         chosen = at_random(rows, choice.n, choice.seed)
-    return _selection(of_plan(source, chosen), len(rows))
+    return _entry_list(of_plan(source, chosen), len(rows))
 
 
-def select_samples(store: StoreReader, choice: Choice, reporter: Reporter) -> Selection:
+def select_samples(store: StoreReader, choice: Choice, reporter: Reporter) -> EntryList:
     """Samples of a store that are done; see `rows_of_store`.
 
     Raises:
@@ -139,7 +139,7 @@ def select_samples(store: StoreReader, choice: Choice, reporter: Reporter) -> Se
         chosen = _by(choice.by, rows, moves.astype(np.float64), choice.n)
     else:
         chosen = at_random(rows, choice.n, choice.seed)
-    return _selection(of_store(store, chosen, scores), len(rows))
+    return _entry_list(of_store(store, chosen, scores), len(rows))
 
 
 def _by(by: By, items: Sequence[T], moves: Floats, n: int) -> list[T]:
@@ -150,9 +150,9 @@ def _by(by: By, items: Sequence[T], moves: Floats, n: int) -> list[T]:
     return along([items[int(i)] for i in moved], values[moved].tolist(), n)
 
 
-def _selection(chosen: Iterable[Entry | Problem], of: int) -> Selection:
+def _entry_list(chosen: Iterable[Entry | Problem], of: int) -> EntryList:
     shown = list(chosen)
-    return Selection(
+    return EntryList(
         tuple(entry for entry in shown if isinstance(entry, Entry)),
         tuple(problem for problem in shown if isinstance(problem, Problem)),
         of,

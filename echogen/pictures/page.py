@@ -23,7 +23,7 @@ from echogen.errors import UsageError
 from echogen.measures.features import BY_NAME
 from echogen.measures.report import Measurements, StatsReport
 from echogen.pictures import plots
-from echogen.pictures.choice import Choice, Selection, select_frames, select_samples
+from echogen.pictures.choice import Choice, EntryList, select_frames, select_samples
 from echogen.pictures.entries import headings
 from echogen.pictures.plots import Plot
 from echogen.report import QUIET, Reporter
@@ -156,7 +156,7 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Ga
     return galleries
 
 
-def _gallery(title: str, selection: Selection) -> Gallery:
+def _gallery(title: str, selection: EntryList) -> Gallery:
     names = headings(selection.entries)
     lines = []
     for entry in selection.entries:

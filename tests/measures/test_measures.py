@@ -18,7 +18,7 @@ from echogen.geometry.transforms import (
     sector_on_grid,
 )
 from echogen.measures.classes import Classes, classes_of
-from echogen.measures.features import BY_NAME, IN_MM, Sample, features_of
+from echogen.measures.features import BY_NAME, IN_MM, LabelledImage, features_of
 from echogen.measures.shape import axis_deg, shape_of
 from echogen.measures.texture import gcnr, speckle_snr
 from echogen.measures.volume import (
@@ -281,7 +281,7 @@ def moved_volumes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
         def volume(image: np.ndarray, label: np.ndarray, on: object, spacing: object) -> float:
             fan, aspect = sector_on_grid(sector, on)  # type: ignore[arg-type] # noqa: B023
-            sample = Sample(image, label, fan, aspect, spacing)  # type: ignore[arg-type]
+            sample = LabelledImage(image, label, fan, aspect, spacing)  # type: ignore[arg-type]
             return features_of(sample, CAMUS).values["lv_volume"]
 
         native = volume(frame.image, frame.label, frame_grid(frame), frame.spacing_mm)
@@ -318,9 +318,11 @@ def test_a_cut_cavity_has_no_volume_but_an_area() -> None:
     label = (cavity + 2 * wall).astype(np.uint8)
     fan = np.array([0, label.shape[1] / 2, -0.7, 0.7, 2, label.shape[0]], np.float32)
     grey = np.random.default_rng(0).integers(0, 256, label.shape).astype(np.uint8)
-    whole = features_of(Sample(grey, label, fan, 1.0, (1.0, 1.0)), CAMUS)
+    whole = features_of(LabelledImage(grey, label, fan, 1.0, (1.0, 1.0)), CAMUS)
     first_row = int(np.argwhere(cavity)[:, 0].min()) + 5
-    cut = features_of(Sample(grey[first_row:], label[first_row:], fan, 1.0, (1.0, 1.0)), CAMUS)
+    cut = features_of(
+        LabelledImage(grey[first_row:], label[first_row:], fan, 1.0, (1.0, 1.0)), CAMUS
+    )
     assert whole.values["lv_volume"] == pytest.approx(TRUTH * FIRST / SECOND, rel=0.03)
     assert math.isnan(cut.values["lv_volume"])
     assert cut.discs is None
@@ -333,7 +335,8 @@ def test_without_a_spacing_only_ratios_and_angles_are_given() -> None:
     fan = np.array([0, label.shape[1] / 2, -0.7, 0.7, 2, label.shape[0]], np.float32)
     grey = np.random.default_rng(0).integers(0, 256, label.shape).astype(np.uint8)
     known, unknown = (
-        features_of(Sample(grey, label, fan, 1.0, spacing), CAMUS) for spacing in ((1.0, 1.0), None)
+        features_of(LabelledImage(grey, label, fan, 1.0, spacing), CAMUS)
+        for spacing in ((1.0, 1.0), None)
     )
     for name in BY_NAME:
         if name in IN_MM:
@@ -350,5 +353,5 @@ def test_without_a_fan_nothing_is_measured() -> None:
     nowhere = np.full(6, np.nan)
     image = np.zeros((9, 9), np.uint8)
     assert np.isnan(
-        list(features_of(Sample(image, image, nowhere, 1, None), CAMUS).values.values())
+        list(features_of(LabelledImage(image, image, nowhere, 1, None), CAMUS).values.values())
     ).all()
