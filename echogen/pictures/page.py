@@ -149,7 +149,7 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Ga
         worst = select_samples(
             store, choice.model_copy(update={"worst": True, "judged": JUDGED}), reporter
         )
-        title = "The worst by seam and texture (score: standard deviations from real frames)"
+        title = "Worst by seam and texture (score: standard deviations from real frames)"
         if worst.of > JUDGED:
             title += f", of {JUDGED} at random"
         galleries.append(_gallery(title, worst))

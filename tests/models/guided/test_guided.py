@@ -446,7 +446,7 @@ def test_the_command_imports_and_says_what_it_made(tmp_path) -> None:
     ("flags", "words"),
     [
         (["--noise-schedule", "quadratic"], "--noise-schedule quadratic"),
-        (["--num-heads", "4", "--num-head-channels", "1"], "give one of them"),
+        (["--num-heads", "4", "--num-head-channels", "1"], "give only one"),
         (["--precision", "int8"], "--precision int8"),
     ],
 )
