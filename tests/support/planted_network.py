@@ -1,6 +1,6 @@
 """A small network of guided diffusion that denoises under a schedule and heads that are known.
 
-`python tests/planted_network.py` trained it, in minutes on one core, and wrote
+`python -m tests.support.planted_network` trained it, in minutes on one core, and wrote
 `data/planted_network.npz`: weights in 7 bits, with one scale a row. Tests only read that.
 """
 
