@@ -263,7 +263,7 @@ def _of_store(store: StoreReader) -> Origin:
         "model": f"{model.name or '?'}, {model.licence or '?'}",
         "model's SHA-256": model.sha256[:16],
         "sampler": _settings(sampler.recorded, ("name", "levels", "steps", "precision")),
-        "network evaluations per image": str("?" if sampler.nfe is None else sampler.nfe),
+        "network evaluations an image": str("?" if sampler.nfe is None else sampler.nfe),
         "seed": str("?" if record.seed is None else record.seed),
         "copies": str(settings.get("copies", settings.get("n", ""))),
         "moves": _settings(moves.recorded, ("depth", "tilt_deg", "width", "shift")),
