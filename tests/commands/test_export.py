@@ -421,3 +421,12 @@ def test_a_wrong_flag_ends_in_a_usage_error(tmp_path: Path, flags: list[str], me
     done = CliRunner().invoke(app, ["export", str(store), "--out", str(tmp_path / "out"), *flags])
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
+
+
+def test_fewer_than_no_workers_are_refused(tmp_path: Path) -> None:
+    store = cohort(1).put(tmp_path / "a.h5")
+    arguments = [str(store), "--to", "folder", "--out", str(tmp_path / "out"), "--workers", "-1"]
+    done = CliRunner().invoke(app, ["export", *arguments])
+    assert done.exit_code == 2
+    assert "Invalid value for '--workers'" in done.stderr
+    assert not (tmp_path / "out").exists()

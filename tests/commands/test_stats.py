@@ -370,7 +370,11 @@ def test_the_console_shows_every_question(
         (["nowhere.zarr"], 5, "nowhere.zarr"),
         ([SAMPLE_DATA, "--views", "3CH"], 2, "3CH"),
         ([SAMPLE_DATA, "--against", "nowhere"], 3, "nowhere"),
-        ([SAMPLE_DATA, "--csv", "nowhere/x.csv"], 2, "--csv nowhere/x.csv: the folder nowhere"),
+        (
+            [SAMPLE_DATA, "--csv", "nowhere/x.csv"],
+            2,
+            "--csv nowhere/x.csv: the folder nowhere does not exist",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(
