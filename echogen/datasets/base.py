@@ -14,6 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from echogen.config import DatasetConfig
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
@@ -39,6 +42,8 @@ class Dataset:
         unusable: frames that cannot be read, each with one line of reason.
         notes: what a user should know that costs no frame, one line each.
         read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
+        read_clip: (root, key) -> (N, H, W) uint8, every image of the recording that the frame is
+            from; a module's function. None where files hold no more than their frames.
     """
 
     root: Path
@@ -49,6 +54,7 @@ class Dataset:
     unusable: tuple[tuple[FrameKey, str], ...]
     notes: tuple[str, ...]
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
+    read_clip: Callable[[Path, FrameKey], npt.NDArray[np.uint8]] | None = None
 
     def read(self, key: FrameKey) -> Frame:
         """One checked frame, (H, W) uint8 image and label.
@@ -104,11 +110,12 @@ def list_dataset(
     remarks: Iterable[str] = (),
     licence: str = "",
     extra: Mapping[str, Any],
+    read_clip: Callable[[Path, FrameKey], npt.NDArray[np.uint8]] | None = None,
 ) -> Dataset:
     """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
 
     Args:
-        root, title, read_frame: see `Dataset`.
+        root, title, read_frame, read_clip: see `Dataset`.
         format: the layout's name, such as `camus`.
         frames: those that can be used, in any order.
         labels: {class id: name}, see `resolve_labels`.
@@ -136,6 +143,7 @@ def list_dataset(
         unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
         notes=tuple(remarks),
         read_frame=read_frame,
+        read_clip=read_clip,
     )
 
 

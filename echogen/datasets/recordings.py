@@ -90,4 +90,7 @@ def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
             readable.append(dataset.read(key))
         except DatasetError as error:
             problems.append(Problem(key.frame_id, str(error)))
-    return Recording(tuple(keys), tuple(fit_recording(readable)), tuple(problems))
+    clip = None
+    if readable and dataset.read_clip is not None:
+        clip = dataset.read_clip(dataset.root, readable[0].key)
+    return Recording(tuple(keys), tuple(fit_recording(readable, clip)), tuple(problems))

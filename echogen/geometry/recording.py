@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import numpy.typing as npt
 
 from echogen.errors import DatasetError
 from echogen.geometry.fit import agreement, fit_sector
@@ -11,6 +13,8 @@ from echogen.geometry.sector import Sector
 from echogen.types import Frame
 
 MIN_AGREEMENT = 0.9
+FanSource = Literal["frame", "clip", "header", "given"]
+"""How a fan was found: in one frame, in a clip, in the file's header, or given by the user."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,29 @@ class FittedFrame:
         sector: in mm, or in pixels without a spacing; None where none was found.
         agreement: IoU of the fan with the image's filled foreground, 0 without a fan.
         reason: why there is no fan, one line; empty where there is one.
+        how: where the fan comes from.
     """
 
     frame: Frame
     sector: Sector | None
     agreement: float
     reason: str = ""
+    how: FanSource = "frame"
 
 
-def fit_recording(frames: Iterable[Frame]) -> Iterator[FittedFrame]:
+def fit_recording(
+    frames: Iterable[Frame],
+    clip: npt.NDArray[Any] | None = None,
+    given: Sector | None = None,
+) -> Iterator[FittedFrame]:
     """The fans of a recording's frames; those on one grid share theirs if it fits them.
+
+    Args:
+        frames: with pixels.
+        clip: (N, H, W) uint8, every image of the recording, where its file holds more than the
+            frames; used for frames of the same shape.
+        given: the recording's fan where the user or the file's header gives it, mm (pixels without
+            a spacing); it is taken as it is.
 
     Yields:
         One item a frame; frames on the same grid come together.
