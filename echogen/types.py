@@ -42,6 +42,8 @@ class FrameKey:
             video; empty where the files say it all.
         sequence: of frames that are moved and painted alike, such as `patient0001_4CH`; empty where
             the frame stands alone.
+        recording: of frames that share a fan, where a case has several recordings of one view;
+            empty where case and view tell.
         index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
         copy: above 0 where the frame is a generated copy, exported from a store.
     """
@@ -55,12 +57,15 @@ class FrameKey:
     _: KW_ONLY
     detail: str = ""
     sequence: str = ""
+    recording: str = ""
     index: int | None = None
     copy: int = 0
 
     @property
     def recording_id(self) -> str:
-        """Frames with the same recording id share one sector (one case, one view)."""
+        """Frames with the same recording id share one sector."""
+        if self.recording:
+            return self.recording
         return f"{self.case_id}/{self.view}" if self.view else self.frame_id
 
     @property

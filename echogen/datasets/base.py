@@ -24,6 +24,8 @@ from echogen.support.files import stamp
 from echogen.support.words import counted
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Provenance
 
+UInt8Clip = npt.NDArray[np.uint8]
+"""(N, H, W) grey levels: the images of a recording in order of time."""
 FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
 
@@ -54,7 +56,7 @@ class Dataset:
     unusable: tuple[tuple[FrameKey, str], ...]
     notes: tuple[str, ...]
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
-    read_clip: Callable[[Path, FrameKey], npt.NDArray[np.uint8]] | None = None
+    read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None
 
     def read(self, key: FrameKey) -> Frame:
         """One checked frame, (H, W) uint8 image and label.
@@ -110,7 +112,7 @@ def list_dataset(
     remarks: Iterable[str] = (),
     licence: str = "",
     extra: Mapping[str, Any],
-    read_clip: Callable[[Path, FrameKey], npt.NDArray[np.uint8]] | None = None,
+    read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None,
 ) -> Dataset:
     """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
 

@@ -1,18 +1,20 @@
-"""EchoNet-Dynamic: apical four-chamber videos with the left ventricle traced in two frames.
+"""EchoNet-Dynamic and EchoNet-Pediatric: videos with the left ventricle traced in two frames.
 
-`Videos/X.avi`, `FileList.csv` (what is known of each video) and `VolumeTracings.csv`. The tables
-do not say which traced frame is which: the one with the larger cavity is taken for the end of
-diastole, ED, the one with the smaller for ES. Pixels have no millimetres. A frame's key carries its
-tracing, so that its fingerprint needs the video alone, and not a table of 20 MB. Videos are decoded
-by PyAV, the optional extra `video`, which is imported when the first frame is read.
+`Videos/X.avi`, `FileList.csv` (what is known of each video) and `VolumeTracings.csv`, of the
+pediatric dataset once in each of `A4C/` and `PSAX/`. The tables do not say which traced frame is
+which: the one with the larger cavity is taken for the end of diastole, ED, the one with the smaller
+for ES. Pixels have no millimetres. A frame's key carries its tracing, so that its fingerprint needs
+the video alone, and not a table of 20 MB.
 
-Ouyang et al., Nature 580, 2020; https://echonet.github.io/dynamic.
+Ouyang et al., Nature 580, 2020; https://echonet.github.io/dynamic. Reddy et al., J Am Soc
+Echocardiogr 36, 2023; https://echonet.github.io/pediatric.
 """
 
 import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,45 +25,89 @@ from echogen.datasets.tracings import (
     VideoTracings,
     avi_name,
     fill_polygon,
+    read_head,
     read_table,
     read_tracings,
     tracing_of,
 )
+from echogen.datasets.videos import read_video, read_video_frame, require_decoder
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
 from echogen.types import LV_CAVITY, Case, Frame, FrameKey, UInt8HW
 
-FILES, VIDEOS, VIEW = "FileList.csv", "Videos", "4CH"
+FILES, VIDEOS = "FileList.csv", "Videos"
+VIEWS: Mapping[str, str] = {"A4C": "4CH", "PSAX": "PSAX"}
+"""EchoNet-Pediatric's folders, and how their views are called here."""
 LABELS: Mapping[int, str] = {0: "background", LV_CAVITY: "LV cavity"}
-LICENCE = (
-    "EchoNet-Dynamic: Stanford University research use agreement, non-commercial, no "
-    "redistribution; cite Ouyang et al. 2020"
-)
-REFERENCE = (
-    'D. Ouyang, B. He, A. Ghorbani, N. Yuan, et al., "Video-based AI for beat-to-beat assessment '
-    'of cardiac function", Nature 580, 252-256, 2020, doi 10.1038/s41586-020-2145-8'
-)
-NUMBERS: Mapping[str, str] = {
-    "EF": "ef",
-    "EDV": "lv_edv_ml",
-    "ESV": "lv_esv_ml",
-    "FPS": "frame_rate",
-    "NumberOfFrames": f"frames_{VIEW.lower()}",
-}
 MANY = 10
+VIDEO_NAME = re.compile(r"(?P<patient>.+)-(?P<visit>[^-]+)-(?P<instance>\d+)")
+"""EchoNet-Pediatric's `CR32a7555-CR32a7582-000039`: the patient's code, the visit's, a number."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One of the two datasets.
+
+    Attributes:
+        title: its name.
+        numbers: {column of `FileList.csv`: key of a case's info}.
+        texts: the same of text.
+        licence, reference: its terms, and what it asks to cite.
+    """
+
+    title: str
+    numbers: Mapping[str, str]
+    texts: Mapping[str, str]
+    licence: str
+    reference: str
+
+
+DYNAMIC = _Source(
+    "EchoNet-Dynamic",
+    {"EF": "ef", "EDV": "lv_edv_ml", "ESV": "lv_esv_ml", "FPS": "frame_rate",
+     "NumberOfFrames": "frames_4ch"},
+    {},
+    "EchoNet-Dynamic: Stanford University research use agreement, non-commercial, no "
+    "redistribution; cite Ouyang et al. 2020",
+    'D. Ouyang, B. He, A. Ghorbani, N. Yuan, et al., "Video-based AI for beat-to-beat assessment '
+    'of cardiac function", Nature 580, 252-256, 2020, doi 10.1038/s41586-020-2145-8',
+)  # fmt: skip
+PEDIATRIC = _Source(
+    "EchoNet-Pediatric",
+    {"EF": "ef", "Age": "age"},  # weight and height narrow a child down, and nothing needs them
+    {"Sex": "sex"},
+    "EchoNet-Pediatric: Stanford University research use agreement, non-commercial, no "
+    "redistribution; cite Reddy et al. 2023",
+    'C. D. Reddy, L. Lopez, D. Ouyang, J. Y. Zou, B. He, "Video-based deep learning for automated '
+    'assessment of left ventricular ejection fraction in pediatric patients", Journal of the '
+    "American Society of Echocardiography 36(5), 482-489, 2023, doi 10.1016/j.echo.2023.01.015",
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A folder with both tables and its videos.
+
+    Attributes:
+        prefix: of its files, relative to the dataset's folder: empty, or such as `A4C/`.
+        view: of its videos.
+    """
+
+    prefix: str
+    view: str
 
 
 @dataclass(frozen=True)
 class _Video:
-    """A line of `FileList.csv`: {key of a case's info: number}, and the split."""
+    """A line of `FileList.csv`: {key of a case's info: number or text}, and the split."""
 
     info: Mapping[str, float | str]
     split: str
 
 
 def is_echonet_layout(root: Path) -> bool:
-    """Whether `FileList.csv` lies beside a folder `Videos/`."""
-    return (root / FILES).is_file() and (root / VIDEOS).is_dir()
+    """Whether `FileList.csv` lies beside a folder `Videos/`, here or in `A4C/` or `PSAX/`."""
+    return bool(_parts(root))
 
 
 def list_echonet(
@@ -70,7 +116,7 @@ def list_echonet(
     """The two traced frames of each video; without `need_labels` the same frames, as images alone.
 
     Args:
-        root: the folder that holds `Videos/`.
+        root: the folder that holds `Videos/`, or `A4C/` and `PSAX/`.
         labels: {class id: name}, with 1, the LV cavity; None takes `LABELS`.
         need_labels: whether the tracings are filled.
 
@@ -78,26 +124,35 @@ def list_echonet(
         DatasetError: a table is not there or lacks a column, or PyAV is not installed.
         UsageError: `labels` declares an impossible class id, or not class 1.
     """
-    _require_decoder(root)
+    require_decoder(root)
     declared = resolve_labels(LABELS if labels is None else labels)
     if LV_CAVITY not in declared:
         raise UsageError(
             f"labels: the tracings are of class {LV_CAVITY}, the LV cavity; declare it as well."
         )
-    listed, remarks = _read_files(root)
-    tracings = read_tracings(root)
-    there = {path.name for path in (root / VIDEOS).iterdir() if not path.name.startswith(".")}
+    parts = _parts(root)
+    source = _source(root, parts[0])
+    remarks = [f"{source.title} has no spacing: lengths and volumes are in pixels."]
+    known: dict[str, list[Mapping[str, float | str]]] = defaultdict(list)
     frames: list[FrameKey] = []
     unusable: list[tuple[FrameKey, str]] = []
-    for name in sorted(listed.keys() | tracings.keys()):
-        video, traced = listed.get(name), tracings.get(name)
-        reason = _reason(name, video, traced, there)
-        for key, lost in _frames(root, name, video, traced or VideoTracings(), reason):
-            if lost:
-                unusable.append((key, lost))
-            else:
-                frames.append(key)
-    remarks += _about(listed, tracings, there)
+    for part in parts:
+        listed, odd = _read_files(root, part.prefix, source)
+        tracings = read_tracings(root, f"{part.prefix}{TRACINGS}")
+        folder = root / f"{part.prefix}{VIDEOS}"
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        for name in sorted(listed.keys() | tracings.keys()):
+            video, traced = listed.get(name), tracings.get(name)
+            reason = _reason(part.prefix, name, video, traced, there)
+            for key, lost in _frames(folder, part, name, video, traced or VideoTracings(), reason):
+                if lost:
+                    unusable.append((key, lost))
+                else:
+                    frames.append(key)
+            if video is not None:
+                known[_case_of(name)].append(video.info)
+        remarks += [*odd, *_about(part, listed, tracings, there)]
+    cases, unlike = _cases(known)
     return list_dataset(
         root,
         "echonet",
@@ -105,11 +160,12 @@ def list_echonet(
         frames,
         read_traced if need_labels else read_picture,
         labels=declared,
-        cases=[Case(name[: -len(".avi")], video.info) for name, video in sorted(listed.items())],
+        cases=cases,
         unusable=unusable,
-        remarks=remarks,
-        licence=LICENCE,
-        extra={"spacing": "unknown", "files": ["AVI"], "citation": REFERENCE},
+        remarks=[*remarks, *unlike],
+        licence=source.licence,
+        extra={"spacing": "unknown", "files": ["AVI"], "citation": source.reference},
+        read_clip=read_video,
     )
 
 
@@ -147,118 +203,144 @@ def _picture(path: Path, number: int, name: str) -> UInt8HW:
     return image
 
 
+def _parts(root: Path) -> list[_Part]:
+    """The folders with tables and videos: this one alone, or those of the views in it."""
+
+    def complete(folder: Path) -> bool:
+        return (folder / FILES).is_file() and (folder / VIDEOS).is_dir()
+
+    if complete(root):
+        return [_Part("", VIEWS.get(root.resolve().name, VIEWS["A4C"]))]
+    return [_Part(f"{name}/", view) for name, view in VIEWS.items() if complete(root / name)]
+
+
+def _source(root: Path, part: _Part) -> _Source:
+    """Which dataset it is, by the columns that only one has; the older one where neither fits."""
+    there = set(read_head(root, f"{part.prefix}{FILES}"))
+    return PEDIATRIC if {*PEDIATRIC.numbers, *PEDIATRIC.texts} <= there else DYNAMIC
+
+
 def _frames(
-    root: Path, name: str, video: _Video | None, traced: VideoTracings, reason: str
+    folder: Path,
+    part: _Part,
+    name: str,
+    video: _Video | None,
+    traced: VideoTracings,
+    reason: str,
 ) -> Iterator[tuple[FrameKey, str]]:
-    """Both frames of a video, each with what is wrong with it."""
-    case, path = name[: -len(".avi")], root / VIDEOS / name
-    count = float(video.info.get(NUMBERS["NumberOfFrames"], math.inf)) if video else math.inf
+    """Both frames of a video, each with what is wrong with it; none that was not to be traced."""
+    stem, case, view = name[: -len(".avi")], _case_of(name), part.view
+    count = float(video.info.get("frames_4ch", math.inf)) if video else math.inf
     for phase, tracing in (("ED", traced.diastole), ("ES", traced.systole)):
+        if phase in traced.untraced and not reason:
+            continue
         lost = reason
         if not reason and tracing is not None and tracing.frame >= count:
             lost = (
-                f"{TRACINGS}: frame {tracing.frame} of {name} is traced, but {FILES} says that it "
-                f"holds {count:g} (from 0)."
+                f"{part.prefix}{TRACINGS}: frame {tracing.frame} of {name} is traced, but {FILES} "
+                f"says that it holds {count:g} (from 0)."
             )
         detail = tracing.text() if tracing is not None else ""
         split = video.split if video else ""
-        frame_id = f"{case}_{VIEW}_{phase}"
-        yield FrameKey(frame_id, case, VIEW, phase, split, (path,), detail=detail), lost
+        recording = "" if case == stem else f"{stem}/{view}"
+        frame_id, paths = f"{stem}_{view}_{phase}", (folder / name,)
+        key = FrameKey(
+            frame_id, case, view, phase, split, paths, detail=detail, recording=recording
+        )
+        yield key, lost
 
 
-def _reason(name: str, video: _Video | None, traced: VideoTracings | None, there: set[str]) -> str:
+def _case_of(name: str) -> str:
+    """Whom a video is of: EchoNet-Pediatric has several of one child, EchoNet-Dynamic one each."""
+    stem = name[: -len(".avi")]
+    named = VIDEO_NAME.fullmatch(stem)
+    return named["patient"] if named else stem
+
+
+def _reason(
+    prefix: str, name: str, video: _Video | None, traced: VideoTracings | None, there: set[str]
+) -> str:
     if video is None:
-        return f"{FILES}: does not list {name}, which {TRACINGS} traces."
+        return f"{prefix}{FILES}: does not list {name}, which {TRACINGS} traces."
     if name not in there:
-        return f"{VIDEOS}/{name}: no such file, but {FILES} lists it."
+        return f"{prefix}{VIDEOS}/{name}: no such file, but {FILES} lists it."
     if traced is None:
-        return f"{TRACINGS}: does not trace {name}."
+        return f"{prefix}{TRACINGS}: does not trace {name}."
     return traced.reason
 
 
-def _read_files(root: Path) -> tuple[dict[str, _Video], list[str]]:
-    """{file name of a video: what is known of it}, and remarks."""
+def _read_files(root: Path, prefix: str, source: _Source) -> tuple[dict[str, _Video], list[str]]:
+    """{file name of a video: what is known of it}, and remarks; folds become `fold0` and so on."""
     found: dict[str, _Video] = {}
     odd: list[str] = []
-    for number, values in read_table(root, FILES, ("FileName", "Split", *NUMBERS)):
-        name, split, *texts = values
+    table = f"{prefix}{FILES}"
+    columns = ("FileName", "Split", *source.texts, *source.numbers)
+    for number, (name, split, *texts) in read_table(root, table, columns):
         info: dict[str, float | str] = {}
-        for column, text in zip(NUMBERS, texts, strict=True):
+        for column, text in zip(columns[2:], texts, strict=True):
             value = as_number(text)
-            if value is None:
+            if column in source.texts:
+                info |= {source.texts[column]: text} if text else {}
+            elif value is None:
                 odd.append(
-                    f"{FILES} line {number}: {column} is {text!r}, expected a number; left out."
+                    f"{table} line {number}: {column} is {text!r}, expected a number; left out."
                 )
             else:
-                info[NUMBERS[column]] = value
+                info[source.numbers[column]] = value
         if avi_name(name) in found:
-            odd.append(f"{FILES} line {number}: {name} appears twice; the first line is used.")
-        found.setdefault(avi_name(name), _Video(info, split))
+            odd.append(f"{table} line {number}: {name} appears twice; the first line is used.")
+        fold = f"fold{split}" if split.isdecimal() else split
+        found.setdefault(avi_name(name), _Video(info, fold))
     more = len(odd) - MANY
-    return found, odd[:MANY] + ([f"{FILES}: {more} more lines like these."] if more > 0 else [])
+    return found, odd[:MANY] + ([f"{table}: {more} more lines like these."] if more > 0 else [])
+
+
+def _cases(
+    known: Mapping[str, list[Mapping[str, float | str]]],
+) -> tuple[list[Case], list[str]]:
+    """What all videos of a case agree on, and how often they do not: EF and age change by visit."""
+    cases: list[Case] = []
+    unlike: Counter[str] = Counter()
+    for case_id, infos in sorted(known.items()):
+        values = {
+            key: {info[key] for info in infos if key in info} for info in infos for key in info
+        }
+        cases.append(Case(case_id, {k: next(iter(v)) for k, v in values.items() if len(v) == 1}))
+        unlike.update(key for key, found in values.items() if len(found) > 1)
+    remarks = [
+        f"{FILES}: {key} differs between the videos of {counted(count, 'case')}; left out of them."
+        for key, count in sorted(unlike.items())
+    ]
+    return cases, remarks
 
 
 def _about(
-    listed: Mapping[str, _Video], tracings: Mapping[str, VideoTracings], there: set[str]
+    part: _Part,
+    listed: Mapping[str, _Video],
+    tracings: Mapping[str, VideoTracings],
+    there: set[str],
 ) -> list[str]:
-    remarks = ["EchoNet-Dynamic has no spacing: lengths and volumes are in pixels."]
+    remarks = []
     unlisted = sum(name.lower().endswith(".avi") for name in there - listed.keys())
     if unlisted:
-        remarks.append(f"{VIDEOS}/: {counted(unlisted, 'video')} not in {FILES}; left out.")
+        remarks.append(
+            f"{part.prefix}{VIDEOS}/: {counted(unlisted, 'video')} not in {FILES}; left out."
+        )
     others = sum(traced.others for traced in tracings.values())
     if others:
         remarks.append(
-            f"{TRACINGS}: {counted(others, 'tracing')} between the largest and the smallest of "
-            "their videos; left out."
+            f"{part.prefix}{TRACINGS}: {counted(others, 'tracing')} between the largest and the "
+            "smallest of their videos; left out."
+        )
+    for phase in ("ED", "ES"):
+        untraced = sum(phase in traced.untraced for traced in tracings.values())
+        if untraced:
+            remarks.append(
+                f"{part.prefix}{TRACINGS}: {counted(untraced, 'video')} not traced at {phase}."
+            )
+    if part.view == VIEWS["PSAX"] and listed:
+        remarks.append(
+            f"{part.prefix or FILES}: parasternal short-axis views; --views 4CH takes the apical "
+            "ones alone."
         )
     return remarks
-
-
-def _require_decoder(root: Path) -> None:
-    """Refuse a dataset of videos where nothing can decode them.
-
-    Raises:
-        DatasetError: PyAV is not installed.
-    """
-    if find_spec("av") is None:
-        raise DatasetError(
-            f"{root}: contains videos, but PyAV, which reads them, is not installed; pip install "
-            "'echogen[video]'"
-        )
-
-
-def read_video_frame(path: Path, number: int, name: str) -> UInt8HW:
-    """Frame `number` (from 0) of a video's first stream, (H, W) uint8.
-
-    Frames are decoded from the first one on, by one thread, so that the same file gives the same
-    pixels. Colours become luminance, in the full range 0..255.
-
-    Args:
-        path: the video.
-        number: in the order of display.
-        name: how messages call the file.
-
-    Raises:
-        DatasetError: it cannot be decoded that far, or ends before; one line.
-    """
-    import av
-
-    held = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DatasetError(f"{name}: holds no video.")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            for picture in container.decode(stream):
-                if held == number and picture.is_corrupt:
-                    raise DatasetError(f"{name}: frame {number} is damaged.")
-                if held == number:
-                    return np.ascontiguousarray(picture.to_ndarray(format="gray"))
-                held += 1
-    except (av.FFmpegError, OSError) as error:
-        reason = error.strerror or "damaged"
-        raise DatasetError(f"{name}: cannot be decoded up to frame {number} ({reason}).") from error
-    raise DatasetError(
-        f"{name}: frame {number} is past the end of the video, which holds {held} (from 0)."
-    )

@@ -1,14 +1,18 @@
-"""`VolumeTracings.csv` of EchoNet-Dynamic: the left ventricle, traced in two frames a video.
+"""`VolumeTracings.csv` of EchoNet's datasets: the left ventricle, traced in two frames a video.
 
-Each traced frame has 21 lines of X1, Y1, X2, Y2 (pixels): the long axis, then 20 chords across it
-from one end to the other. The outline runs down the chords' first ends and up their second ones, as
-in https://github.com/echonet/dynamic, echonet/datasets/echo.py.
+EchoNet-Dynamic has 21 lines of X1, Y1, X2, Y2 (pixels) a frame: the long axis, then 20 chords
+across it from one end to the other. The outline runs down the chords' first ends and up their
+second ones. EchoNet-Pediatric has the outline's corners, a line of X, Y each; where a phase was not
+traced, a line has `No Systolic` or `No Diastolic` in place of the frame's number, and no point.
+
+As in https://github.com/echonet/dynamic, echonet/datasets/echo.py.
 """
 
 import csv
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,9 @@ from echogen.errors import DatasetError
 
 TRACINGS = "VolumeTracings.csv"
 FARTHEST = 1e5
-ENDS = ("X1", "Y1", "X2", "Y2")
-LINES = 21
+ENDS, CORNER = ("X1", "Y1", "X2", "Y2"), ("X", "Y")
+LINES, FEWEST_CORNERS = 21, 3
+UNTRACED: Mapping[str, str] = {"No Diastolic": "ED", "No Systolic": "ES"}
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,11 @@ class Tracing:
 
     Attributes:
         frame: its number in the video, from 0.
-        chords: (21, 4) float64, X1, Y1, X2, Y2 in pixels; the first is the long axis.
+        outline: (n, 2) float64, the corners of the cavity, (row, col) in pixels.
     """
 
     frame: int
-    chords: npt.NDArray[np.float64]
-
-    @property
-    def outline(self) -> npt.NDArray[np.float64]:
-        """(40, 2) the corners of the cavity, (row, col) in pixels."""
-        across = self.chords[1:]
-        return np.concatenate([across[:, [1, 0]], across[::-1, [3, 2]]])
+    outline: npt.NDArray[np.float64]
 
     @property
     def area(self) -> float:
@@ -50,13 +49,19 @@ class Tracing:
 
     def text(self) -> str:
         """All of it on one line: what `tracing_of` reads."""
-        return f"{self.frame} " + " ".join(map(repr, self.chords.ravel().tolist()))
+        return f"{self.frame} " + " ".join(map(repr, self.outline.ravel().tolist()))
 
 
 def tracing_of(text: str) -> Tracing:
     """The inverse of `Tracing.text`."""
     frame, *values = text.split()
-    return Tracing(int(frame), np.array(values, dtype=np.float64).reshape(-1, 4))
+    return Tracing(int(frame), np.array(values, dtype=np.float64).reshape(-1, 2))
+
+
+def outline_of_chords(chords: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(40, 2) corners, (row, col), of (21, 4) lines X1, Y1, X2, Y2; the first is the long axis."""
+    across = chords[1:]
+    return np.concatenate([across[:, [1, 0]], across[::-1, [3, 2]]])
 
 
 @dataclass(frozen=True)
@@ -65,35 +70,58 @@ class VideoTracings:
 
     Attributes:
         diastole, systole: the frames of the largest and of the smallest cavity; None where
-            `reason` says why there are none.
+            `reason` says why there are none, or the table says that the phase was not traced.
         reason: why they cannot be used, one line; empty where they can.
         others: traced frames beside these two.
+        untraced: the phases, ED or ES, that the table says were not traced.
     """
 
     diastole: Tracing | None = None
     systole: Tracing | None = None
     reason: str = ""
     others: int = 0
+    untraced: frozenset[str] = frozenset()
 
 
-def read_tracings(root: Path) -> dict[str, VideoTracings]:
+def read_tracings(root: Path, table: str = TRACINGS) -> dict[str, VideoTracings]:
     """{file name of a video, such as `0X1A2B.avi`: its tracings}.
+
+    Args:
+        root: the dataset's folder.
+        table: of its file, relative to `root`.
 
     Raises:
         DatasetError: the file is not there, or lacks a column.
     """
+    head = set(read_head(root, table))
+    columns = CORNER if head >= set(CORNER) and not head >= set(ENDS) else ENDS
     videos: dict[str, dict[str, _Lines]] = defaultdict(dict)
-    for number, (name, frame, *ends) in read_table(root, TRACINGS, ("FileName", "Frame", *ENDS)):
+    for number, (name, frame, *ends) in read_table(root, table, ("FileName", "Frame", *columns)):
         lines = videos[avi_name(name)].setdefault(frame, _Lines(number))
-        for column, text in zip(ENDS, ends, strict=True):
+        if frame in UNTRACED:
+            continue
+        for column, text in zip(columns, ends, strict=True):
             value = as_number(text)
             if value is None or abs(value) > FARTHEST:
                 lines.odd = lines.odd or (
-                    f"{TRACINGS} line {number}: {column} of {avi_name(name)} is {text!r}, expected "
+                    f"{table} line {number}: {column} of {avi_name(name)} is {text!r}, expected "
                     f"a number within {FARTHEST:,.0f} pixels."
                 )
             lines.values.append(value if value is not None and not lines.odd else 0.0)
-    return {name: _of_video(name, frames) for name, frames in videos.items()}
+    return {
+        name: _of_video(f"{table} line {{}}: {name} frame {{}}", frames, len(columns))
+        for name, frames in videos.items()
+    }
+
+
+def read_head(root: Path, name: str) -> list[str]:
+    """The columns of a CSV file.
+
+    Raises:
+        DatasetError: the file cannot be read.
+    """
+    with _opened(root, name) as lines:
+        return _head(lines)
 
 
 def read_table(
@@ -106,25 +134,34 @@ def read_table(
     Raises:
         DatasetError: the file cannot be read, or lacks a column.
     """
+    with _opened(root, name) as lines:
+        head = _head(lines)
+        if any(column not in head for column in columns):
+            raise DatasetError(
+                f"{root / name}: expected the columns {', '.join(columns)}, found "
+                f"{', '.join(head) or 'none'}."
+            )
+        places = [head.index(column) for column in columns]
+        for line in lines:
+            if line:
+                padded = line + [""] * (len(head) - len(line))
+                yield lines.line_num, tuple(padded[place].strip() for place in places)
+
+
+@contextmanager
+def _opened(root: Path, name: str) -> Iterator[Any]:
+    """A reader of a CSV file's lines; what goes wrong with the file is a DatasetError."""
     try:
         with (root / name).open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            head = [column.strip() for column in next(lines, [])]
-            lacking = [column for column in columns if column not in head]
-            if lacking:
-                raise DatasetError(
-                    f"{root / name}: expected the columns {', '.join(columns)}, found "
-                    f"{', '.join(head) or 'none'}."
-                )
-            places = [head.index(column) for column in columns]
-            for line in lines:
-                if line:
-                    padded = line + [""] * (len(head) - len(line))
-                    yield lines.line_num, tuple(padded[place].strip() for place in places)
+            yield csv.reader(file)
     except FileNotFoundError as error:
         raise DatasetError(f"{root}: expected a file {name}, found none.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{root / name}: cannot be read ({error}).") from error
+
+
+def _head(lines: Iterator[list[str]]) -> list[str]:
+    return [column.strip() for column in next(lines, [])]
 
 
 def avi_name(name: str) -> str:
@@ -141,28 +178,53 @@ class _Lines:
     odd: str = ""
 
 
-def _of_video(name: str, frames: Mapping[str, _Lines]) -> VideoTracings:
-    found = []
+def _of_video(place: str, frames: Mapping[str, _Lines], columns: int) -> VideoTracings:
+    """What is usable of one video's lines; `place` takes a line and a frame."""
+    found, where = [], ""
+    untraced = frozenset(UNTRACED[frame] for frame in frames if frame in UNTRACED)
     for frame, lines in frames.items():
-        where = f"{TRACINGS} line {lines.number}: {name} frame {frame}"
-        if not (frame.isascii() and frame.isdecimal()):
+        if frame in UNTRACED:
+            continue
+        where = place.format(lines.number, frame)
+        number = as_number(frame)
+        if number is None or number < 0 or number != int(number):
             return VideoTracings(reason=f"{where}: expected the number of a frame, from 0.")
         if lines.odd:
             return VideoTracings(reason=lines.odd)
-        chords = np.array(lines.values).reshape(-1, len(ENDS))
-        if len(chords) != LINES:
-            return VideoTracings(
-                reason=f"{where}: traced by {len(chords)} lines, expected {LINES} (the long axis "
-                "and 20 chords)."
-            )
-        found.append(Tracing(int(frame), chords))
-    if len(found) < 2:
+        outline, reason = _outline(np.array(lines.values).reshape(-1, columns))
+        if reason:
+            return VideoTracings(reason=f"{where}: {reason}")
+        found.append(Tracing(int(number), outline))
+    found.sort(key=lambda tracing: (-tracing.area, tracing.frame))
+    if len(found) >= 2:
+        return VideoTracings(found[0], found[-1], others=len(found) - 2)
+    if found and len(untraced) == 1:
+        diastole, systole = (None if p in untraced else found[0] for p in ("ED", "ES"))
+        return VideoTracings(diastole, systole, untraced=untraced)
+    if found:
         return VideoTracings(
             reason=f"{where}: the only traced frame of its video, expected two, at the end of "
             "diastole and of systole."
         )
-    found.sort(key=lambda tracing: (-tracing.area, tracing.frame))
-    return VideoTracings(found[0], found[-1], others=len(found) - 2)
+    return VideoTracings(untraced=frozenset(UNTRACED.values()))
+
+
+def _outline(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], str]:
+    """The corners that one frame's lines give, or what is wrong with them."""
+    if values.shape[1] == len(CORNER):
+        corners = values[:, ::-1]
+        if len(corners) < FEWEST_CORNERS:
+            return (
+                corners,
+                f"an outline of {len(corners)} corners, expected {FEWEST_CORNERS} or more.",
+            )
+        return corners, ""
+    if len(values) != LINES:
+        return (
+            values,
+            f"traced by {len(values)} lines, expected {LINES} (the long axis and 20 chords).",
+        )
+    return outline_of_chords(values), ""
 
 
 def fill_polygon(corners: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -24,7 +24,10 @@ METHOD = (
     'G. Van De Vyver et al., "Generative augmentations for improved cardiac ultrasound '
     'segmentation using diffusion models", arXiv:2502.20100, 2025'
 )
-_REFERENCES = {camus.LICENCE: camus.REFERENCE, echonet.LICENCE: echonet.REFERENCE}
+_REFERENCES = {
+    camus.LICENCE: camus.REFERENCE,
+    **{source.licence: source.reference for source in (echonet.DYNAMIC, echonet.PEDIATRIC)},
+}
 _PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}
 _LEFT_OUT = ("status", "reason")
 

@@ -1,14 +1,10 @@
 """EchoNet-Dynamic's layout, on simulated videos: tables, outlines, frames of videos."""
 
-import csv
-import io
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -17,85 +13,29 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.commands.export import export
-from echogen.datasets import Dataset, open_dataset
-from echogen.datasets.echonet import LICENCE, list_echonet
+from echogen.datasets import Dataset, open_dataset, videos
+from echogen.datasets.echonet import DYNAMIC, list_echonet
 from echogen.datasets.tracings import LINES, Tracing, fill_polygon, polygon_area, tracing_of
 from echogen.errors import DatasetError, UsageError
 from echogen.geometry.recording import fit_recording
-from echogen.phantom import PHASES, make_frame
+from echogen.phantom import PHASES
 from echogen.types import FrameKey
+from tests.support.echonet import (
+    AT,
+    FRAMES,
+    SIZE,
+    Rows,
+    listed,
+    phantom,
+    pictures,
+    traced,
+    write_table,
+    write_video,
+)
 from tests.support.export_stores import cohort
 from tests.support.shapes import printed
 
-SIZE, FRAMES = 112, 7
-AT = {"ES": 2, "ED": 5}
 VIDEOS = {"0X1A": 1, "0X2B": 2}  # {video: phantom}; the second one's fan is wider than the video
-Rows = list[dict[str, Any]]
-
-
-def squared(image: np.ndarray) -> np.ndarray:
-    """The middle 112 x 112 pixels, black where there are none."""
-    out = np.zeros((SIZE, SIZE), np.uint8)
-    top, left = ((SIZE - size) // 2 for size in image.shape)
-    there = image[max(0, -top) :, max(0, -left) :][:SIZE, :SIZE]
-    rows, cols = there.shape
-    out[max(0, top) : max(0, top) + rows, max(0, left) : max(0, left) + cols] = there
-    return out
-
-
-@cache
-def phantom(index: int, phase: str) -> tuple[np.ndarray, np.ndarray]:
-    made = make_frame(index, "4CH", phase, spacing_mm=(1.5, 1.5))  # type: ignore[arg-type]
-    return squared(made.image), squared((made.label == 1).astype(np.uint8))
-
-
-def pictures(index: int) -> list[np.ndarray]:
-    """FRAMES images, darker by frame but for the two phases."""
-    named = {AT[phase]: phantom(index, phase)[0] for phase in PHASES}
-    dark = [(phantom(index, "ES")[0] // (2 + n)).astype(np.uint8) for n in range(FRAMES)]
-    return [named.get(n, dark[n]) for n in range(FRAMES)]
-
-
-def write_video(path: Path, images: list[np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=50)
-        stream.bit_rate = 8_000_000
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "yuvj420p"
-        for image in images:
-            colours = np.repeat(image[..., None], 3, axis=2)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(colours, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def traced(video: str, label: np.ndarray, frame: int) -> Rows:
-    """A label as EchoNet writes it: the long axis, then 20 chords from the apex down."""
-    rows = np.flatnonzero(label.any(axis=1))
-    levels = np.linspace(rows[0], rows[-1], LINES - 1).round().astype(int)
-    ends = [(np.flatnonzero(label[row])[[0, -1]], row) for row in levels]
-    middle = [float(cols.mean()) for cols, _ in ends]
-    lines = [(middle[0], levels[0], middle[-1], levels[-1])]
-    lines += [(float(cols[0]), row, float(cols[1]), row) for cols, row in ends]
-    return [
-        {"FileName": f"{video}.avi", "X1": x1, "Y1": y1, "X2": x2, "Y2": y2, "Frame": frame}
-        for x1, y1, x2, y2 in lines
-    ]
-
-
-def listed(video: str, split: str = "TRAIN") -> dict[str, Any]:
-    return {
-        "FileName": video, "EF": 55.5, "ESV": 40.25, "EDV": 90.5, "FrameHeight": SIZE,
-        "FrameWidth": SIZE, "FPS": 50, "NumberOfFrames": FRAMES, "Split": split,
-    }  # fmt: skip
-
-
-def write_table(path: Path, rows: Rows) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue())
 
 
 def tracings(video: str, index: int) -> Rows:
@@ -151,7 +91,7 @@ def test_a_video_gives_its_two_traced_frames(made: Path) -> None:
     )
     assert not dataset.problems()
     assert dataset.provenance.labels == {0: "background", 1: "LV cavity"}
-    assert dataset.provenance.licence == LICENCE
+    assert dataset.provenance.licence == DYNAMIC.licence
     assert "580, 252-256, 2020" in dataset.provenance.extra["citation"]
 
 
@@ -200,6 +140,50 @@ def test_the_fan_of_a_small_video_is_found(made: Path) -> None:
         for fitted in fit_recording(frames):
             assert fitted.sector is not None, fitted.reason
             assert fitted.agreement > 0.95
+
+
+def test_the_clip_is_every_frame_of_the_video_decoded_once(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset(made)
+    opened = []
+    monkeypatch.setattr(av, "open", lambda path, real=av.open: opened.append(path) or real(path))
+    videos._decode.cache_clear()
+    assert dataset.read_clip is not None
+    for video, index in VIDEOS.items():
+        keys = [key for key in keys_of(dataset) if key.case_id == video]
+        frames = {key.phase: dataset.read(key).image for key in keys}
+        clip = dataset.read_clip(dataset.root, keys[0])
+        assert (clip.shape, clip.dtype) == ((FRAMES, SIZE, SIZE), np.uint8)
+        for phase, image in frames.items():
+            np.testing.assert_array_equal(clip[AT[phase]], image)
+        away = np.abs(clip.astype(int) - np.stack(pictures(index))).mean(axis=(1, 2))
+        assert away.max() < 4
+    assert len(opened) == len(VIDEOS)
+
+
+def test_of_a_broken_video_the_clip_is_what_can_be_decoded(one: Callable[..., Path]) -> None:
+    root = one()
+    path = root / "Videos" / "0X1A.avi"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    dataset = open_dataset(root)
+    early, late = sorted(keys_of(dataset), key=lambda key: tracing_of(key.detail).frame)
+    dataset.read(early)
+    assert dataset.read_clip is not None
+    held = len(dataset.read_clip(root, early))
+    assert AT["ES"] < held < FRAMES
+    with pytest.raises(DatasetError, match=r"0X1A.avi: (frame 5 is past|cannot be decoded)"):
+        dataset.read(late)
+
+
+def test_a_video_that_would_fill_the_memory_is_refused(
+    one: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "LARGEST", 3 * SIZE**2)
+    videos._decode.cache_clear()
+    assert all("more than 37,632 pixels in all" in reason for reason in reading(one()))
+    videos._decode.cache_clear()
 
 
 def test_a_fingerprint_follows_the_video_and_its_own_tracing(one: Callable[..., Path]) -> None:
@@ -339,13 +323,13 @@ def test_an_outline_outside_of_the_picture_is_refused(one: Callable[..., Path]) 
 def test_without_pyav_one_sentence_says_what_to_install(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("echogen.datasets.echonet.find_spec", lambda name: None)
+    monkeypatch.setattr("echogen.datasets.videos.find_spec", lambda name: None)
     with pytest.raises(DatasetError, match=r"pip install 'echogen\[video\]'"):
         open_dataset(made)
 
 
 def test_tables_of_other_datasets_are_refused(one: Callable[..., Path]) -> None:
-    root = one(outlines=lambda rows: [{"FileName": "0X1A.avi", "X": 1, "Y": 2, "Frame": 3}])
+    root = one(outlines=lambda rows: [{"FileName": "0X1A.avi", "X": 1, "Z": 2, "Frame": 3}])
     with pytest.raises(DatasetError, match="expected the columns FileName, Frame, X1, Y1, X2, Y2,"):
         open_dataset(root)
     (root / "VolumeTracings.csv").unlink()
@@ -368,17 +352,17 @@ def test_without_labels_the_same_frames_are_images(made: Path) -> None:
 
 
 def test_its_citation_goes_with_an_export(tmp_path: Path) -> None:
-    store = cohort(1, attrs={"dataset": {"licence": LICENCE}}).put(tmp_path / "store.h5")
+    store = cohort(1, attrs={"dataset": {"licence": DYNAMIC.licence}}).put(tmp_path / "store.h5")
     export(store, to="folder", output=tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "the dataset: D. Ouyang" in text
 
 
 def test_a_tracing_survives_its_text() -> None:
-    tracing = Tracing(46, np.random.default_rng(0).random((LINES, 4)) * 112)
+    tracing = Tracing(46, np.random.default_rng(0).random((LINES, 2)) * 112)
     again = tracing_of(tracing.text())
     assert again.frame == 46
-    np.testing.assert_array_equal(again.chords, tracing.chords)
+    np.testing.assert_array_equal(again.outline, tracing.outline)
 
 
 def test_polygons_are_filled_with_their_edges() -> None:
