@@ -20,10 +20,11 @@ class DatasetConfig(Settings):
     """Which frames to read.
 
     `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
-    `frames` "all" takes every frame of CAMUS' half sequences, "key" the files of ED and ES alone.
+    `frames` "all" takes every frame of CAMUS' half sequences, "key" the files of ED and ES alone;
+    with "all" the frames of a sequence are moved alike.
     """
 
-    format: Literal["auto", "camus", "folder", "nnunet", "echonet"] = "auto"
+    format: Literal["auto", "camus", "folder", "nnunet", "echonet", "cardiacuda"] = "auto"
     views: Names = ()
     phases: Names = ()
     split: str = ""

@@ -16,7 +16,7 @@ Source = Annotated[Path, typer.Argument(help="Dataset folder or store.")]
 Format = Annotated[
     str | None,
     Flag(
-        metavar="auto|camus|folder|nnunet|echonet",
+        metavar="auto|camus|folder|nnunet|echonet|cardiacuda",
         help="Layout of the dataset (default: auto, detected from its files).",
         rich_help_panel=INPUT,
     ),
@@ -38,7 +38,7 @@ Frames = Annotated[
     str | None,
     Flag(
         metavar="key|all",
-        help="ED and ES (default), or every frame of CAMUS' half sequences, moved alike.",
+        help="ED and ES or labelled frames (default), or a sequence's frames, moved alike.",
         rich_help_panel=INPUT,
     ),
 ]

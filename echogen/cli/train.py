@@ -47,7 +47,7 @@ def train(
     format: Annotated[
         str | None,
         Flag(
-            metavar="auto|camus|folder|nnunet|echonet|images",
+            metavar="auto|camus|folder|nnunet|echonet|cardiacuda|images",
             help="Layout (default: auto, told by its files). images is any folder of images.",
             rich_help_panel=INPUT,
         ),

@@ -9,6 +9,7 @@ from typing import Literal
 from echogen.config import DatasetConfig
 from echogen.datasets.base import Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
+from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import with_copies
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
@@ -25,9 +26,12 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "folder": (is_folder_layout, list_folder),
     "nnunet": (is_nnunet_layout, list_nnunet),
     "echonet": (is_echonet_layout, list_echonet),
+    "cardiacuda": (is_cardiacuda_layout, list_cardiacuda),
 }
-INDEXED = ("nnunet", "echonet")
-"""Layouts recognised by a file of their own; CAMUS' names may occur in them too."""
+INDEXED = ("nnunet", "echonet", "cardiacuda")
+"""Layouts recognised by a file or folder of their own; CAMUS' names may occur in them too."""
+IN_SEQUENCES = ("camus", "cardiacuda")
+"""Layouts whose files hold sequences."""
 MAX_SUBFOLDERS = 50
 
 
@@ -95,11 +99,12 @@ def open_dataset(
 
 
 def _with_sequences(chosen: str) -> Reader:
-    if chosen != "camus":
+    if chosen not in IN_SEQUENCES:
         raise UsageError(
-            f"--frames all: the layout {chosen} has no sequences, only camus has; leave it out."
+            f"--frames all: the layout {chosen} has no sequences, only "
+            f"{' and '.join(IN_SEQUENCES)} have; leave it out."
         )
-    return partial(list_camus, sequences=True)
+    return partial(READERS[chosen][1], sequences=True)
 
 
 def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
@@ -171,7 +176,9 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         f"or {LAYOUTS[1]}/",
         "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
         "nnunet": "dataset.json with imagesTr/X_0000.nii.gz and labelsTr/X.nii.gz",
-        "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi",
+        "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi, here or in A4C/ and "
+        "PSAX/",
+        "cardiacuda": "Site_X/CASE-4_image.nii.gz with CASE-4_label.nii.gz",
     }
     wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(IMAGE_IO)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))

@@ -9,6 +9,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +131,39 @@ def _first_bytes(path: Path, name: str) -> bytes:
                 return content.read(NIFTI_HEADER)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DatasetError(f"{name}: truncated or damaged gzip file.") from error
+
+
+def labelled_slices(path: Path, name: str) -> tuple[int, ...]:
+    """Numbers of the slices (along the last axis) of a NIfTI file that hold more than zeros.
+
+    The file is unpacked slice by slice, so that memory does not grow with it.
+
+    Args:
+        path, name: as in `check_file`.
+
+    Raises:
+        DatasetError: it cannot be read, is truncated, or is no NIfTI file.
+    """
+    header = _nifti_header(_first_bytes(path, name), name)
+    size = math.prod(header.sizes[:-1]) * header.bits // 8
+    empty, found = bytes(size), []
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            with gzip.open(file) if packed else nullcontext(file) as content:
+                content.read(header.offset)
+                for number in range(header.sizes[-1]):
+                    plane = content.read(size)
+                    if len(plane) < size:
+                        raise DatasetError(f"{name}: truncated, slice {number} is not whole.")
+                    if plane != empty:
+                        found.append(number)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{name}: truncated or damaged gzip file.") from error
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
+    return tuple(found)
 
 
 class _NiftiHeader(NamedTuple):

@@ -85,6 +85,21 @@ def read_image(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
     return Frame(key=key, image=grey, label=np.zeros_like(grey), spacing_mm=spacing)
 
 
+def read_clip(root: Path, key: FrameKey) -> UInt8HW:
+    """Every image of the file that a frame of a sequence lies in, (N, H, W) uint8.
+
+    Args:
+        root: messages name files relative to it.
+        key: its first path is the images' file.
+
+    Raises:
+        DatasetError: as `read_frame` for images.
+    """
+    name = relative(root, key.paths[0])
+    images, _ = _sequence(key.paths[0], name)
+    return _as_uint8(images, name, "intensities")
+
+
 def image_digest(image: UInt8HW) -> str:
     """SHA-256 of an image's shape and pixels: equal for two frames that show the same picture."""
     digest = hashlib.sha256(repr(image.shape).encode())
@@ -116,9 +131,7 @@ def _read_plane(
     """One slice as (H, W) of the file's own type, and its (row, col) mm; pictures have none."""
     name = relative(root, path)
     if index is not None:
-        with _one_reader:
-            stamps = tuple(stamp(one) for one in with_data_files(path))
-            array, spacing = _read_sequence(path, name, stamps)
+        array, spacing = _sequence(path, name)
         if index >= len(array):
             raise DatasetError(
                 f"{name}: holds {len(array)} frames, and no frame {index}: it changed after it was "
@@ -137,6 +150,12 @@ def _read_plane(
 
 
 _one_reader = Lock()  # threads that need the frames of one sequence wait for one of them to read it
+
+
+def _sequence(path: Path, name: str) -> tuple[Array, tuple[float, float] | None]:
+    with _one_reader:
+        stamps = tuple(stamp(one) for one in with_data_files(path))
+        return _read_sequence(path, name, stamps)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echogen import __version__
-from echogen.datasets import camus, echonet
+from echogen.datasets import camus, cardiacuda, echonet
 from echogen.datasets.exported import SAMPLES
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
@@ -26,6 +26,7 @@ METHOD = (
 )
 _REFERENCES = {
     camus.LICENCE: camus.REFERENCE,
+    cardiacuda.LICENCE: cardiacuda.REFERENCE,
     **{source.licence: source.reference for source in (echonet.DYNAMIC, echonet.PEDIATRIC)},
 }
 _PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}

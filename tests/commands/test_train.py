@@ -269,7 +269,7 @@ def test_the_recipe_can_be_changed_by_flags(train: Train, tmp_path: Path) -> Non
         (("--pack", "frames.npz"), r"--pack frames\.npz: expected a \.zip file"),
         (
             ("--format", "dicom"),
-            "--format dicom: expected auto, camus, folder, nnunet, echonet, images",
+            "--format dicom: expected auto, camus, folder, nnunet, echonet, cardiacuda, images",
         ),
         (("--views", "PLAX"), "--views PLAX: not in this dataset; it has 2CH, 4CH"),
         (("--on-error", "ask"), "on_error: .*'skip' or 'fail'.*got 'ask'"),

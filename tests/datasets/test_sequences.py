@@ -391,7 +391,7 @@ def test_layouts_without_sequences_say_so(tmp_path: Path) -> None:
     for part, plane in zip(("images", "labels"), fan_frame(0), strict=True):
         (tmp_path / part).mkdir()
         sitk.WriteImage(sitk.GetImageFromArray(plane), str(tmp_path / part / "p_4CH_ED.png"))
-    with pytest.raises(UsageError, match="--frames all: the layout folder has no sequences"):
+    with pytest.raises(UsageError, match="folder has no sequences, only camus and card"):
         all_frames(tmp_path)
     assert len(ids(open_dataset(tmp_path))) == 1
 
