@@ -4,10 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from echogen.types import LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM
+from echogen.types import BACKGROUND, LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM
 
-OTHERS = frozenset({"right", "rv", "ra", "rvc", "mitral", "tricuspid", "pericardium"})
+OTHERS = frozenset(
+    {"right", "rv", "ra", "rvc", "mitral", "tricuspid", "pericardium", "lvot", "outflow", "vein"}
+)
 """Words of names that mean no part of the left heart's muscle and chambers."""
+OTHER_STEMS = ("valv", "aort", "sept", "append", "papill")
+MUSCLE = frozenset({"lvm", "lvw", "lvpw", "muscle"})
+UNSAID = re.compile(r"(class|label|mask|foreground|object|structure|c|l)?[\W_]*\d*", re.IGNORECASE)
+"""A name that says nothing, such as `class 2`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Classes:
 
 
 def classes_of(labels: Mapping[int, str]) -> Classes:
-    """The parts by their names, and by CAMUS' ids where the names tell nothing.
+    """The parts by their names, and by CAMUS' ids where no class has a name that says anything.
 
     Args:
         labels: {class id: name}.
@@ -36,7 +42,8 @@ def classes_of(labels: Mapping[int, str]) -> Classes:
         part = _part(name)
         if part:
             found.setdefault(part, label)
-    if not found:
+    named = (name for label, name in labels.items() if label != BACKGROUND)
+    if all(UNSAID.fullmatch(name.strip()) for name in named):
         ids = (LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM)
         names = ("cavity", "myocardium", "atrium")
         found = {name: label for name, label in zip(names, ids, strict=True) if label in labels}
@@ -46,11 +53,12 @@ def classes_of(labels: Mapping[int, str]) -> Classes:
 def _part(name: str) -> str:
     """Which part of the left heart a class's name means; empty where none."""
     words = re.findall("[a-z]+", name.lower())
-    if any(word in OTHERS or word.startswith(("valv", "aort")) for word in words):
+    if any(word in OTHERS or word.startswith(OTHER_STEMS) for word in words):
         return ""
-    if any("myo" in word or "epi" in word or word.endswith("wall") for word in words):
-        return "myocardium"
-    if any("atri" in word or word == "la" for word in words):
+    atrial = any("atri" in word or word == "la" for word in words)
+    if any("myo" in w or "epi" in w or w.endswith("wall") or w in MUSCLE for w in words):
+        return "" if atrial else "myocardium"
+    if atrial:
         return "atrium"
     if any(word.startswith(("lv", "ventric", "endo")) for word in words):
         return "cavity"

@@ -6,7 +6,7 @@ sheet and a report draw them alike.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -16,12 +16,9 @@ from echogen.errors import DatasetError, StoreError
 from echogen.geometry.sector import fan_mask
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.realism import original_rows
+from echogen.pictures.colours import MISSING, OTHER, Colour, colours_of
 from echogen.pictures.tiles import (
-    COLOURS,
-    MISSING,
-    OTHER,
     Bools,
-    Colour,
     Levels,
     contoured,
     displayed_size,
@@ -69,6 +66,7 @@ class Entry:
         sample: the moved frame, painted or not, or a generated image; None for a plain frame.
         missing: (h, w) bool on the grid of `sample`: what the move left empty; None without a move.
         painted: whether `sample` is painted.
+        colours: {class id: colour}, those of its dataset or store.
     """
 
     name: str
@@ -77,6 +75,7 @@ class Entry:
     sample: Picture | None = None
     missing: Bools | None = None
     painted: bool = False
+    colours: Mapping[int, Colour] = field(default_factory=dict)
 
     @property
     def labelled(self) -> Picture | None:
@@ -95,7 +94,7 @@ class Entry:
             tiles[PAINTED] = self.sample.tile(height)
         labelled = self.labelled
         if labelled is not None and labelled.label is not None:
-            tiles[LABELS] = contoured(labelled.tile(height), labelled.label)
+            tiles[LABELS] = contoured(labelled.tile(height), labelled.label, self.colours)
         return tuple(tiles.get(heading) for heading in headings)
 
 
@@ -117,14 +116,16 @@ def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[s
         entries: that are shown.
         labels: {class id: name}.
     """
+    entries = list(entries)
     pictures = [picture for entry in entries for picture in (entry.original, entry.sample)]
+    colours = colours_of(labels)
     shown: set[int] = set()
     for picture in pictures:
         if picture is not None and picture.label is not None:
             shown |= set(np.unique(picture.label).tolist())
     names = {**labels, IGNORE: "ignored (255)"}
     classes = [
-        (names.get(class_id, f"class {class_id}"), COLOURS.get(class_id, OTHER))
+        (names.get(class_id, f"class {class_id}"), colours.get(class_id, OTHER))
         for class_id in sorted(shown - {BACKGROUND})
     ]
     if any(entry.missing is not None for entry in entries):
@@ -134,6 +135,7 @@ def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[s
 
 def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | Problem]:
     """Frames at their native resolution, or why one cannot be read."""
+    colours = colours_of(dataset.provenance.labels)
     for key in keys:
         try:
             frame = dataset.read(key)
@@ -145,13 +147,15 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
         if frame.spacing_mm is not None:
             facts.append(f"{row:.3g} x {col:.3g} mm")
         facts += [text for text in (key.view, key.phase, key.split) if text]
-        yield Entry(key.frame_id, " · ".join(facts), Picture(frame.image, frame.label, col / row))
+        picture = Picture(frame.image, frame.label, col / row)
+        yield Entry(key.frame_id, " · ".join(facts), picture, colours=colours)
 
 
 def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Problem]:
     """Planned copies: moved, with nothing painted; each frame is read once."""
     pairs = [row for copy in rows for row in (replace(copy, copy=0), copy)]
     samples = source.render(pairs)
+    colours = colours_of(source.dataset.provenance.labels)
     for row, original, moved in zip(rows, samples, samples, strict=True):
         if isinstance(moved, Problem):
             yield moved
@@ -169,6 +173,7 @@ def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Pro
             Picture(original.image, original.label, aspect),
             Picture(moved.image, moved.label, aspect),
             ~moved.keep,
+            colours=colours,
         )
 
 
@@ -183,10 +188,12 @@ def of_store(
         scores: {row: how far its painting is from what is usual}; may be empty.
     """
     originals = original_rows(store) if store.kind == "expanded" else {}
+    colours = colours_of(store.record.labels)
     for row in rows:
         name = str(store.columns["sample_id"][row])
         try:
-            yield _of_row(store, row, name, originals, scores.get(row))
+            entry = _of_row(store, row, name, originals, scores.get(row))
+            yield replace(entry, colours=colours)
         except StoreError as error:
             yield Problem(name, str(error))
 

@@ -24,7 +24,7 @@ from echogen.measures.features import BY_NAME
 from echogen.measures.report import Measurements, StatsReport
 from echogen.pictures import plots
 from echogen.pictures.choice import Choice, EntryList, select_frames, select_samples
-from echogen.pictures.entries import headings
+from echogen.pictures.entries import headings, legend
 from echogen.pictures.plots import Plot
 from echogen.report import QUIET, Reporter
 from echogen.store import Status, StoreReader, is_store, open_store, present_store_path
@@ -47,10 +47,12 @@ class Gallery:
     Attributes:
         title: how they were chosen.
         lines: (name, facts, [(heading, data URI), ...]), one a sample.
+        legend: (name, colour as CSS writes it) of the classes and marks that are shown.
     """
 
     title: str
     lines: tuple[tuple[str, str, list[tuple[str, str]]], ...]
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(
@@ -135,15 +137,16 @@ def _galleries(path: Path, choice: Choice, reporter: Reporter) -> list[Gallery]:
         with open_store(present_store_path(path)) as store:
             galleries = _of_store(store, choice, reporter)
     else:
-        frames = select_frames(open_chosen(path, choice.dataset), choice)
-        galleries = [_gallery(f"Frames {choice.words}", frames)]
+        dataset = open_chosen(path, choice.dataset)
+        frames, labels = select_frames(dataset, choice), dataset.provenance.labels
+        galleries = [_gallery(f"Frames {choice.words}", frames, labels)]
     return [gallery for gallery in galleries if gallery.lines]
 
 
 def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Gallery]:
     choice = choice.model_copy(update={"dataset": DatasetConfig()})  # a store is measured whole
-    random = select_samples(store, choice, reporter)
-    galleries = [_gallery(f"Samples {choice.words}", random)]
+    random, labels = select_samples(store, choice, reporter), store.record.labels
+    galleries = [_gallery(f"Samples {choice.words}", random, labels)]
     copies = (store.columns["copy"] > 0) & (store.columns["status"] == Status.DONE)
     if store.kind == "expanded" and copies.any():
         worst = select_samples(
@@ -152,18 +155,20 @@ def _of_store(store: StoreReader, choice: Choice, reporter: Reporter) -> list[Ga
         title = "Worst by seam and texture (score: standard deviations from real frames)"
         if worst.of > JUDGED:
             title += f", of {JUDGED} at random"
-        galleries.append(_gallery(title, worst))
+        galleries.append(_gallery(title, worst, labels))
     return galleries
 
 
-def _gallery(title: str, selection: EntryList) -> Gallery:
+def _gallery(title: str, selection: EntryList, labels: Mapping[int, str]) -> Gallery:
     names = headings(selection.entries)
     lines = []
     for entry in selection.entries:
         tiles = zip(names, entry.panels(names, TILE), strict=True)
         pictures = [(name, _jpeg(tile)) for name, tile in tiles if tile is not None]
         lines.append((entry.name, entry.facts, pictures))
-    return Gallery(title, tuple(lines))
+    marks = legend(selection.entries, labels)
+    colours = tuple((name, "#{:02x}{:02x}{:02x}".format(*colour)) for name, colour in marks)
+    return Gallery(title, tuple(lines), colours)
 
 
 def _jpeg(tile: Image) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from echogen.pictures.tiles import Colour
+from echogen.pictures.colours import Colour
 
 PAPER, INK, FAINT, RULE = (17, 19, 23), (240, 242, 245), (150, 157, 168), (44, 48, 56)
 MARGIN, BETWEEN, APART = 28, 6, 34

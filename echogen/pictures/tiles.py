@@ -13,19 +13,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from echogen.types import BACKGROUND, IGNORE
+from echogen.pictures.colours import MISSING, OTHER, Colour
+from echogen.types import BACKGROUND
 
-Colour = tuple[int, int, int]
-
-MISSING: Colour = (70, 40, 110)
-COLOURS: Mapping[int, Colour] = {
-    1: (255, 112, 82),
-    2: (64, 214, 168),
-    3: (110, 170, 255),
-    IGNORE: (245, 214, 70),
-}
-"""By class id; distinct even without red-green vision, because their brightness differs."""
-OTHER: Colour = (235, 235, 235)
 FINER = 3
 FILL = 34  # of 255
 HATCH = 11  # pixels from line to line
@@ -63,12 +53,13 @@ def hatched(shown: Image.Image, missing: Bools) -> Image.Image:
     return Image.composite(_pattern(shown.size), shown, where)
 
 
-def contoured(shown: Image.Image, label: Levels) -> Image.Image:
+def contoured(shown: Image.Image, label: Levels, colours: Mapping[int, Colour]) -> Image.Image:
     """A tile with each class lightly filled, and its contour.
 
     Args:
         shown: the tile.
         label: (h, w) class ids on the image's grid.
+        colours: {class id: colour}; other ids are drawn in `OTHER`.
     """
     finer = (shown.width * FINER, shown.height * FINER)
     drawn = Image.new("RGBA", finer)
@@ -77,7 +68,7 @@ def contoured(shown: Image.Image, label: Levels) -> Image.Image:
     for class_id in np.unique(label).tolist():
         if class_id == BACKGROUND:
             continue
-        colour = COLOURS.get(class_id, OTHER)
+        colour = colours.get(class_id, OTHER)
         fill = Image.new("RGBA", finer, (*colour, 0))
         inside = Image.fromarray((label == class_id).astype(np.uint8) * FILL)
         fill.putalpha(inside.resize(finer, Image.Resampling.BILINEAR))

@@ -228,6 +228,9 @@ def test_developed_speckle_has_an_snr_of_1_91() -> None:
         ({1: "class 1", 2: "class 2", 3: "class 3"}, (1, 2, 3)),
         ({1: "class 1"}, (1, None, None)),
         ({7: "something"}, (None, None, None)),
+        ({0: "background", 1: "mask"}, (1, None, None)),
+        ({1: "RV"}, (None, None, None)),
+        ({1: "aorta", 2: "class 2"}, (None, None, None)),
         ({5: "LV", 6: "something"}, (5, None, None)),
     ],
 )
@@ -245,6 +248,9 @@ def test_parts_are_known_by_their_names_then_by_camus_ids(
         ({1: "right atrium", 2: "left atrium", 3: "LV"}, (3, None, 2)),
         ({1: "LV epicardium", 2: "LV endocardium"}, (2, 1, None)),
         ({1: "LV wall", 2: "LVcavity", 3: "LA"}, (2, 1, 3)),
+        ({1: "LV", 2: "LA", 3: "RA", 4: "RV"}, (1, None, 2)),
+        ({1: "LVOT", 2: "interventricular septum", 3: "LV endocardium"}, (3, None, None)),
+        ({1: "LA wall", 2: "LV muscle", 3: "LA appendage"}, (None, 2, None)),
     ],
 )
 def test_other_chambers_and_valves_are_not_taken_for_the_left_heart(

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from echogen.pictures.colours import CAVITY
 from echogen.pictures.sheet import GAP, GAP_GREY, PAPER, Line, Sheet, bare_sheet, draw, fitting
-from echogen.pictures.tiles import COLOURS, tile
+from echogen.pictures.tiles import tile
 
 
 @pytest.mark.parametrize(("count", "columns", "grid"), [(5, 3, (2, 3)), (2, 8, (1, 2))])
@@ -23,7 +24,7 @@ def test_a_sheet_holds_each_tile_unchanged_with_its_heading_place() -> None:
     sheet = Sheet(
         title="hearts", subtitle=("one", "two"), headings=("a", "b"),
         lines=(Line((tiles[0], tiles[1]), "first", ""), Line((None, tiles[2]), "second", "")),
-        legend=(("LV", COLOURS[1]),), footer=("CC",), columns=2,
+        legend=(("LV", CAVITY),), footer=("CC",), columns=2,
     )  # fmt: skip
     drawn = np.asarray(draw(sheet))
     found = [np.argwhere((drawn == 60 + 20 * i).all(axis=2)) for i in range(3)]

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from echogen.pictures.tiles import COLOURS, MISSING, contoured, displayed_size, hatched, tile
+from echogen.pictures.colours import CAVITY, MISSING
+from echogen.pictures.tiles import contoured, displayed_size, hatched, tile
 
 
 def test_a_tile_has_the_images_true_aspect() -> None:
@@ -30,9 +31,9 @@ def test_contours_follow_the_label_between_its_pixels() -> None:
     label = np.zeros((64, 64), np.uint8)
     label[16:48, 20:40] = 1
     shown = tile(np.zeros((64, 64), np.uint8), (256, 256))
-    drawn = np.asarray(contoured(shown, label)).astype(int)
+    drawn = np.asarray(contoured(shown, label, {1: CAVITY})).astype(int)
     row = drawn[128]
-    near = np.abs(row - COLOURS[1]).sum(axis=1) < 60
+    near = np.abs(row - CAVITY).sum(axis=1) < 60
     assert np.flatnonzero(near).min() == pytest.approx(20 * 4, abs=2)
     assert np.flatnonzero(near).max() == pytest.approx(40 * 4, abs=2)
     assert (drawn[:40] == 0).all()
