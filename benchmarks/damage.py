@@ -170,6 +170,17 @@ def dropout_both(scan: Scan, rng: Rng) -> Scan:
     return _faded(scan, rng, [False, True])
 
 
+def weak_flanks(scan: Scan, rng: Rng) -> Scan:
+    """One flank or both dimmed all along: to 10 to 40% of their grey levels at the edge."""
+    across, _ = scan.polar()
+    keep = np.ones(scan.shape)
+    flanks = [[across], [1 - across], [across, 1 - across], [across, 1 - across]]
+    for from_edge in flanks[rng.integers(4)]:
+        least, reach = rng.uniform(0.1, 0.4), rng.uniform(0.1, 0.35)
+        keep *= least + (1 - least) * np.clip(from_edge / reach, 0, 1)
+    return replace(scan, frames=_grey(scan.frames * keep))
+
+
 def gain(scan: Scan, rng: Rng) -> Scan:
     """Another gamma, an offset that swallows weak echoes, low gain, attenuation with depth."""
     gamma, offset = rng.uniform(0.6, 2.2), rng.uniform(0, 30) if rng.random() < 0.6 else 0.0
@@ -378,6 +389,7 @@ DAMAGES: dict[str, Damage] = {
     "reshape": reshape,
     "dropout": dropout,
     "dropout_both": dropout_both,
+    "weak_flanks": weak_flanks,
     "gain": gain,
     "flip": flip,
     "background": background,

@@ -45,7 +45,7 @@ class Trial:
         images: frames that are to share a fan.
         spacing: (row, col).
         clip: the recording's frames.
-        truth: the true fan, where there is one and it is known.
+        truth: the true fan, where it is known; the whole clip's for a clip's frames.
     """
 
     name: str
@@ -145,11 +145,18 @@ def load_external(path: Path, root: Path, how: str) -> Trial | None:
     name = str(path.relative_to(root))
     if path.suffix.lower() in PICTURES:
         return Trial(name, (read_picture(path),), (1.0, 1.0))
+    images, whole, fan = whole_clip(path)
+    if how in ("first", "other"):
+        return Trial(f"{name} {how}", (images[how == "other"],), (1.0, 1.0), None, fan)
+    return Trial(name, images, (1.0, 1.0), *((whole, None) if how == "whole" else (None, fan)))
+
+
+@lru_cache(maxsize=2)
+def whole_clip(path: Path) -> tuple[tuple[Grey, Grey], Grey, Sector | None]:
+    """Two frames of a clip, all of them, and the fan that they have together."""
     clip = read_clip(path)
     images = pair(clip)
-    if how in ("first", "other"):
-        return Trial(f"{name} {how}", (images[how == "other"],), (1.0, 1.0))
-    return Trial(name, images, (1.0, 1.0), clip if how == "whole" else None)
+    return images, clip, fit(images, (1.0, 1.0), clip)[0]
 
 
 def load_negative(kind: str, number: int) -> Trial:

@@ -9,8 +9,8 @@
   clips of such; the truth is the fan of the undamaged frame, moved along.
 - `external`: folders of pictures and clips without a truth. Pictures and two frames of each clip
   (the first, and the one that differs most from it) alone; these two joined; the same two with the
-  whole clip. `--sheets DIR` writes what was found as pages to look at. Sheets show patients: never
-  commit them.
+  whole clip, whose fan the others' is compared with. `--sheets DIR` writes what was found as pages
+  to look at. Sheets show patients: never commit them.
 - `negative`: drawn pictures without a fan (`negatives.py`), CAMUS frames upside down and turned a
   quarter, and a folder's pictures.
 
@@ -145,15 +145,16 @@ def summary(name: str, rows: Sequence[Row]) -> dict[str, Any]:
                 for row in worst
             ],
         }
-    elif name.startswith("damage"):
-        errors = [row.error for row in accepted if row.error is not None]
+    errors = [row.error for row in accepted if row.error is not None]
+    if errors:
         found |= {
             "apex": percentiles((e.apex for e in errors), 4),
             "angle_deg": percentiles((e.angle for e in errors), 3),
             "far": percentiles((e.far for e in errors), 4),
-            "rows": [[round(e.apex, 5), round(e.angle, 4)] for e in errors],
         }
-    else:
+    if name.startswith("damage"):
+        found["rows"] = [[round(e.apex, 5), round(e.angle, 4)] for e in errors]
+    elif not name.startswith("clean"):
         found["confidence"] = percentiles((row.confidence for row in accepted), 3)
         found["refused_for"] = dict(
             Counter(re.sub(r"[\d.]+", "#", row.reason) for row in rows if row.sector is None)
