@@ -22,6 +22,7 @@ class DatasetConfig(Settings):
     `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
     `frames` "all" takes every frame of CAMUS' half sequences, "key" the files of ED and ES alone;
     with "all" the frames of a sequence are moved alike.
+    `fans` is a table of fans that are taken as they are, see `datasets.fans`.
     """
 
     format: Literal["auto", "camus", "folder", "nnunet", "echonet", "cardiacuda"] = "auto"
@@ -32,13 +33,15 @@ class DatasetConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     labels: dict[int, str] | None = None
     frames: Literal["key", "all"] = "key"
+    fans: Path | None = None
 
     @property
     def unrecorded(self) -> dict[str, bool]:
-        """Fields that a run leaves out of what it records: the layout's name, and `frames` where
-        it is "key", so that a run is the one it was before there was a choice.
+        """Fields that a run leaves out of what it records: the layout's name, the file of fans
+        (the plan has the fans themselves), and `frames` where it is "key", so that a run is the one
+        it was before there was a choice.
         """
-        return {"format": True} | ({"frames": True} if self.frames == "key" else {})
+        return {"format": True, "fans": True} | ({"frames": True} if self.frames == "key" else {})
 
 
 class TransformConfig(Settings):

@@ -10,6 +10,7 @@ from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
+from echogen.datasets.fans import FoundFan, fans_of_recordings
 from echogen.datasets.recordings import each_recording
 from echogen.measures.classes import Classes, classes_of
 from echogen.report import Reporter
@@ -17,6 +18,15 @@ from echogen.support.words import counted
 from echogen.types import Case, FrameKey
 
 USUAL_SHARE = 0.8
+FOUND: Mapping[str, str] = {
+    "clip": "fitted to a clip",
+    "frame": "fitted to frames",
+    "given": "given",
+    "header": "from the file's header",
+    "refused": "refused",
+}
+UNCERTAIN = 0.95
+"""A fan of less confidence is named: it should be looked at."""
 FAR_AREA = 6.0  # robust standard deviations of the logarithm
 LEAST_SPREAD = 0.15
 ENOUGH = 12
@@ -69,6 +79,7 @@ class DatasetSummary:
         views, phases, splits: {name: frames}.
         sizes: {"rows x columns": frames}, the most frequent ones.
         spacing_known: frames with millimetres.
+        fans: {how the fan was found: frames}, `refused` those without one.
         depth: of the fan, mm, or pixels where no spacing is known; null without a fan.
         angle_deg: of the fan, degrees; null without a fan.
         areas: of each class.
@@ -84,6 +95,7 @@ class DatasetSummary:
     splits: Mapping[str, int]
     sizes: Mapping[str, int]
     spacing_known: int
+    fans: Mapping[str, int]
     depth: Spread | None
     angle_deg: Spread | None
     areas: tuple[ClassArea, ...]
@@ -98,6 +110,8 @@ class DatasetSummary:
                 rows.append((name, ", ".join(f"{key} {count}" for key, count in counts.items())))
         if self.sizes:
             rows.append(("sizes", ", ".join(f"{k} ({n})" for k, n in self.sizes.items())))
+        if self.fans:
+            rows.append(("fans", ", ".join(f"{n} {FOUND[how]}" for how, n in self.fans.items())))
         if self.depth is not None:
             rows.append(("fan depth", _words(self.depth, "mm" if self.spacing_known else "pixels")))
         if self.angle_deg is not None:
@@ -113,6 +127,8 @@ class DatasetCheck:
 
     findings: tuple[Finding, ...]
     summary: DatasetSummary
+    fans: tuple[FoundFan, ...]
+    """Of each frame that can be read."""
 
 
 def check_dataset(
@@ -150,7 +166,7 @@ def check_dataset(
     known = {case.case_id: case for case in dataset.cases}
     findings += _across(facts, parts, known, dataset.provenance.labels)
     summary = _summary(dataset, facts, len(keys) + len(unlisted))
-    return DatasetCheck(tuple(findings), summary)
+    return DatasetCheck(tuple(findings), summary, tuple(frame.fan for frame in facts))
 
 
 def _across(
@@ -159,6 +175,7 @@ def _across(
     cases: Mapping[str, Case],
     labels: Mapping[int, str],
 ) -> Iterator[Finding]:
+    yield from _uncertain_fans(facts)
     yield from _same_pixels(facts)
     yield from _phases(facts, parts)
     yield from _in_time(cases, {frame.key.case_id for frame in facts})
@@ -181,6 +198,15 @@ def _across(
             f"in {len(beyond)} of {len(facts)} frames labels run past the edge of the fan, most in "
             f"{worst.key.frame_id} ({worst.outside:.0%} of its labels): see --labels-on-paint.",
         )
+
+
+def _uncertain_fans(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
+    """The recordings whose fan may be wrong, the least certain first."""
+    for fan in fans_of_recordings(frame.fan for frame in facts):
+        if fan.values is not None and fan.confidence < UNCERTAIN:
+            yield warning(
+                "fan-uncertain", fan.name, f"its fan has a confidence of {fan.confidence:.2f} only."
+            )
 
 
 def _same_pixels(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
@@ -306,6 +332,7 @@ def _summary(dataset: Dataset, facts: Sequence[FrameFacts], frames: int) -> Data
         splits=_counts([frame.key.split for frame in facts]),
         sizes=dict(Counter(sizes).most_common(6)),
         spacing_known=sum(frame.spacing_mm is not None for frame in facts),
+        fans=_counts([frame.fan.how if frame.depth else "refused" for frame in facts]),
         depth=_spread(depths) if depths else None,
         angle_deg=_spread(angles) if angles else None,
         areas=tuple(areas),

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from echogen.checks.finding import Finding, error, warning
 from echogen.datasets import image_digest
+from echogen.datasets.fans import FoundFan, found_fans
 from echogen.datasets.recordings import Recording
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
@@ -41,6 +42,7 @@ class FrameFacts:
         depth: of the fan, mm or pixels; None where there is none.
         angle_deg: of the fan.
         outside: share of the labelled pixels that lie outside of the fan.
+        fan: as it was found.
     """
 
     key: FrameKey
@@ -53,6 +55,7 @@ class FrameFacts:
     depth: float | None
     angle_deg: float | None
     outside: float
+    fan: FoundFan
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
         error("unreadable", problem.frame_id, problem.reason) for problem in recording.problems
     ]
     facts = []
-    for fitted in recording.frames:
-        facts.append(_facts(fitted))
+    for fitted, fan in zip(recording.frames, found_fans(recording), strict=True):
+        facts.append(_facts(fitted, fan))
         findings += _problems(fitted, facts[-1], parts)
     return RecordingCheck(tuple(facts), tuple(findings))
 
 
-def _facts(fitted: FittedFrame) -> FrameFacts:
+def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
     frame, sector = fitted.frame, fitted.sector
     label = frame.label
     known = frame.spacing_mm is not None
@@ -96,6 +99,7 @@ def _facts(fitted: FittedFrame) -> FrameFacts:
         depth=None if sector is None else sector.radius_far - sector.radius_near,
         angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
         outside=outside,
+        fan=fan,
     )
 
 

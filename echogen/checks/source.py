@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echogen.checks.finding import Finding, error
-from echogen.config import AugmentationConfig, Resize
+from echogen.config import AugmentationConfig, DatasetConfig, Resize
 from echogen.datasets import open_frames
 from echogen.errors import StoreError
 from echogen.planning.dataset import PlannedDataset
@@ -23,14 +23,14 @@ from echogen.types import Sample
 
 
 def check_source(
-    store: StoreReader, dataset: Path, format: str, workers: int, reporter: Reporter
+    store: StoreReader, dataset: Path, layout: DatasetConfig, workers: int, reporter: Reporter
 ) -> list[Finding]:
     """Recomputes what is real in every sample that is done.
 
     Args:
         store: of expanded images.
         dataset: the folder that it was made of.
-        format: of the folder.
+        layout: the folder's format, and the table of fans that was given.
         workers: processes; 0 takes one a core.
         reporter: where progress goes.
 
@@ -38,7 +38,7 @@ def check_source(
         DatasetError: the folder cannot be read, or no frame of it can be used.
         StoreError: the store does not say how it was made.
     """
-    source = _source(store, dataset, format, workers, reporter)
+    source = _source(store, dataset, layout, workers, reporter)
     found = list(_plan_differs(store, source.plan))
     rows = _comparable(store, source.plan)
     groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -55,7 +55,7 @@ def check_source(
 
 
 def _source(
-    store: StoreReader, path: Path, format: str, workers: int, reporter: Reporter
+    store: StoreReader, path: Path, layout: DatasetConfig, workers: int, reporter: Reporter
 ) -> PlannedDataset:
     recorded = store.record.config.recorded
     if not recorded or store.kind != "expanded":
@@ -64,7 +64,8 @@ def _source(
         )
     settings = {name: value for name, value in recorded.items() if name != "store"}
     config = AugmentationConfig(**settings)
-    chosen = config.dataset.model_copy(update={"format": format})
+    not_recorded = {"format": layout.format, "fans": layout.fans}
+    chosen = config.dataset.model_copy(update=not_recorded)
     dataset, keys = open_frames(path, chosen)
     progress = partial(reporter.progress, "planning")
     grids = _grids(store)
@@ -92,6 +93,8 @@ def _plan_differs(store: StoreReader, plan: Plan) -> Iterator[Finding]:
         if there == plan.dataset["fingerprint"]
         else "its files differ from those the store was made from, or some were added or removed"
     )
+    if store.record.dataset.fans != plan.dataset.get("fans", ""):
+        why = "the run was given other fans, or none; give the same table by --fans"
     yield error("source", "", f"the plan made again is another one: {why}.")
     planned, columns = planned_columns(plan), store.columns
     by_id = {name: i for i, name in enumerate(planned["sample_id"].tolist())}

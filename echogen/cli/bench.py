@@ -25,6 +25,7 @@ def bench(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    fans: flags.Fans = None,
     copies: flags.Copies = None,
     preset: flags.Preset = None,
     config: flags.ConfigFile = None,

@@ -26,6 +26,7 @@ def expand(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    fans: flags.Fans = None,
     limit: flags.Limit = None,
     on_error: flags.OnError = None,
     output: flags.StoreOut = None,

@@ -42,6 +42,14 @@ Frames = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+Fans = Annotated[
+    Path | None,
+    Flag(
+        metavar="FILE.csv",
+        help="Fans given by hand, which win over fitted ones; validate --fans writes the file.",
+        rich_help_panel=INPUT,
+    ),
+]
 Limit = Annotated[int | None, Flag(min=1, help="Only the first N frames.", rich_help_panel=INPUT)]
 OnError = Annotated[
     str | None,

@@ -44,6 +44,7 @@ def stats(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    fans: flags.Fans = None,
     most: Annotated[
         int,
         Flag(

@@ -56,6 +56,7 @@ def train(
     phases: flags.Phases = None,
     split: flags.Split = None,
     cases: flags.Cases = None,
+    fans: flags.Fans = None,
     limit: flags.Limit = None,
     on_error: flags.OnError = None,
     preset: Annotated[

@@ -47,6 +47,22 @@ def validate(
     strict: Annotated[
         bool, Flag("--strict", help="Exit with 1 on warnings too.", rich_help_panel=CHECK)
     ] = False,
+    fans: Annotated[
+        Path | None,
+        Flag(
+            metavar="FILE.csv",
+            help="A dataset's fans: written where there is no such file, else taken as given.",
+            rich_help_panel=CHECK,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        Flag(
+            "--overwrite",
+            help="Fit all fans again and replace the file of --fans.",
+            rich_help_panel=CHECK,
+        ),
+    ] = False,
     format: flags.Format = None,
     views: flags.Views = None,
     phases: flags.Phases = None,
@@ -89,6 +105,7 @@ def show_validation(report: "ValidationReport") -> None:
         typer.echo("")
     show_table([*_about(report), *_found(report)])
     _conclusion(report)
+    _about_fans(report)
 
 
 def _about(report: "ValidationReport") -> list[tuple[str, str]]:
@@ -130,6 +147,19 @@ def _conclusion(report: "ValidationReport") -> None:
         typer.echo(f"not usable: {what}{hint}")
     else:
         typer.echo("usable")
+
+
+def _about_fans(report: "ValidationReport") -> None:
+    """What was written, and what to do about fans that are refused or uncertain."""
+    if report.fans:
+        typer.echo(f"fans written to {report.fans}: correct it and give it back with --fans")
+    doubtful = report.dataset is not None and report.dataset.fans.get("refused")
+    if doubtful or any(one.check == "fan-uncertain" for one in report.findings):
+        typer.echo(f"next: echogen preview {report.path} --fans --out fans.png shows the fans, "
+                   "worst first")  # fmt: skip
+        if not report.fans:
+            typer.echo(f"      echogen validate {report.path} --fans fans.csv writes them, to be "
+                       "corrected and given back with --fans")  # fmt: skip
 
 
 def _damaged(report: "ValidationReport") -> bool:

@@ -114,8 +114,8 @@ def measure(
     if not table.names:
         raise UsageError(f"{path}: contains no sample that can be measured.")
     beside = options
-    if not is_store(path):  # --format says the layout of PATH
-        dataset = options.dataset.model_copy(update={"format": "auto"})
+    if not is_store(path):  # --format and --fans are about PATH
+        dataset = options.dataset.model_copy(update={"format": "auto", "fans": None})
         beside = options.model_copy(update={"dataset": dataset})
     other = None if against is None else _collect(against, beside, reporter)[0]
     unwrap_axes([measured.values for measured in (table, other) if measured is not None])
@@ -149,7 +149,8 @@ def _check(path: Path, against: Path | None, options: StatsConfig) -> None:
     if options.dataset != DatasetConfig() and not datasets:
         raise UsageError(
             f"{path}: a store is measured as a whole; --format, --views, --phases, --split, "
-            "--cases and --frames are for datasets. Use `echogen export` to make a store of a part."
+            "--cases, --frames and --fans are for datasets. Use `echogen export` to make a store "
+            "of a part."
         )
 
 

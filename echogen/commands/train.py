@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
+from echogen.datasets.fans import with_fans
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
@@ -235,6 +236,8 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
     from echogen.training.frame_folder import await_frames, prepare_frames
 
     dataset = open_dataset(config.input, format=config.format, need_labels=False)
+    if config.dataset.fans is not None:
+        dataset = with_fans(dataset, config.dataset.fans)
     reporter.tell(dataset.describe())
     problems, out = dataset.problems(config.dataset), config.output
     if problems and config.on_error == "fail":
@@ -269,7 +272,9 @@ def _facts(config: TrainConfig, frames: PreparedFrames) -> ModelFacts:
         f"{source.root_name} ({source.format} layout), "
         f"{held_out_count(config.options.hold_out, cases)} of the cases held out"
     )
-    selection = config.dataset.model_dump(mode="json", exclude={"format", "labels", "frames"})
+    selection = config.dataset.model_dump(
+        mode="json", exclude={"format", "labels", "frames", "fans"}
+    )
     return ModelFacts(
         name=config.name or config.output.resolve().name,
         training_data=f"{config.data}; {counts}" if config.data else counts,

@@ -13,6 +13,7 @@ from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
 from echogen.config import DatasetConfig
 from echogen.datasets import open_frames
+from echogen.datasets.fans import write_fans
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
@@ -30,6 +31,7 @@ from echogen.store import (
     present_store_path,
     working_store_path,
 )
+from echogen.support.files import check_writable
 from echogen.support.settings import Settings, load_config
 
 Kind = Literal["dataset", "expanded", "generated"]
@@ -46,6 +48,7 @@ class ValidationReport(CommandReport):
         strict: whether warnings count as failures.
         findings: each problem, with what it is about.
         dataset: what a dataset holds; null for a store.
+        fans: the table of fans that was written, or empty.
         samples: a store's samples by outcome; null for a dataset.
         texture: how a store's painted parts compare with real frames; null for a dataset.
         source: the dataset that a store was compared with, pixel for pixel; empty if with none.
@@ -60,6 +63,7 @@ class ValidationReport(CommandReport):
     strict: bool
     findings: tuple[Finding, ...]
     dataset: DatasetSummary | None = None
+    fans: str = ""
     samples: Counts | None = None
     texture: Texture | None = None
     source: str = ""
@@ -88,13 +92,15 @@ class ValidationConfig(Settings):
     `source` is a dataset to compare a store with. `repair` marks a store's damaged and failed rows,
     so that they are made again. `thorough` measures the texture of every sample, not of a thousand.
     `strict` counts warnings as failures. `dataset` says which frames of a dataset are checked, and
-    in which layout it, or a store's source, is. `workers` 0 takes a process a core.
+    in which layout it, or a store's source, is; its table of fans is written where there is none
+    yet, or with `overwrite`. `workers` 0 takes a process a core.
     """
 
     source: Path | None = None
     thorough: bool = False
     repair: bool = False
     strict: bool = False
+    overwrite: bool = False
     workers: int = Field(default=0, ge=0)
     dataset: DatasetConfig = DatasetConfig()
 
@@ -120,31 +126,41 @@ def validate(
         UsageError: an option that does not apply.
     """
     path, options = Path(path), load_config(ValidationConfig, settings, file=config)
+    if options.overwrite and (options.dataset.fans is None or is_store(path)):
+        raise UsageError(f"{path}: --overwrite replaces the table of a dataset's --fans; omit it.")
     if not is_store(path):
         if options.source is not None or options.repair or options.thorough:
             raise UsageError(
                 f"{path}: --source, --repair and --thorough are for stores, and this is not one."
             )
         return _dataset(path, options, reporter)
-    format = options.dataset.format if options.source is not None else "auto"
-    if options.dataset != DatasetConfig(format=format):
+    about_source = ("format", "fans") if options.source is not None else ()
+    kept = {name: getattr(options.dataset, name) for name in about_source}
+    if options.dataset != DatasetConfig(**kept):
         raise UsageError(
             f"{path}: a store is checked as a whole; --views, --phases, --split, --cases and "
-            "--frames are for datasets, and --format is for --source."
+            "--frames are for datasets, and --format and --fans are for --source."
         )
     return _store(path, options, reporter)
 
 
 def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:
     began = time.monotonic()
-    chosen = options.dataset
+    chosen, table = options.dataset, options.dataset.fans
+    written = ""
+    if table is not None and (options.overwrite or not table.exists()):
+        check_writable("--fans", table, ".csv")
+        chosen, written = chosen.model_copy(update={"fans": None}), str(table)
     findings: tuple[Finding, ...]
     try:
         dataset, keys = open_frames(path, chosen, reporter.tell)
         check = check_dataset(dataset, keys, chosen, options.workers, reporter)
         findings, summary = check.findings, check.summary
+        if written:
+            write_fans(check.fans, Path(written))
     except DatasetError as error:
         findings, summary = (Finding(Severity.ERROR, "dataset", "", str(error)),), None
+        written = ""
     return ValidationReport(
         path=str(path),
         kind="dataset",
@@ -152,6 +168,7 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
         strict=options.strict,
         findings=findings,
         dataset=summary,
+        fans=written,
         seconds=time.monotonic() - began,
     )
 
@@ -175,7 +192,7 @@ def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> Validat
         findings = list(check.findings)
         if options.source is not None and not any(f.check == "column" for f in findings):
             findings += check_source(
-                store, options.source, options.dataset.format, options.workers, reporter
+                store, options.source, options.dataset, options.workers, reporter
             )
         seconds = time.monotonic() - began
         counts = _counts(store, check.damaged)

@@ -8,11 +8,11 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from echogen.report import Problem
 from echogen.support.files import stamp
 from echogen.support.words import counted
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Provenance
+
+if TYPE_CHECKING:
+    from echogen.datasets.fans import GivenFan
 
 UInt8Clip = npt.NDArray[np.uint8]
 """(N, H, W) grey levels: the images of a recording in order of time."""
@@ -46,6 +49,7 @@ class Dataset:
         read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
         read_clip: (root, key) -> (N, H, W) uint8, every image of the recording that the frame is
             from; a module's function. None where files hold no more than their frames.
+        fans: {frame id: its fan} where the user gave one; it is not fitted then.
     """
 
     root: Path
@@ -57,6 +61,7 @@ class Dataset:
     notes: tuple[str, ...]
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
     read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None
+    fans: Mapping[str, "GivenFan"] = field(default_factory=dict)
 
     def read(self, key: FrameKey) -> Frame:
         """One checked frame, (H, W) uint8 image and label.
@@ -94,6 +99,8 @@ class Dataset:
                 parts.append(f"{name if len(values) == 1 else name + 's'} {' '.join(values)}")
         if self.provenance.extra.get("spacing") == "unknown":
             parts.append("spacing unknown")
+        if self.fans:
+            parts.append(f"fans given for {counted(len(self.fans), 'frame')}")
         if self.unusable:
             parts.append(f"{counted(len(self.unusable), 'frame')} unusable")
         return ", ".join(parts)

@@ -12,6 +12,7 @@ from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import with_copies
+from echogen.datasets.fans import with_fans
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import IMAGE_IO
@@ -108,12 +109,13 @@ def _with_sequences(chosen: str) -> Reader:
 
 
 def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
-    """The labelled dataset at `path`, in the layout and with the frames that settings ask for.
+    """The labelled dataset at `path`, in the layout and with the frames and fans that settings say.
 
     Raises:
-        DatasetError, UsageError: as `open_dataset`.
+        DatasetError, UsageError: as `open_dataset` and `with_fans`.
     """
-    return open_dataset(path, chosen.format, chosen.labels, frames=chosen.frames)
+    dataset = open_dataset(path, chosen.format, chosen.labels, frames=chosen.frames)
+    return dataset if chosen.fans is None else with_fans(dataset, chosen.fans)
 
 
 def open_frames(

@@ -83,14 +83,24 @@ def _apply(
 
 
 def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
-    """The frames of one recording, their fans fitted together."""
-    readable, problems = [], []
+    """The frames of one recording: fans that the user gave, the others fitted together."""
+    fitted: list[FittedFrame] = []
+    to_fit, problems = [], []
     for key in keys:
         try:
-            readable.append(dataset.read(key))
+            frame = dataset.read(key)
         except DatasetError as error:
             problems.append(Problem(key.frame_id, str(error)))
-    clip = None
-    if readable and dataset.read_clip is not None:
-        clip = dataset.read_clip(dataset.root, readable[0].key)
-    return Recording(tuple(keys), tuple(fit_recording(readable, clip)), tuple(problems))
+            continue
+        if (given := dataset.fans.get(key.frame_id)) is None:
+            to_fit.append(frame)
+        elif reason := given.misfit(frame):
+            fitted.append(FittedFrame(frame, None, 0.0, reason, how="given"))
+        else:
+            fitted += fit_recording([frame], given=given.sector(frame.unit_spacing))
+    if to_fit:
+        clip = None
+        if dataset.read_clip is not None:
+            clip = dataset.read_clip(dataset.root, to_fit[0].key)
+        fitted += fit_recording(to_fit, clip)
+    return Recording(tuple(keys), tuple(fitted), tuple(problems))

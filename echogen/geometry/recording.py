@@ -53,6 +53,9 @@ def fit_recording(
     Yields:
         One item a frame; frames on the same grid come together.
     """
+    if given is not None:
+        yield from (FittedFrame(frame, given, 1.0, how="given") for frame in frames)
+        return
     by_grid: dict[Any, list[Frame]] = defaultdict(list)
     for frame in frames:
         by_grid[(frame.image.shape, frame.spacing_mm)].append(frame)

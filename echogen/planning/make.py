@@ -7,8 +7,8 @@ with the dataset's pixels.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from echogen.config import AugmentationConfig, Resize, TransformConfig
 from echogen.datasets import Dataset, image_digest
+from echogen.datasets.fans import to_do_about
 from echogen.datasets.recordings import Progress, Recording, each_recording
 from echogen.errors import DatasetError, PlanError
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
@@ -56,6 +57,7 @@ def build_plan(
     frames, rows, problems = whole.frames, whole.rows, whole.problems
     if not frames:
         reason = f" The first reason: {problems[0].reason}" if problems else ""
+        reason += "".join(f" {line}" for line in whole.notes())
         raise PlanError(
             f"{dataset.provenance.root_name}: no frame can be used, of {len(keys)} found.{reason}"
         )
@@ -79,6 +81,7 @@ def build_plan(
             "fingerprint": _fingerprint(frames),
             "licence": dataset.provenance.licence,
             "labels": {str(k): v for k, v in dataset.provenance.labels.items()},
+            **_given_fans(frames, dataset.fans),
         },
         frames=tuple(frames),
         rows=tuple(rows),
@@ -88,6 +91,7 @@ def build_plan(
         problems=tuple(sorted(problems, key=lambda p: (p.frame_id, p.reason))),
         notes=(
             *dataset.notes,
+            *whole.notes(),
             *_copies(keys),
             *_same_pixels(frames),
             *_not_round(frames, {key.frame_id for key in keys if key.copy}),
@@ -100,6 +104,12 @@ class _RecordingPlan:
     frames: list[PlannedFrame]
     rows: list[Row]
     problems: list[Problem]
+    refused: list[str] = field(default_factory=list)
+    """Frames without a fan."""
+
+    def notes(self) -> Iterator[str]:
+        if self.refused:
+            yield to_do_about(len(self.refused))
 
 
 def _plan_recordings(
@@ -119,6 +129,7 @@ def _plan_recordings(
         if outcome.problems and config.on_error == "fail":
             raise DatasetError(f"{outcome.problems[0].reason} (--on-error fail)")
         whole.problems.extend(outcome.problems)
+        whole.refused.extend(outcome.refused)
         whole.frames.extend(outcome.frames)
         whole.rows.extend(outcome.rows)
     return whole
@@ -134,6 +145,7 @@ def _plan_recording(
         if sector is None:
             reason = f"{frame.key.paths[0].name}: {fitted.reason}"
             outcome.problems.append(Problem(frame.key.frame_id, reason))
+            outcome.refused.append(frame.key.frame_id)
             continue
         planned = PlannedFrame(
             frame_id=frame.key.frame_id,
@@ -248,6 +260,12 @@ def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str
             f"{counted(len(names), 'frame')} whose fan is not round in the millimetres given, so "
             f"their spacing is in doubt and tilt may distort the heart a little: {shown}"
         )
+
+
+def _given_fans(frames: Iterable[PlannedFrame], given: Container[str]) -> dict[str, str]:
+    """A SHA-256 of the fans that the user gave; nothing where none was given."""
+    fans = "".join(f"{f.frame_id} {f.sector}\n" for f in frames if f.frame_id in given)
+    return {"fans": hashlib.sha256(fans.encode()).hexdigest()} if fans else {}
 
 
 def _fingerprint(frames: Iterable[PlannedFrame]) -> str:

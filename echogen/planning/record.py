@@ -157,6 +157,9 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
             if key != "sampler.nfe":
                 old, new = (_in_words(key, value) for value in values)
                 _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
+    if theirs.dataset.fans != ours.dataset.fans:
+        how = "with other fans in" if ours.dataset.fans else "with"
+        _refuse(path, f"it was made {how if theirs.dataset.fans else 'without'} --fans")
     if theirs.dataset.fingerprint != ours.dataset.fingerprint:
         _refuse(path, "the dataset's files have changed since, or some were added or removed")
     if theirs.plan_digest != ours.plan_digest:

@@ -60,11 +60,12 @@ class ConfigRecord(_Record):
 
 
 class DatasetRecord(_Record):
-    """The dataset that was expanded."""
+    """The dataset that was expanded; `fans` is a digest of those that the user gave."""
 
     format: str = ""
     root_name: str = ""
     fingerprint: str = ""
+    fans: str = ""
     licence: str = ""
 
 

@@ -4,6 +4,7 @@ Each image is resampled once, from native resolution, as `expand` does it for or
 lies well outside its fan (letters, a curve of the ECG) becomes 0.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -96,7 +97,7 @@ class FramePass:
         if whole:
             yield (
                 f"{counted(len(whole), 'frame')} in which no fan was found, kept whole, such as "
-                f"{whole[0]}."
+                f"{whole[0]}; --fans takes fans given by hand."
             )
         twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
         if twins:
@@ -120,11 +121,15 @@ def _prepare_recording(recording: Recording, dataset: Dataset, grid: ModelGrid) 
 
 
 def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
-    """SHA-256 of a frame's files; empty where one cannot be read, which is a problem already."""
+    """SHA-256 of a frame's files, and of its fan where the user gave one; empty where a file cannot
+    be read, which is a problem already.
+    """
     try:
-        return dataset.fingerprint(key)
+        files = dataset.fingerprint(key)
     except DatasetError:
         return ""
+    given = dataset.fans.get(key.frame_id)
+    return hashlib.sha256(f"{files}\n{given.values}".encode()).hexdigest() if given else files
 
 
 def _on_grid(fitted: FittedFrame, grid: ModelGrid) -> UInt8Grid:

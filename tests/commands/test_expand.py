@@ -1,4 +1,5 @@
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import zarr
 
+from echogen.checks.finding import Severity
 from echogen.commands.expand import ExpandReport, dry_run, expand
 from echogen.commands.export import export
+from echogen.commands.validate import validate
 from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
 from echogen.diffusion.samplers import Sampler
-from echogen.errors import DatasetError, EngineError, StoreError
+from echogen.errors import DatasetError, EngineError, PlanError, StoreError
 from echogen.exports.selection import Selection
 from echogen.geometry.render import frame_grid, warp_image, warp_label
 from echogen.geometry.transforms import TransformParams, matrix
@@ -28,9 +31,16 @@ from echogen.planning.plan import Row
 from echogen.report import Problem, Quiet
 from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
 from echogen.types import Sample
-from tests.support.hearts import make_config
+from tests.support.hearts import make_config, write_nifti
 
 PIXELS = ("images", "masks", "keep")
+
+
+def write_table(path: Path, **fans: str) -> None:
+    """A table of fans; a case's name stands for its recording."""
+    columns = "recording,apex_row,apex_col,angle_left_deg,angle_right_deg,radius_near,radius_far"
+    names = {name: name if "_" in name else f"{name}/4CH" for name in fans}
+    path.write_text("\n".join([columns, *(f"{names[name]},{fan}" for name, fan in fans.items())]))
 
 
 def run(settings: dict[str, object], overwrite: bool = False, **changes: object) -> ExpandReport:
@@ -217,6 +227,65 @@ def test_changed_files_are_refused(settings: dict[str, object], own_dataset: Pat
         own_dataset / "patient0002" / "patient0002_4CH_ED.nii.gz",
     )
     with pytest.raises(StoreError, match="the dataset's files have changed"):
+        run(settings, input=str(own_dataset))
+
+
+def test_given_fans_are_used_and_other_ones_are_refused(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    table, moved = tmp_path / "fans.csv", tmp_path / "moved.csv"
+    write_table(table, patient0001="2,52,-30,30,5,100")
+    first = run(settings, fans=str(table))
+    with open_store(Path(first.output)) as store:
+        assert str(tmp_path) not in json.dumps(store.attrs)
+        own = store.columns["case_id"] == "patient0001"
+        sectors = np.rad2deg(store.columns["sector"])
+        np.testing.assert_allclose(sectors[own, 2:4], [[-30, 30]] * 8, atol=1e-4)
+        assert (np.abs(sectors[~own, 2:4]) > 34).all()
+    table.rename(moved)
+    assert run(settings, fans=str(moved)).painted == 0  # fans count, not their file
+    write_table(moved, patient0001="2,52,-30,30.5,5,100")
+    with pytest.raises(StoreError, match=r"out\.zarr: .* made with other fans in --fans\. Use"):
+        run(settings, fans=str(moved))
+    with pytest.raises(StoreError, match=r"it was made with --fans\. Use"):
+        run(settings)
+    run(settings, overwrite=True)
+    with pytest.raises(StoreError, match=r"it was made without --fans\. Use"):
+        run(settings, fans=str(moved))
+
+
+def test_a_frame_without_a_fan_is_used_once_it_is_given_one(
+    settings: dict[str, object], own_dataset: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
+    write_nifti(own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz", noise)
+    settings = {**settings, "input": str(own_dataset)}
+    plan, report = dry_run(make_config(settings))
+    assert [problem.frame_id for problem in report.skipped] == ["patient0001_4CH_ED"]
+    (advice,) = (note for note in plan.notes if "without a fan" in note)
+    assert "`echogen preview DATASET --fans" in advice
+    assert "`echogen validate DATASET --fans fans.csv`" in advice
+    table = tmp_path / "fans.csv"
+    write_table(table, patient0001_4CH_ED="2,55,-35,37,3,113")
+    done = run(settings, fans=str(table))
+    assert (done.skipped, done.counts.originals, done.counts.copies) == ((), 4, 12)
+    checked = validate(str(settings["output"]), source=own_dataset, fans=table)
+    assert checked.count(Severity.ERROR) == 0
+    (other,) = (
+        one.message
+        for one in validate(str(settings["output"]), source=own_dataset).findings
+        if one.severity is Severity.ERROR and not one.where
+    )
+    assert "the run was given other fans, or none; give the same table by --fans" in other
+
+
+def test_no_frame_with_a_fan_says_what_to_do(
+    settings: dict[str, object], own_dataset: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
+    for path in own_dataset.rglob("*_E?.nii.gz"):
+        write_nifti(path, noise)
+    with pytest.raises(PlanError, match=r"The first reason: .* 4 frames without a fan: see them"):
         run(settings, input=str(own_dataset))
 
 

@@ -321,6 +321,61 @@ def test_an_implausible_spacing_is_a_warning(own_dataset: Path) -> None:
     assert set(found) == {"patient0001_4CH_ED", "patient0001_4CH_ES"}
 
 
+def test_fans_are_written_once_and_then_taken_as_they_are(
+    own_dataset: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
+    spoilt(own_dataset, "patient0001_4CH_ED", noise, None)
+    table = tmp_path / "fans.csv"
+    command = ["validate", str(own_dataset), "--fans", str(table)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "fans written to" in done.stdout
+    assert f"next: echogen preview {own_dataset} --fans --out fans.png" in done.stdout
+    written = table.read_text()
+    lines = written.splitlines()
+    assert lines[1].startswith('patient0001_4CH_ED,120,110,,,,,,,0.000,,"no sector found:')
+    assert [line.split(",")[0] for line in lines[2:]] == ["patient0001_4CH_ES", "patient0002/4CH"]
+    table.write_text(written.replace("120,110,,,,,,,", "120,110,2,55,-35,37,3,113,"))
+    edited = table.read_bytes()
+    report = printed("validate", CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert report["dataset"]["fans"] == {"given": 4}
+    assert (report["exit_code"], report["fans"], table.read_bytes()) == (0, "", edited)
+    again = validate(own_dataset, fans=table, overwrite=True)
+    assert again.fans == str(table)
+    assert again.dataset is not None
+    assert again.dataset.fans == {"frame": 3, "refused": 1}
+    assert table.read_text() == written
+
+
+def test_a_table_of_fans_that_cannot_be_written_is_refused_first(
+    dataset: Path, made: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"fans\.txt: expected a \.csv file"):
+        validate(dataset, fans=tmp_path / "fans.txt")
+    with pytest.raises(UsageError, match=r"the folder .*none does not exist"):
+        validate(dataset, fans=tmp_path / "none" / "fans.csv")
+    with pytest.raises(UsageError, match="--overwrite replaces the table of a dataset's --fans"):
+        validate(dataset, overwrite=True)
+    with pytest.raises(UsageError, match="--format and --fans are for --source"):
+        validate(made, fans=tmp_path / "fans.csv")
+    nothing = tmp_path / "empty"
+    nothing.mkdir()
+    assert validate(nothing, fans=tmp_path / "fans.csv").fans == ""
+    assert not (tmp_path / "fans.csv").exists()
+
+
+def test_uncertain_fans_are_named_the_least_certain_first(
+    own_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echogen.checks.dataset.UNCERTAIN", 1.1)
+    found = [one for one in validate(own_dataset).findings if one.check == "fan-uncertain"]
+    assert {one.where for one in found} == {"patient0001/4CH", "patient0002/4CH"}
+    assert all(one.severity is Severity.WARNING for one in found)
+    confidences = [one.message for one in found]
+    assert confidences == sorted(confidences)
+
+
 def test_a_folder_without_a_dataset_is_said_in_a_report(tmp_path: Path) -> None:
     report = validate(tmp_path)
     assert (report.usable, report.exit_code, report.dataset) == (False, 3, None)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from echogen.datasets import image_digest, open_dataset
+from echogen.datasets.fans import GivenFan
 from echogen.errors import DatasetError, StoreError
 from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import PlannedFrame
@@ -115,7 +117,8 @@ def test_a_frame_without_a_fan_is_kept_whole_and_told(own_dataset: Path) -> None
     prepared = prepare(own_dataset)
     assert not prepared.problems
     assert prepared.record.notes == (
-        "1 frame in which no fan was found, kept whole, such as patient0001_4CH_ED.",
+        "1 frame in which no fan was found, kept whole, such as patient0001_4CH_ED; --fans takes "
+        "fans given by hand.",
     )
     assert (prepared.pixels[0] > 0).all()
 
@@ -177,6 +180,23 @@ def test_changed_files_are_prepared_again_or_refused_where_a_run_needs_the_old(
     shutil.rmtree(own_dataset / "patient0001")
     with pytest.raises(DatasetError, match="2 frames missing, such as patient0001_4CH_ED"):
         prepare(own_dataset, cache, keep_old=True)
+
+
+def test_frames_are_prepared_again_for_another_fan(dataset: Path, tmp_path: Path) -> None:
+    cache, reader = tmp_path / "frames", open_dataset(dataset, need_labels=False)
+    first = prepare(dataset, cache)
+    values = (2.0, 52.0, -20.0, 20.0, 5.0, 100.0)
+    narrow = {"patient0002_4CH_ES": GivenFan(values, None, "fans.csv, line 2")}
+    narrowed = replace(reader, fans=narrow)
+    with pytest.raises(DatasetError, match="1 frame changed, such as patient0002_4CH_ES"):
+        prepare_frames(narrowed, reader.keys, GRID, cache, keep_old=True)
+    second = prepare_frames(narrowed, reader.keys, GRID, cache)
+    np.testing.assert_array_equal(second.pixels[:3], first.pixels[:3])
+    assert (second.pixels[3] > 0).sum() < 0.8 * (first.pixels[3] > 0).sum()
+    heard = Heard()
+    moved = {name: replace(fan, origin="moved.csv, line 9") for name, fan in narrow.items()}
+    prepare_frames(replace(reader, fans=moved), reader.keys, GRID, cache, heard)
+    assert heard.lines == [f"{cache}: 4 frames already prepared"]
 
 
 def test_another_grid_is_refused_where_a_run_needs_the_old(dataset: Path, tmp_path: Path) -> None:
