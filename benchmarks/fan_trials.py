@@ -30,7 +30,7 @@ CLEAN = {
     "clean.camus_mhd": ("camus_mhd/training/*/*_E[DS].mhd", 0.998),
     "clean.e95_video": ("e95/*.mp4", 0.99),
 }
-SINGLE, COMBINED, DRAWN = 150, 600, 50
+SINGLE, COMBINED, DRAWN = 150, 450, 40
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 CLIPS = (".avi", ".mp4", ".mkv", ".webm", ".gif", ".mov")
 CLIP_FRAMES = 200
@@ -113,7 +113,7 @@ def load_clean(path: Path, number: int | None = None) -> Trial:
     return Trial(path.name, (image,), spacing)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=SINGLE)
 def true_scan(path: Path) -> Scan | None:
     """The undamaged frame and its fan; None where that does not cover it to 0.998."""
     image, spacing = read_medical(path)
@@ -145,18 +145,19 @@ def load_external(path: Path, root: Path, how: str) -> Trial | None:
     name = str(path.relative_to(root))
     if path.suffix.lower() in PICTURES:
         return Trial(name, (read_picture(path),), (1.0, 1.0))
-    images, whole, fan = whole_clip(path)
-    if how in ("first", "other"):
-        return Trial(f"{name} {how}", (images[how == "other"],), (1.0, 1.0), None, fan)
-    return Trial(name, images, (1.0, 1.0), *((whole, None) if how == "whole" else (None, fan)))
-
-
-@lru_cache(maxsize=2)
-def whole_clip(path: Path) -> tuple[tuple[Grey, Grey], Grey, Sector | None]:
-    """Two frames of a clip, all of them, and the fan that they have together."""
     clip = read_clip(path)
     images = pair(clip)
-    return images, clip, fit(images, (1.0, 1.0), clip)[0]
+    if how == "whole":
+        return Trial(name, images, (1.0, 1.0), clip)
+    chosen = images if how == "joined" else (images[how == "other"],)
+    return Trial(f"{name} {how}", chosen, (1.0, 1.0), None, whole_fan(path))
+
+
+@lru_cache(maxsize=256)
+def whole_fan(path: Path) -> Sector | None:
+    """The fan of two frames of a clip, found with all of it."""
+    clip = read_clip(path)
+    return fit(pair(clip), (1.0, 1.0), clip)[0]
 
 
 def load_negative(kind: str, number: int) -> Trial:
@@ -186,11 +187,10 @@ def groups(
         else:
             made[name] = [partial(load_clean, path) for path in paths]
     native = sorted(data.glob(CLEAN["clean.camus_4ch_native"][0]))
-    diastole = [path for path in native if "_ED" in path.name]
-    counts = dict.fromkeys(DAMAGES, SINGLE) | {"combined": COMBINED, "clip": SINGLE}
-    for kind, count in counts.items():
-        chosen = spread(diastole if kind == "clip" else native, count, crc32(kind.encode()))
-        made[f"damage.{kind}"] = [partial(load_damaged, kind, p, i) for i, p in enumerate(chosen)]
+    chosen = spread([path for path in native if "_ED" in path.name], SINGLE, 0)
+    for kind in (*DAMAGES, "combined", "clip"):
+        paths = chosen * (COMBINED // SINGLE) if kind == "combined" else chosen
+        made[f"damage.{kind}"] = [partial(load_damaged, kind, p, i) for i, p in enumerate(paths)]
     for name, folder in external:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         pictures = [path for path in files if path.suffix.lower() in PICTURES]
