@@ -1,6 +1,7 @@
 """The settings of a run, as one tree of pydantic models; `support.settings` reads them.
 
-Lengths that must mean the same at every resolution are fractions of the image's height.
+Lengths that must mean the same at every resolution are fractions of the height: of a frame's field,
+the box around its fan (`geometry.field`).
 """
 
 from pathlib import Path
@@ -49,7 +50,7 @@ class TransformConfig(Settings):
 
     Each move is drawn with `probability`. `depth` scales the shown depth about the apex,
     `tilt_deg` turns about the apex, `width` scales across the sector's axis, `shift` is a radius
-    in fractions of the image's height, its direction uniform. A draw is valid when at least
+    in fractions of the field's height, its direction uniform. A draw is valid when at least
     `min_label_inside` of the labelled pixels stay in the sector and the move leaves between
     `min_hole` and `max_hole` of the sector empty.
     """

@@ -13,6 +13,7 @@ from echogen.checks.finding import Finding, error, warning
 from echogen.datasets import image_digest
 from echogen.datasets.fans import FoundFan, found_fans
 from echogen.datasets.recordings import Recording
+from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
@@ -23,6 +24,7 @@ from echogen.types import BACKGROUND, Frame, FrameKey
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
 PLAUSIBLE_CAVITY_MM2 = (200.0, 12000.0)
 MOST_OUTSIDE = 1 / 3
+LEAST_LOST = 0.005
 IN_ONE_PIECE = 0.9
 LEAST_CONTRAST = 30  # grey levels between the 5th and the 95th percentile in the fan
 MOST_SATURATED = 0.1
@@ -42,6 +44,7 @@ class FrameFacts:
         depth: of the fan, mm or pixels; None where there is none.
         angle_deg: of the fan.
         outside: share of the labelled pixels that lie outside of the fan.
+        lost: share of them that lie outside of its field, and are in no sample.
         fan: as it was found.
     """
 
@@ -55,6 +58,7 @@ class FrameFacts:
     depth: float | None
     angle_deg: float | None
     outside: float
+    lost: float
     fan: FoundFan
 
 
@@ -84,10 +88,12 @@ def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
     known = frame.spacing_mm is not None
     pixel = math.prod(frame.unit_spacing)
     counts = np.bincount(label.ravel(), minlength=1)
-    outside = 0.0
+    outside = lost = 0.0
     if sector is not None and (label != BACKGROUND).any():
         labelled = label != BACKGROUND
         outside = float((labelled & ~_mask(frame, sector)).sum()) / int(labelled.sum())
+        row0, col0, row1, col1 = crop_of(frame, sector)
+        lost = 1.0 - float(labelled[row0:row1, col0:col1].sum()) / int(labelled.sum())
     return FrameFacts(
         key=frame.key,
         shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
@@ -99,6 +105,7 @@ def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
         depth=None if sector is None else sector.radius_far - sector.radius_near,
         angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
         outside=outside,
+        lost=lost,
         fan=fan,
     )
 
@@ -156,6 +163,13 @@ def _labels(frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes) -> 
             "labels-outside",
             name,
             f"{file}: {facts.outside:.0%} of its labelled pixels lie outside of the fan.",
+        )
+    if facts.lost > LEAST_LOST:
+        yield warning(
+            "labels-outside",
+            name,
+            f"{file}: {facts.lost:.1%} of its labelled pixels lie beyond the box around the fan, "
+            "which is all that samples show; they are left out.",
         )
     for label in facts.areas:
         pieces, count = ndimage.label(frame.label == label)

@@ -62,6 +62,12 @@ def _source(
         raise StoreError(
             f"{store.path}: --source needs a store that `echogen expand` made, with its settings."
         )
+    if "crop" in store.absent:
+        raise StoreError(
+            f"{store.path}: was made by echogen {store.record.version}, which laid the grid over "
+            "the whole picture; this one lays it over the fan and cannot recompute its pixels. "
+            "Check it without --source, or make it again."
+        )
     settings = {name: value for name, value in recorded.items() if name != "store"}
     config = AugmentationConfig(**settings)
     not_recorded = {"format": layout.format, "fans": layout.fans}

@@ -7,11 +7,12 @@ back, so memory does not grow with the dataset's pixels.
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from echogen.datasets.base import Dataset
 from echogen.errors import DatasetError
+from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame, fit_recording
 from echogen.report import Problem
 from echogen.support.processes import in_workers
@@ -103,4 +104,15 @@ def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
         if dataset.read_clip is not None:
             clip = dataset.read_clip(dataset.root, to_fit[0].key)
         fitted += fit_recording(to_fit, clip)
-    return Recording(tuple(keys), tuple(fitted), tuple(problems))
+    in_picture = (_in_picture(one) for one in fitted)
+    return Recording(tuple(keys), tuple(in_picture), tuple(problems))
+
+
+def _in_picture(fitted: FittedFrame) -> FittedFrame:
+    """The same, without the fan where it lies beside the picture, as a given one may."""
+    if fitted.sector is not None:
+        try:
+            crop_of(fitted.frame, fitted.sector)
+        except DatasetError as error:
+            return replace(fitted, sector=None, agreement=0.0, reason=str(error))
+    return fitted

@@ -29,7 +29,11 @@ _REFERENCES = {
     cardiacuda.LICENCE: cardiacuda.REFERENCE,
     **{source.licence: source.reference for source in (echonet.DYNAMIC, echonet.PEDIATRIC)},
 }
-_PARTS = {"spacing_mm": ("row", "col"), "sector": tuple("012345")}
+_PARTS = {
+    "spacing_mm": ("row", "col"),
+    "sector": tuple("012345"),
+    "crop": ("row0", "col0", "row1", "col1"),
+}
 _LEFT_OUT = ("status", "reason")
 
 

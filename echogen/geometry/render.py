@@ -1,8 +1,9 @@
 """From a frame and a drawn move to a sample: warp once, decide what is kept, carry the label.
 
-The image and the label go through one matrix, straight from native resolution to the model's
-grid. What lies outside the target sector is known to be background; what is unknown is the target
-sector minus the moved source sector, less a border where a scan's edge carries artefacts.
+Frames are those of `geometry.field`: cut to their fan and black outside of it. Image and label go
+through one matrix, straight from native resolution to the model's grid. What lies outside the
+target sector is known to be background; what is unknown is the target sector minus the moved source
+sector, less a border where a scan's edge carries artefacts.
 """
 
 import math
@@ -116,7 +117,7 @@ def cut_bits(cuts: dict[int, npt.NDArray[np.bool_]]) -> int:
 
 
 def render_original(frame: Frame, target: Grid) -> Sample:
-    """The frame itself on the model's grid: everything kept, nothing to paint."""
+    """A frame's field on the model's grid: everything kept, nothing to paint."""
     source = frame_grid(frame)
     move = np.eye(3)
     return Sample(
@@ -137,10 +138,10 @@ def render(
     """Move a frame and say what is left to paint.
 
     Args:
-        frame: at native resolution.
-        sector: of the frame, mm.
+        frame: a field at native resolution.
+        sector: of the field, mm.
         params: the drawn move.
-        target: the model's grid over the frame's field.
+        target: the model's grid over it.
         config: border and the policies on labels and on the outside.
     """
     source = frame_grid(frame)

@@ -2,9 +2,11 @@
 
 Millimetres are measured from the image's outer corner: the centre of pixel (i, j) lies at
 ((i + 0.5) * row spacing, (j + 0.5) * col spacing). So a point keeps its millimetres on every grid
-that covers the same field. Angles are radians from straight down, positive towards larger columns.
+that covers the same field. Where a frame was cut to its field, they are measured from the corner of
+that (`geometry.field`). Angles are radians from straight down, positive towards larger columns.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -34,6 +36,23 @@ class Sector:
     def area(self) -> float:
         """Of the whole fan, also where an image's border cuts it; radii's unit squared."""
         return (self.angle_right - self.angle_left) / 2 * (self.radius_far**2 - self.radius_near**2)
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """((first row, last row), (first col, last col)) of the smallest box around it, mm."""
+        turns = range(math.ceil(2 * self.angle_left / math.pi), 5)
+        straight = (turn * math.pi / 2 for turn in turns)
+        angles = [self.angle_left, *(a for a in straight if a < self.angle_right)]
+        corners = [
+            (radius * math.cos(angle), radius * math.sin(angle))
+            for angle in (*angles, self.angle_right)
+            for radius in (self.radius_near, self.radius_far)
+        ]
+        down, across = zip(*corners, strict=True)
+        return (
+            (self.apex_row + min(down), self.apex_row + max(down)),
+            (self.apex_col + min(across), self.apex_col + max(across)),
+        )
 
     def contains(
         self, rows_mm: npt.NDArray[np.floating[Any]], cols_mm: npt.NDArray[np.floating[Any]]

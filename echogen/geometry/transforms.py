@@ -25,7 +25,7 @@ class TransformParams:
         depth: factor on the shown depth; the heart appears 1 / depth as large.
         tilt_deg: turn about the apex, degrees, positive towards larger columns.
         width: factor across the sector's axis; below 1 the heart appears narrower.
-        shift_x, shift_y: along columns and rows, in fractions of the image's height.
+        shift_x, shift_y: along columns and rows, in fractions of the field's height.
     """
 
     depth: float = 1.0
@@ -214,7 +214,7 @@ def assess(
     Args:
         params: the drawn move.
         sector: of the source frame.
-        frame_grid: the frame's native grid.
+        frame_grid: the native grid of the frame's field.
         label_points_mm: (K, 2) row and col mm of labelled pixels of the source.
         config: with `outside = "inpaint"` the whole field counts as the sector.
     """

@@ -14,6 +14,7 @@ from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, open_frames
 from echogen.datasets.recordings import Recording, each_recording, recordings
 from echogen.errors import StoreError
+from echogen.geometry.field import field_of
 from echogen.geometry.render import frame_grid
 from echogen.geometry.transforms import sector_on_grid
 from echogen.measures.classes import Classes, classes_of
@@ -79,7 +80,7 @@ Outcome = tuple[Rows, list[Problem]]
 def collect_dataset(
     path: Path, config: DatasetConfig, workers: int, most: int, reporter: Reporter
 ) -> tuple[FeatureTable, Dataset]:
-    """Frames of a dataset at their native resolution.
+    """Fields of a dataset's frames at their native resolution.
 
     Args:
         path: its folder.
@@ -146,8 +147,11 @@ def _measure_recording(recording: Recording, parts: Classes) -> Outcome:
         if fitted.sector is None:
             problems.append(Problem(key.frame_id, fitted.reason))
             continue
-        sector, aspect = sector_on_grid(fitted.sector, frame_grid(frame))
-        sample = LabelledImage(frame.image, frame.label, sector, aspect, frame.spacing_mm)
+        field = field_of(frame, fitted.sector)
+        sector, aspect = sector_on_grid(field.sector, frame_grid(field.frame))
+        sample = LabelledImage(
+            field.frame.image, field.frame.label, sector, aspect, frame.spacing_mm
+        )
         names = SampleNames(
             key.frame_id, key.frame_id, key.case_id, key.view, key.phase, key.split, key.copy
         )

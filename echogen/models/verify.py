@@ -115,6 +115,7 @@ def verify(path_or_name: str | Path) -> Verification:
 
 def phantom_images(info: CheckpointInfo) -> Images:
     """(3, S, S) simulated frames on the model's grid, in [-1, 1]."""
+    from echogen.geometry.field import field_of
     from echogen.geometry.render import render_original
     from echogen.geometry.transforms import model_grid
     from echogen.phantom import PHASES, VIEWS, make_frame
@@ -124,9 +125,9 @@ def phantom_images(info: CheckpointInfo) -> Images:
     images = []
     for index, (view, phase) in enumerate(shown, 1):
         phantom = make_frame(index, view, phase, 0)
-        shape, spacing = phantom.image.shape[:2], phantom.spacing_mm
-        grid = model_grid(shape, spacing, info.image_size, info.resize)
-        images.append(render_original(phantom.frame, grid).image)
+        field = field_of(phantom.frame, phantom.sector).frame
+        grid = model_grid(field.label.shape, field.unit_spacing, info.image_size, info.resize)
+        images.append(render_original(field, grid).image)
     return to_model_range(np.stack(images))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from echogen.config import Resize, TransformConfig
 from echogen.errors import UsageError
+from echogen.geometry.field import field_of
 from echogen.geometry.render import frame_grid, render
 from echogen.geometry.transforms import assess, draw, model_grid
 from echogen.phantom.anatomy import Phase, View
@@ -32,18 +33,18 @@ def phantom_samples(
     Raises:
         UsageError: the transforms hardly ever give a valid move that leaves something to paint.
     """
-    frames = [make_frame(i, view, phase, seed) for i, (view, phase) in enumerate(SHOWN[:count], 1)]
+    phantoms = [make_frame(i, *shown, seed) for i, shown in enumerate(SHOWN[:count], 1)]
+    fields = [field_of(phantom.frame, phantom.sector) for phantom in phantoms]
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
     samples: list[Sample] = []
     for _ in range(TRIES * count):
-        phantom = frames[len(samples) % len(frames)]
-        labelled = (np.argwhere(phantom.label > 0)[::EVERY] + 0.5) * np.array(phantom.spacing_mm)
+        field = fields[len(samples) % len(fields)]
+        frame, source = field.frame, frame_grid(field.frame)
+        labelled = (np.argwhere(frame.label > 0)[::EVERY] + 0.5) * np.array(source.spacing_mm)
         params = draw(rng, transforms)
-        if assess(params, phantom.sector, frame_grid(phantom.frame), labelled, transforms).accepted(
-            transforms
-        ):
-            target = model_grid(phantom.image.shape[:2], phantom.spacing_mm, *grid)
-            sample = render(phantom.frame, phantom.sector, params, target, transforms)
+        if assess(params, field.sector, source, labelled, transforms).accepted(transforms):
+            target = model_grid(source.shape, source.spacing_mm, *grid)
+            sample = render(frame, field.sector, params, target, transforms)
             if not sample.keep.all():
                 samples.append(sample)
         if len(samples) == count:

@@ -8,6 +8,7 @@ from echogen.config import AugmentationConfig
 from echogen.datasets import Dataset
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import DatasetError
+from echogen.geometry.field import cut_to_field
 from echogen.geometry.render import render, render_original
 from echogen.planning.leakage import leakage_notes
 from echogen.planning.make import build_plan
@@ -56,14 +57,18 @@ class PlannedDataset:
             yield self._render_row(row, frame) if isinstance(frame, Frame) else frame
 
     def _read(self, frame_id: str) -> Frame | Problem:
+        """A frame cut to its field."""
         key = self._keys[frame_id]
         try:
             frame = self.dataset.read(key)
             same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
             return Problem(frame_id, f"{error} (it could be read when the plan was made)")
+        if same:
+            planned = self.frames[frame_id]
+            return cut_to_field(frame, planned.crop, planned.sector)
         changed = f"{key.paths[0].name}: its files changed after the plan was made"
-        return frame if same else Problem(frame_id, changed)
+        return Problem(frame_id, changed)
 
     def _render_row(self, row: Row, frame: Frame) -> Sample:
         planned = self.frames[row.frame_id]

@@ -19,6 +19,7 @@ from echogen.datasets import Dataset, image_digest
 from echogen.datasets.fans import to_do_about
 from echogen.datasets.recordings import Progress, Recording, each_recording
 from echogen.errors import DatasetError, PlanError
+from echogen.geometry.field import field_of
 from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
@@ -147,6 +148,8 @@ def _plan_recording(
             outcome.problems.append(Problem(frame.key.frame_id, reason))
             outcome.refused.append(frame.key.frame_id)
             continue
+        field = field_of(frame, sector)
+        grid = frame_grid(field.frame)
         planned = PlannedFrame(
             frame_id=frame.key.frame_id,
             case_id=frame.key.case_id,
@@ -154,18 +157,16 @@ def _plan_recording(
             phase=frame.key.phase,
             split=frame.key.split,
             fingerprint=dataset.fingerprint(frame.key),
-            shape=(int(frame.image.shape[0]), int(frame.image.shape[1])),
+            crop=field.crop,
             spacing_mm=frame.spacing_mm,
-            sector=sector,
+            sector=field.sector,
             agreement=fitted.agreement,
-            cut=cut_bits(cut_pixels(frame.label, sector, frame_grid(frame))),
+            cut=cut_bits(cut_pixels(field.frame.label, field.sector, grid)),
             digest=image_digest(frame.image)[:DIGEST_LENGTH],
             sequence=frame.key.sequence,
         )
         outcome.frames.append(planned)
-        geometry = _FrameGeometry(
-            frame.key.frame_id, sector, frame_grid(frame), label_points(frame)
-        )
+        geometry = _FrameGeometry(frame.key.frame_id, field.sector, grid, label_points(field.frame))
         clips[frame.key.clip_id].append(geometry)
     for clip_id, clip in clips.items():
         outcome.rows.extend(_draw_rows(clip_id, clip, config))
@@ -174,7 +175,7 @@ def _plan_recording(
 
 @dataclass(frozen=True)
 class _FrameGeometry:
-    """What a draw is judged by: a frame's fan, its grid, and (K, 2) mm of labelled pixels."""
+    """What a draw is judged by: a field's fan, its grid, and (K, 2) mm of labelled pixels."""
 
     frame_id: str
     sector: Sector

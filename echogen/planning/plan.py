@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from echogen.config import DatasetConfig, Resize, TransformConfig
 from echogen.errors import PlanError
+from echogen.geometry.field import Crop
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, TransformParams, model_grid
 from echogen.report import Problem
@@ -24,7 +25,7 @@ from echogen.support.files import write_whole
 from echogen.support.settings import Settings
 from echogen.types import Case
 
-FORMAT = 1
+FORMAT = 2
 DIGEST_LENGTH = 12
 
 
@@ -50,9 +51,10 @@ class PlannedFrame:
     Attributes:
         frame_id, case_id, view, phase, split: as in `FrameKey`.
         fingerprint: SHA-256 of the frame's files.
-        shape: (rows, cols) at native resolution.
+        crop: where the frame's field lies in its picture, as in `geometry.field`.
         spacing_mm: (row, col), or None where the dataset gives none.
-        sector: fitted to the frame's recording; in mm, or in pixels without a spacing.
+        sector: of the frame's recording, measured from the crop's corner; in mm, or in pixels
+            without a spacing.
         agreement: IoU of the fitted fan with the image's filled foreground.
         cut: bit k set where class k touches the sector's edge.
         digest: the first 12 hexadecimal digits of `datasets.image_digest`; empty in plans that
@@ -66,13 +68,18 @@ class PlannedFrame:
     phase: str
     split: str
     fingerprint: str
-    shape: tuple[int, int]
+    crop: Crop
     spacing_mm: tuple[float, float] | None
     sector: Sector
     agreement: float
     cut: int
     digest: str = ""
     sequence: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) of the field at native resolution."""
+        return self.crop[2] - self.crop[0], self.crop[3] - self.crop[1]
 
 
 @dataclass(frozen=True)

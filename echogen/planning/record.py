@@ -48,6 +48,7 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
         "sector": np.array([fan for fan, _ in fans], dtype=np.float32).reshape(-1, 6),
         "aspect": np.array([aspect for _, aspect in fans], dtype=np.float32),
         "cut": np.array([frame.cut for frame in frames], dtype=np.uint8),
+        "crop": np.array([frame.crop for frame in frames], dtype=np.int32).reshape(-1, 4),
     }
 
 
@@ -61,6 +62,7 @@ def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         **_drawn(rows),
         "spacing_mm": np.full((len(rows), 2), np.nan, dtype=np.float32),
         "cut": np.zeros(len(rows), dtype=np.uint8),
+        "crop": np.zeros((len(rows), 4), dtype=np.int32),
     }
 
 

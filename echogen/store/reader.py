@@ -24,6 +24,7 @@ from echogen.store.schema import (
     SAMPLES,
     SHARD_SIZE,
     TEXT,
+    Column,
     Status,
     as_text,
     layout_of,
@@ -136,6 +137,7 @@ class StoreReader:
         attrs: the root attribute `echogen`, as JSON holds it, to copy and compare; read `record`.
         layout: what its kind holds.
         columns: {name: (N,) or (N, k) array}, see `schema.COLUMNS`; text is `<U`.
+        absent: columns that were added to the schema after the store was made; filled in `columns`.
         images: (N, h, w) uint8.
     """
 
@@ -151,7 +153,8 @@ class StoreReader:
         self.attrs = dict(attrs)
         self._array_of, self._case_names, self._close = array_of, tuple(case_names), close
         self.layout = layout_of(path, self.attrs)
-        self.columns = Columns(path, array_of)
+        self.absent = frozenset(column.name for column in COLUMNS if self._lacks(column))
+        self.columns = Columns(path, self._array_or_fill)
         self._pixels = {
             name: self._array(name, dtype) for name, dtype in self.layout.pixels.items()
         }
@@ -236,6 +239,21 @@ class StoreReader:
                 raise ValueError(f"expected (N, h, w) {dtype}, got {array.shape} {array.dtype}")
             return Pixels(self.path, name, array)
 
+    def _lacks(self, column: Column) -> bool:
+        if not column.added:
+            return False
+        try:
+            self._array_of(f"{SAMPLES}/{column.name}")
+        except KeyError:
+            return True
+        return False
+
+    def _array_or_fill(self, name: str) -> Any:
+        column = next((c for c in COLUMNS if f"{SAMPLES}/{c.name}" == name), None)
+        if column is None or column.name not in self.absent:
+            return self._array_of(name)
+        return np.full(column.shape(len(self)), column.fill, column.dtype)
+
     def _check_columns(self) -> None:
         for name, pixels in self._pixels.items():
             if pixels.shape != self.images.shape:
@@ -246,7 +264,7 @@ class StoreReader:
         for column in COLUMNS:
             name = f"{SAMPLES}/{column.name}"
             with reading(self.path, name):
-                found = self._array_of(name)
+                found = self._array_or_fill(name)
                 if tuple(found.shape) != column.shape(len(self)):
                     raise ValueError(f"expected {column.shape(len(self))}, got {found.shape}")
                 if column.dtype != TEXT and np.dtype(found.dtype) != np.dtype(column.dtype):

@@ -50,6 +50,7 @@ class Column:
         width: values a row; 1 for a 1-D column, else the length of the second axis.
         outcome: written with a shard and not when the store is created.
         fill: of rows not yet written.
+        added: within a format: stores that were made before lack it, and read as its fill.
         meaning: one line for people.
     """
 
@@ -59,6 +60,7 @@ class Column:
     width: int = 1
     outcome: bool = False
     fill: Any = 0
+    added: bool = False
 
     def shape(self, n_samples: int) -> tuple[int, ...]:
         """(N,) or (N, width)."""
@@ -81,8 +83,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("depth", "float32", "scale of the shown depth, 1 = unchanged"),
     Column("tilt_deg", "float32", "turn about the apex, degrees"),
     Column("width", "float32", "lateral factor, 1 = unchanged"),
-    Column("shift_x", "float32", "to larger columns, fraction of the image's height"),
-    Column("shift_y", "float32", "to larger rows, fraction of the image's height"),
+    Column("shift_x", "float32", "to larger columns, fraction of the field's height"),
+    Column("shift_y", "float32", "to larger rows, fraction of the field's height"),
     Column(
         "sector",
         "float32",
@@ -90,6 +92,13 @@ COLUMNS: tuple[Column, ...] = (
         width=6,
     ),
     Column("cut", "uint8", "bit k: class k touched the source sector's edge"),
+    Column(
+        "crop",
+        "int32",
+        "row0, col0, row1, col1 of the source's pixels: the field; zeros where not recorded",
+        width=4,
+        added=True,
+    ),
     Column(
         "label_on_paint",
         "float32",

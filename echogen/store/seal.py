@@ -50,7 +50,8 @@ def broken_seal(store: StoreReader) -> str:
     recorded = store.record.seal
     if not recorded:
         return ""
-    planned = {column.name: store.columns[column.name] for column in store.layout.planned}
+    names = {column.name for column in store.layout.planned} - store.absent
+    planned = {name: store.columns[name] for name in names}
     if seal_of(store.attrs, planned, store.case_columns) == recorded:
         return ""
     return (

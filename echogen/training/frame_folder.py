@@ -202,6 +202,8 @@ def _difference(
     """How a record's frames differ from these, or None; files are hashed only if they were touched
     since, or moved.
     """
+    if record.format != FrameRecord.model_fields["format"].default:
+        return "an earlier version of echogen prepared them, of whole pictures"
     if record.grid != grid:
         return f"the grid was {record.grid.model_dump()}, is now {grid.model_dump()}"
     if record.listing == _listing(dataset, keys):

@@ -52,6 +52,7 @@ class FrameRecord(Settings, extra="ignore"):
     """`frames.json`: what the pixels are, N frames in their order.
 
     Attributes:
+        format: 1 of whole pictures, as earlier versions prepared them; 2 of their fields.
         grid: of the model.
         source: of the frames.
         listing: SHA-256 over names, sizes and times of the dataset's files.
@@ -65,7 +66,7 @@ class FrameRecord(Settings, extra="ignore"):
             native resolution.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     grid: ModelGrid
     source: FrameOrigin = FrameOrigin()
     listing: str = ""

@@ -1,7 +1,7 @@
 """A dataset's images on the model's grid, one recording after the other.
 
-Each image is resampled once, from native resolution, as `expand` does it for originals, and what
-lies well outside its fan (letters, a curve of the ECG) becomes 0.
+Each image is resampled once, from native resolution, as `expand` does it for originals: its field,
+black outside of the fan, or the whole picture where no fan was found.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from echogen.datasets import Dataset, image_digest
 from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import DatasetError
+from echogen.geometry.field import field_of
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid, warp_image
 from echogen.geometry.transforms import model_grid
@@ -24,10 +24,6 @@ from echogen.support.words import counted
 from echogen.training.frames import DIGEST_LENGTH, ModelGrid
 from echogen.types import FrameKey, UInt8Grid
 
-EDGE = 5 / 256
-"""Margin outside the fan where pixels are kept, so that its edge is whole: share of the height."""
-BLUR = 2.5
-"""How far anti-aliasing spreads that edge, in the grid's pixels; used where it is more."""
 STAGE = "preparing frames"
 
 
@@ -133,15 +129,7 @@ def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
 
 
 def _on_grid(fitted: FittedFrame, grid: ModelGrid) -> UInt8Grid:
-    frame, source = fitted.frame, frame_grid(fitted.frame)
+    frame = fitted.frame if fitted.sector is None else field_of(fitted.frame, fitted.sector).frame
+    source = frame_grid(frame)
     target = model_grid(source.shape, source.spacing_mm, grid.image_size, grid.resize)
-    image = warp_image(frame.image, source, np.eye(3), target)
-    if fitted.sector is None:
-        return image
-    inside = fitted.sector.mask(target.shape, target.spacing_mm, target.origin_mm)
-    if not inside.any():
-        return image
-    away = ndimage.distance_transform_edt(~inside, sampling=target.spacing_mm)
-    height = source.shape[0] * source.spacing_mm[0]
-    image[away > max(EDGE * height, BLUR * max(target.spacing_mm))] = 0
-    return image
+    return warp_image(frame.image, source, np.eye(3), target)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from scipy import ndimage
 
 from echogen.checks.finding import Severity
 from echogen.commands.expand import ExpandReport, dry_run, expand
@@ -23,8 +24,8 @@ from echogen.datasets import open_dataset
 from echogen.diffusion.samplers import Sampler
 from echogen.errors import DatasetError, EngineError, PlanError, StoreError
 from echogen.exports.selection import Selection
-from echogen.geometry.render import frame_grid, warp_image, warp_label
-from echogen.geometry.transforms import TransformParams, matrix
+from echogen.geometry.render import warp_image, warp_label
+from echogen.geometry.transforms import Grid, TransformParams, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
@@ -91,19 +92,23 @@ def test_kept_pixels_and_labels_are_the_moved_source_bit_for_bit(
     for i in range(len(store)):
         frame = dataset.read(keys[columns["frame_id"][i]])
         where = planned[frame.key.frame_id]
-        source, grid = frame_grid(frame), plan.grid_of(where)
+        row0, col0, row1, col1 = columns["crop"][i]
+        field = np.s_[row0:row1, col0:col1]
+        source = Grid((row1 - row0, col1 - col0), frame.unit_spacing)
+        grid = plan.grid_of(where)
         recorded = {
             name: float(columns[name][i])
             for name in ("depth", "tilt_deg", "width", "shift_x", "shift_y")
         }
-        move = matrix(
-            TransformParams(**recorded), where.sector, source.shape[0] * source.spacing_mm[0]
-        )
+        move = matrix(TransformParams(**recorded), where.sector, source.size_mm[0])
+        fan = where.sector.mask(source.shape, source.spacing_mm)
+        image = np.where(ndimage.binary_dilation(fan, np.ones((3, 3))), frame.image[field], 0)
         shown = where.sector.mask(grid.shape, grid.spacing_mm)
         real = store.keep[i] & (shown | (columns["copy"][i] == 0))
-        warped = warp_image(frame.image, source, move, grid)
+        warped = warp_image(image.astype(np.uint8), source, move, grid)
         np.testing.assert_array_equal(store.images[i][real], warped[real])
-        np.testing.assert_array_equal(store.masks[i], warp_label(frame.label, source, move, grid))
+        label = warp_label(frame.label[field], source, move, grid)
+        np.testing.assert_array_equal(store.masks[i], label)
 
 
 def test_outside_the_sector_is_black_and_inside_is_painted(
@@ -140,7 +145,9 @@ def test_originals_can_be_left_out(settings: dict[str, object]) -> None:
 
 def test_spacing_follows_depth_and_width(store: StoreReader) -> None:
     columns = store.columns
-    row, col = 120 * 1.0 / 32, 110 * 0.9 / 32
+    height, width = (columns["crop"][:, 2:] - columns["crop"][:, :2]).T
+    assert (height < 120).all()  # the fan is 116 rows high
+    row, col = height * 1.0 / 32, width * 0.9 / 32
     np.testing.assert_allclose(columns["spacing_mm"][:, 0], row * columns["depth"], rtol=1e-5)
     np.testing.assert_allclose(
         columns["spacing_mm"][:, 1], col * columns["depth"] / columns["width"], rtol=1e-5

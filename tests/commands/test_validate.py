@@ -14,7 +14,7 @@ from echogen.checks.twins import find_twins, fingerprint
 from echogen.cli import app
 from echogen.commands.expand import expand
 from echogen.commands.validate import ValidationReport, validate
-from echogen.errors import UsageError
+from echogen.errors import StoreError, UsageError
 from echogen.measures.realism import log_ratios
 from echogen.store import mark_pending, open_store, sample_sha256
 from echogen.support import processes
@@ -158,6 +158,14 @@ def test_the_source_tells_of_one_changed_pixel(store: Path, dataset: Path) -> No
     spoil(store, 2, masks=mask)
     messages = [one.message for one in validate(store, source=dataset).findings]
     assert "1 labels are not what the source gives." in messages
+
+
+def test_a_store_of_whole_pictures_is_not_compared_with_its_source(
+    store: Path, dataset: Path
+) -> None:
+    shutil.rmtree(store / "samples" / "crop")
+    with pytest.raises(StoreError, match="laid the grid over the whole picture"):
+        validate(store, source=dataset)
 
 
 def test_another_source_is_noticed(made: Path, tmp_path: Path) -> None:

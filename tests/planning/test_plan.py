@@ -172,8 +172,8 @@ def test_no_usable_frame_is_an_error(settings: dict[str, object], own_dataset: P
     [
         ("[]", "expected a plan"),
         ("{", "expected a plan"),
-        (json.dumps({"format": 9}), "expected 1, found 9"),
-        (json.dumps({"format": 1, "settings": {}}), "damaged or incomplete"),
+        (json.dumps({"format": 9}), "expected 2, found 9"),
+        (json.dumps({"format": 2, "settings": {}}), "damaged or incomplete"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("frames", {"shape": "large"}, r"frames\.0\.shape: .*valid tuple"),
+        ("frames", {"crop": "large"}, r"frames\.0\.crop: .*valid tuple"),
         ("rows", {"seed": "x"}, r"rows\.0\.seed: .*valid integer"),
         ("rows", {"colour": 1}, r"rows\.0\.colour: "),
         ("rows", {"params": {"roll": 1.0}}, r"rows\.0\.params\.roll: "),

@@ -1,5 +1,6 @@
 """Any changed byte of any chunk is found, and costs no more rows than the chunk holds."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from echogen.store import (
     StoreWriter,
     broken_seal,
     convert_to_h5,
+    create_part,
     create_store,
     damaged_rows,
     mark_pending,
@@ -27,6 +29,7 @@ from echogen.store import (
     working_store_path,
 )
 from echogen.store.schema import EXPANDED, TEXT, Status
+from echogen.store.seal import seal_of
 from tests.support.faults import on_rename
 
 N, SHARD, SIDE = 6, 4, 5
@@ -375,3 +378,45 @@ def test_a_shared_store_is_opened_anew_when_it_was_replaced(whole: Path, tmp_pat
     write(create_store(store, attrs={}, columns=columns, cases=[{"id": "a"}], problems=[],
                        image_shape=(SIDE, SIDE), shard_size=SHARD))  # fmt: skip
     assert len(shared_store(store)) == 2
+
+
+def without_the_crop(path: Path) -> None:
+    """What a store was before its column `crop`: without it, and sealed without it."""
+    with open_store(path) as store:
+        planned = {c.name: store.columns[c.name] for c in store.layout.planned if not c.added}
+        sealed = {**store.attrs, "seal": seal_of(store.attrs, planned, store.case_columns)}
+    if path.is_dir():
+        shutil.rmtree(path / "samples" / "crop")
+        metadata = json.loads((path / "zarr.json").read_text())
+        metadata["attributes"]["echogen"] = sealed
+        (path / "zarr.json").write_text(json.dumps(metadata))
+    else:
+        with h5py.File(path, "r+") as file:
+            del file["samples/crop"]
+            file.attrs["echogen"] = json.dumps(sealed)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_store_made_before_its_crops_were_recorded_reads_as_whole_pictures(
+    store: Path, tmp_path: Path, suffix: str
+) -> None:
+    old = store
+    if suffix == ".h5":
+        old = tmp_path / "s.h5"
+        convert_to_h5(store, old)
+    without_the_crop(old)
+    with open_store(old) as opened:
+        assert opened.absent == {"crop"}
+        np.testing.assert_array_equal(opened.columns["crop"], np.zeros((N, 4), np.int32))
+        assert broken_seal(opened) == ""
+        part = create_part(tmp_path / "part.zarr", opened, [0, 3], {"kind": "expanded"})
+    assert trouble(old) == (set(), set())
+    with open_store(part.path) as opened:
+        assert not opened.absent
+        assert not opened.columns["crop"].any()
+
+
+def test_a_lost_crop_is_no_old_store(store: Path) -> None:
+    shutil.rmtree(store / "samples" / "crop")
+    with open_store(store) as opened:
+        assert "a planned column" in broken_seal(opened)

@@ -74,7 +74,11 @@ class Made:
         }
         planned = (EXPANDED if self.kind == "expanded" else GENERATED).planned
         columns = {c.name: rng.random(c.shape(n)).astype("f4") for c in planned if "f" in c.dtype}
-        whole = {c.name: np.arange(n) % 200 for c in planned if c.dtype.startswith("uint")}
+        whole = {
+            c.name: np.arange(np.prod(c.shape(n))).reshape(c.shape(n)) % 200
+            for c in planned
+            if "int" in c.dtype
+        }
         columns = {**columns, **whole, **text}
         columns["copy"] = np.array([s.copy for s in self.samples])
         columns["spacing_mm"] = np.array([s.spacing_mm for s in self.samples], dtype="f4")

@@ -1,0 +1,183 @@
+"""The field of a frame: its fan's box, black around the fan, whatever the picture has beside it."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from echogen.config import TransformConfig
+from echogen.errors import DatasetError
+from echogen.geometry.field import AT_BORDER_PX, Field, field_of
+from echogen.geometry.render import frame_grid, render, render_original
+from echogen.geometry.sector import Sector
+from echogen.geometry.transforms import TransformParams, assess, model_grid
+from echogen.types import Frame, FrameKey, Sample
+from tests.support.hearts import SPACING
+
+KEY = FrameKey("p_4CH_ED", "p", "4CH", "ED", "", (Path("p.png"),))
+SHAPE = (150, 190)
+FAN = Sector(2.0, 86.0, math.radians(-36), math.radians(37), 6.0, 140.0)
+"""Its box ends within a pixel of the picture on each side."""
+WHITE = 255
+MOVES = st.builds(
+    TransformParams,
+    depth=st.floats(1, 1.5),
+    tilt_deg=st.floats(-25, 25),
+    width=st.floats(0.6, 1.4),
+    shift_x=st.floats(-0.1, 0.1),
+    shift_y=st.floats(-0.1, 0.1),
+)
+
+
+def scan() -> Frame:
+    """A fan cropped tightly, without a white pixel, its heart's label reaching past its arc."""
+    (top, bottom), (left, right) = FAN.bounds
+    rows = math.floor(top / SPACING[0]), math.ceil(bottom / SPACING[0])
+    cols = math.floor(left / SPACING[1]), math.ceil(right / SPACING[1])
+    noise = np.random.default_rng(0).integers(20, 200, SHAPE).astype(np.uint8)
+    image = np.where(FAN.mask(SHAPE, SPACING), noise, 0).astype(np.uint8)
+    label = np.zeros(SHAPE, np.uint8)
+    label[60:100, 80:110] = 1
+    label[100:144, 75:115] = 3
+    part = np.s_[rows[0] : rows[1], cols[0] : cols[1]]
+    return Frame(KEY, image[part], label[part], SPACING)
+
+
+TIGHT = scan()
+TIGHT_FAN = replace(
+    FAN,
+    apex_row=FAN.apex_row - math.floor(FAN.bounds[0][0] / SPACING[0]) * SPACING[0],
+    apex_col=FAN.apex_col - math.floor(FAN.bounds[1][0] / SPACING[1]) * SPACING[1],
+)
+
+
+def screenshot(margins: tuple[int, int, int, int]) -> tuple[Frame, Sector]:
+    """The same scan with (top, bottom, left, right) pixels around it, and text on all of them and
+    in the corners between the fan and its box, up to a pixel from the fan."""
+    top, bottom, left, right = margins
+    height, width = TIGHT.image.shape
+    shape = (top + height + bottom, left + width + right)
+    label = np.zeros(shape, np.uint8)
+    written = Image.new("L", (shape[1], shape[0]))
+    pen = ImageDraw.Draw(written)
+    for row in range(0, shape[0], 12):
+        pen.text((row % 7, row), "DOE^JANE 1950-01-01 MRN 123456 " * 3, fill=WHITE)
+    image = np.where(np.asarray(written) > 60, WHITE, 0).astype(np.uint8)
+    inside = np.s_[top : top + height, left : left + width]
+    beside = ndimage.binary_dilation(TIGHT_FAN.mask((height, width), SPACING), np.ones((3, 3)))
+    image[inside] = np.where(beside, TIGHT.image, image[inside])
+    label[inside] = TIGHT.label
+    fan = replace(
+        TIGHT_FAN,
+        apex_row=TIGHT_FAN.apex_row + top * SPACING[0],
+        apex_col=TIGHT_FAN.apex_col + left * SPACING[1],
+    )
+    return Frame(KEY, image, label, SPACING), fan
+
+
+def sample_of(field: Field, move: TransformParams, config: TransformConfig) -> Sample:
+    grid = frame_grid(field.frame)
+    target = model_grid(grid.shape, SPACING, 64)
+    return render(field.frame, field.sector, move, target, config)
+
+
+def test_the_bounds_of_a_fan_hold_it_and_touch_it() -> None:
+    for fan in (
+        FAN,
+        Sector(0.0, 0.0, 0.1, 0.7, 20.0, 90.0),
+        Sector(0.0, 0.0, -2.0, 1.9, 10.0, 50.0),
+        Sector(0.0, 0.0, -1.2, -0.3, 0.0, 70.0),
+    ):
+        angle = np.linspace(fan.angle_left, fan.angle_right, 2001)
+        down = np.concatenate([r * np.cos(angle) for r in (fan.radius_near, fan.radius_far)])
+        across = np.concatenate([r * np.sin(angle) for r in (fan.radius_near, fan.radius_far)])
+        (top, bottom), (left, right) = fan.bounds
+        seen = [down.min(), down.max(), across.min(), across.max()]
+        apex = [fan.apex_row, fan.apex_row, fan.apex_col, fan.apex_col]
+        np.testing.assert_allclose(
+            [top, bottom, left, right], np.add(apex, seen), atol=1e-4 * fan.radius_far
+        )
+
+
+def test_where_picture_and_fan_coincide_nothing_changes() -> None:
+    field = field_of(TIGHT, TIGHT_FAN)
+    assert field.crop == (0, 0, *TIGHT.image.shape)
+    assert field.sector == TIGHT_FAN
+    np.testing.assert_array_equal(field.frame.image, TIGHT.image)
+    np.testing.assert_array_equal(field.frame.label, TIGHT.label)
+
+
+@pytest.mark.parametrize("margin", [1, 2, 9])
+def test_a_side_as_near_as_a_fit_can_tell_is_the_pictures_own(margin: int) -> None:
+    frame, fan = screenshot((margin, 0, 0, 0))
+    # The fan ends some way into its outermost pixel, so 1 pixel is less than 2 and 2 are more.
+    assert field_of(frame, fan).crop[0] == (0 if margin < AT_BORDER_PX else margin)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*[st.integers(2, 60)] * 4), MOVES)
+def test_a_screenshot_and_a_tight_crop_give_the_same_sample(
+    margins: tuple[int, int, int, int], move: TransformParams
+) -> None:
+    frame, fan = screenshot(margins)
+    there, here = field_of(frame, fan), field_of(TIGHT, TIGHT_FAN)
+    (top, _, left, _), (rows, cols) = margins, TIGHT.image.shape
+    assert there.crop == (top, left, top + rows, left + cols)
+    np.testing.assert_array_equal(there.frame.image, here.frame.image)
+    np.testing.assert_array_equal(there.frame.label, here.frame.label)
+    for config in (TransformConfig(), TransformConfig(outside="inpaint", border=0.0)):
+        a, b = sample_of(there, move, config), sample_of(here, move, config)
+        np.testing.assert_allclose(a.image.astype(int), b.image, atol=1)
+        assert (a.keep != b.keep).mean() < 0.001
+        assert (a.label != b.label).mean() < 0.001
+    points = np.argwhere(TIGHT.label > 0) * np.array(SPACING)
+    judged = [
+        assess(move, field.sector, frame_grid(field.frame), points, TransformConfig())
+        for field in (there, here)
+    ]
+    assert judged[0].label_inside == pytest.approx(judged[1].label_inside, abs=1e-3)
+    assert judged[0].hole == pytest.approx(judged[1].hole, abs=1e-3)
+
+
+@pytest.mark.parametrize("margins", [(0, 0, 0, 0), (17, 4, 33, 8), (60, 90, 120, 40)])
+@pytest.mark.parametrize("outside", ["background", "inpaint"])
+def test_no_letter_beside_the_fan_is_left_in_a_sample(
+    margins: tuple[int, int, int, int], outside: str
+) -> None:
+    frame, fan = screenshot(margins)
+    assert (frame.image == WHITE).sum() > 500
+    field = field_of(frame, fan)
+    assert field.frame.image.max() < 200  # the scan's own pixels; letters are white
+    target = model_grid(field.frame.image.shape, SPACING, 512)
+    assert render_original(field.frame, target).image.max() < 200
+    for move in (TransformParams(depth=1.4), TransformParams(tilt_deg=20, width=0.7)):
+        for border in (0.0, 5 / 256):
+            config = TransformConfig(outside=outside, border=border)
+            assert render(field.frame, field.sector, move, target, config).image.max() < 200
+
+
+def test_a_fan_that_the_picture_cuts_gives_the_picture() -> None:
+    part = replace(TIGHT, image=TIGHT.image[:100, 30:], label=TIGHT.label[:100, 30:])
+    fan = replace(TIGHT_FAN, apex_col=TIGHT_FAN.apex_col - 30 * SPACING[1])
+    assert field_of(part, fan).crop == (0, 0, *part.image.shape)
+
+
+def test_labels_beyond_the_field_are_lost_and_those_in_it_are_whole() -> None:
+    frame, fan = screenshot((20, 30, 20, 20))
+    frame.label[-5:] = 1
+    frame.label[19 + TIGHT.label.shape[0], 60] = 3  # the last row of the field
+    field = field_of(frame, fan)
+    assert (field.frame.label == 1).sum() == (TIGHT.label == 1).sum()
+    assert field.frame.label[-1, 40] == 3
+
+
+def test_a_fan_beside_the_picture_is_refused() -> None:
+    far = replace(TIGHT_FAN, apex_row=400.0)
+    with pytest.raises(DatasetError, match=r"it runs from 40\d to 5\d\d of 13\d pixels"):
+        field_of(TIGHT, far)
