@@ -10,7 +10,7 @@ from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
-from echogen.datasets.fans import FoundFan, fans_of_recordings
+from echogen.datasets.fans import HOW, FoundFan, fans_of_recordings
 from echogen.datasets.recordings import each_recording
 from echogen.measures.classes import Classes, classes_of
 from echogen.report import Reporter
@@ -18,13 +18,6 @@ from echogen.support.words import counted
 from echogen.types import Case, FrameKey
 
 USUAL_SHARE = 0.8
-FOUND: Mapping[str, str] = {
-    "clip": "fitted to a clip",
-    "frame": "fitted to frames",
-    "given": "given",
-    "header": "from the file's header",
-    "refused": "refused",
-}
 UNCERTAIN = 0.95
 """A fan of less confidence is named: it should be looked at."""
 FAR_AREA = 6.0  # robust standard deviations of the logarithm
@@ -111,7 +104,7 @@ class DatasetSummary:
         if self.sizes:
             rows.append(("sizes", ", ".join(f"{k} ({n})" for k, n in self.sizes.items())))
         if self.fans:
-            rows.append(("fans", ", ".join(f"{n} {FOUND[how]}" for how, n in self.fans.items())))
+            rows.append(("fans", ", ".join(f"{n} {HOW[how]}" for how, n in self.fans.items())))
         if self.depth is not None:
             rows.append(("fan depth", _words(self.depth, "mm" if self.spacing_known else "pixels")))
         if self.angle_deg is not None:
@@ -332,7 +325,7 @@ def _summary(dataset: Dataset, facts: Sequence[FrameFacts], frames: int) -> Data
         splits=_counts([frame.key.split for frame in facts]),
         sizes=dict(Counter(sizes).most_common(6)),
         spacing_known=sum(frame.spacing_mm is not None for frame in facts),
-        fans=_counts([frame.fan.how if frame.depth else "refused" for frame in facts]),
+        fans=_counts([frame.fan.outcome for frame in facts]),
         depth=_spread(depths) if depths else None,
         angle_deg=_spread(angles) if angles else None,
         areas=tuple(areas),

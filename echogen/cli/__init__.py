@@ -14,7 +14,7 @@ from echogen.cli.checkpoint import checkpoint
 from echogen.cli.expand import expand
 from echogen.cli.export import export
 from echogen.cli.phantom import phantom
-from echogen.cli.preview import preview
+from echogen.cli.preview import FansAlone, preview
 from echogen.cli.sample import sample
 from echogen.cli.stats import stats
 from echogen.cli.train import train
@@ -31,7 +31,7 @@ app = typer.Typer(
 app.command("expand", no_args_is_help=True)(expand)
 app.command("validate", no_args_is_help=True)(validate)
 app.command("stats", no_args_is_help=True)(stats)
-app.command("preview", no_args_is_help=True)(preview)
+app.command("preview", no_args_is_help=True, cls=FansAlone)(preview)
 app.command("export", no_args_is_help=True)(export)
 app.command("bench")(bench)
 app.command("phantom", no_args_is_help=True)(phantom)

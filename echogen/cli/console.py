@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 30.0
 LISTED = 20
-UNITS = {"planning": "frame", "training": "step", "training (seconds)": "s"}
+UNITS = {"planning": "frame", "fitting": "frame", "training": "step", "training (seconds)": "s"}
 """What a stage counts, where not images."""
 
 

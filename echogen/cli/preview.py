@@ -1,9 +1,10 @@
 """`echogen preview`: contact sheets to look at."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from echogen.cli import flags
 from echogen.cli.console import duration, run, show_lines, show_table
@@ -11,6 +12,19 @@ from echogen.cli.flags import RUN, SHOW, Flag, Source
 
 if TYPE_CHECKING:
     from echogen.commands.preview import PreviewReport
+
+
+class FansAlone(TyperCommand):
+    """A command whose `--fans` may stand alone: what follows it is its file if it ends in .csv."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--fans` becomes `--fans fitted` where no file follows."""
+        whole: list[str] = []
+        for arg, following in zip(args, [*args[1:], ""], strict=True):
+            whole.append(arg)
+            if arg == "--fans" and Path(following).suffix.lower() != ".csv":
+                whole.append("fitted")
+        return super().parse_args(ctx, whole)
 
 
 def preview(
@@ -28,7 +42,19 @@ def preview(
             rich_help_panel=SHOW,
         ),
     ] = None,
-    n: Annotated[int, Flag(help="Number of samples.", rich_help_panel=SHOW)] = 8,
+    fans: Annotated[
+        str | None,
+        Flag(
+            "--fans",
+            metavar="[FILE.csv]",
+            help="Show a dataset's fans, the least certain first; with a file, those given in it.",
+            rich_help_panel=SHOW,
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        Flag(help="Number of samples (default: 8), or of fans (40).", rich_help_panel=SHOW),
+    ] = None,
     seed: Annotated[int, Flag(min=0, help="Seed of the random choice.", rich_help_panel=SHOW)] = 0,
     worst: Annotated[
         bool,
@@ -84,7 +110,7 @@ def preview(
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Draw contact sheets: original, moved (missing part marked), painted, labels.
+    """Draw contact sheets: original, moved (missing part marked), painted, labels; or fans.
 
     Example: echogen preview camus_aug.zarr --out sheet.png --worst
     """
@@ -95,10 +121,14 @@ def preview(
 
 def show_preview(report: "PreviewReport") -> None:
     """Print what `echogen preview` drew."""
-    rows = [("shown", f"{len(report.shown)} of {report.of} samples of {report.path}")]
+    what = "fans" if report.kind == "fans" else "samples"
+    rows = [("shown", f"{len(report.shown)} of {report.of} {what} of {report.path}")]
     if report.sheet:
         rows.append(("sheet", f"{report.sheet}, {report.width} x {report.height} pixels"))
     if report.gif:
         rows.append(("animation", report.gif))
     show_table([*rows, ("took", duration(report.seconds))])
+    if report.kind == "fans":
+        typer.echo(f"next: echogen validate {report.path} --fans fans.csv writes them, to be "
+                   "corrected and given back with --fans")  # fmt: skip
     show_lines("left out", [problem.reason for problem in report.problems])

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from echogen.pictures.choice import (
     Choice,
     EntryList,
     select_copies,
+    select_fans,
     select_frames,
     select_samples,
 )
@@ -30,6 +31,10 @@ from echogen.support.settings import load_config
 from echogen.support.words import counted
 
 MOST = 200
+FANS = 40
+"""Fans on a sheet where no number is given."""
+REASON = 4
+"""Lines of text for why there is no fan."""
 PANELS, MOST_PIXELS = 6, 120_000_000
 
 
@@ -39,9 +44,11 @@ class PreviewConfig(Choice):
     `plan` is the file of a plan whose copies are shown; the path is its dataset then. `columns`
     samples stand side by side; 0 takes as many as fit four pictures. An image is `height` pixels
     high. `gif` is a file for the animation of the first chosen sample, which `checkpoint` paints
-    (empty takes the store's, or the built-in one), with `engine`.
+    (empty takes the store's, or the built-in one), with `engine`. `fans` shows the fans of a
+    dataset, the least certain first: "fitted" ones, or those of a table and the others fitted.
     """
 
+    fans: Literal["fitted"] | Path | None = None
     plan: Path | None = None
     columns: int = Field(default=0, ge=0, le=16)
     height: int = Field(default=256, ge=64, le=1024)
@@ -55,7 +62,7 @@ class SheetSample:
     """A sample on a sheet.
 
     Attributes:
-        sample_id: of the sample, or of a dataset's frame.
+        sample_id: of the sample, or of a dataset's frame; of fans, their recording's or frame's.
         facts: the line below its pictures.
     """
 
@@ -69,12 +76,12 @@ class PreviewReport(CommandReport):
 
     Attributes:
         path: of the dataset or store.
-        kind: dataset, plan, expanded or generated.
+        kind: dataset, fans, plan, expanded or generated.
         sheet: its file, or empty.
         gif: its file, or empty.
         width: of the sheet, pixels.
         height: of the sheet, pixels.
-        of: samples there were to choose from.
+        of: samples, or fans, there were to choose from.
         shown: the chosen ones, in order.
         problems: frames that cannot be shown, with the reason.
         seconds: elapsed.
@@ -127,7 +134,7 @@ def preview(
         StoreError: a picture cannot be written.
     """
     began = time.monotonic()
-    options = load_config(PreviewConfig, settings, file=config)
+    options = _complete(load_config(PreviewConfig, settings, file=config))
     path, out = Path(path), None if out is None else Path(out)
     _check(path, out, options)
     source = None if options.plan is None else _planned(path, options.plan, options)
@@ -166,6 +173,16 @@ def preview(
     )
 
 
+def _complete(options: PreviewConfig) -> PreviewConfig:
+    """The settings with what `fans` decides."""
+    if options.fans is None:
+        return options
+    table = None if options.fans == "fitted" else options.fans
+    dataset = options.dataset.model_copy(update={"fans": table})
+    n = options.n if "n" in options.model_fields_set else FANS
+    return options.model_copy(update={"dataset": dataset, "n": n})
+
+
 def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
     if out is None and options.gif is None:
         raise UsageError("--out: missing; name the sheet, such as --out sheet.png.")
@@ -184,6 +201,12 @@ def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
     if options.worst and options.by:
         raise UsageError("--worst and --by: give only one.")
     store = is_store(path)
+    if options.fans is not None:
+        others = {"--plan": options.plan, "--by": options.by, "--gif": options.gif}
+        given = [flag for flag, value in others.items() if value is not None]
+        if store or given:
+            what = f"{path} is a store" if store else f"{' and '.join(given)} show samples"
+            raise UsageError(f"--fans: shows the fans of a dataset's frames, but {what}.")
     if store and options.plan is not None:
         raise UsageError(f"--plan: needs the dataset that it was made from, but {path} is a store.")
     if options.worst and not store:
@@ -214,7 +237,7 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
 
 
 def _content(
-    path: Path, source: PlannedDataset | None, choice: Choice, reporter: Reporter
+    path: Path, source: PlannedDataset | None, choice: PreviewConfig, reporter: Reporter
 ) -> _Content:
     if is_store(path):
         with open_store(present_store_path(path)) as store:
@@ -225,8 +248,12 @@ def _content(
         kind, description = "plan", f"{selection.of} planned copies"
     else:
         dataset = open_chosen(path, choice.dataset)
-        selection, provenance = select_frames(dataset, choice), dataset.provenance
+        provenance = dataset.provenance
         title, kind, description = provenance.root_name, "dataset", dataset.describe()
+        if choice.fans is None:
+            selection = select_frames(dataset, choice)
+        else:
+            selection, kind = select_fans(dataset, choice, reporter), "fans"
     licences = _licences(provenance.licence, "")
     return _Content(kind, selection, title, description, provenance.labels, licences)
 
@@ -250,12 +277,15 @@ def _sheet(content: _Content, options: PreviewConfig) -> Sheet:
     lines = tuple(Line(entry.panels(names, options.height), entry.name, entry.facts)
                   for entry in entries)  # fmt: skip
     shown = f"{len(lines)} of {of} shown" if len(lines) < of else f"{len(lines)} shown"
+    how = options.words if options.fans is None else "the least certain fans first"
+    refused = any(entry.fan and entry.fan.reason for entry in entries)
     return Sheet(
         title=content.title,
-        subtitle=(content.description, f"{shown}, {options.words}"),
+        subtitle=(content.description, f"{shown}, {how}"),
         headings=names,
         lines=lines,
         legend=legend(entries, content.labels),
         footer=content.licences,
         columns=options.columns or max(1, 4 // len(names)),
+        facts=REASON if refused else 1,
     )

@@ -42,6 +42,14 @@ WIDEST_DEG = 90.0
 LEAST_SHARE = 0.02
 """A given fan covers at least this share of its picture."""
 WILD = "*?["
+HOW: Mapping[str, str] = {
+    "clip": "fitted to a clip",
+    "frame": "fitted to frames",
+    "given": "given",
+    "header": "from the file's header",
+    "refused": "refused",
+}
+"""How a fan was found, for people."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,11 @@ class FoundFan:
     confidence: float
     how: FanSource
     reason: str
+
+    @property
+    def outcome(self) -> str:
+        """A key of `HOW`."""
+        return self.how if self.values is not None else "refused"
 
 
 def to_do_about(refused: int) -> str:
@@ -406,11 +419,3 @@ def _size(texts: Sequence[str], origin: str) -> tuple[int, int] | None:
             f"{texts[1]}; leave both empty for pictures of any size."
         )
     return int(rows), int(cols)
-
-
-def fans_in_words(found: Sequence[FoundFan]) -> str:
-    """Such as `12 clip, 3 frame, 1 given, 2 refused`."""
-    counts: dict[str, int] = defaultdict(int)
-    for fan in found:
-        counts["refused" if fan.values is None else fan.how] += 1
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or counted(0, "fan")

@@ -14,16 +14,19 @@ from pydantic import Field, field_validator
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, select
 from echogen.datasets.base import fits
+from echogen.datasets.fans import FoundFan, fans_of_recordings, found_fans
+from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
 from echogen.measures.realism import log_ratios_of, norm_of, score
-from echogen.pictures.entries import Entry, of_dataset, of_plan, of_store
+from echogen.pictures.entries import Entry, of_dataset, of_fans, of_plan, of_store
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.record import frame_keys
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
 from echogen.support.settings import Names, Settings
+from echogen.types import FrameKey
 
 By = Literal["depth", "tilt", "width", "shift"]
 PORTION = 64
@@ -92,10 +95,43 @@ def select_frames(dataset: Dataset, choice: Choice) -> EntryList:
     Raises:
         UsageError: no frame fits the choice.
     """
+    keys = _fitting_keys(dataset, choice)
+    return _entry_list(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
+
+
+def select_fans(dataset: Dataset, choice: Choice, reporter: Reporter) -> EntryList:
+    """The fans of a dataset's recordings, those that were refused first, then the least certain.
+
+    Raises:
+        UsageError: no frame fits the choice.
+    """
+    keys = _fitting_keys(dataset, choice)
+    found: list[FoundFan] = []
+    problems: list[Problem] = []
+    fitted = each_recording(
+        _fans_and_problems,
+        dataset,
+        keys,
+        workers=choice.workers,
+        progress=lambda done, total: reporter.progress("fitting", done, total),
+    )
+    for fans, unreadable in fitted:
+        found += fans
+        problems += unreadable
+    fans = fans_of_recordings(found)
+    shown = of_fans(dataset, fans[: choice.n], {key.frame_id: key for key in keys})
+    return _entry_list([*shown, *problems], len(fans))
+
+
+def _fans_and_problems(recording: Recording) -> tuple[list[FoundFan], tuple[Problem, ...]]:
+    return found_fans(recording), recording.problems
+
+
+def _fitting_keys(dataset: Dataset, choice: Choice) -> list[FrameKey]:
     keys = [key for key in select(dataset.keys, choice.dataset) if choice.names(key.frame_id)]
     if not keys:
         raise UsageError(f"--samples {','.join(choice.samples)}: no frame has this id.")
-    return _entry_list(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
+    return keys
 
 
 def select_copies(source: PlannedDataset, choice: Choice) -> EntryList:

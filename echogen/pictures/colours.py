@@ -22,6 +22,14 @@ IGNORED: Colour = (245, 214, 70)
 OTHER: Colour = (235, 235, 235)
 """Of ids that no class has."""
 CAVITY, MYOCARDIUM, ATRIUM = (255, 112, 82), (64, 214, 168), (110, 170, 255)
+FANS: Mapping[str, Colour] = {
+    "clip": MYOCARDIUM,
+    "frame": MYOCARDIUM,
+    "header": IGNORED,
+    "given": ATRIUM,
+    "refused": CAVITY,
+}
+"""Of fans, by how they were found."""
 BRIGHT, COLOURED = 50.0, 30.0
 """The least lightness and chroma (CIELAB): what is darker or greyer is lost on an ultrasound."""
 LEVELS = (0, 36, 72, 108, 144, 180, 216, 255)

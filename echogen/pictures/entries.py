@@ -12,17 +12,19 @@ import numpy as np
 from PIL import Image
 
 from echogen.datasets import Dataset
+from echogen.datasets.fans import HOW, FoundFan
 from echogen.errors import DatasetError, StoreError
 from echogen.geometry.sector import fan_mask
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.realism import original_rows
-from echogen.pictures.colours import MISSING, OTHER, Colour, colours_of
+from echogen.pictures.colours import FANS, MISSING, OTHER, Colour, colours_of
 from echogen.pictures.tiles import (
     Bools,
     Levels,
     contoured,
     displayed_size,
     hatched,
+    outlined,
     tile,
 )
 from echogen.planning.dataset import PlannedDataset
@@ -33,6 +35,7 @@ from echogen.types import BACKGROUND, IGNORE, FrameKey, Sample
 
 LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
 ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"
+FAN = "fan"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Entry:
         missing: (h, w) bool on the grid of `sample`: what the move left empty; None without a move.
         painted: whether `sample` is painted.
         colours: {class id: colour}, those of its dataset or store.
+        fan: where fans are shown: that of `original`, which is drawn on it.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Entry:
     missing: Bools | None = None
     painted: bool = False
     colours: Mapping[int, Colour] = field(default_factory=dict)
+    fan: FoundFan | None = None
 
     @property
     def labelled(self) -> Picture | None:
@@ -88,6 +93,8 @@ class Entry:
         tiles: dict[str, Image.Image] = {}
         if self.original is not None:
             tiles[ORIGINAL] = self.original.tile(height)
+            if self.fan is not None:
+                tiles[FAN] = outlined(tiles[ORIGINAL], self.fan)
         if self.sample is not None and self.missing is not None:
             tiles[MOVED] = hatched(self.sample.tile(height), self.missing)
         if self.sample is not None and self.painted:
@@ -101,7 +108,8 @@ class Entry:
 def headings(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Of the tiles that at least one of the entries has."""
     present = {
-        ORIGINAL: any(entry.original is not None for entry in entries),
+        FAN: any(entry.fan is not None for entry in entries),
+        ORIGINAL: any(entry.original is not None and entry.fan is None for entry in entries),
         MOVED: any(entry.missing is not None for entry in entries),
         PAINTED: any(entry.painted for entry in entries),
         LABELS: any(entry.labelled is not None for entry in entries),
@@ -110,7 +118,7 @@ def headings(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[str, Colour], ...]:
-    """The classes that the entries show, and what is missing, with their colours.
+    """The classes that the entries show, what is missing, and how fans were found, in colours.
 
     Args:
         entries: that are shown.
@@ -130,7 +138,8 @@ def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[s
     ]
     if any(entry.missing is not None for entry in entries):
         classes.append(("left empty by the move, painted by the model", MISSING))
-    return tuple(classes)
+    found = {entry.fan.outcome for entry in entries if entry.fan is not None}
+    return (*classes, *((words, FANS[how]) for how, words in HOW.items() if how in found))
 
 
 def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | Problem]:
@@ -149,6 +158,28 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
         facts += [text for text in (key.view, key.phase, key.split) if text]
         picture = Picture(frame.image, frame.label, col / row)
         yield Entry(key.frame_id, " · ".join(facts), picture, colours=colours)
+
+
+def of_fans(
+    dataset: Dataset, fans: Sequence[FoundFan], keys: Mapping[str, FrameKey]
+) -> Iterator[Entry | Problem]:
+    """Fans on their frames, or why one can no longer be read.
+
+    Args:
+        dataset: opened.
+        fans: of its recordings.
+        keys: {frame id: key} of at least their frames.
+    """
+    for fan in fans:
+        try:
+            image = dataset.read(keys[fan.frame_id]).image
+        except DatasetError as error:
+            yield Problem(fan.frame_id, str(error))
+            continue
+        facts = f"confidence {fan.confidence:.2f} · {HOW[fan.how]}"
+        if fan.values is None:
+            facts = f"refused: {fan.reason}"
+        yield Entry(fan.name, facts, Picture(image, None, fan.aspect), fan=fan)
 
 
 def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Problem]:

@@ -14,6 +14,7 @@ from echogen.pictures.colours import Colour
 PAPER, INK, FAINT, RULE = (17, 19, 23), (240, 242, 245), (150, 157, 168), (44, 48, 56)
 MARGIN, BETWEEN, APART = 28, 6, 34
 TITLE, TEXT, SMALL = 26, 15, 13
+LEADING = 17  # from line to line of small text
 CAPTION = 26  # pixels high
 GAP, GAP_GREY = 4, 40
 
@@ -45,6 +46,7 @@ class Sheet:
         legend: names and their colours.
         footer: licences of what is shown, one line each.
         columns: lines side by side.
+        facts: lines of text for the facts of each.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Sheet:
     legend: tuple[tuple[str, Colour], ...]
     footer: tuple[str, ...]
     columns: int
+    facts: int = 1
 
 
 def bare_sheet(images: npt.NDArray[np.uint8], columns: int = 8) -> Image.Image:
@@ -82,7 +85,7 @@ def draw(sheet: Sheet) -> Image.Image:
     block = len(sheet.headings) * (width + BETWEEN) - BETWEEN
     columns = max(1, min(sheet.columns, len(sheet.lines)))
     block = max(block, 420 if columns == 1 else 200)
-    step = height + 2 * TEXT + SMALL + 26
+    step = height + 2 * TEXT + SMALL + 26 + (sheet.facts - 1) * LEADING
     rows = -(-len(sheet.lines) // columns)
     total = 2 * MARGIN + columns * block + (columns - 1) * APART
     head = MARGIN + TITLE + 22 * len(sheet.subtitle) + 54
@@ -100,7 +103,7 @@ def draw(sheet: Sheet) -> Image.Image:
             for place, heading in enumerate(sheet.headings):
                 at = (left + place * (width + BETWEEN), top - 24)
                 _write(pen, at, heading, SMALL, FAINT, width)
-        _draw_line(paper, line, (left, top), (width, height))
+        _draw_line(paper, line, (left, top), (width, height), sheet.facts)
     _draw_foot(pen, sheet, (MARGIN, head + rows * step), total)
     return paper
 
@@ -112,7 +115,9 @@ def caption(text: str, width: int) -> Image.Image:
     return strip
 
 
-def _draw_line(paper: Image.Image, line: Line, at: tuple[int, int], cell: tuple[int, int]) -> None:
+def _draw_line(
+    paper: Image.Image, line: Line, at: tuple[int, int], cell: tuple[int, int], facts: int
+) -> None:
     (left, top), (width, height) = at, cell
     for place, tile in enumerate(line.tiles):
         if tile is not None:
@@ -120,7 +125,9 @@ def _draw_line(paper: Image.Image, line: Line, at: tuple[int, int], cell: tuple[
     room = len(line.tiles) * (width + BETWEEN) - BETWEEN
     pen = ImageDraw.Draw(paper)
     _write(pen, (left, top + height + 6), line.title, TEXT, INK, room, bold=True)
-    _write(pen, (left, top + height + TEXT + 13), line.facts, SMALL, FAINT, room)
+    for number, text in enumerate(wrapped(line.facts, room, facts)):
+        at = (left, top + height + TEXT + 13 + number * LEADING)
+        _write(pen, at, text, SMALL, FAINT, room)
 
 
 def _draw_foot(pen: ImageDraw.ImageDraw, sheet: Sheet, at: tuple[int, int], total: int) -> None:
@@ -147,6 +154,18 @@ def _write(
 ) -> None:
     font = _font(size, bold)
     pen.text((at[0], at[1]), fitting(text, room, size, bold), colour, font)
+
+
+def wrapped(text: str, room: int, most: int) -> list[str]:
+    """A text on at most so many lines of so many pixels; the last may be too long."""
+    words, lines = text.split(), [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}".lstrip()
+        if len(lines) < most and _font(SMALL, False).getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def fitting(text: str, room: int, size: int = SMALL, bold: bool = False) -> str:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from echogen.pictures.colours import MISSING, OTHER, Colour
+from echogen.datasets.fans import FoundFan
+from echogen.pictures.colours import FANS, MISSING, OTHER, Colour
 from echogen.types import BACKGROUND
 
 FINER = 3
@@ -78,6 +79,40 @@ def contoured(shown: Image.Image, label: Levels, colours: Mapping[int, Colour]) 
             pen.line(line, (*colour, 255), thick, joint="curve")
     over = drawn.resize(shown.size, Image.Resampling.LANCZOS)
     return Image.alpha_composite(shown.convert("RGBA"), over).convert("RGB")
+
+
+def outlined(shown: Image.Image, fan: FoundFan) -> Image.Image:
+    """A tile with its fan's outline, or with a frame around it where there is none.
+
+    Args:
+        shown: the tile, of the whole picture.
+        fan: as it was found.
+    """
+    size = (shown.width * FINER, shown.height * FINER)
+    drawn = Image.new("RGBA", size)
+    pen = ImageDraw.Draw(drawn)
+    thick, colour = max(2, round(shown.height / 256 * 1.2 * FINER)), FANS[fan.outcome]
+    if fan.values is None:
+        pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=(*colour, 255), width=2 * thick)
+    else:
+        line = [(float(x), float(y)) for x, y in _outline(fan, size)]
+        pen.line(line, (0, 0, 0, 150), thick + 2 * FINER, joint="curve")
+        pen.line(line, (*colour, 255), thick, joint="curve")
+    over = drawn.resize(shown.size, Image.Resampling.LANCZOS)
+    return Image.alpha_composite(shown.convert("RGBA"), over).convert("RGB")
+
+
+def _outline(fan: FoundFan, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """(n, 2) x and y of a fan's closed outline, in the pixels of a picture of (width, height)."""
+    row, col, left, right, near, far = fan.values or (0.0,) * 6
+    angles = np.deg2rad(np.linspace(left, right, 60))
+    radii = np.repeat([near, far], len(angles))
+    around = np.concatenate([angles, angles[::-1]])
+    down, across = radii * np.cos(around), radii * np.sin(around) / fan.aspect
+    (rows, cols), (width, height) = fan.size, size
+    x, y = (col + across + 0.5) * width / cols, (row + down + 0.5) * height / rows
+    corners = np.stack([x, y], axis=1)
+    return np.concatenate([corners, corners[:1]])
 
 
 def _contours(inside: Bools, size: tuple[int, int]) -> list[list[tuple[float, float]]]:

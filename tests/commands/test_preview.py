@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from echogen.cli import app
 from echogen.commands.expand import dry_run, expand
 from echogen.config import EngineConfig, RepaintConfig
 from echogen.pictures.choice import Choice, rows_of_store, worst_rows
+from echogen.pictures.colours import FANS, MISSING
 from echogen.pictures.entries import headings, of_store
 from echogen.pictures.subject import subject_of
-from echogen.pictures.tiles import MISSING
 from echogen.planning.plan import save_plan
 from echogen.report import Quiet
 from echogen.store import open_store
-from tests.support.hearts import make_config
+from tests.support.hearts import make_config, write_nifti
 from tests.support.shapes import printed
 
 
@@ -87,6 +88,62 @@ def test_a_datasets_frames_are_shown_with_their_labels(dataset: Path, tmp_path: 
         "patient0001_4CH_ED", "patient0002_4CH_ED",
     ]  # fmt: skip
     assert "mm" in report["shown"][0]["facts"]
+
+
+@pytest.fixture
+def unclear(own_dataset: Path) -> Path:
+    """Hearts of which one frame is noise without a fan."""
+    noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
+    write_nifti(own_dataset / "patient0002" / "patient0002_4CH_ES.nii.gz", noise)
+    return own_dataset
+
+
+def test_fans_are_shown_the_refused_first_with_the_reason(unclear: Path, tmp_path: Path) -> None:
+    done = run(unclear, "--fans", "--out", tmp_path / "x.png", "--json")
+    assert done.exit_code == 0, done.output
+    report = printed("preview", done.stdout)
+    assert (report["kind"], report["of"]) == ("fans", 3)
+    shown = {one["sample_id"]: one["facts"] for one in report["shown"]}
+    assert next(iter(shown)) == "patient0002_4CH_ES"
+    assert set(shown) == {"patient0002_4CH_ES", "patient0002_4CH_ED", "patient0001/4CH"}
+    assert shown["patient0002_4CH_ES"].startswith("refused: no sector found: ")
+    assert re.fullmatch(r"confidence [01]\.\d\d · fitted to frames", shown["patient0001/4CH"])
+    with Image.open(tmp_path / "x.png") as sheet:
+        assert sheet.size == (report["width"], report["height"])
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+    assert {FANS["refused"], FANS["frame"]} <= colours
+    one = run(unclear, "--out", tmp_path / "y.png", "--n", 1, "--json", "--fans")
+    assert [e["sample_id"] for e in json.loads(one.stdout)["shown"]] == ["patient0002_4CH_ES"]
+    words = run("--fans", unclear, "--out", tmp_path / "y.png", "--n", 1)
+    assert words.stdout.startswith("shown  1 of 3 fans of ")
+    assert f"next: echogen validate {unclear} --fans fans.csv" in words.stdout
+
+
+def test_given_fans_are_shown_as_given(unclear: Path, tmp_path: Path) -> None:
+    table = tmp_path / "fans.csv"
+    table.write_text(
+        "recording,apex_row,apex_col,angle_left_deg,angle_right_deg,radius_near,radius_far\n"
+        "patient0002*,2,55,-35,37,3,113\n"
+    )
+    for flags in (["--fans", table], [f"--fans={table}"]):
+        done = run(unclear, *flags, "--out", tmp_path / "x.png", "--json")
+        shown = {one["sample_id"]: one["facts"] for one in json.loads(done.stdout)["shown"]}
+        assert shown["patient0002/4CH"] == "confidence 1.00 · given"
+        assert "fitted" in shown["patient0001/4CH"]
+    missing = run(unclear, "--fans", "none.csv", "--out", tmp_path / "x.png")
+    assert "--fans none.csv: no such file" in str(missing.exception)
+
+
+@pytest.mark.parametrize("flags", [["--gif", "x.gif"], ["--by", "depth"], ["--plan", "x.json"]])
+def test_fans_are_of_a_datasets_frames(
+    dataset: Path, store: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    refused = run(dataset, "--fans", "--out", tmp_path / "x.png", *flags)
+    assert f"--fans: shows the fans of a dataset's frames, but {flags[0]} show" in str(
+        refused.exception
+    )
+    refused = run(store, "--fans", "--out", tmp_path / "x.png")
+    assert "out.zarr is a store" in str(refused.exception)
 
 
 def test_a_damaged_frame_is_left_out_and_told(own_dataset: Path, tmp_path: Path) -> None:

@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 
 from echogen.pictures.colours import CAVITY
-from echogen.pictures.sheet import GAP, GAP_GREY, PAPER, Line, Sheet, bare_sheet, draw, fitting
+from echogen.pictures.sheet import (
+    GAP,
+    GAP_GREY,
+    LEADING,
+    PAPER,
+    Line,
+    Sheet,
+    bare_sheet,
+    draw,
+    fitting,
+    wrapped,
+)
 from echogen.pictures.tiles import tile
 
 
@@ -43,3 +54,17 @@ def test_text_that_does_not_fit_ends_in_an_ellipsis_and_breaks_no_line() -> None
     cut = fitting("a name that is much too long for its place\nin the page", 100)
     assert cut.endswith("…")
     assert "\n" not in fitting("two\nlines", 300)
+
+
+def test_facts_take_the_lines_there_are_and_no_word_is_lost() -> None:
+    text = "refused: the best fan covers only a part of what is bright in this picture"
+    assert wrapped(text, 10_000, 3) == [text]
+    lines = wrapped(text, 200, 3)
+    assert len(lines) == 3
+    assert " ".join(lines) == text
+    assert wrapped(text, 200, 1) == [text]
+    line = Line((tile(np.zeros((8, 8), np.uint8), (200, 40)),), "a", text)
+    one, three = (
+        draw(Sheet("t", (), ("fan",), (line,), (), (), columns=1, facts=facts)) for facts in (1, 3)
+    )
+    assert three.height == one.height + 2 * LEADING
