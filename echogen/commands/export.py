@@ -15,14 +15,14 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from echogen.datasets.exported import SAMPLES
+from echogen.datasets.exported import CLASSES, SAMPLES
 from echogen.errors import StoreError, UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
 from echogen.exports.selection import STATUSES, Excerpt, Selection, choose
 from echogen.exports.stores import check_suffix, copy_store
-from echogen.exports.tables import README_FILE, readme, samples_csv
+from echogen.exports.tables import README_FILE, classes_csv, readme, samples_csv
 from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import QUIET, CommandReport, Problem, Reporter
@@ -227,8 +227,10 @@ def _export_files(
         tables = {
             **plan.tables(there),
             SAMPLES: samples_csv(taken, plan, there),
-            README_FILE: readme(title, plan.layout, taken, notes, sum(there)),
+            README_FILE: readme(title, plan, taken, notes, sum(there)),
         }
+        if settings.to != "nnunet" and excerpt.kind != "generated":  # dataset.json names them
+            tables[CLASSES] = classes_csv(taken)
         target.finish(tables, complete=all(there))
     failed = tuple(
         Problem(str(name), outcome.reason)

@@ -11,7 +11,7 @@ from echogen.datasets.base import Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
-from echogen.datasets.exported import with_copies
+from echogen.datasets.exported import listed_classes, with_copies
 from echogen.datasets.fans import with_fans
 from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
@@ -31,6 +31,8 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
 }
 INDEXED = ("nnunet", "echonet", "cardiacuda")
 """Layouts recognised by a file or folder of their own; CAMUS' names may occur in them too."""
+UNNAMED = ("camus", "folder")
+"""Layouts whose own files do not name their classes; `classes.csv` may."""
 IN_SEQUENCES = ("camus", "cardiacuda")
 """Layouts whose files hold sequences."""
 MAX_SUBFOLDERS = 50
@@ -56,7 +58,8 @@ def open_dataset(
         path: a folder in one of the known layouts.
         format: one of `READERS`, or `auto` to look for the layout that fits; without labels also
             `images`, any folder of images.
-        labels: the class ids that may occur, {id: name}; None takes the reader's own.
+        labels: the class ids that may occur, {id: name}; None takes those of `classes.csv`, or the
+            reader's own.
         need_labels: False takes every image, and reads no labels: a frame's is all background.
         frames: "all" takes every frame of half sequences in place of the recording's ED and ES.
 
@@ -83,6 +86,8 @@ def open_dataset(
         chosen = format if format != "auto" else "".join(fitting)
         if chosen not in fitting:
             raise DatasetError(_nothing_found(root, format, fitting, need_labels))
+        if labels is None and chosen in UNNAMED:
+            labels = listed_classes(root)
         reader = readers[chosen][1] if frames == "key" else _with_sequences(chosen)
         dataset = reader(root, labels, need_labels=need_labels)
     except OSError as error:

@@ -1,14 +1,16 @@
-"""Datasets that `echogen export` wrote: which frame is a copy, and of which case."""
+"""Datasets that `echogen export` wrote: which frame is a copy, and of which case; its classes."""
 
 import csv
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from echogen.datasets.base import Dataset
+from echogen.datasets.base import Dataset, as_number
+from echogen.errors import DatasetError
 from echogen.types import FrameKey
 
-SAMPLES = "samples.csv"
+SAMPLES, CLASSES = "samples.csv", "classes.csv"
+COLUMNS = ("class_id", "name")
 _WANTED = ("name", "case_id", "view", "phase", "copy", "spacing_mm_row")
 
 
@@ -44,3 +46,30 @@ def with_copies(dataset: Dataset) -> Dataset:
         return replace(key, case_id=sample["case_id"], copy=copy_number(sample))
 
     return replace(dataset, keys=tuple(known(key) for key in dataset.keys))
+
+
+def listed_classes(root: Path) -> dict[int, str] | None:
+    """{class id: name} of `classes.csv`; None without such a file.
+
+    Raises:
+        DatasetError: it is not a table of whole numbers and names, or names an id twice.
+    """
+    path = root / CLASSES
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}).") from error
+    found: dict[int, str] = {}
+    for number, line in enumerate(lines, 2):
+        text, name = (line.get(column) or "" for column in COLUMNS)
+        label = as_number(text)
+        if label is None or label != int(label) or not name.strip() or int(label) in found:
+            raise DatasetError(
+                f"{path} line {number}: expected {' and '.join(COLUMNS)}, a whole number and its "
+                f"class, each number once; found {text!r} and {name!r}."
+            )
+        found[int(label)] = name.strip()
+    return found

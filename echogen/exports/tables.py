@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echogen import __version__
-from echogen.datasets import camus, cardiacuda, echonet
+from echogen.datasets import camus, cardiacuda, echonet, exported
 from echogen.datasets.exported import SAMPLES
 from echogen.datasets.info import PER_VIEW
 from echogen.errors import CheckpointError
@@ -18,6 +18,7 @@ from echogen.exports.writing import FilePlan
 from echogen.models.registry import find_card
 from echogen.store import COLUMNS
 from echogen.support.words import counted
+from echogen.types import BACKGROUND
 
 README_FILE = "README.md"
 METHOD = (
@@ -58,27 +59,46 @@ def samples_csv(excerpt: Excerpt, plan: FilePlan, there: Sequence[bool]) -> str:
     return text.getvalue()
 
 
+def classes_csv(excerpt: Excerpt) -> str:
+    """One line a class, as `listed_classes` reads it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(exported.COLUMNS)
+    writer.writerows(sorted({BACKGROUND: "background", **excerpt.record.labels}.items()))
+    return text.getvalue()
+
+
+def _classes(excerpt: Excerpt, ids: Mapping[int, int] | None) -> str:
+    """Class ids, as they are in the files, and their names."""
+    named = {**excerpt.record.labels, BACKGROUND: "background"}
+    here = {label if ids is None else ids[label]: name for label, name in named.items()}
+    return ", ".join(f"{label} {_line(name)}" for label, name in sorted(here.items()))
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, np.floating):
         return "" if np.isnan(value) else str(value)
     return str(value)
 
 
-def readme(title: str, layout: str, excerpt: Excerpt, notes: Sequence[str], written: int) -> str:
+def readme(title: str, plan: FilePlan, excerpt: Excerpt, notes: Sequence[str], written: int) -> str:
     """What this folder is, what its names mean, and the terms that it comes under.
 
     Args:
         title: of the page.
-        layout: which file holds what, one paragraph.
+        plan: which file holds what.
         excerpt: the samples.
         notes: what else a reader should know.
         written: samples that are here.
     """
     listed = "".join(f"- {_line(note)}\n" for note in notes)
-    plan = _line(excerpt.record.plan_digest)[:16]
+    digest = _line(excerpt.record.plan_digest)[:16]
+    labelled = excerpt.kind != "generated"
+    classes = f"Class ids: {_classes(excerpt, plan.ids)}.\n\n" if labelled else ""
     return (
         f"# {_line(title)}\n\n{counted(written, 'sample')}, exported by echogen {__version__} from "
-        f"the store `{_line(excerpt.store.name)}` (plan {plan}).\n\n{layout}\n\n`{SAMPLES}` has "
+        f"the store `{_line(excerpt.store.name)}` (plan {digest}).\n\n{plan.layout}\n\n"
+        f"{classes}`{SAMPLES}` has "
         "one line per sample: its files, the frame and case that it was made from, its copy (0 is "
         "the original), its millimetres a pixel, its move, and the SHA-256 of its pixels in the "
         "store. Images of one case belong into one split; copies do not belong into "
