@@ -80,6 +80,7 @@ def show_stats(report: "StatsReport") -> None:
         )
     show_table(rows)
     _features(report)
+    _classes(report)
     _volumes(report)
     _diversity(report)
     _coverage(report)
@@ -102,6 +103,18 @@ def _features(report: "StatsReport") -> None:
     _table("Median (5th to 95th percentile)", ["", *groups, ""], rows)
 
 
+def _classes(report: "StatsReport") -> None:
+    groups = [g for g in ("originals", "copies") if any(g in one.samples for one in report.classes)]
+    rows = [
+        [f"{one.label} {one.name}",
+         *(f"{_spread(one.share.get(g), 3)}, in {one.samples[g]}" if one.samples.get(g) else "none"
+           for g in groups)]
+        for one in report.classes
+    ]  # fmt: skip
+    if rows and groups:
+        _table("Classes: share of the fan, median (5th to 95th percentile)", ["", *groups], rows)
+
+
 def _volumes(report: "StatsReport") -> None:
     if not report.volumes:
         return
@@ -109,7 +122,9 @@ def _volumes(report: "StatsReport") -> None:
 
     rows = []
     for name, unit in (("edv_ml", "ml"), ("esv_ml", "ml"), ("ef", "%")):
-        values = [getattr(one, name) for one in report.volumes]
+        values = [v for one in report.volumes if (v := getattr(one, name)) is not None]
+        if not values:  # no spacing
+            continue
         against = next((one for one in report.agreement if one.quantity == name), None)
         told = ""
         if against is not None:

@@ -22,6 +22,7 @@ from echogen.measures.features import FEATURES
 from echogen.measures.realism import MEASURES, log_ratios_of
 from echogen.measures.report import (
     GROUPS,
+    ClassStats,
     FeatureStats,
     Measurements,
     Origin,
@@ -33,6 +34,7 @@ from echogen.store import Status, StoreReader, is_store, open_store, present_sto
 from echogen.support.files import check_writable, write_whole
 from echogen.support.settings import Settings, load_config
 from echogen.support.words import counted
+from echogen.types import BACKGROUND
 
 TEXTURE_AT_MOST = 300
 
@@ -110,7 +112,7 @@ def measure(
     began = time.monotonic()
     options = options or StatsConfig()
     _check(path, against, options)
-    table, origin, texture, samples = _collect(path, options, reporter)
+    table, origin, texture, samples, labels = _collect(path, options, reporter)
     if not table.names:
         raise UsageError(f"{path}: contains no sample that can be measured.")
     beside = options
@@ -128,6 +130,7 @@ def measure(
         samples=samples or {name: len(part.names) for name, part in groups.items()},
         counts=_counts(table),
         features=_features({name: part.values for name, part in groups.items()}),
+        classes=_classes({name: part.shares for name, part in groups.items()}, labels),
         volumes=cases,
         agreement=agreement(cases),
         diversity=diversity(groups["originals"].values, groups["copies"].values) if both else (),
@@ -176,15 +179,16 @@ Texture = dict[str, npt.NDArray[np.float64]]
 
 def _collect(
     path: Path, options: StatsConfig, reporter: Reporter
-) -> tuple[FeatureTable, Origin, Texture, dict[str, int]]:
+) -> tuple[FeatureTable, Origin, Texture, dict[str, int], Mapping[int, str]]:
     if not is_store(path):
         table, dataset = collect_dataset(
             path, options.dataset, options.workers, options.most, reporter
         )
-        return table, _of_dataset(dataset), {}, {}
+        return table, _of_dataset(dataset), {}, {}, dataset.provenance.labels
     with open_store(present_store_path(path)) as store:
         table = collect_store(store, options.workers, options.most, reporter)
-        return table, _of_store(store), _texture(store), _outcomes(store)
+        labels = store.record.labels
+        return table, _of_store(store), _texture(store), _outcomes(store), labels
 
 
 def _outcomes(store: StoreReader) -> dict[str, int]:
@@ -211,6 +215,21 @@ def _features(groups: Mapping[str, Mapping[str, Any]]) -> tuple[FeatureStats, ..
         if known:
             stats.append(FeatureStats(feature.name, feature.unit, feature.words, known))
     return tuple(stats)
+
+
+def _classes(
+    groups: Mapping[str, Sequence[Mapping[int, float]]], labels: Mapping[int, str]
+) -> tuple[ClassStats, ...]:
+    found = []
+    for label, name in sorted(labels.items()):
+        if label == BACKGROUND:
+            continue
+        having = {g: [one[label] for one in some if label in one] for g, some in groups.items()}
+        spread = {g: distribution(np.array(shares)) for g, shares in having.items()}
+        known = {g: one for g, one in spread.items() if one is not None}
+        counts = {g: len(shares) for g, shares in having.items()}
+        found.append(ClassStats(label, name, counts, known))
+    return tuple(found)
 
 
 def _texture(store: StoreReader) -> Texture:

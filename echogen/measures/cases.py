@@ -11,6 +11,8 @@ from echogen.measures.volume import Discs, ejection_fraction, volume_ml
 from echogen.types import Case
 
 BIPLANE = ("4CH", "2CH")
+PARASTERNAL = ("PSAX", "PLAX", "SAX", "PLA", "PSA")
+"""How names of views begin that show no long axis from base to apex."""
 RECORDED = {"edv_ml": "lv_edv_ml", "esv_ml": "lv_esv_ml", "ef": "ef"}
 
 
@@ -18,18 +20,39 @@ def volumes(table: FeatureTable) -> tuple[Volume, ...]:
     """Of every case whose real frames hold both phases in one view or more.
 
     Biplane where both apical views have both phases, else single-plane of the four-chamber view, or
-    of whichever there is.
+    of whichever there is. Without a spacing there is only the EF of a single plane. Of a view that
+    was recorded several times the first recording with both phases counts.
     """
     known = {case.case_id: case for case in table.cases}
-    by_case: dict[str, dict[tuple[str, str], Discs]] = defaultdict(dict)
+    by_case: dict[str, dict[tuple[str, str], dict[str, Discs]]] = defaultdict(dict)
     for names in table.names:
-        if names.copy == 0 and names.phase and names.sample_id in table.discs:
-            by_case[names.case_id][_view(names.view), names.phase] = table.discs[names.sample_id]
+        view = _view(names.view)
+        if names.copy or not names.phase or view.upper().startswith(PARASTERNAL):
+            continue
+        if names.sample_id in table.discs:
+            of_view = by_case[names.case_id].setdefault((view, names.phase), {})
+            stem = names.frame_id.removesuffix(names.phase)
+            of_view["" if stem == names.frame_id else stem] = table.discs[names.sample_id]
     return tuple(
         volume
-        for case_id, axes in sorted(by_case.items())
-        for volume in _of_case(case_id, axes, known.get(case_id))
+        for case_id, found in sorted(by_case.items())
+        for volume in _of_case(case_id, _of_one_recording(found), known.get(case_id))
     )
+
+
+def _of_one_recording(
+    found: Mapping[tuple[str, str], Mapping[str, Discs]],
+) -> dict[tuple[str, str], Discs]:
+    """Both phases of a view from one recording: {stem of a frame's id: discs} to discs.
+
+    The stem is what the ids of ED and ES have in common; empty where ids do not end in the phase.
+    """
+    chosen = {}
+    for (view, phase), by_stem in found.items():
+        both = set(found.get((view, "ED"), {})) & set(found.get((view, "ES"), {}))
+        if both:
+            chosen[view, phase] = by_stem[min(both)]
+    return chosen
 
 
 def agreement(measured: Sequence[Volume]) -> tuple[Agreement, ...]:
@@ -41,6 +64,7 @@ def agreement(measured: Sequence[Volume]) -> tuple[Agreement, ...]:
                 (getattr(volume, name), recorded)
                 for volume in measured
                 if (recorded := getattr(volume, f"recorded_{name}")) is not None
+                and getattr(volume, name) is not None
             ]
         )
         if not len(pairs):
@@ -66,7 +90,8 @@ def _of_case(
     both = [view for view in views if (view, "ED") in axes and (view, "ES") in axes]
     if not both:
         return
-    used = list(BIPLANE) if set(BIPLANE) <= set(both) else both[:1]
+    in_mm = all(axes[view, phase].in_mm for view in both for phase in ("ED", "ES"))
+    used = list(BIPLANE) if in_mm and set(BIPLANE) <= set(both) else both[:1]
     edv, esv = (volume_ml(*(axes[view, phase] for view in used)) for phase in ("ED", "ES"))
     if edv <= 0:
         return
@@ -74,8 +99,8 @@ def _of_case(
         case_id=case_id,
         method="biplane" if len(used) == 2 else "single-plane",
         views=tuple(used),
-        edv_ml=round(edv, 2),
-        esv_ml=round(esv, 2),
+        edv_ml=round(edv, 2) if in_mm else None,
+        esv_ml=round(esv, 2) if in_mm else None,
         ef=round(ejection_fraction(edv, esv), 2),
         recorded_edv_ml=_recorded(case, "lv_edv_ml"),
         recorded_esv_ml=_recorded(case, "lv_esv_ml"),

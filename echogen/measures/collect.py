@@ -56,6 +56,7 @@ class FeatureTable:
         names: of the samples, in order.
         values: {feature: (n,) float64}, nan where there is none.
         discs: {sample id: of its LV}, where that has a long axis.
+        shares: {class id: share of the fan} of each sample, of the classes that it has.
         cases: of the samples.
         problems: frames that could not be read or have no fan.
     """
@@ -65,12 +66,14 @@ class FeatureTable:
     discs: dict[str, Discs]
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...]
+    shares: tuple[Mapping[int, float], ...] = ()
 
     def part(self, chosen: Sequence[bool]) -> "FeatureTable":
         """The chosen samples."""
         names = tuple(compress(self.names, chosen))
         values = {name: column[np.array(chosen)] for name, column in self.values.items()}
-        return replace(self, names=names, values=values)
+        shares = tuple(compress(self.shares, chosen))
+        return replace(self, names=names, values=values, shares=shares)
 
 
 Rows = list[tuple[SampleNames, SampleFeatures]]
@@ -224,7 +227,12 @@ def _table(
         names.sample_id: features.discs for names, features in samples if features.discs is not None
     }
     return FeatureTable(
-        tuple(names for names, _ in samples), values, discs, tuple(cases), tuple(problems)
+        names=tuple(names for names, _ in samples),
+        values=values,
+        discs=discs,
+        cases=tuple(cases),
+        problems=tuple(problems),
+        shares=tuple(features.shares for _, features in samples),
     )
 
 

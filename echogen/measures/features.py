@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from echogen.measures.classes import Classes
 from echogen.measures.shape import shape_of
 from echogen.measures.texture import gcnr, speckle_snr
 from echogen.measures.volume import Discs, long_axis, touches_border, volume_ml
+from echogen.types import BACKGROUND, IGNORE
 
 PARTS = ("cavity", "myocardium", "atrium")
 DIVERSITY = (
@@ -98,11 +99,13 @@ class SampleFeatures:
 
     Attributes:
         values: {feature: value}; nan where there is nothing to measure or no unit.
-        discs: of the LV's cavity, mm; None where there is no long axis or no spacing.
+        discs: of the LV's cavity; None where there is no long axis.
+        shares: {class id: its displayed area over the fan's} of the classes that are there.
     """
 
     values: dict[str, float]
     discs: Discs | None = None
+    shares: Mapping[int, float] = field(default_factory=dict)
 
 
 def features_of(sample: LabelledImage, parts: Classes) -> SampleFeatures:
@@ -112,7 +115,7 @@ def features_of(sample: LabelledImage, parts: Classes) -> SampleFeatures:
     was taken away, there is none.
     """
     values = dict.fromkeys(BY_NAME, math.nan)
-    discs = None
+    discs, shares = None, {}
     if not np.isfinite(sample.sector).all():
         return SampleFeatures(values)
     fan = Sector(*sample.sector.tolist())
@@ -121,6 +124,7 @@ def features_of(sample: LabelledImage, parts: Classes) -> SampleFeatures:
     values["fan_angle"] = math.degrees(fan.angle_right - fan.angle_left)
     if sample.mask is not None:
         values.update(_labelled(sample, sample.mask, fan, spacing, parts))
+        shares = _shares(sample.mask, fan, sample.aspect)
         cavity = sample.mask == parts.cavity
         wall = None if parts.myocardium is None else sample.mask == parts.myocardium
         if parts.cavity is not None and not _is_cut(cavity, sample.unlabelled):
@@ -130,8 +134,14 @@ def features_of(sample: LabelledImage, parts: Classes) -> SampleFeatures:
                 values["lv_length"], values["lv_volume"] = discs.length, volume_ml(discs)
     if sample.spacing is None:
         values.update(dict.fromkeys(IN_MM, math.nan))
-        discs = None
-    return SampleFeatures(values, discs)
+        discs = None if discs is None else replace(discs, in_mm=False)
+    return SampleFeatures(values, discs, shares)
+
+
+def _shares(mask: npt.NDArray[np.uint8], fan: Sector, aspect: float) -> dict[int, float]:
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    there = [k for k in np.flatnonzero(counts).tolist() if k not in (BACKGROUND, IGNORE)]
+    return {k: float(counts[k]) * aspect / fan.area for k in there} if fan.area > 0 else {}
 
 
 def _is_cut(cavity: npt.NDArray[np.bool_], unlabelled: npt.NDArray[np.bool_] | None) -> bool:

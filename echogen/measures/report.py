@@ -51,6 +51,23 @@ class FeatureStats:
 
 
 @dataclass(frozen=True)
+class ClassStats:
+    """One class in each group of samples.
+
+    Attributes:
+        label: its id.
+        name: as the dataset calls it.
+        samples: {group: samples that have it}.
+        share: {group: its displayed area over the fan's, over those samples}.
+    """
+
+    label: int
+    name: str
+    samples: Mapping[str, int]
+    share: Mapping[str, Distribution]
+
+
+@dataclass(frozen=True)
 class Volume:
     """The left ventricle of one case.
 
@@ -58,8 +75,8 @@ class Volume:
         case_id: of the case.
         method: biplane, or single-plane where one view alone has both phases.
         views: that were used.
-        edv_ml: end-diastolic.
-        esv_ml: end-systolic.
+        edv_ml: end-diastolic; null without a spacing.
+        esv_ml: end-systolic; null without a spacing.
         ef: ejection fraction, percent.
         recorded_edv_ml: as the dataset's files say; null where they do not.
         recorded_esv_ml: as the dataset's files say.
@@ -69,8 +86,8 @@ class Volume:
     case_id: str
     method: str
     views: tuple[str, ...]
-    edv_ml: float
-    esv_ml: float
+    edv_ml: float | None
+    esv_ml: float | None
     ef: float
     recorded_edv_ml: float | None
     recorded_esv_ml: float | None
@@ -190,6 +207,7 @@ class StatsReport(CommandReport):
         samples: {group: how many}: frames of a dataset are originals.
         counts: {view, phase, split, quality: {value: samples}}.
         features: each with its distribution in each group.
+        classes: every class of the dataset; empty for generated images.
         volumes: of each case whose frames hold both phases.
         agreement: of these with what the dataset's files record.
         diversity: how copies widen the originals; empty without copies.
@@ -205,6 +223,7 @@ class StatsReport(CommandReport):
     samples: Mapping[str, int]
     counts: Mapping[str, Mapping[str, int]]
     features: tuple[FeatureStats, ...]
+    classes: tuple[ClassStats, ...]
     volumes: tuple[Volume, ...]
     agreement: tuple[Agreement, ...]
     diversity: tuple[Diversity, ...]

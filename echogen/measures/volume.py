@@ -7,7 +7,7 @@ diameters two orthogonal views give; with one view it is a circle.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,13 @@ class Discs:
     Attributes:
         length: of the axis, from base to apex, mm.
         diameters: (20,) mm across, from the base to the apex.
+        in_mm: False where the spacing is unknown, and both are in displayed pixels: then only
+            ratios of volumes mean something.
     """
 
     length: float
     diameters: Floats
+    in_mm: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,12 @@ def ranges(groups: Mapping[str, Table]) -> Plot | None:
 
 
 def volumes(cases: Sequence[Volume]) -> Plot | None:
-    """End-systolic against end-diastolic volume; None without cases."""
-    if not cases:
+    """End-systolic against end-diastolic volume; None without cases of a known spacing."""
+    known = [(one.edv_ml, one.esv_ml) for one in cases if one.edv_ml and one.esv_ml is not None]
+    if not known:
         return None
-    points = np.array([(case.edv_ml, case.esv_ml) for case in cases])
-    of = counted(len(cases), "case")
+    points = np.array(known)
+    of = counted(len(known), "case")
     words = f"End-systolic against end-diastolic volume of {of}; on the grey line both are equal."
     plot = _against(points, ("end-diastolic (ml)", "end-systolic (ml)"))
     return Plot(plot, "Volumes", words)

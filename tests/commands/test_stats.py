@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,7 +280,8 @@ def test_without_a_spacing_there_are_ratios_and_no_millimetres(pictures: Path) -
     there = {one.feature for one in report.features}
     assert not there & IN_MM
     assert {"cavity_share", "cavity_radius", "cavity_angle", "fan_angle", "gcnr"} <= there
-    assert report.volumes == ()
+    (volume,) = report.volumes
+    assert (volume.edv_ml, volume.esv_ml, volume.method) == (None, None, "single-plane")
     file = pictures / "x.csv"
     write_csv(measured, file)
     (first, *_) = csv.DictReader(file.read_text().splitlines())
@@ -491,6 +493,45 @@ def test_views_have_other_names_too() -> None:
         (volume,) = volumes(FeatureTable(names, {}, discs, (), ()))
         assert volume.method == "biplane"
         assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
+
+
+def cylinder(diameter: float, **more: bool) -> Discs:
+    return Discs(50.0, np.full(20, diameter), **more)
+
+
+def volume_of(*frames: tuple[str, str, str, Discs]) -> tuple[Volume, ...]:
+    """Of one case's frames: id, view, phase, discs."""
+    names = tuple(SampleNames(i, i, "a", view, phase, "", 0) for i, view, phase, _ in frames)
+    discs = {i: found for i, _, _, found in frames}
+    return volumes(FeatureTable(names, {}, discs, (), ()))
+
+
+def test_both_phases_are_of_one_recording() -> None:
+    first = ("v1_4CH_ED", "4CH", "ED", cylinder(40))
+    second = [("v2_4CH_ED", "4CH", "ED", cylinder(20)), ("v2_4CH_ES", "4CH", "ES", cylinder(15))]
+    third = ("v3_4CH_ES", "4CH", "ES", cylinder(10))
+    (volume,) = volume_of(first, *second, third)
+    assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
+    assert volume_of(first, third) == ()
+    clip = [("a_4CH_f000", "4CH", "ED", cylinder(20)), ("a_4CH_f017", "4CH", "ES", cylinder(15))]
+    assert len(volume_of(*clip)) == 1
+
+
+def test_parasternal_views_have_no_volume() -> None:
+    for view in ("PSAX", "PLAX", "psax-pm"):
+        both = [(f"a_{p}", view, p, cylinder(20)) for p in ("ED", "ES")]
+        assert volume_of(*both) == ()
+
+
+def test_without_a_spacing_there_is_the_ef_of_one_plane() -> None:
+    frames = [
+        (f"a_{view}_{p}", view, p, cylinder(d, in_mm=False))
+        for view in ("2CH", "4CH") for p, d in (("ED", 20), ("ES", 15))
+    ]  # fmt: skip
+    (volume,) = volume_of(*frames)
+    assert (volume.views, volume.edv_ml, volume.esv_ml) == (("4CH",), None, None)
+    assert volume.ef == pytest.approx(100 * (1 - 15**2 / 20**2), abs=0.01)
+    assert agreement([replace(volume, recorded_edv_ml=90.0)]) == ()
 
 
 @pytest.mark.parametrize(
