@@ -4,26 +4,61 @@ Lengths that must mean the same at every resolution are fractions of the height:
 the box around its fan (`geometry.field`).
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from echogen.support.settings import Names, Presets, Settings
 
 Range = tuple[float, float]
+Flip = Literal["none", "rows", "cols", "both"]
+"""Upside down, mirrored left to right, or both."""
+Positive = Annotated[float, Field(gt=0)]
 CompileMode = Literal["off", "on", "graphs"]
 Resize = Literal["stretch", "letterbox"]
 """How a frame comes to the square grid of a model: stretched, or padded to a square."""
 
 
-class DatasetConfig(Settings):
-    """Which frames to read.
+_COLOUR = re.compile("#[0-9a-f]{6}", re.IGNORECASE)
 
-    `labels` declares the class ids that may occur, {id: name}; None takes the reader's own.
-    `frames` "all" takes every frame of CAMUS' half sequences, "key" the files of ED and ES alone;
-    with "all" the frames of a sequence are moved alike.
-    `fans` is a table of fans that are taken as they are, see `datasets.fans`.
+
+def _folded(key: str) -> str:
+    """Colours in small letters, grey levels without leading zeros."""
+    if key.isdecimal():
+        return str(int(key))
+    return key.lower() if key.startswith("#") else key
+
+
+def _both_sides(value: object) -> object:
+    """One length for rows and columns alike."""
+    return (value, value) if isinstance(value, (int, float)) else value
+
+
+def _as_texts(value: object) -> object:
+    return {str(key): to for key, to in value.items()} if isinstance(value, Mapping) else value
+
+
+class DatasetConfig(Settings):
+    """Which frames to read, and what their files do not say.
+
+    Attributes:
+        format, views, phases, split, cases, limit: which frames.
+        labels: {class id: name} of the ids that may occur; None takes the reader's own.
+        frames: "all" takes every frame of CAMUS' half sequences, "key" the files of ED and
+            ES; with "all" the frames of a sequence are moved alike.
+        fans: a table of fans that are taken as they are, see `datasets.fans`.
+        spacing_mm: (row, col) millimetres per pixel of every frame, or one number for both; wins
+            over the files' own.
+        flip: how pictures are turned before anything else: "rows" those with the apex at the
+            bottom, "cols" those that are mirrored.
+        window: (low, high) intensities that become grey levels 0 and 255, in files that hold more
+            than 8 bits.
+        max_colour: share of an image's pixels that may be coloured, by a logo or an ECG trace.
+        label_map: {what label files hold: class id}: a grey level, a colour such as "#ff0000", or a
+            class's name in files of polygons and of one class each.
     """
 
     format: Literal["auto", "camus", "folder", "nnunet", "echonet", "cardiacuda"] = "auto"
@@ -35,14 +70,39 @@ class DatasetConfig(Settings):
     labels: dict[int, str] | None = None
     frames: Literal["key", "all"] = "key"
     fans: Path | None = None
+    spacing_mm: Annotated[tuple[Positive, Positive], BeforeValidator(_both_sides)] | None = None
+    flip: Flip = "none"
+    window: Range | None = None
+    max_colour: float = Field(default=0.02, ge=0, le=1)
+    label_map: Annotated[dict[str, int], BeforeValidator(_as_texts)] | None = None
+
+    @field_validator("window")
+    @classmethod
+    def _rising(cls, value: Range | None) -> Range | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"must be (low, high) with low < high, got {value}")
+        return value
+
+    @field_validator("label_map")
+    @classmethod
+    def _mapped(cls, value: dict[str, int] | None) -> dict[str, int] | None:
+        for key, label in (value or {}).items():
+            if not 0 <= label <= 254:  # 255 means ignore
+                raise ValueError(f"{key}: class ids lie in 0..254, got {label}")
+            if key.startswith("#") and not _COLOUR.fullmatch(key):
+                raise ValueError(f"{key!r}: a colour has six digits, such as '#ff0000', got {key}")
+        return None if value is None else {_folded(key): label for key, label in value.items()}
 
     @property
     def unrecorded(self) -> dict[str, bool]:
         """Fields that a run leaves out of what it records: the layout's name, the file of fans
-        (the plan has the fans themselves), and `frames` where it is "key", so that a run is the one
-        it was before there was a choice.
+        (the plan has the fans themselves), and settings that are newer than the first stores where
+        they change nothing, so that a run is the one it was before there was a choice.
         """
-        return {"format": True, "fans": True} | ({"frames": True} if self.frames == "key" else {})
+        newer = ("frames", "spacing_mm", "flip", "window", "max_colour", "label_map")
+        defaults = type(self).model_fields
+        same = {name: True for name in newer if getattr(self, name) == defaults[name].default}
+        return {"format": True, "fans": True} | same
 
 
 class TransformConfig(Settings):

@@ -46,6 +46,7 @@ class FrameKey:
             empty where case and view tell.
         index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
         copy: above 0 where the frame is a generated copy, exported from a store.
+        spacing_mm: (row, col) millimetres per pixel that the user gives; None takes the files' own.
     """
 
     frame_id: str
@@ -60,6 +61,7 @@ class FrameKey:
     recording: str = ""
     index: int | None = None
     copy: int = 0
+    spacing_mm: tuple[float, float] | None = None
 
     @property
     def recording_id(self) -> str:

@@ -79,6 +79,23 @@ Preset = Annotated[
 ConfigFile = Annotated[
     Path | None, Flag(help="TOML file of settings; flags override it.", rich_help_panel=MAKE)
 ]
+DatasetFile = Annotated[
+    Path | None,
+    Flag(
+        "--config",
+        help="TOML file, of which the settings of the dataset count; flags override it.",
+        rich_help_panel=INPUT,
+    ),
+]
+DatasetSet = Annotated[
+    list[str] | None,
+    Flag(
+        "--set",
+        metavar="KEY=VALUE",
+        help="What files do not say, such as dataset.spacing_mm=0.3.",
+        rich_help_panel=INPUT,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     Flag(

@@ -103,6 +103,8 @@ def preview(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    config: flags.DatasetFile = None,
+    set_: flags.DatasetSet = None,
     workers: Annotated[
         int, Flag(min=0, help="Processes for --worst; 0 uses all cores.", rich_help_panel=RUN)
     ] = 0,

@@ -45,6 +45,8 @@ def stats(
     cases: flags.Cases = None,
     frames: flags.Frames = None,
     fans: flags.Fans = None,
+    config: flags.DatasetFile = None,
+    set_: flags.DatasetSet = None,
     most: Annotated[
         int,
         Flag(

@@ -216,12 +216,17 @@ def train(
     from echogen.commands.train import first_process
     from echogen.commands.train import train as run_training
 
-    given = {**ctx.params, "set_": [f"recipe.{text}" for text in set_ or ()]}
+    given = {**ctx.params, "set_": [_of_recipe(text) for text in set_ or ()]}
     with closing(ConsoleReporter(quiet or not first_process())) as reporter:
         done = run_training(**settings_from(given), command=_command(ctx), reporter=reporter)
     if first_process():
         end(done, as_json, _show)
     raise typer.Exit(done.exit_code)
+
+
+def _of_recipe(text: str) -> str:
+    """An assignment of `--set`: of the recipe, unless it says that it is of the dataset."""
+    return text if text.startswith("dataset.") else f"recipe.{text}"
 
 
 _NOT_OF_THE_MODEL = ("resume", "overwrite", "as_json", "quiet", "debug", "report", "stop_after")

@@ -69,6 +69,8 @@ def validate(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    config: flags.DatasetFile = None,
+    set_: flags.DatasetSet = None,
     workers: flags.Workers = None,
     as_json: flags.AsJson = False,
     quiet: flags.Quiet = False,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from echogen.config import EngineConfig
+from echogen.config import EngineConfig, ExpandConfig
 from echogen.datasets import open_chosen
 from echogen.errors import PlanError, UsageError
 from echogen.pictures.choice import (
@@ -113,7 +113,7 @@ class _Content:
 
 def preview(
     path: str | Path,
-    config: PreviewConfig | None = None,
+    config: PreviewConfig | str | Path | None = None,
     *,
     out: str | Path | None = None,
     reporter: Reporter = QUIET,
@@ -123,7 +123,8 @@ def preview(
 
     Args:
         path: a dataset's folder, or a store.
-        config: all settings.
+        config: all settings, or a TOML file as `echogen expand` takes it, of which the settings
+            of the dataset count.
         out: the sheet's file, a .png; None draws none.
         reporter: told of progress.
         settings: as the flags of `echogen preview`, such as `n`, `worst`, `gif`. They win.
@@ -134,7 +135,8 @@ def preview(
         StoreError: a picture cannot be written.
     """
     began = time.monotonic()
-    options = _complete(load_config(PreviewConfig, settings, file=config))
+    shared = ("dataset", ExpandConfig)
+    options = _complete(load_config(PreviewConfig, settings, file=config, shared=shared))
     path, out = Path(path), None if out is None else Path(out)
     _check(path, out, options)
     source = None if options.plan is None else _planned(path, options.plan, options)

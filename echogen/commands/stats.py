@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, ExpandConfig
 from echogen.datasets import Dataset
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
@@ -55,7 +55,7 @@ class StatsConfig(Settings):
 
 def stats(
     path: str | Path,
-    config: StatsConfig | None = None,
+    config: StatsConfig | str | Path | None = None,
     *,
     against: str | Path | None = None,
     html: str | Path | None = None,
@@ -67,7 +67,8 @@ def stats(
 
     Args:
         path: a dataset's folder or a store.
-        config: all settings.
+        config: all settings, or a TOML file as `echogen expand` takes it, of which the settings
+            of the dataset count.
         against: another of either kind.
         html: file for a page with plots and pictures.
         csv: file for every measure of every sample.
@@ -78,7 +79,7 @@ def stats(
         DatasetError, StoreError: one of them cannot be read.
         UsageError: nothing is left to measure, or a file cannot be written.
     """
-    options = load_config(StatsConfig, settings, file=config)
+    options = load_config(StatsConfig, settings, file=config, shared=("dataset", ExpandConfig))
     if html is not None:
         check_writable("--html", Path(html), ".html", ".htm")
     if csv is not None:

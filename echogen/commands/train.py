@@ -235,7 +235,9 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
         return read_frames(config.frames or config.output / FRAMES), ()
     from echogen.training.frame_folder import await_frames, prepare_frames
 
-    dataset = open_dataset(config.input, format=config.format, need_labels=False)
+    dataset = open_dataset(
+        config.input, format=config.format, need_labels=False, settings=config.dataset
+    )
     if config.dataset.fans is not None:
         dataset = with_fans(dataset, config.dataset.fans)
     reporter.tell(dataset.describe())

@@ -11,7 +11,7 @@ from echogen.checks.dataset import DatasetSummary, check_dataset
 from echogen.checks.finding import Finding, Severity
 from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, ExpandConfig
 from echogen.datasets import open_frames
 from echogen.datasets.fans import write_fans
 from echogen.errors import (
@@ -107,7 +107,7 @@ class ValidationConfig(Settings):
 
 def validate(
     path: str | Path,
-    config: ValidationConfig | None = None,
+    config: ValidationConfig | str | Path | None = None,
     *,
     reporter: Reporter = QUIET,
     **settings: Any,
@@ -116,7 +116,8 @@ def validate(
 
     Args:
         path: of it.
-        config: all settings.
+        config: all settings, or a TOML file as `echogen expand` takes it, of which the settings
+            of the dataset count.
         reporter: where progress goes.
         settings: as the flags of `echogen validate`, such as `source`, `repair`. They win.
 
@@ -125,7 +126,8 @@ def validate(
         StoreError: another process writes a store that is to be repaired.
         UsageError: an option that does not apply.
     """
-    path, options = Path(path), load_config(ValidationConfig, settings, file=config)
+    path = Path(path)
+    options = load_config(ValidationConfig, settings, file=config, shared=("dataset", ExpandConfig))
     if options.overwrite and (options.dataset.fans is None or is_store(path)):
         raise UsageError(f"{path}: --overwrite replaces the table of a dataset's --fans; omit it.")
     if not is_store(path):
@@ -138,8 +140,8 @@ def validate(
     kept = {name: getattr(options.dataset, name) for name in about_source}
     if options.dataset != DatasetConfig(**kept):
         raise UsageError(
-            f"{path}: a store is checked as a whole; --views, --phases, --split, --cases and "
-            "--frames are for datasets, and --format and --fans are for --source."
+            f"{path}: a store is checked as a whole; --views, --phases, --split, --cases, --frames "
+            "and settings of the dataset are for datasets, --format and --fans for --source."
         )
     return _store(path, options, reporter)
 

@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import DatasetConfig
+from echogen.config import DatasetConfig, Flip
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
 from echogen.support.files import stamp
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 UInt8Clip = npt.NDArray[np.uint8]
 """(N, H, W) grey levels: the images of a recording in order of time."""
+AS_FOUND = DatasetConfig()
+"""No settings: files are read as they are."""
 FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
 
@@ -50,6 +52,8 @@ class Dataset:
         read_clip: (root, key) -> (N, H, W) uint8, every image of the recording that the frame is
             from; a module's function. None where files hold no more than their frames.
         fans: {frame id: its fan} where the user gave one; it is not fitted then.
+        flip: how what is read is turned.
+        said: what settings changed, for `describe`.
     """
 
     root: Path
@@ -62,6 +66,8 @@ class Dataset:
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
     read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None
     fans: Mapping[str, "GivenFan"] = field(default_factory=dict)
+    flip: Flip = "none"
+    said: tuple[str, ...] = ()
 
     def read(self, key: FrameKey) -> Frame:
         """One checked frame, (H, W) uint8 image and label.
@@ -69,7 +75,20 @@ class Dataset:
         Raises:
             DatasetError: one line with the file, relative to the root, and the reason.
         """
-        return self.read_frame(self.root, key, self.provenance.labels)
+        frame = self.read_frame(self.root, key, self.provenance.labels)
+        image, label = (_turned(pixels, self.flip) for pixels in (frame.image, frame.label))
+        spacing = frame.spacing_mm if key.spacing_mm is None else key.spacing_mm
+        return replace(frame, image=image, label=label, spacing_mm=spacing)
+
+    def clip(self, key: FrameKey) -> npt.NDArray[np.uint8] | None:
+        """(N, H, W) every image of the recording that a frame is from; None where there are none.
+
+        Raises:
+            DatasetError: one line with the file and the reason.
+        """
+        return (
+            None if self.read_clip is None else _turned(self.read_clip(self.root, key), self.flip)
+        )
 
     def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
         """Frames that listing found unusable; with `config`, only those that it would select."""
@@ -79,15 +98,16 @@ class Dataset:
         return tuple(Problem(key.frame_id, reason) for key, reason in chosen)
 
     def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of the frame's files, and of the key's detail; of a sequence, read once."""
+        """SHA-256 of the frame's files and of what its key adds; of a sequence, read once."""
         files = (
             fingerprint_files(self.root, key.paths)
             if key.index is None
             else _fingerprint_sequence(self.root, key.paths, tuple(map(stamp, key.paths)))
         )
-        if not key.detail:
+        added = key.detail + ("" if key.spacing_mm is None else f" {key.spacing_mm} mm")
+        if not added:
             return files
-        return hashlib.sha256(f"{files}\n{key.detail}".encode()).hexdigest()
+        return hashlib.sha256(f"{files}\n{added}".encode()).hexdigest()
 
     def describe(self) -> str:
         """What was found, in one line."""
@@ -101,9 +121,18 @@ class Dataset:
             parts.append("spacing unknown")
         if self.fans:
             parts.append(f"fans given for {counted(len(self.fans), 'frame')}")
+        parts += self.said
         if self.unusable:
             parts.append(f"{counted(len(self.unusable), 'frame')} unusable")
         return ", ".join(parts)
+
+
+def _turned(pixels: npt.NDArray[np.uint8], flip: Flip) -> npt.NDArray[np.uint8]:
+    """(..., H, W), flipped."""
+    if flip == "none":
+        return pixels
+    axes = {"rows": (-2,), "cols": (-1,), "both": (-2, -1)}[flip]
+    return np.ascontiguousarray(np.flip(pixels, axes))
 
 
 def list_dataset(

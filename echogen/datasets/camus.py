@@ -12,10 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, relative, resolve_labels
+from echogen.config import DatasetConfig
+from echogen.datasets.base import (
+    AS_FOUND,
+    FRAME_NAME,
+    Dataset,
+    list_dataset,
+    relative,
+    resolve_labels,
+)
 from echogen.datasets.info import case_info
 from echogen.datasets.integrity import IMAGE_IO, formats_of, suffix_of, with_data_files
-from echogen.datasets.pixels import read_frame, read_image
+from echogen.datasets.pixels import as_set, read_frame, read_image
 from echogen.datasets.sequences import SEQUENCE_NAME, RecordingName, SequenceListing, list_frames
 from echogen.errors import DatasetError
 from echogen.support.words import counted
@@ -59,6 +67,7 @@ def list_camus(
     labels: Mapping[int, str] | None = None,
     *,
     need_labels: bool = True,
+    settings: DatasetConfig = AS_FOUND,
     sequences: bool = False,
 ) -> Dataset:
     """Every frame under `root`, and what cfg files and split lists say of its case.
@@ -100,7 +109,7 @@ def list_camus(
         "camus",
         f"camus layout ({' and '.join(formats)})" if formats else "camus layout",
         frames.values(),
-        read_frame if need_labels else read_image,
+        as_set(read_frame if need_labels else read_image, settings),
         labels=declared,
         cases=cases,
         unusable=unusable,

@@ -2,22 +2,25 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import Dataset, select
+from echogen.datasets.base import AS_FOUND, Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
+from echogen.datasets.caselist import CASES
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import listed_classes, with_copies
 from echogen.datasets.fans import with_fans
-from echogen.datasets.folder import IMAGES, LABELS, is_folder_layout, list_folder
+from echogen.datasets.folder import is_folder_layout, is_paired_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import IMAGE_IO
 from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.errors import DatasetError, UsageError
+from echogen.support.words import counted
 from echogen.types import FrameKey
 
 Reader = Callable[..., Dataset]
@@ -35,6 +38,12 @@ UNNAMED = ("camus", "folder")
 """Layouts whose own files do not name their classes; `classes.csv` may."""
 IN_SEQUENCES = ("camus", "cardiacuda")
 """Layouts whose files hold sequences."""
+SETTLED: Mapping[str, tuple[str, ...]] = {
+    "window": ("camus", "folder", "nnunet", "images"),
+    "max_colour": ("camus", "folder", "nnunet", "images"),
+    "label_map": ("folder",),
+}
+"""Settings that only some readers take."""
 MAX_SUBFOLDERS = 50
 
 
@@ -51,6 +60,7 @@ def open_dataset(
     *,
     need_labels: bool = True,
     frames: Literal["key", "all"] = "key",
+    settings: DatasetConfig = AS_FOUND,
 ) -> Dataset:
     """The dataset at `path`, listed; no pixel is read.
 
@@ -62,6 +72,8 @@ def open_dataset(
             reader's own.
         need_labels: False takes every image, and reads no labels: a frame's is all background.
         frames: "all" takes every frame of half sequences in place of the recording's ED and ES.
+        settings: what files do not say, such as their spacing; of these, `format`, `labels` and
+            `frames` are not looked at.
 
     Raises:
         DatasetError: there is no such folder, no layout fits, or no image has a label; says what
@@ -89,7 +101,8 @@ def open_dataset(
         if labels is None and chosen in UNNAMED:
             labels = listed_classes(root)
         reader = readers[chosen][1] if frames == "key" else _with_sequences(chosen)
-        dataset = reader(root, labels, need_labels=need_labels)
+        more = _settings_of(chosen, settings)
+        dataset = reader(root, labels, need_labels=need_labels, **more)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root}: cannot be read ({error.strerror})."
@@ -97,11 +110,50 @@ def open_dataset(
 
     if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
         dataset = with_copies(dataset)
+    dataset = _with_settings(dataset, settings)
     if not dataset.keys:
         reasons = [*(problem.reason for problem in dataset.problems()), *dataset.notes]
         lacking = "no image has a label" if need_labels else "no image"
         raise DatasetError(f"{root}: {lacking}; {reasons[0]}")
     return dataset
+
+
+def _settings_of(chosen: str, settings: DatasetConfig) -> dict[str, DatasetConfig]:
+    """The settings as a keyword of a reader that takes them.
+
+    Raises:
+        UsageError: some are set that it does not take.
+    """
+    for name, layouts in SETTLED.items():
+        if chosen not in layouts and getattr(settings, name) != getattr(AS_FOUND, name):
+            raise UsageError(
+                f"dataset.{name}: for files of the layouts {', '.join(layouts)}, and this is "
+                f"{chosen}; leave it out."
+            )
+    return {"settings": settings} if chosen in SETTLED["window"] else {}
+
+
+def _with_settings(dataset: Dataset, settings: DatasetConfig) -> Dataset:
+    """A dataset whose frames have the spacing, and are turned the way, that settings ask for."""
+    keys, extra, said = dataset.keys, dict(dataset.provenance.extra), []
+    listed = sum(key.spacing_mm is not None for key in keys)
+    if settings.spacing_mm is not None:
+        row, col = settings.spacing_mm
+        keys = tuple(key if key.spacing_mm else replace(key, spacing_mm=(row, col)) for key in keys)
+        said.append(f"spacing {row:g} x {col:g} mm as set")
+    if listed:
+        said.append(f"spacing of {counted(listed, 'frame')} by {CASES}")
+    if keys and all(key.spacing_mm is not None for key in keys):
+        extra["spacing"] = "given"
+    if settings.flip != "none":
+        said.append(f"turned: flip = {settings.flip!r}")
+    return replace(
+        dataset,
+        keys=keys,
+        provenance=replace(dataset.provenance, extra=extra),
+        flip=settings.flip,
+        said=tuple(said),
+    )
 
 
 def _with_sequences(chosen: str) -> Reader:
@@ -119,7 +171,9 @@ def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
     Raises:
         DatasetError, UsageError: as `open_dataset` and `with_fans`.
     """
-    dataset = open_dataset(path, chosen.format, chosen.labels, frames=chosen.frames)
+    dataset = open_dataset(
+        path, chosen.format, chosen.labels, frames=chosen.frames, settings=chosen
+    )
     return dataset if chosen.fans is None else with_fans(dataset, chosen.fans)
 
 
@@ -142,6 +196,11 @@ def open_frames(
 
 
 def _fitting(root: Path) -> list[str]:
+    return _named(root) or (["folder"] if is_paired_layout(root) else [])
+
+
+def _named(root: Path) -> list[str]:
+    """The layouts that a folder's own files and folders tell, without a look at all of them."""
     indexed = [name for name in INDEXED if READERS[name][0](root)]
     return indexed or [name for name, (fits, _) in READERS.items() if fits(root)]
 
@@ -181,7 +240,8 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
     wanted = {
         "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
         f"or {LAYOUTS[1]}/",
-        "folder": f"{IMAGES}/X.png with {LABELS}/X.png",
+        "folder": "images/X.png with labels/X.png, frames/ with masks/, X.png with X_mask.png, or "
+        "images with JSON files of labelme or COCO",
         "nnunet": "dataset.json with imagesTr/X_0000.nii.gz and labelsTr/X.nii.gz",
         "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi, here or in A4C/ and "
         "PSAX/",
@@ -200,9 +260,11 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
 def _nearest(root: Path) -> Path | None:
     """A folder one or two levels below, or one above, that a reader fits."""
     below = [path for path in sorted(root.iterdir()) if path.is_dir()][:MAX_SUBFOLDERS]
-    for path in [*below, root.absolute().parent]:
+    for path in below:
         if _fitting(path):
             return path
+    if _named(root.absolute().parent):
+        return root.absolute().parent
     for path in below:
         deeper = [inner for inner in sorted(path.iterdir()) if inner.is_dir()][:MAX_SUBFOLDERS]
         for inner in deeper:

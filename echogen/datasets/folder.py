@@ -1,86 +1,399 @@
-"""Pictures in pairs: `images/X.png` with `labels/X.png`, labels stored as raw class ids.
+"""Images with label files beside them, as people have them: which is whose is told by names.
 
-This is the layout of EchoGAINS. PNG files carry no spacing, so lengths are in pixels, and
-`describe` says so. Names such as `patient0001_4CH_ED` give case, view and phase.
+`pairing` says which names are understood, `labels` which kinds of label files. What was decided is
+in the line of `describe`, and what could mean two things is refused with the setting that would say
+which. Pictures carry no spacing. Names such as
+`patient0001_4CH_ED` give case, view and phase; `cases.csv` says what they do not.
 """
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+from echogen.config import DatasetConfig
 from echogen.datasets.base import (
+    AS_FOUND,
+    FRAME_NAME,
     Dataset,
-    key_by_name,
     list_dataset,
-    list_pairs,
+    relative,
     resolve_labels,
 )
-from echogen.datasets.pixels import read_frame, read_image
+from echogen.datasets.caselist import CASES, read_cases, with_cases
+from echogen.datasets.integrity import BITMAPS, IMAGE_IO, formats_of, suffix_of, with_data_files
+from echogen.datasets.labels import (
+    KNOWN_NAMES,
+    LOOKED_AT,
+    Decision,
+    LabelRule,
+    decide_by_names,
+    decide_by_values,
+    names_drawn,
+    read_class_files,
+    read_drawing,
+    read_map,
+)
+from echogen.datasets.pairing import (
+    IMAGE,
+    IMAGE_FOLDERS,
+    SPLIT_FOLDERS,
+    Listing,
+    folded,
+    has_pairs,
+    list_files,
+    role_of,
+)
+from echogen.datasets.pixels import Reading, as_set, check_classes, read_grey, read_image, shown
+from echogen.datasets.polygons import Drawing, coco_drawings, is_coco, load_json, read_labelme
 from echogen.errors import DatasetError
 from echogen.support.words import counted
+from echogen.types import Frame, FrameKey
 
-IMAGES, LABELS = "images", "labels"
+Kind = Literal["maps", "classes", "labelme", "coco"]
+MOST_TABLE_BYTES = 2**29
+_PHASE = re.compile(
+    r"(?P<before>.*?)(?<![a-z])"
+    r"(?P<phase>ed|es|(?:end)?[-_ ]?(?:diastol|s[yi]stol)(?:e|ic))"
+    r"(?![a-z])(?P<after>.*)",
+    re.IGNORECASE,
+)
+
+
+class _Labelled(NamedTuple):
+    """How the frames of a folder are labelled.
+
+    `files` and `details` are those of each frame, by its id; `lost` are frames whose label cannot
+    be read, with the reason.
+    """
+
+    kind: Kind
+    decision: Decision
+    files: Mapping[str, tuple[Path, ...]]
+    details: Mapping[str, str]
+    lost: Mapping[str, str]
 
 
 def is_folder_layout(root: Path) -> bool:
-    """Whether `root` has an `images/` folder with a PNG file in it."""
-    return bool(_png_files(root / IMAGES))
+    """Whether a folder such as `images/` lies here, with an image in it."""
+    return any(
+        suffix_of(path.name)
+        for folder in root.iterdir()
+        if folder.is_dir() and role_of(folder.name) == (IMAGE, "")
+        for path in folder.iterdir()
+    )
+
+
+def is_paired_layout(root: Path) -> bool:
+    """Whether images and their labels are found some other way."""
+    return has_pairs(root)
 
 
 def list_folder(
-    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+    root: Path,
+    labels: Mapping[int, str] | None = None,
+    *,
+    need_labels: bool = True,
+    settings: DatasetConfig = AS_FOUND,
 ) -> Dataset:
-    """The pairs under `root`, by file name; without `need_labels`, the images alone.
+    """The images under `root` with their labels; without `need_labels`, the images alone.
+
+    Args:
+        root: of the dataset.
+        labels: {class id: name}; None takes CAMUS' names for the classes that are found.
+        need_labels: whether an image needs a label to be a frame.
+        settings: what the files do not say.
 
     Raises:
-        DatasetError: there is no PNG file in `images/`, or no folder `labels/` where one is needed.
-        UsageError: `labels` declares an impossible class id.
+        DatasetError: there is no image or no label, a table cannot be read, or labels could mean
+            several things; says which setting tells.
+        UsageError: `labels` declares an impossible class id, or `label_map` one without a name.
     """
-    declared = resolve_labels(labels)
-    images = _png_files(root / IMAGES)
-    if not images:
-        raise DatasetError(f"{root}: expected PNG files in {root / IMAGES}, found none.")
-    if need_labels and not (root / LABELS).is_dir():
-        raise DatasetError(
-            f"{root}: has {IMAGES}/ but no {LABELS}/; expected {LABELS}/X.png for {IMAGES}/X.png."
-        )
-    frames, unusable = list_pairs(
-        root,
-        images,
-        _png_files(root / LABELS) if need_labels else None,
-        (f"{IMAGES}/{{}}.png", f"{LABELS}/{{}}.png"),
-        lambda stem, paths: key_by_name(stem, "", paths),
-    )
-    holds = f"{IMAGES}/ and {LABELS}/" if need_labels else f"{IMAGES}/"
+    reading = Reading.of(settings)
+    names = [*(labels or {}).values(), *(settings.label_map or {})]
+    found = list_files(root, {folded(name) for name in names} | set(KNOWN_NAMES))
+    if not found.images:
+        raise DatasetError(f"{root}: expected images ({', '.join(IMAGE_IO)}), found none.")
+    labelled = _labelled(root, found, labels, settings) if need_labels else None
+    keys, by = _keys(root, found, labelled)
+    keys, remarks = with_cases(root, keys, read_cases(root))
+    unusable = _unusable(root, found, labelled)
+    lost = {key.frame_id for key, _ in unusable}
+    formats = formats_of(path.name for path in found.images.values())
+    spaced = any(IMAGE_IO[suffix_of(path.name)] not in BITMAPS for path in found.images.values())
+    parts = [f"{' and '.join(formats)} images", labelled.decision.words if labelled else ""]
+    cases = f"cases by {CASES}" if (root / CASES).is_file() else by
     return list_dataset(
         root,
         "folder",
-        f"folder layout ({holds}, PNG)",
-        frames,
-        read_frame if need_labels else read_image,
-        labels=declared,
+        f"folder layout ({', '.join(part for part in (*parts, cases) if part)})",
+        [key for key in keys if key.frame_id not in lost],
+        as_set(read_image, settings)
+        if labelled is None
+        else partial(
+            read_labelled, kind=labelled.kind, rule=labelled.decision.rule, reading=reading
+        ),
+        labels=labelled.decision.labels if labelled else resolve_labels(labels),
         unusable=unusable,
-        remarks=_remarks(root),
-        extra={"spacing": "unknown"},
+        remarks=[*_about(found, spaced, by), *remarks],
+        extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
 
 
-def _png_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() == ".png" and not path.name.startswith(".")
+def read_labelled(
+    root: Path,
+    key: FrameKey,
+    labels: Mapping[int, str],
+    *,
+    kind: Kind,
+    rule: LabelRule,
+    reading: Reading,
+) -> Frame:
+    """A checked frame, its label made class ids.
+
+    Args:
+        root: messages name files relative to it.
+        key: its first path is the image's header file; labels follow.
+        labels: of the dataset.
+        kind, rule: what the label files are, and hold.
+        reading: how intensities become grey levels.
+
+    Raises:
+        DatasetError: as `pixels.read_frame`, or the label holds what no class has.
+    """
+    headers = [path for path in key.paths if suffix_of(path.name)]
+    image, spacing = read_grey(root, headers[0], key.index, reading)
+    if kind == "maps":
+        name = shown(root, headers[1], key.index)
+        classes = read_map(headers[1], name, key.index, rule)
+    elif kind == "classes":
+        ids = map(int, key.detail.split())
+        name = relative(root, headers[1])
+        classes = read_class_files(root, list(zip(ids, headers[1:], strict=True)))
+    else:
+        classes, name = read_drawing(root, key, (image.shape[0], image.shape[1]), rule)
+    check_classes(classes, name, image, headers[0].name, labels)
+    return Frame(key=key, image=image, label=classes, spacing_mm=spacing)
+
+
+def _labelled(
+    root: Path, found: Listing, labels: Mapping[int, str] | None, settings: DatasetConfig
+) -> _Labelled:
+    """The kind of labels that most frames have, and what they mean."""
+    coco, lost = _coco(root, found)
+    counts: dict[Kind, int] = {
+        "maps": len(found.labels),
+        "classes": len(found.classes),
+        "labelme": len(found.polygons),
+        "coco": len(coco),
     }
+    kind = max(counts, key=lambda one: counts[one])
+    if not counts[kind]:
+        raise DatasetError(_no_label(root, found))
+    given = settings.label_map
+    if kind == "maps":
+        decision = decide_by_values(root, sorted(found.labels.values()), labels, given)
+        files = {name: (path,) for name, path in found.labels.items()}
+        return _Labelled(kind, decision, files, {}, {})
+    if kind == "classes":
+        names = {name for classes in found.classes.values() for name in classes}
+        words = "one label file for each class"
+        decision = decide_by_names(names, f"{root}: label files", labels, given, words)
+        ids = decision.rule.names
+        ordered = {
+            frame: sorted(classes.items(), key=lambda item: (ids[folded(item[0])], item[0]))
+            for frame, classes in found.classes.items()
+        }
+        return _Labelled(
+            kind,
+            decision,
+            {frame: tuple(path for _, path in items) for frame, items in ordered.items()},
+            {
+                frame: " ".join(str(ids[folded(name)]) for name, _ in items)
+                for frame, items in ordered.items()
+            },
+            {},
+        )
+    if kind == "labelme":
+        some = list(found.polygons.values())
+        names = names_drawn(_readable(root, some[:: max(1, len(some) // LOOKED_AT)]))
+        decision = decide_by_names(names, f"{root}: polygons", labels, given, "labelme polygons")
+        return _Labelled(kind, decision, {n: (p,) for n, p in found.polygons.items()}, {}, {})
+    drawings = {frame: drawing for frame, (drawing, _) in coco.items()}
+    names = names_drawn(drawings.values())
+    decision = decide_by_names(names, f"{root}: polygons", labels, given, "COCO polygons")
+    details = {frame: drawing.text() for frame, drawing in drawings.items()}
+    return _Labelled(kind, decision, dict.fromkeys(details, ()), details, lost)
 
 
-def _remarks(root: Path) -> tuple[str, ...]:
-    other = sum(
-        1
-        for path in (root / IMAGES).iterdir()
-        if path.suffix.lower() != ".png" and not path.name.startswith(".")
+def _readable(root: Path, paths: Sequence[Path]) -> Iterator[Drawing]:
+    for path in paths:
+        try:
+            yield read_labelme(root, path)
+        except DatasetError:
+            continue  # told when its frame is read
+
+
+def _coco(root: Path, found: Listing) -> tuple[dict[str, tuple[Drawing, str]], dict[str, str]]:
+    """{frame id: what a COCO file draws on it}, and frames of which it cannot be read."""
+    drawn: dict[str, tuple[Drawing, str]] = {}
+    lost: dict[str, str] = {}
+    by_file: dict[str, list[str]] = {}
+    for frame_id, path in found.images.items():
+        by_file.setdefault(path.name, []).append(frame_id)
+    for table in found.tables:
+        if table.stat().st_size > MOST_TABLE_BYTES:
+            continue
+        name = relative(root, table)
+        content = load_json(table, name)
+        if not is_coco(content):
+            continue
+        for file, drawing in coco_drawings(content, name):
+            frame_id = _frame_of(root, table, file, by_file, found.images)
+            if not frame_id:
+                continue
+            if frame_id in drawn or frame_id in lost:
+                raise DatasetError(
+                    f"{name}: {file} is drawn in another table as well; keep one of them."
+                )
+            if isinstance(drawing, str):
+                lost[frame_id] = drawing
+            elif drawing.outlines:
+                drawn[frame_id] = drawing, name
+    return drawn, lost
+
+
+def _frame_of(
+    root: Path,
+    table: Path,
+    file: str,
+    by_file: Mapping[str, Sequence[str]],
+    images: Mapping[str, Path],
+) -> str:
+    """The frame that a table means: by its path, else by a file name that one frame alone has;
+    empty where there is none.
+    """
+    ids = by_file.get(Path(file).name, [])
+    exact = [one for one in ids if images[one] in (table.parent / file, root / file)]
+    if not exact and len(ids) > 1:
+        exact = [one for one in ids if images[one].is_relative_to(table.parent)]
+    chosen = exact or ids
+    return chosen[0] if len(chosen) == 1 else ""
+
+
+def _keys(root: Path, found: Listing, labelled: _Labelled | None) -> tuple[list[FrameKey], str]:
+    """The frames that have a label, and by what their cases are told."""
+    ids = [one for one in sorted(found.images) if labelled is None or one in labelled.files]
+    phases = _phases(ids)
+    keys, folders = [], 0
+    for frame_id in ids:
+        files = labelled.files[frame_id] if labelled else ()
+        headers = [found.images[frame_id], *(path for path in files if suffix_of(path.name))]
+        paths = with_data_files(*headers) + tuple(p for p in files if not suffix_of(p.name))
+        detail = labelled.details.get(frame_id, "") if labelled else ""
+        *above, stem = frame_id.split("/")
+        split = next((name for name in above if name.lower() in SPLIT_FOLDERS), "")
+        telling = [name for name in above if name.lower() not in SPLIT_FOLDERS | IMAGE_FOLDERS]
+        case, view, phase = telling[0] if telling else stem, "", ""
+        folders += bool(telling)
+        named = FRAME_NAME.fullmatch(stem)
+        if named is not None and not named["label"]:
+            case, view, phase = named["case"], named["view"], named["phase"]
+        elif phases:
+            case, phase = phases[frame_id]
+        keys.append(FrameKey(frame_id, case, view, phase, split, paths, detail=detail))
+    by = "cases by folder" if folders == len(keys) else "cases by file name"
+    return keys, by
+
+
+def _phases(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """{frame id: (case, phase)} of names such as `diastole7` and `systole7`.
+
+    Empty unless all names tell, and no two tell the same.
+    """
+    told = {}
+    for frame_id in ids:
+        match = _PHASE.fullmatch(frame_id)
+        rest = (match["before"] + match["after"]).strip("_-. ") if match else ""
+        if match is None or not rest:
+            return {}
+        diastole = match["phase"].lower() == "ed" or "diastol" in match["phase"].lower()
+        told[frame_id] = rest, "ED" if diastole else "ES"
+    both = {phase for _, phase in told.values()} == {"ED", "ES"}
+    return told if both and max(Counter(told.values()).values()) == 1 else {}
+
+
+def _unusable(root: Path, found: Listing, labelled: _Labelled | None) -> list[tuple[FrameKey, str]]:
+    if labelled is None:
+        return []
+    unusable = [
+        (
+            _alone(frame_id, path),
+            f"{relative(root, path)}: no image, expected {_like(root, frame_id, found.images)}.",
+        )
+        for frame_id, path in found.stray.items()
+    ]
+    for frame_id, path in found.images.items():
+        reason = labelled.lost.get(frame_id, "")
+        if not reason and frame_id not in labelled.files:
+            expected = _like(root, frame_id, {one: f[0] for one, f in labelled.files.items() if f})
+            reason = f"{relative(root, path)}: no label, expected {expected or 'a polygon'}."
+        if reason:
+            unusable.append((_alone(frame_id, path), reason))
+    return unusable
+
+
+def _like(root: Path, frame_id: str, files: Mapping[str, Path]) -> str:
+    """Where a frame's file would lie, as another frame's does."""
+    if not files:
+        return ""
+    other, path = next(iter(files.items()))
+    theirs, own = (name.rsplit("/", 1)[-1] for name in (other, frame_id))
+    folder, _, name = relative(root, path).rpartition("/")
+    return f"{folder}/{name.replace(theirs, own, 1)}".lstrip("/")
+
+
+def _alone(frame_id: str, path: Path) -> FrameKey:
+    return FrameKey(frame_id, frame_id.split("/")[-1], "", "", "", (path,))
+
+
+def _no_label(root: Path, found: Listing) -> str:
+    some = relative(root, next(iter(found.images.values())))
+    stray = (
+        f"; {relative(root, next(iter(found.stray.values())))} has no image" if found.stray else ""
     )
-    lines = ["PNG files carry no spacing: lengths and volumes are in pixels."]
-    if other:
-        lines.append(f"{IMAGES}/: {counted(other, 'other file')} not PNG; left out.")
-    return tuple(lines)
+    tables = (
+        f"; {relative(root, found.tables[0])} is neither labelme's nor COCO's"
+        if found.tables
+        else ""
+    )
+    stem = some.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return (
+        f"{root}: {counted(len(found.images), 'image')} such as {some}, but no label of any"
+        f"{stray}{tables}; expected labels/{stem}.png, masks/{stem}.png, {stem}_mask.png, "
+        f"labels/CLASS/{stem}.png, {stem}.json of labelme, or COCO's annotations.json."
+    )
+
+
+def _about(found: Listing, spaced: bool, by: str) -> list[str]:
+    remarks = []
+    if not spaced:
+        remarks.append(
+            "Pictures carry no spacing: lengths and volumes are in pixels, unless spacing_mm in "
+            f"[dataset] or {CASES} gives millimetres per pixel."
+        )
+    if by == "cases by file name":
+        remarks.append(
+            "Cases are told by file names: where one patient's frames have different names, list "
+            f"them in {CASES} (frame,case), or they may end up in both training and validation."
+        )
+    if found.others:
+        remarks.append(
+            f"{counted(found.others, 'image')} outside of {', '.join(sorted(found.folders))} left "
+            "out."
+        )
+    if found.repeated:
+        remarks.append(f"{counted(found.repeated, 'image')} found twice; the first is used.")
+    return remarks

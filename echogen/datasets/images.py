@@ -1,4 +1,4 @@
-"""Any folder of images, for training: PNG, JPEG, NIfTI or MetaImage, subfolders to any depth.
+"""Any folder of images, for training: pictures, NIfTI or MetaImage, subfolders to any depth.
 
 A frame's case decides what is held out together. It is the part of the file's name before
 `_VIEW_PHASE`, as in `patient0001_4CH_ED.png`, where the name has that form; else the topmost
@@ -6,29 +6,31 @@ subfolder that the file lies in, one folder a patient; else the file's own name.
 `train/` or `val/` are splits, `images/` says nothing, and `labels/` or `masks/` are left out.
 """
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import FRAME_NAME, Dataset, list_dataset, resolve_labels
-from echogen.datasets.integrity import IMAGE_IO, formats_of, suffix_of, with_data_files
-from echogen.datasets.pixels import read_image
+from echogen.config import DatasetConfig
+from echogen.datasets.base import AS_FOUND, FRAME_NAME, Dataset, list_dataset, resolve_labels
+from echogen.datasets.caselist import read_cases, with_cases
+from echogen.datasets.integrity import BITMAPS, IMAGE_IO, formats_of, suffix_of, with_data_files
+from echogen.datasets.pairing import IMAGE_FOLDERS, LABEL_FOLDERS, SPLIT_FOLDERS, walk_files
+from echogen.datasets.pixels import as_set, read_image
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
 from echogen.types import FrameKey
 
-SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs"})
-LABEL_FOLDERS = frozenset({"label", "labels", "mask", "masks", "annotations"})
-
 
 def is_images_layout(root: Path) -> bool:
     """Whether an image that can be read lies anywhere under `root`."""
-    return any(suffix_of(path.name) for path in _files(root))
+    return any(suffix_of(path.name) for path in walk_files(root))
 
 
 def list_images(
-    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = False
+    root: Path,
+    labels: Mapping[int, str] | None = None,
+    *,
+    need_labels: bool = False,
+    settings: DatasetConfig = AS_FOUND,
 ) -> Dataset:
     """Every image under `root`; a frame's id is its path without the suffix.
 
@@ -41,7 +43,7 @@ def list_images(
         raise UsageError("--format images: this layout has no labels, so it is for training only.")
     frames: dict[str, FrameKey] = {}
     repeated = label_maps = 0
-    for path in _files(root):
+    for path in walk_files(root):
         suffix = suffix_of(path.name)
         if not suffix:
             continue
@@ -58,36 +60,23 @@ def list_images(
         frames[frame_id] = _key(frame_id, stem, inside.parts[:-1], with_data_files(path))
     if not frames:
         raise DatasetError(f"{root}: expected images ({', '.join(IMAGE_IO)}), found none.")
-    remarks = []
+    keys, remarks = with_cases(root, frames.values(), read_cases(root))
     if label_maps:
         remarks.append(f"{counted(label_maps, 'label map')} beside the images left out.")
     if repeated:
         remarks.append(f"{counted(repeated, 'image')} found in two formats; the first is used.")
     formats = formats_of(key.paths[0].name for key in frames.values())
-    spaced = not {"NIfTI", "MetaImage"}.isdisjoint(formats)
+    spaced = any(IMAGE_IO[suffix_of(key.paths[0].name)] not in BITMAPS for key in keys)
     return list_dataset(
         root,
         "images",
         f"images ({' and '.join(formats)})",
-        frames.values(),
-        read_image,
+        keys,
+        as_set(read_image, settings),
         labels=resolve_labels(labels),
         remarks=remarks,
         extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Every file under `root` in order of name; hidden ones are left out, links followed once."""
-    seen = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _key(frame_id: str, stem: str, folders: tuple[str, ...], paths: tuple[Path, ...]) -> FrameKey:

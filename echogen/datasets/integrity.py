@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +22,24 @@ IMAGE_IO: Mapping[str, str] = {
     ".nii.gz": "NiftiImageIO",
     ".nii": "NiftiImageIO",
     ".mhd": "MetaImageIO",
+    ".mha": "MetaImageIO",
     ".png": "PNGImageIO",
     ".jpg": "JPEGImageIO",
     ".jpeg": "JPEGImageIO",
+    ".tif": "TIFFImageIO",
+    ".tiff": "TIFFImageIO",
+    ".bmp": "BMPImageIO",
 }
 FORMATS: Mapping[str, str] = {
     "NiftiImageIO": "NIfTI",
     "MetaImageIO": "MetaImage",
     "PNGImageIO": "PNG",
     "JPEGImageIO": "JPEG",
+    "TIFFImageIO": "TIFF",
+    "BMPImageIO": "BMP",
 }
+BITMAPS = frozenset({"PNGImageIO", "JPEGImageIO", "TIFFImageIO", "BMPImageIO"})
+"""Pictures without millimetres, which Pillow reads."""
 META_BYTES: Mapping[str, int] = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -43,9 +52,11 @@ META_BYTES: Mapping[str, int] = {
     "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
 }
+META_LINES, META_LENGTH = 200, "bytes of the header"
 NIFTI_FLOATS: Mapping[int, str] = {16: "f4", 64: "f8"}
 NIFTI_HEADER = 540  # bytes of NIfTI-2's, 348 of NIfTI-1's
 GZIP_MAGIC = b"\x1f\x8b"
+TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -65,6 +76,7 @@ def meta_data_file(header: Path) -> Path | None:
     """The file that holds a `.mhd` header's pixels; None where the header does not say."""
     try:
         name = _meta_fields(header).get("ElementDataFile", "")
+        name = "" if name == "LOCAL" else name
     except (OSError, UnicodeDecodeError):
         return None
     return header.with_name(name) if name and Path(name).name == name else None
@@ -99,6 +111,10 @@ def check_file(path: Path, name: str) -> None:
         _check_meta(path, name)
     elif reader == "JPEGImageIO":
         _check_jpeg(path.read_bytes(), name)
+    elif reader == "TIFFImageIO":
+        _check_start(path, name, TIFF_STARTS, "TIFF")
+    elif reader == "BMPImageIO":
+        _check_start(path, name, (b"BM",), "BMP")
     else:
         _check_png(path.read_bytes(), name)
 
@@ -215,9 +231,16 @@ def _check_nifti(content: bytes, name: str) -> None:
 
 
 def _meta_fields(header: Path) -> dict[str, str]:
-    lines = header.read_text(encoding="utf-8").splitlines()
-    pairs = (line.partition("=") for line in lines if "=" in line)
-    return {field.strip(): value.strip() for field, _, value in pairs}
+    """The fields up to the name of the file of pixels; in a `.mha` file, pixels follow."""
+    fields: dict[str, str] = {}
+    with header.open("rb") as file:
+        for line in islice(file, META_LINES):
+            field, _, value = line.decode("utf-8").partition("=")
+            fields[field.strip()] = value.strip()
+            if field.strip() == "ElementDataFile":
+                break
+        fields[META_LENGTH] = str(file.tell())
+    return fields
 
 
 def _meta_sizes(header: Path, name: str) -> tuple[int, ...]:
@@ -231,16 +254,18 @@ def _check_meta(header: Path, name: str) -> None:
     try:
         fields = _meta_fields(header)
         pixel = META_BYTES[fields["ElementType"]] * int(fields.get("ElementNumberOfChannels", "1"))
-        data = header.with_name(fields["ElementDataFile"])
+        local = fields["ElementDataFile"] == "LOCAL"
+        data = header if local else header.with_name(fields["ElementDataFile"])
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{name}: cannot be read as a MetaImage header.") from error
     dims = _meta_sizes(header, name)
     if not data.is_file():
         raise DatasetError(f"{name}: its pixels are missing, no file {data.name} beside it.")
-    found = data.stat().st_size
+    start = int(fields[META_LENGTH]) if local else 0
+    found = data.stat().st_size - start
     if fields.get("CompressedData", "False").lower() == "true":
         try:
-            found = len(zlib.decompress(data.read_bytes()))
+            found = len(zlib.decompress(data.read_bytes()[start:]))
         except zlib.error as error:
             raise DatasetError(f"{name}: {data.name} is truncated or damaged.") from error
     expected = math.prod(dims) * pixel
@@ -248,10 +273,19 @@ def _check_meta(header: Path, name: str) -> None:
         raise DatasetError(f"{name}: {data.name} is truncated, {found:,} of {expected:,} bytes.")
 
 
+def _check_start(path: Path, name: str, starts: tuple[bytes, ...], format: str) -> None:
+    """The first bytes; what follows is checked where it is decoded."""
+    with path.open("rb") as file:
+        if not file.read(4).startswith(starts):
+            raise DatasetError(f"{name}: not a {format} file ({path.stat().st_size:,} bytes).")
+
+
 def _check_png(content: bytes, name: str) -> None:
     """Walk the chunks: 4 bytes of length, 4 of type, the data, 4 of CRC; IEND is the last."""
     if not content.startswith(PNG_SIGNATURE):
         raise DatasetError(f"{name}: not a PNG file ({len(content):,} bytes).")
+    if content[24:25] == b"\x10" and content[25:26] != b"\x00":  # Pillow drops their lower halves
+        raise DatasetError(f"{name}: colours of 16 bits each; store one grey channel.")
     position = len(PNG_SIGNATURE)
     while position + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, position)

@@ -15,11 +15,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from echogen.datasets.base import Dataset, key_by_name, list_dataset, list_pairs, relative
+from echogen.config import DatasetConfig
+from echogen.datasets.base import AS_FOUND, Dataset, key_by_name, list_dataset, list_pairs, relative
 from echogen.datasets.exported import copy_number, exported_samples
 from echogen.datasets.integrity import formats_of
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
-from echogen.datasets.pixels import read_frame, read_image
+from echogen.datasets.pixels import AS_STORED, Reading, as_set, read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.support.words import counted
 from echogen.types import Frame, FrameKey
@@ -36,7 +37,11 @@ def is_nnunet_layout(root: Path) -> bool:
 
 
 def list_nnunet(
-    root: Path, labels: Mapping[int, str] | None = None, *, need_labels: bool = True
+    root: Path,
+    labels: Mapping[int, str] | None = None,
+    *,
+    need_labels: bool = True,
+    settings: DatasetConfig = AS_FOUND,
 ) -> Dataset:
     """The training pairs under `root`; without `need_labels`, the training images alone.
 
@@ -44,6 +49,7 @@ def list_nnunet(
         root: a folder such as `Dataset501_Hearts`.
         labels: {class id: name}; None takes those of `dataset.json`.
         need_labels: whether an image needs a label to be a frame.
+        settings: what the files do not say.
 
     Raises:
         DatasetError: `dataset.json` cannot be read, or asks for what is not supported: several
@@ -74,7 +80,9 @@ def list_nnunet(
         "nnunet",
         f"nnunet layout ({kind})",
         frames,
-        partial(read_labelled, ignore=description.ignore) if need_labels else read_image,
+        partial(read_labelled, ignore=description.ignore, reading=Reading.of(settings))
+        if need_labels
+        else as_set(read_image, settings),
         labels=description.labels,
         unusable=unusable,
         remarks=remarks,
@@ -88,19 +96,24 @@ def list_nnunet(
 
 
 def read_labelled(
-    root: Path, key: FrameKey, labels: Mapping[int, str], *, ignore: int | None = None
+    root: Path,
+    key: FrameKey,
+    labels: Mapping[int, str],
+    *,
+    ignore: int | None = None,
+    reading: Reading = AS_STORED,
 ) -> Frame:
     """`pixels.read_frame`, without pixels to be ignored, and without a spacing that is made up.
 
     Args:
-        root, key, labels: see `pixels.read_frame`.
+        root, key, labels, reading: see `pixels.read_frame`.
         ignore: the class id that means "not labelled"; None where there is none.
 
     Raises:
         DatasetError: as `pixels.read_frame`, or some pixels are to be ignored.
     """
     allowed = labels if ignore is None else {**labels, ignore: "ignore"}
-    frame = read_frame(root, key, allowed)
+    frame = read_frame(root, key, allowed, reading=reading)
     ignored = int((frame.label == ignore).sum()) if ignore is not None else 0
     if ignored:
         raise DatasetError(

@@ -1,13 +1,15 @@
-"""One image and its label from NIfTI, MetaImage, PNG or JPEG files, checked, as (H, W) uint8.
+"""One image and its label from NIfTI, MetaImage or picture files, checked, as (H, W) uint8.
 
-SimpleITK reads every format. It gives arrays as (slices, rows, columns) and spacing as (x, y, z):
-both are turned here, once. A frame of a sequence is a slice of a file, which is read once for all.
+SimpleITK reads volumes, `bitmaps` pictures. SimpleITK gives arrays as (slices, rows, columns) and
+spacing as (x, y, z): both are turned here, once. A frame of a sequence is a slice of a file, which
+is read once for all.
 """
 
 import hashlib
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,8 +17,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from echogen.config import DatasetConfig
+from echogen.datasets.advice import advise
 from echogen.datasets.base import relative
-from echogen.datasets.integrity import FORMATS, IMAGE_IO, check_file, suffix_of, with_data_files
+from echogen.datasets.bitmaps import Bitmap, grey_of, read_bitmap
+from echogen.datasets.integrity import (
+    BITMAPS,
+    FORMATS,
+    IMAGE_IO,
+    check_file,
+    suffix_of,
+    with_data_files,
+)
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
 from echogen.types import Frame, FrameKey, UInt8HW
@@ -29,57 +41,100 @@ WHOLE_TOLERANCE = 1e-3
 Array = npt.NDArray[Any]
 
 
-def read_frame(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
+@dataclass(frozen=True)
+class Reading:
+    """How intensities become grey levels; see `DatasetConfig`."""
+
+    window: tuple[float, float] | None = None
+    max_colour: float = 0.02
+
+    @classmethod
+    def of(cls, settings: DatasetConfig) -> "Reading":
+        """As settings say."""
+        return cls(settings.window, settings.max_colour)
+
+
+AS_STORED = Reading()
+
+
+def as_set(function: Callable[..., Frame], settings: DatasetConfig) -> Callable[..., Frame]:
+    """A function such as `read_frame` that reads as settings say."""
+    reading = Reading.of(settings)
+    return function if reading == AS_STORED else partial(function, reading=reading)
+
+
+def read_frame(
+    root: Path, key: FrameKey, labels: Mapping[int, str], *, reading: Reading = AS_STORED
+) -> Frame:
     """A checked frame; of `key.paths`, the image's header file comes first, then the label's.
 
     With `key.index` both files hold sequences, and the frame is that slice of each. Whole-numbered
-    intensities from 0 to 255 of any type become uint8 unchanged; anything else is refused,
-    since the right window cannot be guessed. The spacing is the image's.
+    intensities from 0 to 255 of any type become uint8 unchanged; anything else needs a window.
+    The spacing is the image's.
 
     Raises:
         DatasetError: missing, truncated or unreadable files, several slices, colours, NaN,
-            intensities outside 0..255, a constant image, shapes that differ, class ids outside
-            `labels`, or a label that is all background.
+            intensities outside 0..255 without a window, a constant image, shapes that differ, class
+            ids outside `labels`, or a label that is all background.
     """
     image_path, label_path = (path for path in key.paths if suffix_of(path.name))
-    label_name = _shown(root, label_path, key.index)
-    grey, spacing = _read_grey(root, image_path, key.index)
-    label, _ = _read_plane(root, label_path, key.index)
-    classes = _as_uint8(label, label_name, "class ids")
-    if classes.shape != grey.shape:
+    label_name = shown(root, label_path, key.index)
+    grey, spacing = read_grey(root, image_path, key.index, reading)
+    plane, _ = read_plane(root, label_path, key.index)
+    if plane.ndim > 2:
         raise DatasetError(
-            f"{label_name}: label of {_by(classes)} pixels, but its image "
-            f"{image_path.name} has {_by(grey)}; they must be the same."
+            f"{label_name}: a colour picture (3 channels that differ); store one channel of class "
+            "ids."
+        )
+    classes = as_uint8(plane, label_name, "class ids")
+    check_classes(classes, label_name, grey, image_path.name, labels)
+    return Frame(key=key, image=grey, label=classes, spacing_mm=spacing)
+
+
+def check_classes(
+    classes: UInt8HW, name: str, image: UInt8HW, image_name: str, labels: Mapping[int, str]
+) -> None:
+    """Refuse a label that does not go with its image, or with the classes that are declared.
+
+    Raises:
+        DatasetError: one line with the reason.
+    """
+    if classes.shape != image.shape:
+        raise DatasetError(
+            f"{name}: label of {_by(classes)} pixels, but its image "
+            f"{image_name} has {_by(image)}; they must be the same."
         )
     found = np.flatnonzero(np.bincount(classes.ravel(), minlength=256))
     unknown = [int(value) for value in found if int(value) not in labels]
     if unknown:
         raise DatasetError(
-            f"{label_name}: class ids {_some(unknown)} are not declared (labels: "
+            f"{name}: class ids {_some(unknown)} are not declared (labels: "
             f"{_some(list(labels))}); store raw class ids, or declare these."
         )
     if not classes.any():
-        raise DatasetError(f"{label_name}: the label is all background.")
-    return Frame(key=key, image=grey, label=classes, spacing_mm=spacing)
+        raise DatasetError(f"{name}: the label is all background.")
 
 
-def read_image(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
+def read_image(
+    root: Path, key: FrameKey, labels: Mapping[int, str], *, reading: Reading = AS_STORED
+) -> Frame:
     """A checked image as a frame whose label is all background; no label is read.
 
     Args:
         root: messages name files relative to it.
         key: its first path is the image's header file.
         labels: of the dataset; not used.
+        reading: how intensities become grey levels.
 
     Raises:
         DatasetError: as `read_frame` for images, or fewer than 8 grey levels, as a label map has.
     """
     path = key.paths[0]
-    grey, spacing = _read_grey(root, path, key.index)
+    grey, spacing = read_grey(root, path, key.index, reading)
     levels = int(np.count_nonzero(np.bincount(grey.ravel(), minlength=256)))
     if levels < FEWEST_LEVELS:
         raise DatasetError(
-            f"{_shown(root, path, key.index)}: only {levels} grey levels; expected an ultrasound "
+            f"{shown(root, path, key.index)}: only {levels} grey levels; expected an ultrasound "
             "image, is it a label map?"
         )
     return Frame(key=key, image=grey, label=np.zeros_like(grey), spacing_mm=spacing)
@@ -97,7 +152,7 @@ def read_clip(root: Path, key: FrameKey) -> UInt8HW:
     """
     name = relative(root, key.paths[0])
     images, _ = _sequence(key.paths[0], name)
-    return _as_uint8(images, name, "intensities")
+    return as_uint8(images, name, "intensities")
 
 
 def image_digest(image: UInt8HW) -> str:
@@ -107,28 +162,50 @@ def image_digest(image: UInt8HW) -> str:
     return digest.hexdigest()
 
 
-def _shown(root: Path, path: Path, index: int | None) -> str:
+def shown(root: Path, path: Path, index: int | None) -> str:
     """How messages call what was read: the file, and of a sequence its frame."""
     name = relative(root, path)
     return name if index is None else f"{name}, frame {index}"
 
 
-def _read_grey(
-    root: Path, path: Path, index: int | None
+def read_grey(
+    root: Path, path: Path, index: int | None, reading: Reading
 ) -> tuple[UInt8HW, tuple[float, float] | None]:
-    """An image that is not empty, and its (row, col) mm where the file tells."""
-    name = _shown(root, path, index)
-    image, spacing = _read_plane(root, path, index)
-    grey = _as_uint8(image, name, "intensities")
+    """An image that is not empty, and its (row, col) mm where the file tells.
+
+    Raises:
+        DatasetError: as `read_frame` for images.
+    """
+    name = shown(root, path, index)
+    image, spacing = read_plane(root, path, index)
+    if image.ndim > 2:
+        image = grey_of(image, name, reading.max_colour)
+    grey = _windowed(image, name, reading.window)
     if grey.min() == grey.max():
         raise DatasetError(f"{name}: empty image, every pixel is {grey.flat[0]}.")
     return grey, spacing
 
 
-def _read_plane(
+def _windowed(image: Array, name: str, window: tuple[float, float] | None) -> UInt8HW:
+    """Grey levels: what the window holds, from 0 to 255; 8 bits as they are."""
+    if window is None or image.dtype == np.uint8:
+        return as_uint8(image, name, "intensities")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise DatasetError(f"{name}: intensities are NaN or infinite.")
+    low, high = window
+    share = np.clip((image.astype(np.float64) - low) / (high - low), 0.0, 1.0)
+    return np.rint(255 * share).astype(np.uint8)
+
+
+def read_plane(
     root: Path, path: Path, index: int | None
 ) -> tuple[Array, tuple[float, float] | None]:
-    """One slice as (H, W) of the file's own type, and its (row, col) mm; pictures have none."""
+    """One slice as (H, W) of the file's own type, (H, W, 3) uint8 of colours, and its (row, col)
+    mm; pictures have none.
+
+    Raises:
+        DatasetError: missing, truncated or unreadable files, or several slices.
+    """
     name = relative(root, path)
     if index is not None:
         array, spacing = _sequence(path, name)
@@ -138,15 +215,29 @@ def _read_plane(
                 "listed, run the command again."
             )
         return array[index].copy(), spacing
-    array, spacing = _read_array(path, name)
-    while array.ndim > 2 and array.shape[0] == 1:
+    if IMAGE_IO[suffix_of(path.name)] in BITMAPS:
+        return open_bitmap(path, name).pixels, None
+    array, spacing, channels = _read_volume(path, name)
+    while array.ndim > 2 + channels and array.shape[0] == 1:
         array = array[0]
-    if array.ndim != 2:
+    if array.ndim != 2 + channels:
+        rows, cols = array.shape[array.ndim - channels - 2 : array.ndim - channels]
+        slices = array.size // math.prod(array.shape[array.ndim - channels - 2 :])
         raise DatasetError(
-            f"{name}: holds {math.prod(array.shape[:-2])} slices of {_by(array)} pixels; "
+            f"{name}: holds {slices} slices of {rows} x {cols} pixels; "
             "expected one, store each frame in its own file."
         )
     return array, spacing
+
+
+def open_bitmap(path: Path, name: str) -> Bitmap:
+    """A picture's file, checked and decoded.
+
+    Raises:
+        DatasetError: it is missing, truncated or damaged.
+    """
+    _check(path, name)
+    return read_bitmap(path, name)
 
 
 _one_reader = Lock()  # threads that need the frames of one sequence wait for one of them to read it
@@ -165,15 +256,13 @@ def _read_sequence(
     """A whole file as (frames, H, W), and (row, col) mm. Images and labels of two are kept: threads
     may still work on one while others begin the next.
     """
-    array, spacing = _read_array(path, name)
+    array, spacing, channels = _read_volume(path, name)
+    if channels:
+        raise DatasetError(f"{name}: a sequence in colours; store one grey channel.")
     return array.reshape(-1, *array.shape[-2:]), spacing
 
 
-def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | None]:
-    """All slices as (..., H, W) of the file's own type, and (row, col) mm; pictures have none."""
-    import SimpleITK as sitk
-
-    reader = IMAGE_IO[suffix_of(path.name)]
+def _check(path: Path, name: str) -> None:
     try:
         str(path).encode()
         check_file(path, name)
@@ -181,6 +270,16 @@ def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
         raise DatasetError(f"{name!a}: its name is not valid UTF-8; rename it.") from error
     except OSError as error:
         raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
+
+
+def _read_volume(path: Path, name: str) -> tuple[Array, tuple[float, float], int]:
+    """All slices as (..., H, W) of the file's own type, (row, col) mm, and 1 where three channels
+    of colours follow.
+    """
+    import SimpleITK as sitk
+
+    reader = IMAGE_IO[suffix_of(path.name)]
+    _check(path, name)
     process: Any = sitk.ProcessObject
     process.SetGlobalWarningDisplay(False)
     try:
@@ -190,32 +289,28 @@ def _read_array(path: Path, name: str) -> tuple[Array, tuple[float, float] | Non
             f"{name}: cannot be read; truncated, or not a {FORMATS[reader]} file."
         ) from error
     array: Array = sitk.GetArrayFromImage(picture)
-    if picture.GetNumberOfComponentsPerPixel() > 1:
-        array = _one_channel(array, name)
-    if reader in ("PNGImageIO", "JPEGImageIO"):
-        return array, None
+    channels = 0
+    if (components := picture.GetNumberOfComponentsPerPixel()) > 1:
+        first = array[..., 0]
+        if (array == first[..., None]).all():
+            array = first
+        elif components == 3 and array.dtype == np.uint8:
+            channels = 1
+        else:
+            raise DatasetError(f"{name}: {components} channels of {array.dtype}; store one.")
     spacing = picture.GetSpacing()
     row_mm, col_mm = float(spacing[1]), float(spacing[0])
     if not (0 < row_mm < math.inf and 0 < col_mm < math.inf):
         raise DatasetError(f"{name}: spacing of {row_mm} x {col_mm} mm; it must be above 0.")
-    return array, (row_mm, col_mm)
+    return array, (row_mm, col_mm), channels
 
 
-def _one_channel(array: Array, name: str) -> Array:
-    channels = array.shape[-1]
-    if channels in (2, 4):
-        if (array[..., -1] != np.iinfo(array.dtype).max).any():
-            raise DatasetError(f"{name}: has transparent pixels; store grey levels without alpha.")
-        array = array[..., :-1]
-    first = array[..., 0]
-    if (array != first[..., None]).any():
-        raise DatasetError(
-            f"{name}: a colour picture ({channels} channels that differ); store one channel."
-        )
-    return first
+def as_uint8(array: Array, name: str, what: str) -> UInt8HW:
+    """Whole numbers from 0 to 255, unchanged.
 
-
-def _as_uint8(array: Array, name: str, what: str) -> UInt8HW:
+    Raises:
+        DatasetError: there are others; names their range.
+    """
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind not in "iuf":
@@ -229,9 +324,20 @@ def _as_uint8(array: Array, name: str, what: str) -> UInt8HW:
     if whole.min() < 0 or whole.max() > 255 or broken:
         raise DatasetError(
             f"{name}: {what} from {low:g} to {high:g} ({array.dtype}{', fractional' * broken}); "
-            "expected whole numbers from 0 to 255, convert the file."
+            f"expected whole numbers from 0 to 255, {_help(what, float(low), float(high))}"
         )
     return whole.astype(np.uint8)
+
+
+def _help(what: str, low: float, high: float) -> str:
+    if what != "intensities":
+        return "convert the file."
+    top = 2 ** math.ceil(math.log2(high + 1)) - 1 if high > 1 else 1
+    bottom = min(0, math.floor(low))
+    return (
+        "convert the file, or say which intensities become black and white, the same in every "
+        "file: " + advise(f"window = [{bottom}, {top}]")
+    )
 
 
 def _by(array: Array) -> str:

@@ -100,10 +100,7 @@ def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
         else:
             fitted += fit_recording([frame], given=given.sector(frame.unit_spacing))
     if to_fit:
-        clip = None
-        if dataset.read_clip is not None:
-            clip = dataset.read_clip(dataset.root, to_fit[0].key)
-        fitted += fit_recording(to_fit, clip)
+        fitted += fit_recording(to_fit, dataset.clip(to_fit[0].key))
     in_picture = (_in_picture(one) for one in fitted)
     return Recording(tuple(keys), tuple(in_picture), tuple(problems))
 

@@ -227,26 +227,32 @@ def _outline(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], 
     return outline_of_chords(values), ""
 
 
-def fill_polygon(corners: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def fill_polygon(
+    corners: npt.NDArray[Any], shape: tuple[int, int], per_pixel: int = 1
+) -> npt.NDArray[np.bool_]:
     """(H, W) bool, True where a pixel's centre lies in the polygon or on its edge.
 
     Where the outline crosses itself, a point is inside after an odd number of crossings.
 
     Args:
-        corners: (n, 2) whole numbers, (row, col) of pixel centres; the last is joined to the first,
-            and any may lie outside of the image.
+        corners: (n, 2) whole numbers, (row, col) from the first pixel's centre; the last is joined
+            to the first, and any may lie outside of the image.
         shape: (H, W).
+        per_pixel: how many units of `corners` a pixel is wide.
     """
-    row, col = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    col = np.arange(shape[1])[None, :] * per_pixel
     inside = np.zeros(shape, dtype=np.bool_)
     edge = np.zeros(shape, dtype=np.bool_)
     points = np.asarray(corners, dtype=np.int64)
     for (r0, c0), (r1, c1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        first, last = -(-min(r0, r1) // per_pixel), max(r0, r1) // per_pixel
+        rows = slice(max(first, 0), max(last + 1, 0))  # those that the side reaches
+        row = np.arange(shape[0])[rows, None] * per_pixel
         side = (col - c0) * (r1 - r0) - (row - r0) * (c1 - c0)
         crossed = ((row < r0) != (row < r1)) & (side < 0 if r1 > r0 else side > 0)
-        inside ^= crossed
-        between = (row >= min(r0, r1)) & (row <= max(r0, r1))
-        edge |= (side == 0) & between & (col >= min(c0, c1)) & (col <= max(c0, c1))
+        inside[rows] ^= crossed
+        between = (col >= min(c0, c1)) & (col <= max(c0, c1))
+        edge[rows] |= (side == 0) & between
     return inside | edge
 
 

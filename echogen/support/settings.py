@@ -64,6 +64,7 @@ def load_config(
     *,
     preset: str | None = None,
     file: Config | str | Path | None = None,
+    shared: tuple[str, type[Settings]] | None = None,
 ) -> Config:
     """The resolved settings of a command: defaults, then preset, then file, then flags.
 
@@ -74,6 +75,8 @@ def load_config(
             leaves a setting as it is.
         preset: by name; None takes the default one.
         file: TOML with settings, or a configuration, of which what was set counts.
+        shared: a table's name, and the configuration of another command that has it: of a file,
+            which is written for that command, this table alone is taken.
 
     Raises:
         UsageError: no such preset, the file cannot be read, a key is unknown, or a value is out of
@@ -85,6 +88,8 @@ def load_config(
     source, below = "settings", {}
     if isinstance(file, (str, Path)):
         source, below = f"--config {file}", _read(Path(file))
+        if shared is not None:
+            below = _of_table(*shared, below, source)
     elif file is not None:
         below = _set_in(file)
     settings = merge(kind.presets.get(preset or "balanced", {}), _nested(kind, below))
@@ -95,6 +100,21 @@ def load_config(
         if isinstance(cause, UsageError):
             raise cause from error
         raise UsageError(f"{source}: {explain(error, kind)}") from error
+
+
+def _of_table(
+    table: str, written_for: type[Settings], found: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """The settings of one table among those of a file, its keys with or without the table."""
+    places = _places(written_for)
+    taken = {}
+    for key, value in found.items():
+        place = places.get(key.split(".")[0])
+        if place is None:
+            raise UsageError(f"{source}: unknown key {key!r}; {_hint([key], written_for, '')}")
+        if place[0] == table:
+            taken[key] = value
+    return taken
 
 
 def _nested(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:

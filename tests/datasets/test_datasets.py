@@ -134,7 +134,8 @@ def test_auto_tells_the_layouts_apart_and_says_so(tmp_path: Path) -> None:
     )
     assert folder.provenance.format == "folder"
     assert folder.describe() == (
-        "folder layout (images/ and labels/, PNG): 1 frame of 1 case, spacing unknown"
+        "folder layout (PNG images, labels as class ids, cases by file name): "
+        "1 frame of 1 case, spacing unknown"
     )
 
 

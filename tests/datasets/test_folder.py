@@ -1,4 +1,4 @@
-"""The folder layout: PNG pairs by name, without spacing."""
+"""The folder layout: images with label files of many kinds beside them."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_a_pair_is_read_without_spacing_and_that_is_said(root: Path) -> None:
     assert frame.spacing_mm is None
     assert "spacing unknown" in dataset.describe()
     assert dataset.provenance.extra["spacing"] == "unknown"
-    assert "PNG files carry no spacing" in dataset.notes[0]
+    assert "Pictures carry no spacing" in dataset.notes[0]
 
 
 def test_names_give_case_view_and_phase_only_where_they_parse(root: Path) -> None:
@@ -69,19 +69,22 @@ def test_pictures_without_partner_are_problems_and_other_files_are_told(root: Pa
     (root / "images" / "alone.png").touch()
     (root / "labels" / "stray.png").touch()
     (root / "images" / "y.jpg").touch()
+    (root / "images" / "y.txt").touch()
+    (root / "results.png").touch()
     (root / "images" / ".DS_Store").touch()
     dataset = open_dataset(root)
     assert [(problem.frame_id, problem.reason) for problem in dataset.problems()] == [
         ("alone", "images/alone.png: no label, expected labels/alone.png."),
         ("stray", "labels/stray.png: no image, expected images/stray.png."),
+        ("y", "images/y.jpg: no label, expected labels/y.png."),
     ]
-    assert dataset.notes[1:] == ("images/: 1 other file not PNG; left out.",)
+    assert dataset.notes[-1] == "1 image outside of images, labels left out."
 
 
 def test_a_missing_labels_folder_is_told(root: Path) -> None:
     (root / "labels" / "x.png").unlink()
     (root / "labels").rmdir()
-    with pytest.raises(DatasetError, match=r"has images/ but no labels/"):
+    with pytest.raises(DatasetError, match=r"1 image such as images/x.png, but no label of any"):
         open_dataset(root)
 
 
@@ -95,17 +98,19 @@ def test_grey_stored_in_colour_channels_is_read_as_grey(root: Path, alpha: bool)
 
 def test_colours_and_transparency_are_refused(root: Path) -> None:
     coloured = np.stack([an_image(), an_image(), an_image()[::-1]], axis=-1)
-    write(root / "labels" / "x.png", coloured)
-    assert reason(root) == (
-        "labels/x.png: a colour picture (3 channels that differ); store one channel."
-    )
     write(root / "images" / "x.png", np.stack([an_image()] * 4, axis=-1))
     assert reason(root).startswith("images/x.png: has transparent pixels")
+    write(root / "images" / "x.png", coloured)
+    assert reason(root).startswith("images/x.png: a colour picture: ")
+    write(root / "labels" / "x.png", coloured)
+    with pytest.raises(DatasetError, match=r"labels/x.png: label files hold \d+ values, such as #"):
+        open_dataset(root)
 
 
 def test_labels_painted_as_grey_levels_are_refused(root: Path) -> None:
     write(root / "labels" / "x.png", a_label() * 127)
-    assert reason(root).startswith("labels/x.png: class ids 254 are not declared")
+    with pytest.raises(DatasetError, match=r"hold 254; .*: label_map = {254 = 1}$"):
+        open_dataset(root)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])

@@ -1,0 +1,120 @@
+"""`cases.csv`: what file names do not say of frames: case, view, phase, split, spacing.
+
+One line a frame, with a head. `frame` is the frame's id or its file, with or without its ending;
+the other columns may be left out, and an empty cell leaves what the name says.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from echogen.datasets.base import as_number
+from echogen.datasets.integrity import suffix_of
+from echogen.errors import DatasetError
+from echogen.support.words import counted
+from echogen.types import FrameKey
+
+CASES = "cases.csv"
+COLUMNS = ("case", "view", "phase", "split")
+SPACINGS = ("spacing_mm", "spacing_mm_row", "spacing_mm_col")
+
+Line = Mapping[str, str]
+
+
+def read_cases(root: Path) -> dict[str, Line]:
+    """{frame: its line}; empty where there is no such file.
+
+    Raises:
+        DatasetError: the file cannot be read, has no column `frame`, or lists a frame twice.
+    """
+    if not (root / CASES).is_file():
+        return {}
+    lines: dict[str, Line] = {}
+    for number, line in _lines(root / CASES):
+        frame = line["frame"].replace("\\", "/")
+        frame = frame[: len(frame) - len(suffix_of(frame))]
+        if frame in lines:
+            raise DatasetError(f"{CASES} line {number}: {frame} is listed twice; remove one line.")
+        lines[frame] = {**line, "number": str(number)}
+    return lines
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number, {column: text} of the known columns) of each line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            separator = ";" if first.count(";") > first.count(",") else ","
+            reader = csv.reader(file, delimiter=separator)
+            head = [name.strip().lower() for name in next(reader, [])]
+            if "frame" not in head:
+                raise DatasetError(
+                    f"{CASES}: expected a column 'frame', found {', '.join(head) or 'none'}; the "
+                    f"others are {', '.join((*COLUMNS, *SPACINGS))}."
+                )
+            for values in reader:
+                given = dict(zip(head, map(str.strip, values), strict=False))
+                if given.get("frame"):
+                    known = ("frame", *COLUMNS, *SPACINGS)
+                    yield reader.line_num, {name: given.get(name, "") for name in known}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{CASES}: cannot be read ({error}).") from error
+
+
+def with_cases(
+    root: Path, keys: Iterable[FrameKey], lines: Mapping[str, Line]
+) -> tuple[list[FrameKey], list[str]]:
+    """The frames as the table has them, and remarks on what does not match.
+
+    Raises:
+        DatasetError: a spacing is no length.
+    """
+    if not lines:
+        return list(keys), []
+    known, used, unlisted = [], set(), 0
+    for key in keys:
+        path = key.paths[0]
+        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        stems = (text[: len(text) - len(suffix_of(text))] for text in (inside, path.name))
+        found = next((name for name in (key.frame_id, *stems) if name in lines), None)
+        if found is None:
+            unlisted += 1
+            known.append(key)
+            continue
+        used.add(found)
+        line = lines[found]
+        known.append(
+            replace(
+                key,
+                case_id=line["case"] or key.case_id,
+                view=line["view"] or key.view,
+                phase=line["phase"] or key.phase,
+                split=line["split"] or key.split,
+                spacing_mm=_spacing(line) or key.spacing_mm,
+            )
+        )
+    remarks = []
+    if unlisted:
+        remarks.append(f"{CASES}: does not list {counted(unlisted, 'frame')}; by name instead.")
+    idle = sorted(lines.keys() - used)
+    if idle:
+        remarks.append(
+            f"{CASES}: {counted(len(idle), 'line')} without a frame here, such as {idle[0]}."
+        )
+    return known, remarks
+
+
+def _spacing(line: Line) -> tuple[float, float] | None:
+    texts = [line[name] for name in SPACINGS]
+    if not any(texts):
+        return None
+    row, col = (texts[1], texts[2]) if texts[1] or texts[2] else (texts[0], texts[0])
+    sides = as_number(row), as_number(col)
+    if sides[0] is None or sides[1] is None or min(sides[0], sides[1]) <= 0:
+        raise DatasetError(
+            f"{CASES} line {line['number']}: spacing {' '.join(filter(None, texts))!r}; expected "
+            "millimetres per pixel above 0 in spacing_mm, or in spacing_mm_row and spacing_mm_col."
+        )
+    return sides[0], sides[1]
