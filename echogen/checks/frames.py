@@ -18,7 +18,7 @@ from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.measures.classes import Classes
-from echogen.planning.make import ROUND_AGREEMENT
+from echogen.planning.make import MOST_STRETCH
 from echogen.types import BACKGROUND, Frame, FrameKey
 
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
@@ -116,12 +116,12 @@ def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterato
     if sector is None or facts.depth is None:
         yield error("sector", name, f"{file}: {fitted.reason}")
         return
-    if fitted.agreement < ROUND_AGREEMENT and not frame.key.copy:  # a width move is on purpose
+    if abs(fitted.stretch - 1) > MOST_STRETCH and not frame.key.copy:  # a width move is on purpose
         yield warning(
             "sector",
             name,
-            f"{file}: its fan is not round in the millimetres given ({fitted.agreement:.1%} in "
-            "common with the fitted one): the spacing, or the fan, is in doubt.",
+            f"{file}: its fan is not round in the millimetres given, but would be with a row "
+            f"spacing {fitted.stretch:.2f} times as large: the spacing, or the fan, is in doubt.",
         )
     low, high = PLAUSIBLE_DEPTH_MM
     if frame.spacing_mm is not None and not low <= facts.depth <= high:

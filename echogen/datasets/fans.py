@@ -165,7 +165,7 @@ def found_fans(recording: Recording) -> list[FoundFan]:
                 (int(frame.image.shape[0]), int(frame.image.shape[1])),
                 values,
                 col / row,
-                fitted.agreement if sector else 0.0,
+                fitted.confidence if sector else 0.0,
                 fitted.how,
                 fitted.reason,
             )
@@ -189,7 +189,9 @@ def fans_of_recordings(found: Iterable[FoundFan]) -> list[FoundFan]:
             lines.append(fans[0])
         else:
             lines += [replace(fan, name=fan.frame_id) for fan in fans]
-    return sorted(lines, key=lambda fan: (fan.values is not None, fan.confidence, fan.name))
+    return sorted(
+        lines, key=lambda fan: (fan.values is not None, round(fan.confidence, 3), fan.name)
+    )
 
 
 def write_fans(found: Iterable[FoundFan], path: Path) -> int:

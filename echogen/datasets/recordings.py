@@ -111,5 +111,5 @@ def _in_picture(fitted: FittedFrame) -> FittedFrame:
         try:
             crop_of(fitted.frame, fitted.sector)
         except DatasetError as error:
-            return replace(fitted, sector=None, agreement=0.0, reason=str(error))
+            return replace(fitted, sector=None, confidence=0.0, reason=str(error))
     return fitted

@@ -1,8 +1,7 @@
 """The fan of an image whose pixels' shape is unknown, such as a generated one.
 
-A frame that was stretched to a square shows its fan as an ellipse, which no fan fits on square
-pixels. The aspect at which one fits best is therefore fitted, too: uphill in steps, then at the top
-of the parabola through the best three.
+A frame that was stretched to a square shows its fan as an ellipse. Its edges are straight whatever
+the stretch, so that the fan is found at a rough aspect, and the far arc tells the right one.
 """
 
 from dataclasses import dataclass, replace
@@ -11,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import DatasetError
-from echogen.geometry.fit import background_level, filled_foreground, fit_sector
+from echogen.geometry.fit import FanFit, find_fan
+from echogen.geometry.foreground import background_level
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, sector_on_grid
 
-START, STEP = 1.2, 0.2
-"""The first aspect ratio to try, and the step to the next; stretched to a square, most CAMUS
-frames lie near 1.2."""
+STARTS = (1.2, 0.8, 1.7)
+"""Aspect ratios to begin with; stretched to a square, most CAMUS frames lie near 1.2."""
 NARROWEST, WIDEST = 0.5, 2.0
+_ROUNDS, _ROUND = 4, 0.002
 MOST_OUTSIDE = 0.01
 """A fan that leaves more than this share of the foreground outside is rejected."""
 
@@ -33,13 +33,13 @@ class FittedFan:
     Attributes:
         sector: in heights of a pixel, from the image's outer corner.
         aspect: width of a pixel over its height.
-        agreement: IoU with the filled foreground, 0 to 1. Dark parts of a fan lower it.
-        outside: share of the filled foreground that lies outside of the fan, 0 to 1.
+        confidence: 0 to 1, how sure the fan is.
+        outside: share of the foreground that lies outside of the fan, 0 to 1.
     """
 
     sector: Sector
     aspect: float
-    agreement: float
+    confidence: float
     outside: float
 
     def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -58,30 +58,32 @@ def fit_fan(image: npt.NDArray[np.uint8], aspect: float | None = None) -> Fitted
         image: (H, W) uint8, apex up.
         aspect: width of a pixel over its height; None where that is unknown, and fitted.
     """
-    filled = filled_foreground(image)
-    best = _fit(image, filled, aspect) if aspect is not None else _climb(image, filled)
-    return _to_apex(best, image) if best and best.outside <= MOST_OUTSIDE else None
+    found = _fit(image, aspect) if aspect is not None else _round(image)
+    if found is None or found[0].outside > MOST_OUTSIDE:
+        return None
+    fan, aspect = found
+    return _to_apex(FittedFan(fan.sector, aspect, fan.confidence, fan.outside), image)
 
 
-def _climb(image: npt.NDArray[np.uint8], filled: npt.NDArray[np.bool_]) -> FittedFan | None:
-    """The fan at the aspect at which it agrees best, going up from `START`."""
-    tried: dict[int, FittedFan | None] = {}
+def _fit(image: npt.NDArray[np.uint8], aspect: float) -> tuple[FanFit, float] | None:
+    try:
+        return find_fan([image], (1.0, aspect)), aspect
+    except DatasetError:
+        return None
 
-    def at(step: int) -> float:
-        if step not in tried:
-            tried[step] = _fit(image, filled, START + step * STEP)
-        fan = tried[step]
-        return fan.agreement if fan else 0.0
 
-    here = 0
-    while NARROWEST < START + here * STEP < WIDEST:
-        better = max((here - 1, here, here + 1), key=at)
-        if at(better) <= at(here):
-            break
-        here = better
-    aspect = START + STEP * (here + _top(at(here - 1), at(here), at(here + 1)))
-    found = [*tried.values(), _fit(image, filled, aspect)]
-    return max(found, key=lambda fan: fan.agreement if fan else 0.0)
+def _round(image: npt.NDArray[np.uint8]) -> tuple[FanFit, float] | None:
+    """The fan at the aspect at which its far arc is round, or at the first that finds one."""
+    for start in STARTS:
+        found = _fit(image, start)
+        for _ in range(_ROUNDS):
+            if found is None or abs(found[0].stretch - 1) < _ROUND:
+                break
+            aspect = min(max(found[1] / found[0].stretch, NARROWEST), WIDEST)
+            found = _fit(image, aspect) or found
+        if found is not None:
+            return found
+    return None
 
 
 def _to_apex(fan: FittedFan, image: npt.NDArray[np.uint8]) -> FittedFan:
@@ -93,21 +95,3 @@ def _to_apex(fan: FittedFan, image: npt.NDArray[np.uint8]) -> FittedFan:
     nearer = whole.mask(image.shape) & ~fan.mask(image.shape)
     bright = image[nearer] > background_level(image)
     return whole if nearer.any() and bright.mean() > SHOWN else fan
-
-
-def _fit(
-    image: npt.NDArray[np.uint8], filled: npt.NDArray[np.bool_], aspect: float
-) -> FittedFan | None:
-    try:
-        sector = fit_sector([image], (1.0, aspect))
-    except DatasetError:
-        return None
-    fan = sector.mask((image.shape[0], image.shape[1]), (1.0, aspect))
-    agreement = float((fan & filled).sum() / (fan | filled).sum())
-    return FittedFan(sector, aspect, agreement, float((filled & ~fan).sum() / filled.sum()))
-
-
-def _top(before: float, here: float, after: float) -> float:
-    """Where the parabola through three values has its top, in steps from the middle one."""
-    bend = before - 2.0 * here + after
-    return min(max(0.5 * (before - after) / bend, -1.0), 1.0) if bend < 0 else 0.0

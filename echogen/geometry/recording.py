@@ -8,11 +8,10 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from echogen.errors import DatasetError
-from echogen.geometry.fit import agreement, fit_sector
+from echogen.geometry.fit import FanFit, find_fan, fits, is_upside_down
 from echogen.geometry.sector import Sector
 from echogen.types import Frame
 
-MIN_AGREEMENT = 0.9
 FanSource = Literal["frame", "clip", "header", "given"]
 """How a fan was found: in one frame, in a clip, in the file's header, or given by the user."""
 
@@ -24,16 +23,19 @@ class FittedFrame:
     Attributes:
         frame: as it was read.
         sector: in mm, or in pixels without a spacing; None where none was found.
-        agreement: IoU of the fan with the image's filled foreground, 0 without a fan.
+        confidence: 0 to 1, how sure the fan is; 1 where it is given, 0 without a fan.
         reason: why there is no fan, one line; empty where there is one.
         how: where the fan comes from.
+        stretch: the factor on the row spacing that would make the far arc round, 1 where it is
+            round or too little of it is seen to tell.
     """
 
     frame: Frame
     sector: Sector | None
-    agreement: float
+    confidence: float
     reason: str = ""
     how: FanSource = "frame"
+    stretch: float = 1.0
 
 
 def fit_recording(
@@ -59,30 +61,47 @@ def fit_recording(
     by_grid: dict[Any, list[Frame]] = defaultdict(list)
     for frame in frames:
         by_grid[(frame.image.shape, frame.spacing_mm)].append(frame)
-    for group in by_grid.values():
-        yield from _fit(group)
+    for (shape, _), group in by_grid.items():
+        whole = clip if clip is not None and clip.shape[1:] == shape and len(clip) > 1 else None
+        yield from _fit(group, whole)
 
 
-def _fit(frames: list[Frame]) -> Iterator[FittedFrame]:
-    try:
-        shared = fit_sector([frame.image for frame in frames], frames[0].unit_spacing)
-    except DatasetError:
-        shared = None
+def _fit(frames: list[Frame], clip: npt.NDArray[Any] | None) -> Iterator[FittedFrame]:
+    spacing = frames[0].unit_spacing
+    shared, how = _together([frame.image for frame in frames], clip, spacing)
     for frame in frames:
-        try:
-            sector = shared
-            agrees = agreement(sector, frame.image, frame.unit_spacing) if sector else 0.0
-            if sector is None or agrees < MIN_AGREEMENT:
-                sector = fit_sector([frame.image], frame.unit_spacing)
-                agrees = agreement(sector, frame.image, frame.unit_spacing)
-        except DatasetError as error:
-            yield FittedFrame(frame, None, 0.0, f"no sector found: {error}")
-            continue
-        if agrees < MIN_AGREEMENT:
-            reason = (
-                f"no sector found: the best fan covers {agrees:.0%} of the image's foreground, "
-                f"expected at least {MIN_AGREEMENT:.0%}; is it a sector scan?"
+        if shared is not None and fits(shared.sector, frame.image, spacing):
+            yield FittedFrame(
+                frame, shared.sector, shared.confidence, how=how, stretch=shared.stretch
             )
-            yield FittedFrame(frame, None, 0.0, reason)
             continue
-        yield FittedFrame(frame, sector, agrees)
+        try:
+            alone = find_fan([frame.image], spacing)
+        except DatasetError as error:
+            yield FittedFrame(frame, None, 0.0, _reason(frame, error))
+            continue
+        yield FittedFrame(frame, alone.sector, alone.confidence, stretch=alone.stretch)
+
+
+def _together(
+    images: list[Any], clip: npt.NDArray[Any] | None, spacing: tuple[float, float]
+) -> tuple[FanFit | None, FanSource]:
+    """The fan of the clip, or where that shows none, of the frames."""
+    if clip is not None:
+        try:
+            return find_fan(list(clip), spacing), "clip"
+        except DatasetError:
+            pass
+    try:
+        return find_fan(images, spacing), "frame"
+    except DatasetError:
+        return None, "frame"
+
+
+def _reason(frame: Frame, error: DatasetError) -> str:
+    if is_upside_down(frame.image, frame.unit_spacing):
+        return (
+            "no sector found: the picture is upside down, for a fan is found in it when it is "
+            "flipped; its apex has to be up"
+        )
+    return f"no sector found: {error}"

@@ -28,7 +28,8 @@ from echogen.report import Problem
 from echogen.support.words import counted
 from echogen.types import Case, Frame, FrameKey
 
-ROUND_AGREEMENT = 0.98
+MOST_STRETCH = 0.08
+"""A fan whose arc is rounder with spacing changed by more than this share is not round."""
 MAX_LABEL_POINTS = 4000
 
 
@@ -160,7 +161,8 @@ def _plan_recording(
             crop=field.crop,
             spacing_mm=frame.spacing_mm,
             sector=field.sector,
-            agreement=fitted.agreement,
+            confidence=fitted.confidence,
+            stretch=fitted.stretch,
             cut=cut_bits(cut_pixels(field.frame.label, field.sector, grid)),
             digest=image_digest(frame.image)[:DIGEST_LENGTH],
             sequence=frame.key.sequence,
@@ -253,7 +255,7 @@ def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str
     names = [
         planned.frame_id
         for planned in frames
-        if planned.agreement < ROUND_AGREEMENT and planned.frame_id not in copies
+        if abs(planned.stretch - 1) > MOST_STRETCH and planned.frame_id not in copies
     ]
     if names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -55,7 +55,8 @@ class PlannedFrame:
         spacing_mm: (row, col), or None where the dataset gives none.
         sector: of the frame's recording, measured from the crop's corner; in mm, or in pixels
             without a spacing.
-        agreement: IoU of the fitted fan with the image's filled foreground.
+        confidence: 0 to 1, how sure the fan is.
+        stretch: the factor on the row spacing that would make the fan's far arc round.
         cut: bit k set where class k touches the sector's edge.
         digest: the first 12 hexadecimal digits of `datasets.image_digest`; empty in plans that
             were made before it was recorded.
@@ -71,7 +72,8 @@ class PlannedFrame:
     crop: Crop
     spacing_mm: tuple[float, float] | None
     sector: Sector
-    agreement: float
+    confidence: float
+    stretch: float
     cut: int
     digest: str = ""
     sequence: str = ""

@@ -149,7 +149,7 @@ def test_no_fan_is_found_where_there_is_none_or_much_lies_outside() -> None:
     assert fit_fan(noise) is None
     assert fit_fan(np.zeros((64, 64), np.uint8)) is None
     image = stretched(1.0)
-    image[100:, :20] = 120
+    image[90:, :24] = np.random.default_rng(1).integers(60, 180, (30, 24))
     assert fit_fan(image) is None
 
 

@@ -139,7 +139,7 @@ def test_the_fan_of_a_small_video_is_found(made: Path) -> None:
         frames = [dataset.read(key) for key in keys_of(dataset) if key.case_id == case]
         for fitted in fit_recording(frames):
             assert fitted.sector is not None, fitted.reason
-            assert fitted.agreement > 0.95
+            assert fitted.confidence > 0.95
 
 
 def test_the_clip_is_every_frame_of_the_video_decoded_once(

@@ -211,7 +211,7 @@ def test_default_plans_are_those_of_before_there_was_a_choice() -> None:
     dataset = open_dataset(SAMPLE_DATA)
     plan = build_plan(dataset, select(dataset.keys, config.dataset), config, (32, "stretch"))
     sector = Sector(2.0, 50.0, -0.62, 0.66, 3.0, 114.0)
-    frames = tuple(replace(frame, sector=sector, agreement=1.0) for frame in plan.frames)
+    frames = tuple(replace(frame, sector=sector, confidence=1.0) for frame in plan.frames)
     pinned = "6ccca50c1bbc5a9f8f3117b927de37269e8ca96d66540c772dce4aeab5bdb079"
     assert replace(plan, frames=frames).digest == pinned
     assert "frames" not in plan.to_dict()["settings"]["dataset"]
