@@ -267,7 +267,7 @@ def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str
 
 def _given_fans(frames: Iterable[PlannedFrame], given: Container[str]) -> dict[str, str]:
     """A SHA-256 of the fans that the user gave; nothing where none was given."""
-    fans = "".join(f"{f.frame_id} {f.sector}\n" for f in frames if f.frame_id in given)
+    fans = "".join(f"{f.frame_id} {f.crop} {f.sector}\n" for f in frames if f.frame_id in given)
     return {"fans": hashlib.sha256(fans.encode()).hexdigest()} if fans else {}
 
 

@@ -251,7 +251,7 @@ def test_given_fans_are_used_and_other_ones_are_refused(
         assert (np.abs(sectors[~own, 2:4]) > 34).all()
     table.rename(moved)
     assert run(settings, fans=str(moved)).painted == 0  # fans count, not their file
-    write_table(moved, patient0001="2,52,-30,30.5,5,100")
+    write_table(moved, patient0001="2,53,-30,30,5,100")  # the same fan, a pixel farther right
     with pytest.raises(StoreError, match=r"out\.zarr: .* made with other fans in --fans\. Use"):
         run(settings, fans=str(moved))
     with pytest.raises(StoreError, match=r"it was made with --fans\. Use"):
