@@ -59,9 +59,10 @@ class DatasetConfig(Settings):
         max_colour: share of an image's pixels that may be coloured, by a logo or an ECG trace.
         label_map: {what label files hold: class id}: a grey level, a colour such as "#ff0000", or a
             class's name in files of polygons and of one class each.
+        case_salt: a file whose content makes the case ids of DICOM files hashes of patients' ids.
     """
 
-    format: Literal["auto", "camus", "folder", "nnunet", "echonet", "cardiacuda"] = "auto"
+    format: Literal["auto", "camus", "folder", "nnunet", "echonet", "cardiacuda", "dicom"] = "auto"
     views: Names = ()
     phases: Names = ()
     split: str = ""
@@ -75,6 +76,7 @@ class DatasetConfig(Settings):
     window: Range | None = None
     max_colour: float = Field(default=0.02, ge=0, le=1)
     label_map: Annotated[dict[str, int], BeforeValidator(_as_texts)] | None = None
+    case_salt: Path | None = None
 
     @field_validator("window")
     @classmethod
@@ -96,13 +98,14 @@ class DatasetConfig(Settings):
     @property
     def unrecorded(self) -> dict[str, bool]:
         """Fields that a run leaves out of what it records: the layout's name, the file of fans
-        (the plan has the fans themselves), and settings that are newer than the first stores where
-        they change nothing, so that a run is the one it was before there was a choice.
+        (the plan has the fans themselves), that of the salt, and settings that are newer than the
+        first stores where they change nothing, so that a run is the one it was before there
+        was a choice.
         """
         newer = ("frames", "spacing_mm", "flip", "window", "max_colour", "label_map")
         defaults = type(self).model_fields
         same = {name: True for name in newer if getattr(self, name) == defaults[name].default}
-        return {"format": True, "fans": True} | same
+        return {"format": True, "fans": True, "case_salt": True} | same
 
 
 class TransformConfig(Settings):

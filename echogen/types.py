@@ -47,6 +47,7 @@ class FrameKey:
         index: of the frame in files that hold a sequence, from 0; None where they hold one frame.
         copy: above 0 where the frame is a generated copy, exported from a store.
         spacing_mm: (row, col) millimetres per pixel that the user gives; None takes the files' own.
+        private: file names may say who the patient is, so that nothing may show them.
     """
 
     frame_id: str
@@ -62,6 +63,7 @@ class FrameKey:
     index: int | None = None
     copy: int = 0
     spacing_mm: tuple[float, float] | None = None
+    private: bool = False
 
     @property
     def recording_id(self) -> str:
@@ -69,6 +71,11 @@ class FrameKey:
         if self.recording:
             return self.recording
         return f"{self.case_id}/{self.view}" if self.view else self.frame_id
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Of `paths`, as a message may show them: the frame's id where they are private."""
+        return tuple(self.frame_id if self.private else path.name for path in self.paths)
 
     @property
     def clip_id(self) -> str:
@@ -85,12 +92,14 @@ class Frame:
         image: grey levels, apex up.
         label: class ids, the same shape as `image`.
         spacing_mm: (row, col) millimetres per pixel, or None where the dataset gives none.
+        doubt: what its reader did not believe in its file, one line; empty where it all fits.
     """
 
     key: FrameKey
     image: UInt8HW
     label: UInt8HW
     spacing_mm: tuple[float, float] | None
+    doubt: str = ""
 
     @property
     def unit_spacing(self) -> tuple[float, float]:

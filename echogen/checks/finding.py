@@ -31,14 +31,19 @@ class Finding:
 
 def error(check: str, where: str, message: str) -> Finding:
     """What cannot be used as it is."""
-    return Finding(Severity.ERROR, check, where, message)
+    return _finding(Severity.ERROR, check, where, message)
 
 
 def warning(check: str, where: str, message: str) -> Finding:
     """What should be looked at."""
-    return Finding(Severity.WARNING, check, where, message)
+    return _finding(Severity.WARNING, check, where, message)
 
 
 def note(check: str, where: str, message: str) -> Finding:
     """What is good to know."""
-    return Finding(Severity.NOTE, check, where, message)
+    return _finding(Severity.NOTE, check, where, message)
+
+
+def _finding(severity: Severity, check: str, where: str, message: str) -> Finding:
+    """A message that begins with what it is about does not say it again."""
+    return Finding(severity, check, where, message.removeprefix(f"{where}: ") if where else message)

@@ -17,7 +17,7 @@ from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
-from echogen.measures.classes import Classes
+from echogen.measures.classes import NO_CLASSES, Classes
 from echogen.planning.make import MOST_STRETCH
 from echogen.types import BACKGROUND, Frame, FrameKey
 
@@ -76,6 +76,10 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
         error("unreadable", problem.frame_id, problem.reason) for problem in recording.problems
     ]
     facts = []
+    doubted = {fitted.frame.doubt: fitted.frame.key for fitted in reversed(recording.frames)}
+    for doubt, key in doubted.items():
+        if doubt:
+            findings.append(warning("header", key.frame_id, f"{key.file_names[0]}: {doubt}"))
     for fitted, fan in zip(recording.frames, found_fans(recording), strict=True):
         facts.append(_facts(fitted, fan))
         findings += _problems(fitted, facts[-1], parts)
@@ -112,7 +116,7 @@ def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
 
 def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
     frame, sector = fitted.frame, fitted.sector
-    name, file = frame.key.frame_id, frame.key.paths[0].name
+    name, file = frame.key.frame_id, frame.key.file_names[0]
     if sector is None or facts.depth is None:
         yield error("sector", name, f"{file}: {fitted.reason}")
         return
@@ -140,7 +144,7 @@ def _grey_levels(frame: Frame, sector: Sector) -> Iterator[Finding]:
     if not levels.size:
         return
     low, high = np.percentile(levels, [5, 95])
-    name, file = frame.key.frame_id, frame.key.paths[0].name
+    name, file = frame.key.frame_id, frame.key.file_names[0]
     if high - low < LEAST_CONTRAST:
         yield warning(
             "grey-levels",
@@ -154,9 +158,10 @@ def _grey_levels(frame: Frame, sector: Sector) -> Iterator[Finding]:
 
 
 def _labels(frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
-    name, file = frame.key.frame_id, frame.key.paths[-1].name
+    name, file = frame.key.frame_id, frame.key.file_names[-1]
     if not facts.areas:
-        yield warning("labels", name, f"{file}: nothing is labelled.")
+        if parts != NO_CLASSES:  # a dataset without labels has none
+            yield warning("labels", name, f"{file}: nothing is labelled.")
         return
     if facts.outside > MOST_OUTSIDE:
         yield warning(

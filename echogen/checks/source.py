@@ -30,7 +30,7 @@ def check_source(
     Args:
         store: of expanded images.
         dataset: the folder that it was made of.
-        layout: the folder's format, and the table of fans that was given.
+        layout: the folder's format, the table of fans that was given, and the salt of its ids.
         workers: processes; 0 takes one a core.
         reporter: where progress goes.
 
@@ -70,7 +70,7 @@ def _source(
         )
     settings = {name: value for name, value in recorded.items() if name != "store"}
     config = AugmentationConfig(**settings)
-    not_recorded = {"format": layout.format, "fans": layout.fans}
+    not_recorded = {name: getattr(layout, name) for name in ("format", "fans", "case_salt")}
     chosen = config.dataset.model_copy(update=not_recorded)
     dataset, keys = open_frames(path, chosen)
     progress = partial(reporter.progress, "planning")

@@ -27,6 +27,7 @@ def expand(
     cases: flags.Cases = None,
     frames: flags.Frames = None,
     fans: flags.Fans = None,
+    case_salt: flags.CaseSalt = None,
     limit: flags.Limit = None,
     on_error: flags.OnError = None,
     output: flags.StoreOut = None,

@@ -16,7 +16,7 @@ Source = Annotated[Path, typer.Argument(help="Dataset folder or store.")]
 Format = Annotated[
     str | None,
     Flag(
-        metavar="auto|camus|folder|nnunet|echonet|cardiacuda",
+        metavar="auto|camus|folder|nnunet|echonet|cardiacuda|dicom",
         help="Layout of the dataset (default: auto, detected from its files).",
         rich_help_panel=INPUT,
     ),
@@ -51,6 +51,15 @@ Fans = Annotated[
     ),
 ]
 Limit = Annotated[int | None, Flag(min=1, help="Only the first N frames.", rich_help_panel=INPUT)]
+CaseSalt = Annotated[
+    Path | None,
+    Flag(
+        "--case-salt",
+        metavar="FILE",
+        help="Secret that makes DICOM case ids hashes of patients' ids, alike in every folder.",
+        rich_help_panel=INPUT,
+    ),
+]
 OnError = Annotated[
     str | None,
     Flag(

@@ -103,6 +103,7 @@ def preview(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    case_salt: flags.CaseSalt = None,
     config: flags.DatasetFile = None,
     set_: flags.DatasetSet = None,
     workers: Annotated[

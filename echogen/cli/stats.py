@@ -45,6 +45,7 @@ def stats(
     cases: flags.Cases = None,
     frames: flags.Frames = None,
     fans: flags.Fans = None,
+    case_salt: flags.CaseSalt = None,
     config: flags.DatasetFile = None,
     set_: flags.DatasetSet = None,
     most: Annotated[

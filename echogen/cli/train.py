@@ -47,7 +47,7 @@ def train(
     format: Annotated[
         str | None,
         Flag(
-            metavar="auto|camus|folder|nnunet|echonet|cardiacuda|images",
+            metavar="auto|camus|folder|nnunet|echonet|cardiacuda|dicom|images",
             help="Layout (default: auto, told by its files). images is any folder of images.",
             rich_help_panel=INPUT,
         ),
@@ -57,6 +57,7 @@ def train(
     split: flags.Split = None,
     cases: flags.Cases = None,
     fans: flags.Fans = None,
+    case_salt: flags.CaseSalt = None,
     limit: flags.Limit = None,
     on_error: flags.OnError = None,
     preset: Annotated[

@@ -225,7 +225,8 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
         DatasetError: the dataset cannot be read.
     """
     plan = load_plan(plan_file)
-    chosen = plan.settings.dataset.model_copy(update={"format": choice.dataset.format})
+    not_recorded = {"format": choice.dataset.format, "case_salt": choice.dataset.case_salt}
+    chosen = plan.settings.dataset.model_copy(update=not_recorded)
     dataset = open_chosen(path, chosen)
     keys = list(dataset.keys)
     absent = sorted({planned.frame_id for planned in plan.frames} - {key.frame_id for key in keys})
@@ -249,7 +250,7 @@ def _content(
         title = f"{provenance.root_name}: planned, not yet painted"
         kind, description = "plan", f"{selection.of} planned copies"
     else:
-        dataset = open_chosen(path, choice.dataset)
+        dataset = open_chosen(path, choice.dataset, need_labels=False)
         provenance = dataset.provenance
         title, kind, description = provenance.root_name, "dataset", dataset.describe()
         if choice.fans is None:

@@ -117,8 +117,9 @@ def measure(
     if not table.names:
         raise UsageError(f"{path}: contains no sample that can be measured.")
     beside = options
-    if not is_store(path):  # --format and --fans are about PATH
-        dataset = options.dataset.model_copy(update={"format": "auto", "fans": None})
+    if not is_store(path):  # --format, --fans and --case-salt are about PATH
+        about_path = {"format": "auto", "fans": None, "case_salt": None}
+        dataset = options.dataset.model_copy(update=about_path)
         beside = options.model_copy(update={"dataset": dataset})
     other = None if against is None else _collect(against, beside, reporter)[0]
     unwrap_axes([measured.values for measured in (table, other) if measured is not None])

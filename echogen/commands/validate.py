@@ -13,6 +13,8 @@ from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
 from echogen.config import DatasetConfig, ExpandConfig
 from echogen.datasets import open_frames
+from echogen.datasets.dicom import is_dicom_layout, who_is_who
+from echogen.datasets.dicom_cases import check_case_map
 from echogen.datasets.fans import write_fans
 from echogen.errors import (
     EXIT_DONE,
@@ -31,7 +33,7 @@ from echogen.store import (
     present_store_path,
     working_store_path,
 )
-from echogen.support.files import check_writable
+from echogen.support.files import check_writable, write_private
 from echogen.support.settings import Settings, load_config
 
 Kind = Literal["dataset", "expanded", "generated"]
@@ -93,7 +95,8 @@ class ValidationConfig(Settings):
     so that they are made again. `thorough` measures the texture of every sample, not of a thousand.
     `strict` counts warnings as failures. `dataset` says which frames of a dataset are checked, and
     in which layout it, or a store's source, is; its table of fans is written where there is none
-    yet, or with `overwrite`. `workers` 0 takes a process a core.
+    yet, or with `overwrite`. `case_map` is a file to be written: which patient and which file each
+    case of a folder of DICOM files is. `workers` 0 takes a process a core.
     """
 
     source: Path | None = None
@@ -101,6 +104,7 @@ class ValidationConfig(Settings):
     repair: bool = False
     strict: bool = False
     overwrite: bool = False
+    case_map: Path | None = None
     workers: int = Field(default=0, ge=0)
     dataset: DatasetConfig = DatasetConfig()
 
@@ -130,20 +134,32 @@ def validate(
     options = load_config(ValidationConfig, settings, file=config, shared=("dataset", ExpandConfig))
     if options.overwrite and (options.dataset.fans is None or is_store(path)):
         raise UsageError(f"{path}: --overwrite replaces the table of a dataset's --fans; omit it.")
+    if options.case_map is not None:
+        _write_case_map(path, options.case_map, options.dataset)
     if not is_store(path):
         if options.source is not None or options.repair or options.thorough:
             raise UsageError(
                 f"{path}: --source, --repair and --thorough are for stores, and this is not one."
             )
         return _dataset(path, options, reporter)
-    about_source = ("format", "fans") if options.source is not None else ()
+    about_source = ("format", "fans", "case_salt") if options.source is not None else ()
     kept = {name: getattr(options.dataset, name) for name in about_source}
     if options.dataset != DatasetConfig(**kept):
         raise UsageError(
             f"{path}: a store is checked as a whole; --views, --phases, --split, --cases, --frames "
-            "and settings of the dataset are for datasets, --format and --fans for --source."
+            "and settings of the dataset are for datasets, --format, --fans and --case-salt for "
+            "--source."
         )
     return _store(path, options, reporter)
+
+
+def _write_case_map(path: Path, file: Path, chosen: DatasetConfig) -> None:
+    """Who is who in a folder of DICOM files, for the user's eyes alone."""
+    if is_store(path) or not is_dicom_layout(path):
+        raise UsageError(f"--case-map {file}: {path} is no folder of DICOM files; leave it out.")
+    check_writable("--case-map", file, ".csv")
+    check_case_map(file)
+    write_private(file, who_is_who(path, chosen.case_salt))
 
 
 def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:
@@ -155,7 +171,7 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
         chosen, written = chosen.model_copy(update={"fans": None}), str(table)
     findings: tuple[Finding, ...]
     try:
-        dataset, keys = open_frames(path, chosen, reporter.tell)
+        dataset, keys = open_frames(path, chosen, reporter.tell, need_labels=False)
         check = check_dataset(dataset, keys, chosen, options.workers, reporter)
         findings, summary = check.findings, check.summary
         if written:

@@ -50,7 +50,8 @@ class Dataset:
         notes: what a user should know that costs no frame, one line each.
         read_frame: (root, key, labels) -> Frame; a module's function, so that it can be pickled.
         read_clip: (root, key) -> (N, H, W) uint8, every image of the recording that the frame is
-            from; a module's function. None where files hold no more than their frames.
+            from, or None where there is only one; a module's function. None where files hold no
+            more than their frames.
         fans: {frame id: its fan} where the user gave one; it is not fitted then.
         flip: how what is read is turned.
         said: what settings changed, for `describe`.
@@ -64,7 +65,7 @@ class Dataset:
     unusable: tuple[tuple[FrameKey, str], ...]
     notes: tuple[str, ...]
     read_frame: Callable[[Path, FrameKey, Mapping[int, str]], Frame]
-    read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None
+    read_clip: Callable[[Path, FrameKey], UInt8Clip | None] | None = None
     fans: Mapping[str, "GivenFan"] = field(default_factory=dict)
     flip: Flip = "none"
     said: tuple[str, ...] = ()
@@ -86,9 +87,8 @@ class Dataset:
         Raises:
             DatasetError: one line with the file and the reason.
         """
-        return (
-            None if self.read_clip is None else _turned(self.read_clip(self.root, key), self.flip)
-        )
+        clip = None if self.read_clip is None else self.read_clip(self.root, key)
+        return None if clip is None else _turned(clip, self.flip)
 
     def problems(self, config: DatasetConfig | None = None) -> tuple[Problem, ...]:
         """Frames that listing found unusable; with `config`, only those that it would select."""
@@ -99,11 +99,16 @@ class Dataset:
 
     def fingerprint(self, key: FrameKey) -> str:
         """SHA-256 of the frame's files and of what its key adds; of a sequence, read once."""
-        files = (
-            fingerprint_files(self.root, key.paths)
-            if key.index is None
-            else _fingerprint_sequence(self.root, key.paths, tuple(map(stamp, key.paths)))
-        )
+        try:
+            files = (
+                fingerprint_files(self.root, key.paths)
+                if key.index is None
+                else _fingerprint_sequence(self.root, key.paths, tuple(map(stamp, key.paths)))
+            )
+        except (DatasetError, OSError):
+            if key.private:
+                raise DatasetError(f"{key.frame_id}: its files cannot be read.") from None
+            raise
         added = key.detail + ("" if key.spacing_mm is None else f" {key.spacing_mm} mm")
         if not added:
             return files
@@ -148,7 +153,8 @@ def list_dataset(
     remarks: Iterable[str] = (),
     licence: str = "",
     extra: Mapping[str, Any],
-    read_clip: Callable[[Path, FrameKey], UInt8Clip] | None = None,
+    read_clip: Callable[[Path, FrameKey], UInt8Clip | None] | None = None,
+    root_name: str | None = None,
 ) -> Dataset:
     """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
 
@@ -162,6 +168,7 @@ def list_dataset(
         remarks: the notes.
         licence: of the data, as far as it is known.
         extra: see `Provenance`.
+        root_name: what a store calls the folder; None takes its name.
     """
     frames = tuple(sorted(frames, key=lambda key: key.frame_id))
     if cases is None:
@@ -170,7 +177,7 @@ def list_dataset(
         root=root,
         provenance=Provenance(
             format=format,
-            root_name=root.resolve().name,
+            root_name=root.resolve().name if root_name is None else root_name,
             licence=licence,
             labels=labels,
             extra=extra,

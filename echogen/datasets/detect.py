@@ -12,6 +12,7 @@ from echogen.datasets.base import AS_FOUND, Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.caselist import CASES
+from echogen.datasets.dicom import has_labels, is_dicom_layout, list_dicom
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import listed_classes, with_copies
 from echogen.datasets.fans import with_fans
@@ -31,20 +32,26 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
     "nnunet": (is_nnunet_layout, list_nnunet),
     "echonet": (is_echonet_layout, list_echonet),
     "cardiacuda": (is_cardiacuda_layout, list_cardiacuda),
+    "dicom": (is_dicom_layout, list_dicom),
 }
 INDEXED = ("nnunet", "echonet", "cardiacuda")
 """Layouts recognised by a file or folder of their own; CAMUS' names may occur in them too."""
 UNNAMED = ("camus", "folder")
 """Layouts whose own files do not name their classes; `classes.csv` may."""
-IN_SEQUENCES = ("camus", "cardiacuda")
+IN_SEQUENCES = ("camus", "cardiacuda", "dicom")
 """Layouts whose files hold sequences."""
 SETTLED: Mapping[str, tuple[str, ...]] = {
-    "window": ("camus", "folder", "nnunet", "images"),
+    "window": ("camus", "folder", "nnunet", "images", "dicom"),
     "max_colour": ("camus", "folder", "nnunet", "images"),
     "label_map": ("folder",),
+    "case_salt": ("dicom",),
 }
 """Settings that only some readers take."""
 MAX_SUBFOLDERS = 50
+UNLABELLED_DICOM = (
+    "No file has a label (X.png, X_gt.png or X_gt.nii.gz beside X.dcm, or a DICOM SEG): train, "
+    "preview and stats can use it, expand cannot."
+)
 
 
 UNLABELLED: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
@@ -165,20 +172,43 @@ def _with_sequences(chosen: str) -> Reader:
     return partial(READERS[chosen][1], sequences=True)
 
 
-def open_chosen(path: Path | str, chosen: DatasetConfig) -> Dataset:
+def open_chosen(path: Path | str, chosen: DatasetConfig, *, need_labels: bool = True) -> Dataset:
     """The labelled dataset at `path`, in the layout and with the frames and fans that settings say.
+
+    Args:
+        path: of its folder.
+        chosen: its layout, and which frames.
+        need_labels: False takes the frames of DICOM files without labels where none has one.
 
     Raises:
         DatasetError, UsageError: as `open_dataset` and `with_fans`.
     """
-    dataset = open_dataset(
-        path, chosen.format, chosen.labels, frames=chosen.frames, settings=chosen
+    opened = partial(
+        open_dataset, path, chosen.format, chosen.labels, frames=chosen.frames, settings=chosen
     )
+    try:
+        dataset = opened()
+    except DatasetError:
+        if need_labels or not _is_bare_dicom(Path(path), chosen.format):
+            raise
+        dataset = opened(need_labels=False)
+        dataset = replace(dataset, notes=(*dataset.notes, UNLABELLED_DICOM))
     return dataset if chosen.fans is None else with_fans(dataset, chosen.fans)
 
 
+def _is_bare_dicom(root: Path, format: str) -> bool:
+    """Whether a folder is one of DICOM files, of which none has a label."""
+    if format not in ("auto", "dicom") or not root.is_dir() or _fitting(root) != ["dicom"]:
+        return False
+    return not has_labels(root)
+
+
 def open_frames(
-    path: Path | str, chosen: DatasetConfig, tell: Callable[[str], None] = lambda _: None
+    path: Path | str,
+    chosen: DatasetConfig,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    need_labels: bool = True,
 ) -> tuple[Dataset, tuple[FrameKey, ...]]:
     """The labelled dataset at `path` and the frames of it that settings ask for.
 
@@ -186,11 +216,12 @@ def open_frames(
         path: of its folder.
         chosen: its layout, and which frames.
         tell: hears what was found, in one line.
+        need_labels: as in `open_chosen`.
 
     Raises:
         DatasetError, UsageError: as `open_dataset` and `select`.
     """
-    dataset = open_chosen(path, chosen)
+    dataset = open_chosen(path, chosen, need_labels=need_labels)
     tell(dataset.describe())
     return dataset, select(dataset.keys, chosen)
 
@@ -199,10 +230,16 @@ def _fitting(root: Path) -> list[str]:
     return _named(root) or (["folder"] if is_paired_layout(root) else [])
 
 
-def _named(root: Path) -> list[str]:
-    """The layouts that a folder's own files and folders tell, without a look at all of them."""
+def _named(root: Path, *, deep: bool = True) -> list[str]:
+    """The layouts that a folder's own files and folders tell, without a look at all of them.
+
+    Args:
+        root: the folder.
+        deep: whether DICOM files count, which may lie at any depth.
+    """
     indexed = [name for name in INDEXED if READERS[name][0](root)]
-    return indexed or [name for name, (fits, _) in READERS.items() if fits(root)]
+    others = [name for name in READERS if deep or name != "dicom"]
+    return indexed or [name for name in others if READERS[name][0](root)]
 
 
 def _require_utf8(root: Path) -> None:
@@ -232,7 +269,7 @@ def _require_folder(root: Path) -> None:
 def _for_a_file(root: Path) -> str:
     if root.suffix.lower() in (".zip", ".tar", ".tgz"):
         return "unpack the archive and give the folder that comes out."
-    near = next((above for above in root.absolute().parents[:3] if _fitting(above)), None)
+    near = next((above for above in root.absolute().parents[:3] if _named(above, deep=False)), None)
     return f"did you mean {near}?" if near else f"give the folder that contains {root.name}."
 
 
@@ -246,6 +283,7 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         "echonet": "FileList.csv and VolumeTracings.csv with Videos/X.avi, here or in A4C/ and "
         "PSAX/",
         "cardiacuda": "Site_X/CASE-4_image.nii.gz with CASE-4_label.nii.gz",
+        "dicom": "ultrasound X.dcm with X.png, X_gt.nii.gz or a DICOM SEG",
     }
     wanted |= {} if need_labels else {"images": f"images in any folder ({', '.join(IMAGE_IO)})"}
     looked = "; ".join(wanted[name] for name in wanted if format in ("auto", name))
@@ -263,7 +301,7 @@ def _nearest(root: Path) -> Path | None:
     for path in below:
         if _fitting(path):
             return path
-    if _named(root.absolute().parent):
+    if _named(root.absolute().parent, deep=False):
         return root.absolute().parent
     for path in below:
         deeper = [inner for inner in sorted(path.iterdir()) if inner.is_dir()][:MAX_SUBFOLDERS]

@@ -155,6 +155,25 @@ def read_clip(root: Path, key: FrameKey) -> UInt8HW:
     return as_uint8(images, name, "intensities")
 
 
+def read_values(path: Path, name: str, what: str) -> npt.NDArray[np.uint8]:
+    """A file of one or several slices as (N, H, W) whole numbers from 0 to 255, in one channel.
+
+    Args:
+        path: of a format that is read.
+        name: how messages call it.
+        what: it holds, in messages.
+
+    Raises:
+        DatasetError: it cannot be read, or holds other values.
+    """
+    if IMAGE_IO[suffix_of(path.name)] not in BITMAPS:
+        return as_uint8(_sequence(path, name)[0], name, what)
+    pixels = open_bitmap(path, name).pixels
+    if pixels.ndim > 2:
+        raise DatasetError(f"{name}: a colour picture; store one channel of {what}.")
+    return as_uint8(pixels[None], name, what)
+
+
 def image_digest(image: UInt8HW) -> str:
     """SHA-256 of an image's shape and pixels: equal for two frames that show the same picture."""
     digest = hashlib.sha256(repr(image.shape).encode())

@@ -31,6 +31,9 @@ class Classes:
     atrium: int | None
 
 
+NO_CLASSES = Classes(None, None, None)
+
+
 def classes_of(labels: Mapping[int, str]) -> Classes:
     """The parts by their names, and by CAMUS' ids where no class has a name that says anything.
 

@@ -95,7 +95,7 @@ def collect_dataset(
     Raises:
         DatasetError, UsageError: it cannot be read, or nothing is selected.
     """
-    dataset, keys = open_frames(path, config)
+    dataset, keys = open_frames(path, config, need_labels=False)
     measured = each_recording(
         _measure_recording,
         dataset,

@@ -110,7 +110,7 @@ def _in_store(
 
 def _drawn(path: Path, frame_id: str, choice: Choice, checkpoint: str) -> PlannedDataset:
     """A plan of one copy of one frame."""
-    dataset = open_chosen(path, choice.dataset)
+    dataset = open_chosen(path, choice.dataset, need_labels=False)
     listed = dataset.keys
     keys = [key for key in listed if key.frame_id == frame_id]
     config = AugmentationConfig(copies=1, originals=False, seed=choice.seed, dataset=choice.dataset)

@@ -67,7 +67,7 @@ class PlannedDataset:
         if same:
             planned = self.frames[frame_id]
             return cut_to_field(frame, planned.crop, planned.sector)
-        changed = f"{key.paths[0].name}: its files changed after the plan was made"
+        changed = f"{key.file_names[0]}: its files changed after the plan was made"
         return Problem(frame_id, changed)
 
     def _render_row(self, row: Row, frame: Frame) -> Sample:

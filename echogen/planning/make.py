@@ -145,7 +145,7 @@ def _plan_recording(
     for fitted in recording.frames:
         frame, sector = fitted.frame, fitted.sector
         if sector is None:
-            reason = f"{frame.key.paths[0].name}: {fitted.reason}"
+            reason = f"{frame.key.file_names[0]}: {fitted.reason}"
             outcome.problems.append(Problem(frame.key.frame_id, reason))
             outcome.refused.append(frame.key.frame_id)
             continue

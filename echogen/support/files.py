@@ -76,6 +76,21 @@ def write_whole(
         to_disk(path.parent)
 
 
+def write_private(path: Path, content: str) -> None:
+    """`write_whole` of a text that nobody but its owner may read (mode 0600).
+
+    Raises:
+        OSError: as `write_whole`.
+    """
+
+    def write(place: Path) -> None:
+        place.unlink(missing_ok=True)
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content.encode())
+
+    write_whole(path, write)
+
+
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove what a killed `write_whole` left of these files; nobody else may be writing them."""
     files: dict[Path, set[str]] = {}

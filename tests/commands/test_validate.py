@@ -365,7 +365,7 @@ def test_a_table_of_fans_that_cannot_be_written_is_refused_first(
         validate(dataset, fans=tmp_path / "none" / "fans.csv")
     with pytest.raises(UsageError, match="--overwrite replaces the table of a dataset's --fans"):
         validate(dataset, overwrite=True)
-    with pytest.raises(UsageError, match="--format and --fans are for --source"):
+    with pytest.raises(UsageError, match="--fans and --case-salt for --source"):
         validate(made, fans=tmp_path / "fans.csv")
     nothing = tmp_path / "empty"
     nothing.mkdir()

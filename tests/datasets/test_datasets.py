@@ -204,9 +204,9 @@ def test_the_wrong_format_names_the_right_one(tmp_path: Path) -> None:
     camus_case(tmp_path)
     assert "it is in the camus layout, use --format camus." in refusal(tmp_path, format="folder")
     with pytest.raises(
-        UsageError, match="--format dicom: expected auto, camus, folder, nnunet, echonet"
+        UsageError, match="--format matlab: expected auto, camus, folder, nnunet, echonet"
     ):
-        open_dataset(tmp_path, format="dicom")
+        open_dataset(tmp_path, format="matlab")
 
 
 def test_a_dataset_survives_pickling(tmp_path: Path) -> None:

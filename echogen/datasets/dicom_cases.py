@@ -1,0 +1,124 @@
+"""Who is who without a name: the ids of cases, pictures and frames of DICOM files.
+
+A patient's id is what a hospital counts its patients by, so a hash of it alone is undone by trying
+all numbers. With a salt, a file that only its owner has, the case's id is a keyed hash of the
+patient's id: the same in every folder that is read with that salt. Without one it is a hash of the
+patient's first study's unique id, which holds no patient's id, so nothing can be tried; it is the
+same wherever the same files lie. Files' names never go into an id.
+"""
+
+import csv
+import hashlib
+import hmac
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from echogen.datasets.base import relative
+from echogen.datasets.dicom_header import Header
+from echogen.errors import UsageError
+
+CASE_DIGITS, INSTANCE_DIGITS = 10, 8
+LEAST_SALT = 16
+OUTPUTS = ("echogen.json", "samples.csv", "dataset.json", "model_index.json")
+"""Files that a model, an export or a run has: their folders are handed on."""
+COLUMNS = ("case", "recording", "patient_id", "patient_name", "file")
+
+
+def read_salt(path: Path) -> bytes:
+    """The content of a salt's file, without white space around it.
+
+    Raises:
+        UsageError: it cannot be read, or is short enough to be guessed.
+    """
+    try:
+        salt = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"--case-salt {path}: cannot be read ({error.strerror}).") from error
+    if len(salt) < LEAST_SALT:
+        raise UsageError(
+            f"--case-salt {path}: holds {len(salt)} bytes, expected at least {LEAST_SALT} that "
+            "nobody can guess; make one with: openssl rand -hex 32"
+        )
+    return salt
+
+
+def recording_ids(headers: Sequence[Header], salt: bytes = b"") -> list[tuple[str, str]]:
+    """(case id, recording id) of each file, in order.
+
+    A patient is who has the same id; without one, the same study; without that, the file. Files
+    with the same instance id get the same recording id.
+
+    Args:
+        headers: of all files of the dataset.
+        salt: of `read_salt`; empty for ids that hold no patient's id.
+    """
+    studies: dict[tuple[str, ...], str] = {}
+    for header in headers:
+        who, study = _patient(header), header.study or header.instance
+        studies[who] = min(studies.get(who, study), study)
+    found = []
+    for header in headers:
+        who = _patient(header)
+        case = f"p{_hash(salt, 'case', who if salt else (studies[who],))[:CASE_DIGITS]}"
+        picture = _hash(salt, "instance", (header.instance or _content(header),))[:INSTANCE_DIGITS]
+        found.append((case, f"{case}_{picture}"))
+    return found
+
+
+def check_case_map(file: Path) -> None:
+    """Refuse a place for the table of `case_table` where others would find or lose something.
+
+    Raises:
+        UsageError: it lies in a store or in a training run, or replaces a file of another kind.
+    """
+    for folder in file.resolve().parents:
+        if folder.suffix == ".zarr" or (folder / "zarr.json").exists() or any(
+            (folder / name).exists() for name in OUTPUTS
+        ):  # fmt: skip
+            raise UsageError(
+                f"--case-map {file}: names patients, and lies in the output {folder}; give a "
+                "place that is not passed on."
+            )
+    if file.exists() and not file.read_bytes().startswith(",".join(COLUMNS).encode()):
+        raise UsageError(f"--case-map {file}: exists, and is no such table; give another name.")
+
+
+def case_table(
+    root: Path,
+    files: Iterable[tuple[str, str, Header]],
+    damaged: Iterable[tuple[str, Path]] = (),
+) -> str:
+    """CSV of who is who.
+
+    Args:
+        root: files are named relative to it.
+        files: (case id, recording id, header).
+        damaged: (id, file) of files that cannot be read.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for case, recording, header in files:
+        row = (case, recording, header.patient[1], header.patient_name, relative(root, header.path))
+        table.writerow(row)
+    table.writerows(("", name, "", "", relative(root, path)) for name, path in damaged)
+    return text.getvalue()
+
+
+def _patient(header: Header) -> tuple[str, ...]:
+    if header.patient[1]:
+        return ("patient", *header.patient)
+    if header.study:
+        return ("study", header.study)
+    return ("instance", header.instance or _content(header))
+
+
+def _content(header: Header) -> str:
+    """Of a file without unique ids, its bytes."""
+    return hashlib.sha256(header.path.read_bytes()).hexdigest()
+
+
+def _hash(salt: bytes, kind: str, words: tuple[str, ...]) -> str:
+    message = "\0".join(("echogen", kind, *words)).encode("utf-8", "surrogateescape")
+    return hmac.new(salt, message, hashlib.sha256).hexdigest()

@@ -1,0 +1,321 @@
+"""The pictures of a DICOM file as (H, W) uint8 grey levels, black where they show no tissue.
+
+pydicom takes the file apart and undoes its compression, each by one decoder that is always the
+same, so that one file gives the same grey levels everywhere. Grey is the luminance: the file's own
+Y where it stores one, else ITU-R BT.601's weights, which leave R = G = B as they are.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.datasets.advice import advise
+from echogen.datasets.dicom_header import Header, header_of, quiet_pydicom, read_dicom
+from echogen.datasets.dicom_regions import Tissue, blacken, disbelieved, tissue_of
+from echogen.errors import DatasetError
+from echogen.support.files import stamp
+from echogen.types import UInt8HW
+
+LUMINANCE = (0.299, 0.587, 0.114)
+JPEG = "1.2.840.10008.1.2.4."
+DECODERS: Mapping[str, str] = {
+    "1.2.840.10008.1.2": "",  # implicit VR
+    "1.2.840.10008.1.2.1": "",
+    "1.2.840.10008.1.2.1.99": "",  # deflated
+    "1.2.840.10008.1.2.2": "",  # big endian
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE
+    f"{JPEG}50": "pillow",  # baseline
+    f"{JPEG}51": "pillow",  # extended, of 8 bits
+    f"{JPEG}57": "gdcm",  # lossless
+    f"{JPEG}70": "gdcm",
+    f"{JPEG}80": "gdcm",  # JPEG-LS
+    f"{JPEG}81": "gdcm",
+    f"{JPEG}90": "pillow",  # JPEG 2000
+    f"{JPEG}91": "pillow",
+}
+"""{transfer syntax: pydicom's name of what undoes it}."""
+DARKEST = 0.25
+MISTAKEN, NEUTRAL = 0.9, 8
+TRIED = 5
+"""Pictures of a clip that its regions are held against."""
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file that was read.
+
+    Attributes:
+        header: of it.
+        found: pydicom's `Dataset`, with the pixels still as they are stored.
+        tissue: where its pictures show it.
+        window: (low, high) stored values that become 0 and 255, where more than 8 bits are stored
+            and the file has no window of its own.
+    """
+
+    header: Header
+    found: Any
+    tissue: Tissue
+    window: tuple[float, float] | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """Of the tissue region; without regions, of a pixel spacing that was calibrated."""
+        return believed_spacing(self.header, self.tissue)
+
+
+def believed_spacing(header: Header, tissue: Tissue) -> tuple[float, float] | None:
+    """(row, col) mm of a file's pictures, None where it says nothing that can be believed."""
+    if header.regions or header.pixel_spacing is None or not header.pixel_spacing[2]:
+        return tissue.spacing_mm
+    return header.pixel_spacing[:2]
+
+
+def open_file(path: Path, window: tuple[float, float] | None = None) -> DicomFile:
+    """A file with its pixels, and where they show tissue; the last ones are kept.
+
+    Raises:
+        DatasetError: one line without the file's name: it cannot be read, or holds no picture.
+    """
+    with quiet_pydicom():  # threads that need the same file wait for one of them to read it
+        try:
+            return _open(path, stamp(path), window)
+        except OSError as error:
+            raise DatasetError(f"cannot be read ({error.strerror}).") from None
+
+
+@lru_cache(maxsize=4)
+def _open(path: Path, stamped: tuple[int, ...], window: tuple[float, float] | None) -> DicomFile:
+    found = read_dicom(path, pixels=True)
+    header = header_of(path, found)
+    if header.problem:
+        raise DatasetError(header.problem)
+    if "PixelData" not in found or not all(header.shape):
+        raise DatasetError("holds no picture (no PixelData).")
+    file = DicomFile(header, found, tissue_of(header.regions, header.shape), window)
+    if file.tissue.problem:
+        raise DatasetError(file.tissue.problem)
+    tried = list(_some_pictures(file)) if file.tissue.window is not None else []
+    doubt = disbelieved(np.max(tried, axis=0), file.tissue) if tried else ""
+    return replace(file, tissue=Tissue(doubt=doubt)) if doubt else file
+
+
+def _some_pictures(file: DicomFile) -> Iterator[UInt8HW]:
+    """A few pictures, evenly spread, of those that can be decoded."""
+    count = min(TRIED, file.header.frames)
+    for number in range(count):
+        with contextlib.suppress(DatasetError):  # told where the picture itself is read
+            yield grey_levels(file, number * file.header.frames // count)
+
+
+def read_picture(file: DicomFile, index: int) -> UInt8HW:
+    """Picture `index` (from 0), black outside of the tissue.
+
+    Raises:
+        DatasetError: one line without the file's name: it cannot be decoded, or is empty.
+    """
+    picture = blacken(grey_levels(file, index), file.tissue)
+    if picture.min() == picture.max():
+        raise DatasetError(f"empty, every pixel of its tissue is {picture.flat[0]}.")
+    return picture
+
+
+def read_pictures(file: DicomFile) -> UInt8HW:
+    """The pictures of a file that can be decoded, (N, H, W), black outside of the tissue.
+
+    Raises:
+        DatasetError: as `read_picture`, where none can.
+    """
+    clip = np.empty((file.header.frames, *file.header.shape), np.uint8)
+    held, reason = 0, ""
+    for index in range(len(clip)):
+        try:
+            clip[held] = blacken(grey_levels(file, index), file.tissue)
+        except DatasetError as error:
+            reason = str(error)
+        else:
+            held += 1
+    if not held:
+        raise DatasetError(reason)
+    return clip[:held]
+
+
+def grey_levels(file: DicomFile, index: int) -> UInt8HW:
+    """Picture `index` (from 0) of a file, (H, W) uint8, nothing blackened.
+
+    Raises:
+        DatasetError: one line without the file's name: it is compressed in a way that cannot be
+            undone, damaged, or stores its grey levels in a way that cannot be shown.
+    """
+    header = file.header
+    if not 0 <= index < header.frames:
+        raise DatasetError(
+            f"holds {header.frames} pictures, and no picture {index}: it changed after it was "
+            "listed, run the command again."
+        )
+    values, kind = _decoded(file.found, index)
+    if values.shape[:2] != header.shape:
+        raise DatasetError("its pictures are not of the size that it states.")
+    if kind in ("MONOCHROME1", "MONOCHROME2"):
+        grey = _windowed(values, file)
+        return 255 - grey if kind == "MONOCHROME1" else grey
+    if kind == "PALETTE COLOR":
+        return _luminance(_looked_up(values, file.found))
+    if kind in ("YBR_FULL", "YBR_FULL_422"):
+        return _to_uint8(values[..., 0])
+    if kind == "RGB":
+        return _luminance(values)
+    raise DatasetError(f"stores colours as {kind[:32]!a}, which cannot be turned into grey levels.")
+
+
+def _decoded(found: Any, index: int) -> tuple[npt.NDArray[Any], str]:
+    """Stored values, (H, W) or (H, W, 3), and what they mean."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    syntax = UID(str(found.file_meta.get("TransferSyntaxUID", "") or _guessed(found)))
+    name = _called(syntax)
+    if syntax not in DECODERS:
+        raise DatasetError(
+            f"its pixels are compressed as {name}, which is not read; export it uncompressed, or "
+            "as JPEG, JPEG 2000 or RLE."
+        )
+    plugin = DECODERS[syntax]
+    if plugin == "gdcm" and find_spec("gdcm") is None:
+        raise DatasetError(
+            f"its pixels are compressed as {name}, and what undoes that is not installed; pip "
+            "install 'echogen[dicom]'"
+        )
+    with quiet_pydicom(), _quiet_gdcm(plugin):
+        try:
+            values, told = get_decoder(syntax).as_array(
+                found, index=index, raw=True, decoding_plugin=plugin
+            )
+        except Exception:  # each decoder raises of its own kind
+            raise DatasetError(
+                f"picture {index} cannot be decoded ({name}); the file is truncated, damaged, or "
+                "stores what its compression does not allow."
+            ) from None
+    kind = str(told["photometric_interpretation"])
+    if kind == "RGB" and plugin == "pillow" and _is_ybr(values):
+        kind = "YBR_FULL"
+    return values, kind
+
+
+def _guessed(found: Any) -> str:
+    """The transfer syntax of a file without its meta information: pydicom saw its byte order."""
+    implicit, little = found.original_encoding
+    if not little:
+        return "1.2.840.10008.1.2.2"
+    return "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
+
+
+def _called(syntax: Any) -> str:
+    known = str(syntax.name)
+    return known if known != str(syntax) else f"an unknown transfer syntax, {str(syntax)[:64]!a}"
+
+
+@contextlib.contextmanager
+def _quiet_gdcm(plugin: str) -> Any:
+    """GDCM writes what it does not like to standard error."""
+    if plugin == "gdcm":
+        import gdcm
+
+        gdcm.Trace.WarningOff()
+        gdcm.Trace.ErrorOff()
+        gdcm.Trace.DebugOff()
+    yield
+
+
+def _is_ybr(values: npt.NDArray[Any]) -> bool:
+    """Whether what is called RGB is YCbCr: a JPEG whose header was not told. Black is neutral in
+    both colour channels then, and 0 in none of them.
+    """
+    neutral = np.all(np.abs(values[..., 1:].astype(np.int16) - 128) <= NEUTRAL, axis=-1)
+    dark = values[..., 0] < 128 - 2 * NEUTRAL
+    return float(neutral.mean()) >= MISTAKEN and int((neutral & dark).sum()) >= dark.size / 4
+
+
+def _luminance(values: npt.NDArray[Any]) -> UInt8HW:
+    """RGB to grey, rounded; equal channels give their own value."""
+    weighted = values.astype(np.float64) @ np.array(LUMINANCE)
+    return _to_uint8(np.rint(weighted).astype(values.dtype))
+
+
+def _to_uint8(values: npt.NDArray[Any]) -> UInt8HW:
+    """Unsigned values of 8 or 16 bits to 8."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if values.dtype != np.uint16:
+        raise DatasetError(f"stores colours as {values.dtype}; expected 8 or 16 bits.")
+    return (values >> 8).astype(np.uint8)
+
+
+def _looked_up(values: npt.NDArray[Any], found: Any) -> npt.NDArray[Any]:
+    from pydicom.pixels import apply_color_lut
+
+    with quiet_pydicom():
+        try:
+            return apply_color_lut(values, found)
+        except Exception:  # a table that is missing, short or of an odd kind
+            raise DatasetError("its palette of colours is missing or damaged.") from None
+
+
+def _windowed(values: npt.NDArray[Any], file: DicomFile) -> UInt8HW:
+    """Stored values to grey levels: 8 bits as they are, more through the window that they state."""
+    found = file.found
+    stored = int(found.get("BitsStored") or values.dtype.itemsize * 8)
+    signed = bool(found.get("PixelRepresentation"))
+    if int(found.get("HighBit", stored - 1)) != stored - 1:
+        raise DatasetError(
+            f"stores {stored} bits a pixel with the highest one at {found.HighBit}; expected "
+            f"{stored - 1}, export it again."
+        )
+    if stored == 8 and not signed:
+        return values.astype(np.uint8)
+    shown = _through_window(values, found)
+    if shown is None and file.window is not None:
+        shown = (values - file.window[0]) / (file.window[1] - file.window[0])
+    if shown is None:
+        most = (1 << stored) - 1
+        if signed or (stored > 8 and values.max() < DARKEST * most):
+            raise DatasetError(
+                f"stores {stored} bits a pixel, from {values.min()} to {values.max()}, and no "
+                "window (WindowCenter, WindowWidth) that says how to show them; export it with 8 "
+                "bits a pixel, or " + advise(f"window = [0, {most}]")
+            )
+        shown = values / most
+    return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+
+
+def _through_window(values: npt.NDArray[Any], found: Any) -> npt.NDArray[np.float64] | None:
+    """Values as the first window shows them, 0 to 1 within it; None without a window.
+
+    PS3.3, C.11.2: rescaled first, then windowed.
+    """
+    try:
+        center, width = (
+            float(value[0] if hasattr(value, "__len__") and not isinstance(value, str) else value)
+            for value in (found.WindowCenter, found.WindowWidth)
+        )
+        slope, intercept = (
+            float(found.get(name, default))
+            for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+        )
+    except Exception:  # absent, empty or damaged
+        return None
+    rescaled = values * slope + intercept
+    function = str(found.get("VOILUTFunction") or "LINEAR")
+    if function == "SIGMOID" and width > 0:
+        return np.asarray(1 / (1 + np.exp(-4 * (rescaled - center) / width)), np.float64)
+    if function == "LINEAR_EXACT" and width > 0:
+        return np.asarray((rescaled - center) / width + 0.5, np.float64)
+    if width <= 1:
+        return None
+    return np.asarray((rescaled - (center - 0.5)) / (width - 1) + 0.5, np.float64)
