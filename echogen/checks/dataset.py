@@ -10,6 +10,7 @@ from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.checks.frames import FrameFacts, check_recording
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset
+from echogen.datasets.advice import advise
 from echogen.datasets.fans import HOW, FoundFan, fans_of_recordings
 from echogen.datasets.recordings import each_recording
 from echogen.measures.classes import Classes, classes_of
@@ -174,13 +175,23 @@ def _across(
     yield from _in_time(cases, {frame.key.case_id for frame in facts})
     yield from _incomplete(facts)
     yield from _classes(facts, labels)
+    sides = [f.mirrored for f in facts if f.mirrored is not None and f.key.view in ("4CH", "")]
+    if sides and sum(sides) > len(sides) / 2:
+        yield note(
+            "orientation",
+            "",
+            f"in {sum(sides)} of {len(sides)} frames the left ventricle lies left of the right "
+            "one: mirrored, or shown in the other convention; to turn them "
+            + advise('flip = "cols"'),
+        )
     unknown = [frame for frame in facts if frame.spacing_mm is None]
     if unknown:
         yield note(
             "spacing",
             "",
             f"{len(unknown)} of {len(facts)} frames have no spacing: a store made from them has "
-            "NaN there, and --labels-on-paint ignore cannot be used.",
+            "NaN there, and --labels-on-paint ignore cannot be used; millimetres per pixel can be "
+            "given by dataset.spacing_mm.",
         )
     beyond = [frame for frame in facts if frame.outside > 0.005]
     if beyond:

@@ -19,7 +19,7 @@ from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
 from echogen.measures.classes import NO_CLASSES, Classes
 from echogen.planning.make import MOST_STRETCH
-from echogen.types import BACKGROUND, Frame, FrameKey
+from echogen.types import BACKGROUND, Frame, FrameKey, UInt8HW
 
 PLAUSIBLE_DEPTH_MM = (50.0, 320.0)
 PLAUSIBLE_CAVITY_MM2 = (200.0, 12000.0)
@@ -44,6 +44,7 @@ class FrameFacts:
         depth: of the fan, mm or pixels; None where there is none.
         angle_deg: of the fan.
         outside: share of the labelled pixels that lie outside of the fan.
+        mirrored: whether the left ventricle lies left of the right one; None where one is missing.
         lost: share of them that lie outside of its field, and are in no sample.
         fan: as it was found.
     """
@@ -59,6 +60,7 @@ class FrameFacts:
     angle_deg: float | None
     outside: float
     lost: float
+    mirrored: bool | None
     fan: FoundFan
 
 
@@ -81,12 +83,12 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
         if doubt:
             findings.append(warning("header", key.frame_id, f"{key.file_names[0]}: {doubt}"))
     for fitted, fan in zip(recording.frames, found_fans(recording), strict=True):
-        facts.append(_facts(fitted, fan))
+        facts.append(_facts(fitted, fan, parts))
         findings += _problems(fitted, facts[-1], parts)
     return RecordingCheck(tuple(facts), tuple(findings))
 
 
-def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
+def _facts(fitted: FittedFrame, fan: FoundFan, parts: Classes) -> FrameFacts:
     frame, sector = fitted.frame, fitted.sector
     label = frame.label
     known = frame.spacing_mm is not None
@@ -110,8 +112,18 @@ def _facts(fitted: FittedFrame, fan: FoundFan) -> FrameFacts:
         angle_deg=None if sector is None else math.degrees(sector.angle_right - sector.angle_left),
         outside=outside,
         lost=lost,
+        mirrored=_is_mirrored(label, parts),
         fan=fan,
     )
+
+
+def _is_mirrored(label: UInt8HW, parts: Classes) -> bool | None:
+    """Whether the left ventricle lies left of the right one, by their middle columns."""
+    left, right = (
+        np.nonzero(label == part)[1] if part is not None else np.zeros(0)
+        for part in (parts.cavity, parts.right)
+    )
+    return bool(left.mean() < right.mean()) if left.size and right.size else None
 
 
 def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:

@@ -1,7 +1,10 @@
 """`echogen validate`: can a dataset or a store be trusted?"""
 
+import shlex
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,11 +98,16 @@ def validate(
     """
     from echogen.commands.validate import validate as command
 
-    run(ctx, command, show_validation)
+    run(ctx, command, partial(show_validation, given=ctx.params))
 
 
-def show_validation(report: "ValidationReport") -> None:
-    """Print the result of `echogen validate`: findings by check, worst first, then a summary."""
+def show_validation(report: "ValidationReport", given: Mapping[str, Any] | None = None) -> None:
+    """Print the result of `echogen validate`: findings by check, worst first, then a summary.
+
+    Args:
+        report: of the check.
+        given: the flags of the call, to be repeated in what is to do next.
+    """
     from echogen.checks.finding import Severity
 
     for severity in Severity:
@@ -117,7 +125,8 @@ def show_validation(report: "ValidationReport") -> None:
         typer.echo("")
     show_table([*_about(report), *_found(report)])
     _conclusion(report)
-    _about_fans(report)
+    if report.kind == "dataset":
+        _next(report, given or {})
 
 
 def _about(report: "ValidationReport") -> list[tuple[str, str]]:
@@ -161,17 +170,46 @@ def _conclusion(report: "ValidationReport") -> None:
         typer.echo("usable")
 
 
-def _about_fans(report: "ValidationReport") -> None:
-    """What was written, and what to do about fans that are refused or uncertain."""
+def _next(report: "ValidationReport", given: Mapping[str, Any]) -> None:
+    """What to do now: settings that would help, fans to look at, or the main job."""
+    from echogen.datasets.advice import as_flag
+
     if report.fans:
         typer.echo(f"fans written to {report.fans}: correct it and give it back with --fans")
-    doubtful = report.dataset is not None and report.dataset.fans.get("refused")
-    if doubtful or any(one.check == "fan-uncertain" for one in report.findings):
-        typer.echo(f"next: echogen preview {report.path} --fans --out fans.png shows the fans, "
+    path, flags = shlex.quote(report.path), _reading_flags(given)
+    if report.advice:
+        file = given.get("config") or "run.toml"
+        typer.echo(f"next: put this into {file}, and give --config {file} to every command:")
+        for line in ("[dataset]", *report.advice):
+            typer.echo(f"    {line}")
+        sets = " ".join(as_flag(line) for line in report.advice)
+        typer.echo(f"  or try it: echogen validate {path}{flags} {sets}")
+        return
+    refused = report.dataset is not None and report.dataset.fans.get("refused")
+    word = "next"
+    if refused or any(one.check == "fan-uncertain" for one in report.findings):
+        typer.echo(f"next: echogen preview {path}{flags} --fans --out fans.png shows the fans, "
                    "worst first")  # fmt: skip
         if not report.fans:
-            typer.echo(f"      echogen validate {report.path} --fans fans.csv writes them, to be "
+            typer.echo(f"      echogen validate {path}{flags} --fans fans.csv writes them, to be "
                        "corrected and given back with --fans")  # fmt: skip
+        word = "then"
+    if report.usable:
+        output = f"{Path(report.path).resolve().name}_aug.zarr"
+        typer.echo(f"{word}: echogen expand --in {path}{flags} --out {shlex.quote(output)} "
+                   "--copies 4 --dry-run")  # fmt: skip
+
+
+def _reading_flags(given: Mapping[str, Any]) -> str:
+    """Those that say how a dataset is read, to be given again, a space before each."""
+    words = [
+        word
+        for name in ("format", "views", "phases", "split", "cases", "frames", "config")
+        if given.get(name)
+        for word in (f"--{name}", str(given[name]))
+    ]
+    words += [word for one in given.get("set_") or () for word in ("--set", one)]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _damaged(report: "ValidationReport") -> bool:

@@ -1,6 +1,8 @@
 """Can it be trusted? A dataset before it is used, a store after it was made."""
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from echogen.checks.source import check_source
 from echogen.checks.store import Texture, check_store
 from echogen.config import DatasetConfig, ExpandConfig
 from echogen.datasets import open_frames
+from echogen.datasets.advice import advised
 from echogen.datasets.dicom import is_dicom_layout, who_is_who
 from echogen.datasets.dicom_cases import check_case_map
 from echogen.datasets.fans import write_fans
@@ -50,6 +53,7 @@ class ValidationReport(CommandReport):
         strict: whether warnings count as failures.
         findings: each problem, with what it is about.
         dataset: what a dataset holds; null for a store.
+        advice: lines of `[dataset]` that findings name as what would help, the most frequent first.
         fans: the table of fans that was written, or empty.
         samples: a store's samples by outcome; null for a dataset.
         texture: how a store's painted parts compare with real frames; null for a dataset.
@@ -65,6 +69,7 @@ class ValidationReport(CommandReport):
     strict: bool
     findings: tuple[Finding, ...]
     dataset: DatasetSummary | None = None
+    advice: tuple[str, ...] = ()
     fans: str = ""
     samples: Counts | None = None
     texture: Texture | None = None
@@ -186,9 +191,19 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
         strict=options.strict,
         findings=findings,
         dataset=summary,
+        advice=_advice(findings),
         fans=written,
         seconds=time.monotonic() - began,
     )
+
+
+def _advice(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """One line a setting: of two that name the same, the more frequent."""
+    counts = Counter(advised(finding.message) for finding in findings)
+    lines: dict[str, str] = {}
+    for line, _ in counts.most_common():
+        lines.setdefault(line.partition(" = ")[0], line)
+    return tuple(line for line in lines.values() if line)
 
 
 def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:

@@ -1,7 +1,8 @@
 """`cases.csv`: what file names do not say of frames: case, view, phase, split, spacing.
 
 One line a frame, with a head. `frame` is the frame's id or its file, with or without its ending;
-the other columns may be left out, and an empty cell leaves what the name says.
+the other columns may be left out, and an empty cell leaves what the name says. Frames of one
+recording share a fan: those of a case and view, or those with the same `recording`.
 """
 
 import csv
@@ -16,7 +17,7 @@ from echogen.support.words import counted
 from echogen.types import FrameKey
 
 CASES = "cases.csv"
-COLUMNS = ("case", "view", "phase", "split")
+COLUMNS = ("case", "view", "phase", "split", "recording")
 SPACINGS = ("spacing_mm", "spacing_mm_row", "spacing_mm_col")
 
 Line = Mapping[str, str]
@@ -92,6 +93,7 @@ def with_cases(
                 view=line["view"] or key.view,
                 phase=line["phase"] or key.phase,
                 split=line["split"] or key.split,
+                recording=line["recording"] or key.recording,
                 spacing_mm=_spacing(line) or key.spacing_mm,
             )
         )

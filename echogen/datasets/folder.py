@@ -373,7 +373,8 @@ def _no_label(root: Path, found: Listing) -> str:
     return (
         f"{root}: {counted(len(found.images), 'image')} such as {some}, but no label of any"
         f"{stray}{tables}; expected labels/{stem}.png, masks/{stem}.png, {stem}_mask.png, "
-        f"labels/CLASS/{stem}.png, {stem}.json of labelme, or COCO's annotations.json."
+        f"labels/CLASS/{stem}.png, {stem}.json of labelme, or COCO's annotations.json. Images "
+        "alone can train a model: see echogen train."
     )
 
 

@@ -102,6 +102,6 @@ def _reason(frame: Frame, error: DatasetError) -> str:
     if is_upside_down(frame.image, frame.unit_spacing):
         return (
             "no sector found: the picture is upside down, for a fan is found in it when it is "
-            "flipped; its apex has to be up"
+            'flipped; its apex has to be up, set in [dataset]: flip = "rows"'
         )
     return f"no sector found: {error}"

@@ -24,11 +24,13 @@ class Classes:
         cavity: of the left ventricle.
         myocardium: around it.
         atrium: the left one.
+        right: the right ventricle, which is not measured: it tells left from right.
     """
 
     cavity: int | None
     myocardium: int | None
     atrium: int | None
+    right: int | None = None
 
 
 NO_CLASSES = Classes(None, None, None)
@@ -50,7 +52,17 @@ def classes_of(labels: Mapping[int, str]) -> Classes:
         ids = (LV_CAVITY, MYOCARDIUM, LEFT_ATRIUM)
         names = ("cavity", "myocardium", "atrium")
         found = {name: label for name, label in zip(names, ids, strict=True) if label in labels}
-    return Classes(found.get("cavity"), found.get("myocardium"), found.get("atrium"))
+    right = next((label for label, name in sorted(labels.items()) if _is_right(name)), None)
+    return Classes(found.get("cavity"), found.get("myocardium"), found.get("atrium"), right)
+
+
+def _is_right(name: str) -> bool:
+    """Whether a class's name means the right ventricle's cavity."""
+    words = re.findall("[a-z]+", name.lower())
+    if any(word.startswith(("wall", "myo", "epi", *OTHER_STEMS)) for word in words):
+        return False
+    ventricle = any(word.startswith("ventric") for word in words)
+    return "rv" in words or ("right" in words and ventricle)
 
 
 def _part(name: str) -> str:
