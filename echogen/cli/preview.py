@@ -43,7 +43,7 @@ def preview(
         ),
     ] = None,
     fans: Annotated[
-        str | None,
+        Path | None,
         Flag(
             "--fans",
             metavar="[FILE.csv]",

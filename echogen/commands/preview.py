@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class PreviewConfig(Choice):
     dataset, the least certain first: "fitted" ones, or those of a table and the others fitted.
     """
 
-    fans: Literal["fitted"] | Path | None = None
+    fans: Path | None = None
     plan: Path | None = None
     columns: int = Field(default=0, ge=0, le=16)
     height: int = Field(default=256, ge=64, le=1024)
@@ -179,7 +179,7 @@ def _complete(options: PreviewConfig) -> PreviewConfig:
     """The settings with what `fans` decides."""
     if options.fans is None:
         return options
-    table = None if options.fans == "fitted" else options.fans
+    table = None if options.fans == Path("fitted") else options.fans
     dataset = options.dataset.model_copy(update={"fans": table})
     n = options.n if "n" in options.model_fields_set else FANS
     return options.model_copy(update={"dataset": dataset, "n": n})

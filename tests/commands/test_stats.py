@@ -17,6 +17,7 @@ from echogen.commands import stats as stats_module
 from echogen.commands.expand import expand
 from echogen.commands.stats import StatsConfig, measure, write_csv
 from echogen.config import DatasetConfig
+from echogen.datasets import open_dataset
 from echogen.errors import UsageError
 from echogen.measures.cases import agreement, volumes
 from echogen.measures.collect import FeatureTable, SampleNames
@@ -298,6 +299,27 @@ def test_frames_without_a_fan_are_left_out_with_a_reason(pictures: Path) -> None
     sitk.WriteImage(black, str(pictures / "images" / "patient0001_4CH_ED.png"))
     with pytest.raises(UsageError, match="contains no sample that can be measured"):
         measure(pictures, options=StatsConfig(workers=1))
+
+
+def test_given_fans_are_measured(pictures: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
+    sitk.WriteImage(
+        sitk.GetImageFromArray(noise), str(pictures / "images" / "patient0001_4CH_ES.png")
+    )
+    table = tmp_path / "fans.csv"
+    table.write_text(
+        "recording,apex_row,apex_col,angle_left_deg,angle_right_deg,radius_near,radius_far\n"
+        "*,2,55,-35,37,3,113\n"
+    )
+    chosen = StatsConfig(workers=1, dataset=DatasetConfig(fans=table))
+    report, measured = measure(pictures, options=chosen)
+    assert (report.samples, report.problems) == ({"originals": 2}, ())
+    np.testing.assert_allclose(measured.samples.values["fan_angle"], 72, rtol=1e-6)
+    first = open_dataset(SAMPLE_DATA).keys[0].recording_id
+    table.write_text(table.read_text().replace("*", first))
+    measure(SAMPLE_DATA, against=pictures, options=chosen.model_copy(update={"most": 1}))
+    with pytest.raises(UsageError, match=f"has no recording '{first}'"):
+        measure(pictures, options=chosen)
 
 
 def test_csv_has_one_row_a_sample_and_a_column_a_feature(

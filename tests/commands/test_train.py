@@ -267,6 +267,7 @@ def test_the_recipe_can_be_changed_by_flags(train: Train, tmp_path: Path) -> Non
         (("--resume", "--overwrite"), "--resume and --overwrite"),
         (("--frames", "frames.zip"), "--frames: replaces --in"),
         (("--pack", "frames.npz"), r"--pack frames\.npz: expected a \.zip file"),
+        (("--fans", "none.csv"), r"--fans none\.csv: no such file"),
         (
             ("--format", "dicom"),
             "--format dicom: expected auto, camus, folder, nnunet, echonet, cardiacuda, images",
@@ -304,6 +305,24 @@ def test_packed_frames_train_the_same_model_without_the_dataset(
     assert "--frames frames.zip" in models[1].training["command"]
     assert not (out / "frames").exists()
     assert "--frames: all of them are used" in line(run(*flags, *RUN, "--views", "4CH"))
+
+
+def test_fans_given_by_hand_are_prepared(train: Train, tmp_path: Path) -> None:
+    table = tmp_path / "fans.csv"
+    table.write_text(
+        "recording,apex_row,apex_col,angle_left_deg,angle_right_deg,radius_near,radius_far\n"
+        "*_2CH_ED,0,200,-30,30,0,250\n"
+    )
+    done = train("--pack", tmp_path / "given.zip", "--fans", table)
+    assert done.exit_code == 0, done.output
+    assert "fans given for 3 frames" in done.stderr
+    fitted = train("--pack", tmp_path / "fitted.zip")
+    assert fitted.exit_code == 0, fitted.output
+    given, others = (read_frames(tmp_path / name) for name in ("given.zip", "fitted.zip"))
+    changed = (given.pixels != others.pixels).any(axis=(1, 2))
+    names = [name for name, differs in zip(given.record.frame_ids, changed, strict=True) if differs]
+    assert len(names) == 3
+    assert all(name.endswith("_2CH_ED") for name in names)
 
 
 def test_folders_are_not_guessed(recipe: Path, hearts: Path, tmp_path: Path) -> None:
