@@ -118,6 +118,8 @@ def planned(count: int) -> dict[str, Any]:
         "shift_y": np.zeros(count),
         "sector": np.tile(SECTOR, (count, 1)),
         "cut": np.zeros(count, int),
+        "cut_ids": np.full(count, ""),
+        "crop": np.tile([0, 0, SIDE, SIDE], (count, 1)),
     }
 
 

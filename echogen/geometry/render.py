@@ -111,11 +111,6 @@ def cut_pixels(
     return cuts
 
 
-def cut_bits(cuts: dict[int, npt.NDArray[np.bool_]]) -> int:
-    """The store's `cut` column: bit k is set where class k touched the edge (k <= 7)."""
-    return sum(1 << class_id for class_id in cuts if class_id < 8)
-
-
 def render_original(frame: Frame, target: Grid) -> Sample:
     """A frame's field on the model's grid: everything kept, nothing to paint."""
     source = frame_grid(frame)

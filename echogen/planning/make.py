@@ -20,7 +20,7 @@ from echogen.datasets.fans import to_do_about
 from echogen.datasets.recordings import Progress, Recording, each_recording
 from echogen.errors import DatasetError, PlanError
 from echogen.geometry.field import field_of
-from echogen.geometry.render import cut_bits, cut_pixels, frame_grid
+from echogen.geometry.render import cut_pixels, frame_grid
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import IDENTITY, Grid, TransformParams, assess, draw
 from echogen.planning.plan import DIGEST_LENGTH, Plan, PlannedFrame, PlanSettings, Row, sample_seed
@@ -163,7 +163,7 @@ def _plan_recording(
             sector=field.sector,
             confidence=fitted.confidence,
             stretch=fitted.stretch,
-            cut=cut_bits(cut_pixels(field.frame.label, field.sector, grid)),
+            cut=tuple(sorted(cut_pixels(field.frame.label, field.sector, grid))),
             digest=image_digest(frame.image)[:DIGEST_LENGTH],
             sequence=frame.key.sequence,
         )

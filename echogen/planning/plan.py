@@ -57,7 +57,7 @@ class PlannedFrame:
             without a spacing.
         confidence: 0 to 1, how sure the fan is.
         stretch: the factor on the row spacing that would make the fan's far arc round.
-        cut: bit k set where class k touches the sector's edge.
+        cut: ids of the classes that touch the sector's edge, rising.
         digest: the first 12 hexadecimal digits of `datasets.image_digest`; empty in plans that
             were made before it was recorded.
         sequence: as in `FrameKey`.
@@ -74,7 +74,7 @@ class PlannedFrame:
     sector: Sector
     confidence: float
     stretch: float
-    cut: int
+    cut: tuple[int, ...]
     digest: str = ""
     sequence: str = ""
 

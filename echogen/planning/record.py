@@ -47,7 +47,8 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
         "spacing_mm": np.array(spacing, dtype=np.float32).reshape(-1, 2),
         "sector": np.array([fan for fan, _ in fans], dtype=np.float32).reshape(-1, 6),
         "aspect": np.array([aspect for _, aspect in fans], dtype=np.float32),
-        "cut": np.array([frame.cut for frame in frames], dtype=np.uint8),
+        "cut": np.array([_bits(frame.cut) for frame in frames], dtype=np.uint8),
+        "cut_ids": np.array([" ".join(map(str, frame.cut)) for frame in frames], dtype=object),
         "crop": np.array([frame.crop for frame in frames], dtype=np.int32).reshape(-1, 4),
     }
 
@@ -62,6 +63,7 @@ def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         **_drawn(rows),
         "spacing_mm": np.full((len(rows), 2), np.nan, dtype=np.float32),
         "cut": np.zeros(len(rows), dtype=np.uint8),
+        "cut_ids": unknown,
         "crop": np.zeros((len(rows), 4), dtype=np.int32),
     }
 
@@ -72,6 +74,11 @@ def frame_keys(table: Mapping[str, npt.NDArray[Any]]) -> list[FrameKey]:
     return [
         FrameKey(frame, case, view, phase, split, ()) for frame, case, view, phase, split in rows
     ]
+
+
+def _bits(class_ids: Sequence[int]) -> int:
+    """Bit k set for class k; ids above 7 have none."""
+    return sum(1 << class_id for class_id in class_ids if class_id < 8)
 
 
 def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:

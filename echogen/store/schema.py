@@ -91,7 +91,8 @@ COLUMNS: tuple[Column, ...] = (
         "apex row, apex col, angle left, angle right, radius near, radius far (pixels, radians)",
         width=6,
     ),
-    Column("cut", "uint8", "bit k: class k touched the source sector's edge"),
+    Column("cut", "uint8", "bit k: class k touched the source sector's edge (k up to 7)"),
+    Column("cut_ids", TEXT, "all classes that did, such as '3 200'", fill="", added=True),
     Column(
         "crop",
         "int32",

@@ -48,7 +48,7 @@ def write_pairs(root: Path, ids: Mapping[int, int]) -> Path:
         folder = root / f"patient000{case}"
         folder.mkdir(parents=True)
         for phase, squeeze in (("ED", 1.0), ("ES", 0.7)):
-            image, label = chambers(case, squeeze)
+            image, label = chambers(case, squeeze, rv_col=39 if case == 1 else 17)
             changed = np.zeros_like(label)
             for here, there in ids.items():
                 changed[label == here] = there
@@ -85,6 +85,12 @@ def test_ids_and_names_are_those_of_the_dataset_in_the_store(made: Made) -> None
         originals = store.columns["copy"] == 0
         assert set(np.unique(store.masks[:][originals])) == {0, *made.ids}
         assert set(np.unique(store.masks[:])) == {0, *made.ids}
+        for bits, text in zip(store.columns["cut"], store.columns["cut_ids"], strict=True):
+            cut = {int(label) for label in text.split()}
+            assert cut <= made.ids
+            assert {k for k in range(8) if bits >> k & 1} == {k for k in cut if k < 8}
+        if 200 in made.ids:
+            assert "200" in set(" ".join(store.columns["cut_ids"]).split())
 
 
 def test_stats_list_every_class(made: Made) -> None:

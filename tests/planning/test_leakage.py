@@ -25,8 +25,9 @@ FAN = Sector(0.0, 10.0, -0.5, 0.5, 1.0, 20.0)
 def planned(case: str, digest: str, split: str = "training", phase: str = "ED") -> PlannedFrame:
     frame_id = f"{case}_4CH_{phase}"
     return PlannedFrame(
-        frame_id, case, "4CH", phase, split, "f" * 64, (0, 0, 20, 20), None, FAN, 1.0, 0, digest
-    )
+        frame_id, case, "4CH", phase, split, "f" * 64, (0, 0, 20, 20), None, FAN,
+        confidence=1.0, stretch=1.0, cut=(), digest=digest,
+    )  # fmt: skip
 
 
 def plan_of(config: ExpandConfig, checkpoint: Path | str) -> Plan:

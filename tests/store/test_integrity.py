@@ -380,19 +380,24 @@ def test_a_shared_store_is_opened_anew_when_it_was_replaced(whole: Path, tmp_pat
     assert len(shared_store(store)) == 2
 
 
-def without_the_crop(path: Path) -> None:
-    """What a store was before its column `crop`: without it, and sealed without it."""
+ADDED = ("crop", "cut_ids")
+
+
+def without_what_was_added(path: Path) -> None:
+    """What a store was before its columns `ADDED`: without them, and sealed without them."""
     with open_store(path) as store:
         planned = {c.name: store.columns[c.name] for c in store.layout.planned if not c.added}
         sealed = {**store.attrs, "seal": seal_of(store.attrs, planned, store.case_columns)}
     if path.is_dir():
-        shutil.rmtree(path / "samples" / "crop")
+        for name in ADDED:
+            shutil.rmtree(path / "samples" / name)
         metadata = json.loads((path / "zarr.json").read_text())
         metadata["attributes"]["echogen"] = sealed
         (path / "zarr.json").write_text(json.dumps(metadata))
     else:
         with h5py.File(path, "r+") as file:
-            del file["samples/crop"]
+            for name in ADDED:
+                del file[f"samples/{name}"]
             file.attrs["echogen"] = json.dumps(sealed)
 
 
@@ -404,9 +409,10 @@ def test_a_store_made_before_its_crops_were_recorded_reads_as_whole_pictures(
     if suffix == ".h5":
         old = tmp_path / "s.h5"
         convert_to_h5(store, old)
-    without_the_crop(old)
+    without_what_was_added(old)
     with open_store(old) as opened:
-        assert opened.absent == {"crop"}
+        assert opened.absent == set(ADDED)
+        assert set(opened.columns["cut_ids"]) == {""}
         np.testing.assert_array_equal(opened.columns["crop"], np.zeros((N, 4), np.int32))
         assert broken_seal(opened) == ""
         part = create_part(tmp_path / "part.zarr", opened, [0, 3], {"kind": "expanded"})

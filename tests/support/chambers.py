@@ -10,12 +10,16 @@ CHAMBERS = {1: (52, 24, 9, 61), 2: (92, 10, 9, 61), 3: (92, 10, 9, 38), 4: (56, 
 """{class id: row, half height, half width, column}, mm."""
 
 
-def chambers(seed: int, squeeze: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """A speckled fan with four chambers in it: image and label, (120, 110) uint8."""
+def chambers(seed: int, squeeze: float = 1.0, rv_col: float = 39) -> tuple[np.ndarray, np.ndarray]:
+    """A speckled fan with four chambers in it: image and label, (120, 110) uint8.
+
+    With the RV at column 17 mm, the fan's edge cuts it.
+    """
     rows = (np.arange(SHAPE[0]) + 0.5)[:, None] * SPACING[0]
     cols = (np.arange(SHAPE[1]) + 0.5)[None, :] * SPACING[1]
     label = np.zeros(SHAPE, np.uint8)
     for class_id, (row, height, width, col) in CHAMBERS.items():
+        col = rv_col if class_id == 4 else col
         inside = ((rows - row) / height) ** 2 + ((cols - col) / (width * squeeze)) ** 2 <= 1
         label[inside] = class_id
     rng = np.random.default_rng(seed)

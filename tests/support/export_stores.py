@@ -79,7 +79,8 @@ class Made:
             for c in planned
             if "int" in c.dtype
         }
-        columns = {**columns, **whole, **text}
+        others = {c.name: np.full(n, "") for c in planned if c.dtype == "str"}
+        columns = {**columns, **whole, **others, **text}
         columns["copy"] = np.array([s.copy for s in self.samples])
         columns["spacing_mm"] = np.array([s.spacing_mm for s in self.samples], dtype="f4")
         cases = list(dict.fromkeys(s.case_id for s in self.samples))
