@@ -1,8 +1,9 @@
 """`cases.csv`: what file names do not say of frames: case, view, phase, split, spacing.
 
-One line a frame, with a head. `frame` is the frame's id or its file, with or without its ending;
-the other columns may be left out, and an empty cell leaves what the name says. Frames of one
-recording share a fan: those of a case and view, or those with the same `recording`.
+One line a frame, with a head. `frame` is the frame's id or its file, with or without its ending; of
+a file of many pictures, `FILE_f004` is number 4, from 0, and FILE is all of them. The other columns
+may be left out, and an empty cell leaves what the line of the file, or the name, says. Frames of
+one recording share a fan: those of a case and view, or those with the same `recording`.
 """
 
 import csv
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echogen.datasets.base import as_number
+from echogen.datasets.dicom_header import EXTENSIONS
 from echogen.datasets.integrity import suffix_of
 from echogen.errors import DatasetError
 from echogen.support.words import counted
@@ -34,7 +36,7 @@ def read_cases(root: Path) -> dict[str, Line]:
     lines: dict[str, Line] = {}
     for number, line in _lines(root / CASES):
         frame = line["frame"].replace("\\", "/")
-        frame = frame[: len(frame) - len(suffix_of(frame))]
+        frame = _bare(frame)
         if frame in lines:
             raise DatasetError(f"{CASES} line {number}: {frame} is listed twice; remove one line.")
         lines[frame] = {**line, "number": str(number)}
@@ -76,16 +78,14 @@ def with_cases(
         return list(keys), []
     known, used, unlisted = [], set(), 0
     for key in keys:
-        path = key.paths[0]
-        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        stems = (text[: len(text) - len(suffix_of(text))] for text in (inside, path.name))
-        found = next((name for name in (key.frame_id, *stems) if name in lines), None)
-        if found is None:
+        found = [name for name in _names(root, key) if name in lines]
+        if not found:
             unlisted += 1
             known.append(key)
             continue
-        used.add(found)
-        line = lines[found]
+        used.update(found)
+        told = [lines[name] for name in found]
+        line = {name: next(filter(None, (one[name] for one in told)), "") for name in COLUMNS}
         known.append(
             replace(
                 key,
@@ -94,7 +94,7 @@ def with_cases(
                 phase=line["phase"] or key.phase,
                 split=line["split"] or key.split,
                 recording=line["recording"] or key.recording,
-                spacing_mm=_spacing(line) or key.spacing_mm,
+                spacing_mm=next(filter(None, map(_spacing, told)), key.spacing_mm),
             )
         )
     remarks = []
@@ -102,10 +102,27 @@ def with_cases(
         remarks.append(f"{CASES}: does not list {counted(unlisted, 'frame')}; by name instead.")
     idle = sorted(lines.keys() - used)
     if idle:
+        private = any(key.private for key in known)
+        first = f"line {lines[idle[0]]['number']}" if private else idle[0]
         remarks.append(
-            f"{CASES}: {counted(len(idle), 'line')} without a frame here, such as {idle[0]}."
+            f"{CASES}: {counted(len(idle), 'line')} without a frame here, such as {first}."
         )
     return known, remarks
+
+
+def _bare(file: str) -> str:
+    """A file's name without the ending of its format."""
+    suffix = suffix_of(file) or next(filter(file.lower().endswith, EXTENSIONS), "")
+    return file[: len(file) - len(suffix)]
+
+
+def _names(root: Path, key: FrameKey) -> Iterator[str]:
+    """What the table may call a frame, the most particular first, each once."""
+    path = key.paths[0]
+    inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    files = dict.fromkeys((_bare(inside), _bare(path.name)))
+    numbered = [f"{file}_f{key.index:03d}" for file in files if key.index is not None]
+    yield from dict.fromkeys((key.frame_id, *numbered, *files, *filter(None, (key.recording,))))
 
 
 def _spacing(line: Line) -> tuple[float, float] | None:

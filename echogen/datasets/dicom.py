@@ -17,6 +17,7 @@ import numpy as np
 
 from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, UInt8Clip, list_dataset, resolve_labels
+from echogen.datasets.caselist import read_cases, with_cases
 from echogen.datasets.dicom_cases import case_table, read_salt, recording_ids
 from echogen.datasets.dicom_header import INDEX, Header, may_be_dicom, read_header, require_pydicom
 from echogen.datasets.dicom_labels import NO_LABELS, Labelled, files_beside, labels_of, read_label
@@ -109,6 +110,11 @@ def list_dicom(
             unlabelled += 1
         else:
             frames += _keys(one, need_labels, sequences)
+    frames, odd = with_cases(root, frames, read_cases(root))
+    renamed = {key.paths[0]: key.case_id for key in frames}
+    recordings = [
+        replace(one, case_id=renamed.get(one.header.path, one.case_id)) for one in recordings
+    ]
     spaced = [one.name for one in recordings if _spacing(one.header) is not None]
     return list_dataset(
         root,
@@ -119,7 +125,7 @@ def list_dicom(
         labels=declared,
         cases=_cases(recordings),
         unusable=unusable,
-        remarks=[*_about(scan, recordings, copies, unlabelled)],
+        remarks=[*odd, *_about(scan, recordings, copies, unlabelled)],
         extra={"spacing": "known" if spaced else "unknown", "files": ["DICOM"]},
         read_clip=partial(read_clip, window=settings.window) if settings.window else read_clip,
         root_name=ROOT_NAME,
@@ -329,7 +335,7 @@ def _cases(recordings: Iterable[Recording]) -> list[Case]:
             if len(set(known.values())) == 1:
                 info[name] = next(iter(known.values()))
             else:
-                info |= {f"{name}{one.removeprefix(case_id)}": v for one, v in known.items()}
+                info |= {f"{name}_{one.partition('_')[2]}": v for one, v in known.items()}
         scanners = sorted({one.header.scanner for one in group} - {""})
         if scanners:
             info["scanner"] = ", ".join(scanners)

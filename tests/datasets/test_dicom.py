@@ -241,6 +241,34 @@ def test_without_labels_a_clip_gives_a_few_frames(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path, need_labels=False, frames="all").keys) == 21
 
 
+def test_a_table_tells_phases_and_splits_of_files_and_of_their_pictures(tmp_path: Path) -> None:
+    save(a_clip(), tmp_path / "Smith" / "x.dcm")
+    write_label(tmp_path / "Smith" / "x_gt.nii.gz", LABELS)
+    save(a_still(instance="1.2"), tmp_path / "y.dcm")
+    write_label(tmp_path / "y.png", LABELS[0])
+    (tmp_path / "cases.csv").write_text(
+        "frame,case,view,phase,split\nSmith/x.dcm,c7,4CH,,val\nSmith/x_f001,,,ED,\n"
+        "x_f003,,,ES,\nSmith/z.dcm,,,ED,\n"
+    )
+    dataset = open_dataset(tmp_path)
+    of_clip = {key.index: key for key in dataset.keys if key.index is not None}
+    assert {key.phase for key in of_clip.values()} == {"", "ED", "ES"}
+    assert (of_clip[1].phase, of_clip[3].phase, of_clip[0].phase) == ("ED", "ES", "")
+    assert {(key.case_id, key.view, key.split) for key in of_clip.values()} == {
+        ("c7", "4CH", "val")
+    }
+    assert dataset.notes[:2] == (
+        "cases.csv: does not list 1 frame; by name instead.",
+        "cases.csv: 1 line without a frame here, such as line 5.",
+    )
+    known = {case.case_id: case.info for case in dataset.cases}
+    assert known["c7"]["frame_rate"] == 50.0
+    still = next(key for key in dataset.keys if key.index is None)
+    (tmp_path / "cases.csv").write_text(f"frame,phase,spacing_mm\n{still.frame_id},ED,0.5\n")
+    again = open_dataset(tmp_path)
+    assert [again.read(key).spacing_mm for key in again.keys if key.phase == "ED"] == [(0.5, 0.5)]
+
+
 # Segmentations
 
 
