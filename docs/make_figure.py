@@ -22,10 +22,10 @@ from echogen.datasets import open_frames
 from echogen.diffusion.checkpoint import read_info
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
+from echogen.pictures.colours import MISSING, colours_of
 from echogen.pictures.entries import Entry, Picture, facts_of, headings, legend
 from echogen.pictures.files import save_png
 from echogen.pictures.sheet import Line, Sheet, draw
-from echogen.pictures.tiles import MISSING
 from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Row
 from echogen.report import Quiet
@@ -37,7 +37,7 @@ Rgb = npt.NDArray[np.uint8]
 HERE = Path(__file__).parent
 SAMPLE_DATA = HERE.parent / "sample_data" / "camus"
 BUILTIN = HERE.parent / "echogen" / "models" / "builtin"
-SHOWN = ("patient0004_4CH_ED_copy1", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
+SHOWN = ("patient0002_2CH_ED_copy2", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
 
 
@@ -127,6 +127,7 @@ def entry(row: Row, before: Sample, after: Sample, source: PlannedDataset) -> En
         Picture(after.image, after.label, aspect),
         ~after.keep,
         painted=True,
+        colours=colours_of(source.dataset.provenance.labels),
     )
 
 

@@ -55,10 +55,7 @@ LEAN_DEG: Range = (-3.0, 3.0)  # of the fan's middle from vertical
 DEPTH: Range = (0.9, 1.06)  # of what would show the whole atrium
 DEPTH_MM: Range = (112.0, 160.0)  # limits
 NEAR_MM = (0.0, 0.0, 3.0, 7.0)  # radii at which fans begin, equally likely
-MARGIN_MM: Range = (-1.0, 3.0)  # from the fan to the image's border
-SIDE_CUT_MM: Range = (5.0, 14.0)  # what the left border cuts off, in one of four
-OTHER_SIDE_CUT = 1.6  # how much narrower the image is, over that
-BOTTOM_CUT_MM: Range = (2.0, 6.0)  # in another of four
+MARGIN_MM: Range = (0.0, 3.0)  # from the fan to the image's border
 
 # How the heart lies in the sector, all [eye].
 APEX_DEPTH_MM: Range = (17.0, 27.0)
@@ -97,7 +94,7 @@ class PhantomFrame:
         image: (H, W) grey levels, apex up, exactly 0 outside the sector.
         label: (H, W) class ids; may run past the sector's edge, as annotators draw.
         spacing_mm: (row, col) mm per pixel.
-        sector: the fan, mm; it may be cut by the image's border.
+        sector: the fan, mm; the image shows all of it.
     """
 
     image: UInt8HW
@@ -197,7 +194,7 @@ def _draw_patient(seed: int, index: int) -> Patient:
 
 
 def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tuple[float, float]]:
-    """A fan and the (rows, cols) extent of its image, mm; some are cut by the image's border."""
+    """A fan and the (rows, cols) extent of its image, mm."""
     half = np.deg2rad(rng.uniform(*HALF_ANGLE_DEG))
     lean = np.deg2rad(rng.uniform(*LEAN_DEG))
     far = float(np.clip(need_mm * rng.uniform(*DEPTH), *DEPTH_MM))
@@ -209,12 +206,6 @@ def _draw_sector(rng: np.random.Generator, need_mm: float) -> tuple[Sector, tupl
     apex_col = -far * np.sin(left) + margins[1]
     rows = apex_row + far + margins[2]
     cols = apex_col + far * np.sin(right) + margins[3]
-    cut = int(rng.integers(4))
-    if cut == 0:
-        shave = rng.uniform(*SIDE_CUT_MM)
-        apex_col, cols = apex_col - shave, cols - OTHER_SIDE_CUT * shave
-    elif cut == 1:
-        rows -= rng.uniform(*BOTTOM_CUT_MM)
     sector = Sector(float(apex_row), float(apex_col), left, right, float(near), far)
     return sector, (float(rows), float(cols))
 

@@ -1,15 +1,11 @@
 """The field of a frame: its fan's box, black around the fan, whatever the picture has beside it."""
 
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from echogen.config import TransformConfig
 from echogen.errors import DatasetError
@@ -17,14 +13,11 @@ from echogen.geometry.field import AT_BORDER_PX, Field, field_of
 from echogen.geometry.render import frame_grid, render, render_original
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import TransformParams, assess, model_grid
-from echogen.types import Frame, FrameKey, Sample
+from echogen.types import Sample
 from tests.support.hearts import SPACING
+from tests.support.screenshots import BRIGHTEST, WHITE, screenshot, tight_scan
 
-KEY = FrameKey("p_4CH_ED", "p", "4CH", "ED", "", (Path("p.png"),))
-SHAPE = (150, 190)
-FAN = Sector(2.0, 86.0, math.radians(-36), math.radians(37), 6.0, 140.0)
-"""Its box ends within a pixel of the picture on each side."""
-WHITE = 255
+TIGHT, TIGHT_FAN = tight_scan()
 MOVES = st.builds(
     TransformParams,
     depth=st.floats(1, 1.5),
@@ -35,52 +28,6 @@ MOVES = st.builds(
 )
 
 
-def scan() -> Frame:
-    """A fan cropped tightly, without a white pixel, its heart's label reaching past its arc."""
-    (top, bottom), (left, right) = FAN.bounds
-    rows = math.floor(top / SPACING[0]), math.ceil(bottom / SPACING[0])
-    cols = math.floor(left / SPACING[1]), math.ceil(right / SPACING[1])
-    noise = np.random.default_rng(0).integers(20, 200, SHAPE).astype(np.uint8)
-    image = np.where(FAN.mask(SHAPE, SPACING), noise, 0).astype(np.uint8)
-    label = np.zeros(SHAPE, np.uint8)
-    label[60:100, 80:110] = 1
-    label[100:144, 75:115] = 3
-    part = np.s_[rows[0] : rows[1], cols[0] : cols[1]]
-    return Frame(KEY, image[part], label[part], SPACING)
-
-
-TIGHT = scan()
-TIGHT_FAN = replace(
-    FAN,
-    apex_row=FAN.apex_row - math.floor(FAN.bounds[0][0] / SPACING[0]) * SPACING[0],
-    apex_col=FAN.apex_col - math.floor(FAN.bounds[1][0] / SPACING[1]) * SPACING[1],
-)
-
-
-def screenshot(margins: tuple[int, int, int, int]) -> tuple[Frame, Sector]:
-    """The same scan with (top, bottom, left, right) pixels around it, and text on all of them and
-    in the corners between the fan and its box, up to a pixel from the fan."""
-    top, bottom, left, right = margins
-    height, width = TIGHT.image.shape
-    shape = (top + height + bottom, left + width + right)
-    label = np.zeros(shape, np.uint8)
-    written = Image.new("L", (shape[1], shape[0]))
-    pen = ImageDraw.Draw(written)
-    for row in range(0, shape[0], 12):
-        pen.text((row % 7, row), "DOE^JANE 1950-01-01 MRN 123456 " * 3, fill=WHITE)
-    image = np.where(np.asarray(written) > 60, WHITE, 0).astype(np.uint8)
-    inside = np.s_[top : top + height, left : left + width]
-    beside = ndimage.binary_dilation(TIGHT_FAN.mask((height, width), SPACING), np.ones((3, 3)))
-    image[inside] = np.where(beside, TIGHT.image, image[inside])
-    label[inside] = TIGHT.label
-    fan = replace(
-        TIGHT_FAN,
-        apex_row=TIGHT_FAN.apex_row + top * SPACING[0],
-        apex_col=TIGHT_FAN.apex_col + left * SPACING[1],
-    )
-    return Frame(KEY, image, label, SPACING), fan
-
-
 def sample_of(field: Field, move: TransformParams, config: TransformConfig) -> Sample:
     grid = frame_grid(field.frame)
     target = model_grid(grid.shape, SPACING, 64)
@@ -89,7 +36,7 @@ def sample_of(field: Field, move: TransformParams, config: TransformConfig) -> S
 
 def test_the_bounds_of_a_fan_hold_it_and_touch_it() -> None:
     for fan in (
-        FAN,
+        TIGHT_FAN,
         Sector(0.0, 0.0, 0.1, 0.7, 20.0, 90.0),
         Sector(0.0, 0.0, -2.0, 1.9, 10.0, 50.0),
         Sector(0.0, 0.0, -1.2, -0.3, 0.0, 70.0),
@@ -153,13 +100,13 @@ def test_no_letter_beside_the_fan_is_left_in_a_sample(
     frame, fan = screenshot(margins)
     assert (frame.image == WHITE).sum() > 500
     field = field_of(frame, fan)
-    assert field.frame.image.max() < 200  # the scan's own pixels; letters are white
+    assert field.frame.image.max() < BRIGHTEST
     target = model_grid(field.frame.image.shape, SPACING, 512)
-    assert render_original(field.frame, target).image.max() < 200
+    assert render_original(field.frame, target).image.max() < BRIGHTEST
     for move in (TransformParams(depth=1.4), TransformParams(tilt_deg=20, width=0.7)):
         for border in (0.0, 5 / 256):
             config = TransformConfig(outside=outside, border=border)
-            assert render(field.frame, field.sector, move, target, config).image.max() < 200
+            assert render(field.frame, field.sector, move, target, config).image.max() < BRIGHTEST
 
 
 def test_a_fan_that_the_picture_cuts_gives_the_picture() -> None:

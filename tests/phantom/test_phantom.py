@@ -102,6 +102,16 @@ def test_outside_the_sector_is_black_and_inside_hardly_ever(case: PhantomCase) -
         assert (frame.image[inside] == 0).mean() < 0.02
 
 
+@pytest.mark.parametrize("index", [1, 4, 7])
+def test_every_image_shows_its_whole_fan_and_little_beside_it(index: int) -> None:
+    for frame in make_case(index).frames.values():
+        for size, step, (low, high) in zip(
+            frame.image.shape, frame.spacing_mm, frame.sector.bounds, strict=True
+        ):
+            assert -step < low <= 3.0
+            assert -step < size * step - high <= 3.0 + step
+
+
 def test_both_phases_of_a_view_share_a_sector_and_views_do_not(case: PhantomCase) -> None:
     assert case.frames["4CH", "ED"].sector == case.frames["4CH", "ES"].sector
     assert case.frames["4CH", "ED"].sector != case.frames["2CH", "ED"].sector
