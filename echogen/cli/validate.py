@@ -185,18 +185,20 @@ def _next(report: "ValidationReport", given: Mapping[str, Any]) -> None:
         sets = " ".join(as_flag(line) for line in report.advice)
         typer.echo(f"  or try it: echogen validate {path}{flags} {sets}")
         return
+    table = "" if report.fans or not given.get("fans") else f" {shlex.quote(str(given['fans']))}"
     refused = report.dataset is not None and report.dataset.fans.get("refused")
     word = "next"
     if refused or any(one.check == "fan-uncertain" for one in report.findings):
-        typer.echo(f"next: echogen preview {path}{flags} --fans --out fans.png shows the fans, "
-                   "worst first")  # fmt: skip
-        if not report.fans:
+        typer.echo(f"next: echogen preview {path}{flags} --fans{table} --out fans.png shows the "
+                   "fans, worst first")  # fmt: skip
+        if not report.fans and not table:
             typer.echo(f"      echogen validate {path}{flags} --fans fans.csv writes them, to be "
                        "corrected and given back with --fans")  # fmt: skip
         word = "then"
     if report.usable:
         output = f"{Path(report.path).resolve().name}_aug.zarr"
-        typer.echo(f"{word}: echogen expand --in {path}{flags} --out {shlex.quote(output)} "
+        fans = f" --fans{table}" if table else ""
+        typer.echo(f"{word}: echogen expand --in {path}{flags}{fans} --out {shlex.quote(output)} "
                    "--copies 4 --dry-run")  # fmt: skip
 
 

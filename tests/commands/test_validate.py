@@ -346,6 +346,9 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
     assert [line.split(",")[0] for line in lines[2:]] == ["patient0001_4CH_ES", "patient0002/4CH"]
     table.write_text(written.replace("120,110,,,,,,,", "120,110,2,55,-35,37,3,113,"))
     edited = table.read_bytes()
+    taken = CliRunner().invoke(app, command).stdout
+    assert f"next: echogen expand --in {own_dataset} --fans {table} --out" in taken
+    assert "preview" not in taken
     report = printed("validate", CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert report["dataset"]["fans"] == {"given": 4}
     assert (report["exit_code"], report["fans"], table.read_bytes()) == (0, "", edited)

