@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from echogen.datasets.integrity import suffix_of
+from echogen.datasets.integrity import IMAGE_IO, suffix_of
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_FOLDERS = frozenset(
@@ -28,6 +28,7 @@ LABEL_ENDING = re.compile(
 IMAGE_ENDING = re.compile(r"(?P<stem>.+)[_-](images?|imgs?|frame|0000)", re.IGNORECASE)
 DEEPEST = 4
 MOST_FILES = 2000
+JSON_START = 2**16
 
 Role = str
 IMAGE, LABEL, OTHER = "image", "label", ""
@@ -95,9 +96,11 @@ def has_pairs(root: Path) -> bool:
     for number, path in enumerate(walk_files(root, DEEPEST)):
         if number >= MOST_FILES:
             break
+        parts = path.relative_to(root).parts[:-1]
+        if path.suffix.lower() == ".json" and _draws(path):
+            homes.add(parts)
         if not suffix_of(path.name):
             continue
-        parts = path.relative_to(root).parts[:-1]
         at = next((i for i, part in enumerate(parts) if role_of(part)[0] == LABEL), None)
         if at is not None and any(
             role_of(sibling.name)[0] == IMAGE for sibling in _folders(root.joinpath(*parts[:at]))
@@ -108,6 +111,15 @@ def has_pairs(root: Path) -> bool:
     near = [home for home in homes if len(home) == 1]
     splits = any(home[0].lower() in SPLIT_FOLDERS for home in homes if home)
     return () in homes or len(near) > 1 or splits
+
+
+def _draws(path: Path) -> bool:
+    """Whether a JSON file seems to be labelme's of an image beside it, or COCO's."""
+    if any(path.with_suffix(suffix).is_file() for suffix in IMAGE_IO):
+        return True
+    with path.open("rb") as file:
+        start = file.read(JSON_START)
+    return any(f'"{key}"'.encode() in start for key in ("categories", "annotations"))
 
 
 def _folders(folder: Path) -> Iterable[Path]:
