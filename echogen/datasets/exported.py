@@ -1,16 +1,19 @@
 """Datasets that `echogen export` wrote: which frame is a copy, and of which case; its classes."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from echogen.datasets.base import Dataset, as_number
 from echogen.errors import DatasetError
-from echogen.types import FrameKey
+from echogen.types import Frame, FrameKey
 
 SAMPLES, CLASSES = "samples.csv", "classes.csv"
 COLUMNS = ("class_id", "name")
+NO_SPACING = "spacing unknown"
+"""A frame's detail where its file's 1 mm a pixel is made up."""
 _WANTED = ("name", "case_id", "view", "phase", "copy", "spacing_mm_row")
 
 
@@ -34,7 +37,9 @@ def copy_number(sample: Mapping[str, str]) -> int:
 
 
 def with_copies(dataset: Dataset) -> Dataset:
-    """A dataset whose copies are known as such, where its root has the table of an export."""
+    """A dataset whose copies are known as such, and without spacings that are made up, where its
+    root has the table of an export.
+    """
     samples = exported_samples(dataset.root)
     if not samples:
         return dataset
@@ -43,9 +48,30 @@ def with_copies(dataset: Dataset) -> Dataset:
         sample = samples.get(key.frame_id)
         if sample is None:
             return key
-        return replace(key, case_id=sample["case_id"], copy=copy_number(sample))
+        detail = key.detail if key.detail or sample["spacing_mm_row"] else NO_SPACING
+        return replace(key, case_id=sample["case_id"], copy=copy_number(sample), detail=detail)
 
-    return replace(dataset, keys=tuple(known(key) for key in dataset.keys))
+    keys = tuple(known(key) for key in dataset.keys)
+    if all(key.detail != NO_SPACING for key in keys):
+        return replace(dataset, keys=keys)
+    unknown = all(key.detail == NO_SPACING for key in keys)
+    extra = {**dataset.provenance.extra, **({"spacing": "unknown"} if unknown else {})}
+    return replace(
+        dataset,
+        keys=keys,
+        provenance=replace(dataset.provenance, extra=extra),
+        read_frame=partial(_read_known, dataset.read_frame),
+    )
+
+
+def _read_known(
+    read: Callable[[Path, FrameKey, Mapping[int, str]], Frame],
+    root: Path,
+    key: FrameKey,
+    labels: Mapping[int, str],
+) -> Frame:
+    frame = read(root, key, labels)
+    return replace(frame, spacing_mm=None) if key.detail == NO_SPACING else frame
 
 
 def listed_classes(root: Path) -> dict[int, str] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, key_by_name, list_dataset, list_pairs, relative
-from echogen.datasets.exported import copy_number, exported_samples
+from echogen.datasets.exported import NO_SPACING, copy_number, exported_samples
 from echogen.datasets.integrity import formats_of
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
 from echogen.datasets.pixels import AS_STORED, Reading, as_set, read_frame, read_image
@@ -27,7 +27,6 @@ from echogen.types import Frame, FrameKey
 
 SPLITS = "splits_final.json"
 IMAGES, LABELS, CHANNEL = "imagesTr", "labelsTr", "_0000"
-NO_SPACING = "spacing unknown"
 _COPY = re.compile(r"(?P<case>.+)c(?P<number>\d{2,})")
 
 

@@ -122,15 +122,19 @@ def test_the_terms_go_with_the_files(tmp_path: Path, to: str) -> None:
     assert "2502.20100" in text
 
 
-def test_unknown_spacing_is_one_millimetre_and_told(tmp_path: Path) -> None:
+def test_unknown_spacing_is_told_written_as_one_millimetre_and_unknown_again(
+    tmp_path: Path,
+) -> None:
     nan = (float("nan"), float("nan"))
     made = Made((Sample("a", "p1_4CH_ED", "p1", spacing_mm=nan), *cohort(1).samples))
     report, root = handed_on(made, tmp_path, "nifti")
     assert any("1 sample of unknown spacing" in note for note in report.notes)
     dataset = open_dataset(root)
     keys = dataset.keys
-    frame = dataset.read(next(key for key in keys if key.case_id == "p1"))
-    assert frame.spacing_mm == (1.0, 1.0)
+    spacing = {key.case_id: dataset.read(key).spacing_mm for key in keys}
+    assert spacing["p1"] is None
+    assert spacing["patient0001"] is not None
+    assert "spacing unknown" not in dataset.describe()
     header = gzip.decompress((root / table(root)[0]["image"]).read_bytes())
     assert struct.unpack_from("<2f", header, 80) == (1.0, 1.0)  # ITK would read NaN as 1, too
     assert table(root)[0]["spacing_mm_row"] == ""
