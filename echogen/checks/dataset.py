@@ -209,7 +209,10 @@ def _uncertain_fans(facts: Sequence[FrameFacts]) -> Iterator[Finding]:
     for fan in fans_of_recordings(frame.fan for frame in facts):
         if fan.values is not None and fan.confidence < UNCERTAIN:
             yield warning(
-                "fan-uncertain", fan.name, f"its fan has a confidence of {fan.confidence:.2f} only."
+                "fan-uncertain",
+                fan.name,
+                f"its fan has a confidence of {fan.confidence:.2f} only: look at it with `echogen "
+                "preview --fans`.",
             )
 
 

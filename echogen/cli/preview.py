@@ -1,5 +1,6 @@
 """`echogen preview`: contact sheets to look at."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from echogen.commands.preview import PreviewReport
 
 
+FITTED = Path("fitted")
+"""Of `--fans` without a file."""
+
+
 class FansAlone(TyperCommand):
     """A command whose `--fans` may stand alone: what follows it is its file if it ends in .csv."""
 
@@ -23,7 +28,7 @@ class FansAlone(TyperCommand):
         for arg, following in zip(args, [*args[1:], ""], strict=True):
             whole.append(arg)
             if arg == "--fans" and Path(following).suffix.lower() != ".csv":
-                whole.append("fitted")
+                whole.append(str(FITTED))
         return super().parse_args(ctx, whole)
 
 
@@ -119,11 +124,12 @@ def preview(
     """
     from echogen.commands.preview import preview as command
 
-    run(ctx, command, show_preview)
+    table = ctx.params["fans"] not in (None, FITTED)
+    run(ctx, command, partial(show_preview, table=table))
 
 
-def show_preview(report: "PreviewReport") -> None:
-    """Print what `echogen preview` drew."""
+def show_preview(report: "PreviewReport", *, table: bool = False) -> None:
+    """Print what `echogen preview` drew; `table`: fans were given."""
     what = "fans" if report.kind == "fans" else "samples"
     rows = [("shown", f"{len(report.shown)} of {report.of} {what} of {report.path}")]
     if report.sheet:
@@ -131,7 +137,7 @@ def show_preview(report: "PreviewReport") -> None:
     if report.gif:
         rows.append(("animation", report.gif))
     show_table([*rows, ("took", duration(report.seconds))])
-    if report.kind == "fans":
+    if report.kind == "fans" and not table:
         typer.echo(f"next: echogen validate {report.path} --fans fans.csv writes them, to be "
                    "corrected and given back with --fans")  # fmt: skip
     show_lines("left out", [problem.reason for problem in report.problems])

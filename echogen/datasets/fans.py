@@ -134,9 +134,9 @@ def to_do_about(refused: int) -> str:
         refused: how many there are, at least 1.
     """
     return (
-        f"{counted(refused, 'frame')} without a fan: see them with `echogen preview DATASET --fans "
-        "--out fans.png`, and give their fans with --fans, in the table that `echogen validate "
-        "DATASET --fans fans.csv` writes."
+        f"{counted(refused, 'frame')} without a fan: `echogen preview DATASET --fans --out "
+        "fans.png` shows which and why; `echogen validate DATASET --fans fans.csv` writes a table "
+        "to fill in and give back with --fans."
     )
 
 

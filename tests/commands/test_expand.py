@@ -292,7 +292,7 @@ def test_no_frame_with_a_fan_says_what_to_do(
     noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
     for path in own_dataset.rglob("*_E?.nii.gz"):
         write_nifti(path, noise)
-    with pytest.raises(PlanError, match=r"The first reason: .* 4 frames without a fan: see them"):
+    with pytest.raises(PlanError, match=r"The first reason: .* 4 frames without a fan: `echogen"):
         run(settings, input=str(own_dataset))
 
 

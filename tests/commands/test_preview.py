@@ -130,6 +130,8 @@ def test_given_fans_are_shown_as_given(unclear: Path, tmp_path: Path) -> None:
         shown = {one["sample_id"]: one["facts"] for one in json.loads(done.stdout)["shown"]}
         assert shown["patient0002/4CH"] == "confidence 1.00 · given"
         assert "fitted" in shown["patient0001/4CH"]
+    words = run(unclear, "--fans", table, "--out", tmp_path / "x.png")
+    assert "next:" not in words.stdout
     missing = run(unclear, "--fans", "none.csv", "--out", tmp_path / "x.png")
     assert "--fans none.csv: no such file" in str(missing.exception)
 
