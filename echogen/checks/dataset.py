@@ -150,7 +150,7 @@ def check_dataset(
         check_recording,
         dataset,
         keys,
-        (parts,),
+        (parts, dataset.provenance.labels),
         workers=workers,
         progress=lambda done, total: reporter.progress("checking", done, total),
     )

@@ -72,8 +72,16 @@ class RecordingCheck:
     findings: tuple[Finding, ...]
 
 
-def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
-    """What there is to say of a recording's frames: their fans, grey levels and labels."""
+def check_recording(
+    recording: Recording, parts: Classes, names: Mapping[int, str]
+) -> RecordingCheck:
+    """What there is to say of a recording's frames: their fans, grey levels and labels.
+
+    Args:
+        recording: as it was read.
+        parts: which class is which part of the heart.
+        names: {class id: name}.
+    """
     findings = [
         error("unreadable", problem.frame_id, problem.reason) for problem in recording.problems
     ]
@@ -84,7 +92,7 @@ def check_recording(recording: Recording, parts: Classes) -> RecordingCheck:
             findings.append(warning("header", key.frame_id, f"{key.file_names[0]}: {doubt}"))
     for fitted, fan in zip(recording.frames, found_fans(recording), strict=True):
         facts.append(_facts(fitted, fan, parts))
-        findings += _problems(fitted, facts[-1], parts)
+        findings += _problems(fitted, facts[-1], parts, names)
     return RecordingCheck(tuple(facts), tuple(findings))
 
 
@@ -126,7 +134,9 @@ def _is_mirrored(label: UInt8HW, parts: Classes) -> bool | None:
     return bool(left.mean() < right.mean()) if left.size and right.size else None
 
 
-def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
+def _problems(
+    fitted: FittedFrame, facts: FrameFacts, parts: Classes, names: Mapping[int, str]
+) -> Iterator[Finding]:
     frame, sector = fitted.frame, fitted.sector
     name, file = frame.key.frame_id, frame.key.file_names[0]
     if sector is None or facts.depth is None:
@@ -148,7 +158,7 @@ def _problems(fitted: FittedFrame, facts: FrameFacts, parts: Classes) -> Iterato
             f"fan is {facts.depth:.0f} mm deep; expected {low:g} to {high:g} mm.",
         )
     yield from _grey_levels(frame, sector)
-    yield from _labels(frame, sector, facts, parts)
+    yield from _labels(frame, sector, facts, parts, names)
 
 
 def _grey_levels(frame: Frame, sector: Sector) -> Iterator[Finding]:
@@ -169,7 +179,9 @@ def _grey_levels(frame: Frame, sector: Sector) -> Iterator[Finding]:
         yield warning("grey-levels", name, f"{file}: {saturated:.0%} of the fan is saturated.")
 
 
-def _labels(frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes) -> Iterator[Finding]:
+def _labels(
+    frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes, names: Mapping[int, str]
+) -> Iterator[Finding]:
     name, file = frame.key.frame_id, frame.key.file_names[-1]
     if not facts.areas:
         if parts != NO_CLASSES:  # a dataset without labels has none
@@ -196,8 +208,8 @@ def _labels(frame: Frame, sector: Sector, facts: FrameFacts, parts: Classes) -> 
                 yield warning(
                     "labels",
                     name,
-                    f"{file}: class {label} is in {count} pieces, the largest "
-                    f"{sizes.max() / sizes.sum():.0%} of it.",
+                    f"{file}: {names.get(label, f'class {label}')} is in {count} pieces, the "
+                    f"largest {sizes.max() / sizes.sum():.0%} of it.",
                 )
     low, high = PLAUSIBLE_CAVITY_MM2
     cavity = facts.areas.get(parts.cavity or 0)

@@ -296,7 +296,9 @@ def test_what_a_dataset_may_have_wrong_is_found(own_dataset: Path) -> None:
     pieces = fan_frame(20)[1]
     pieces[50:56] = 0
     spoilt(own_dataset, "patient0002_4CH_ES", None, pieces)
-    found = checks(validate(own_dataset), Severity.WARNING)
+    report = validate(own_dataset)
+    found = checks(report, Severity.WARNING)
+    assert any("LV cavity is in 2 pieces" in one.message for one in report.findings)
     assert found["orientation"] == ["patient0001_4CH_ED"]
     assert found["grey-levels"] == ["patient0001_4CH_ES"]
     assert "patient0002_4CH_ED" in found["phases"]
