@@ -417,12 +417,21 @@ def combined(scan: Scan, rng: Rng, names: Sequence[str]) -> Scan:
     return scan
 
 
+ALIKE = (
+    ("dropout", "dropout_both", "weak_flanks"),
+    ("jpeg", "mpeg"),
+    ("margins", "letterbox"),
+    ("ticks", "ruler"),
+)
+"""Of which a combination has one."""
+
+
 def drawn_names(rng: Rng) -> list[str]:
-    """2 to 6 damages that go together: one kind of dropout, one codec."""
-    chosen = set(rng.choice(list(DAMAGES), size=int(rng.integers(2, 7)), replace=False).tolist())
-    for one, other in (("dropout", "dropout_both"), ("jpeg", "mpeg"), ("margins", "letterbox")):
-        if {one, other} <= chosen:
-            chosen.remove(str(rng.choice([one, other])))
+    """2 to 6 damages that go together: one loss at the edges, one scale, one codec."""
+    chosen = rng.choice(list(DAMAGES), size=int(rng.integers(2, 7)), replace=False).tolist()
+    for alike in ALIKE:
+        for name in [name for name in chosen if name in alike][1:]:
+            chosen.remove(name)
     return [name for name in DAMAGES if name in chosen]
 
 
