@@ -179,7 +179,10 @@ def _next(report: "ValidationReport", given: Mapping[str, Any]) -> None:
     path, flags = shlex.quote(report.path), _reading_flags(given)
     if report.advice:
         file = given.get("config") or "run.toml"
-        typer.echo(f"next: put this into {file}, and give --config {file} to every command:")
+        typer.echo(
+            f"next: put this into {file}, your own values where these are a guess, and give "
+            f"--config {file} to every command:"
+        )
         for line in ("[dataset]", *report.advice):
             typer.echo(f"    {line}")
         sets = " ".join(as_flag(line) for line in report.advice)

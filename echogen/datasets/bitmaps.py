@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.datasets.advice import advise
 from echogen.errors import DatasetError
 from echogen.types import UInt8HW
 
@@ -120,8 +119,8 @@ def grey_of(colours: Array, name: str, most: float) -> UInt8HW:
         raise DatasetError(
             f"{name}: a colour picture: {share:.1%} of its pixels are coloured, expected at most "
             f"{most:.1%}. Colour Doppler and drawn outlines cannot be used: store the frame "
-            "without them, or leave it out; for a large logo or ECG trace "
-            + advise(f"max_colour = {np.ceil(share * 100) / 100:g}")
+            f"without them, or leave it out. Where the colour is but a large logo or ECG trace, "
+            f"max_colour = {np.ceil(share * 100) / 100:g} in [dataset] lets it be read as grey."
         )
     return grey
 

@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 def test_what_is_pasted_from_a_refusal_works(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     refused = after(validate("data"), "not usable")
-    lines = after(refused, "next: put this into run.toml, and give --config run.toml to every")
+    lines = after(refused, "and give --config run.toml to every")
     setting = [line.strip() for line in lines.splitlines()[1:3]]
     assert setting == ["[dataset]", "label_map = {80 = 1, 160 = 2, 240 = 3}"]
     Path("run.toml").write_text("copies = 2\n" + "\n".join(setting))
