@@ -96,6 +96,13 @@ class DatasetConfig(Settings):
         return None if value is None else {_folded(key): label for key, label in value.items()}
 
     @property
+    def reading(self) -> str:
+        """The settings that decide what pixels a file gives, as text; empty where none is set."""
+        names = {"flip", "window", "max_colour", "label_map"}
+        text = self.model_dump_json(include=names, exclude_defaults=True)
+        return "" if text == "{}" else text
+
+    @property
     def unrecorded(self) -> dict[str, bool]:
         """Fields that a run leaves out of what it records: the layout's name, the file of fans
         (the plan has the fans themselves), that of the salt, and settings that are newer than the

@@ -275,7 +275,9 @@ def _facts(config: TrainConfig, frames: PreparedFrames) -> ModelFacts:
         f"{held_out_count(config.options.hold_out, cases)} of the cases held out"
     )
     selection = config.dataset.model_dump(
-        mode="json", exclude={"format", "labels", "frames", "fans", "case_salt"}
+        mode="json",
+        exclude={"format", "labels", "frames", "fans", "case_salt"},
+        exclude_defaults=True,
     )
     return ModelFacts(
         name=config.name or config.output.resolve().name,

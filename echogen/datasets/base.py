@@ -54,6 +54,7 @@ class Dataset:
             more than their frames.
         fans: {frame id: its fan} where the user gave one; it is not fitted then.
         flip: how what is read is turned.
+        reading: the settings that decide pixels, as text; part of every fingerprint.
         said: what settings changed, for `describe`.
     """
 
@@ -68,6 +69,7 @@ class Dataset:
     read_clip: Callable[[Path, FrameKey], UInt8Clip | None] | None = None
     fans: Mapping[str, "GivenFan"] = field(default_factory=dict)
     flip: Flip = "none"
+    reading: str = ""
     said: tuple[str, ...] = ()
 
     def read(self, key: FrameKey) -> Frame:
@@ -98,7 +100,9 @@ class Dataset:
         return tuple(Problem(key.frame_id, reason) for key, reason in chosen)
 
     def fingerprint(self, key: FrameKey) -> str:
-        """SHA-256 of the frame's files and of what its key adds; of a sequence, read once."""
+        """SHA-256 of the frame's files and of all else that decides its pixels, labels and spacing;
+        of a sequence, read once.
+        """
         try:
             files = (
                 fingerprint_files(self.root, key.paths)
@@ -109,10 +113,13 @@ class Dataset:
             if key.private:
                 raise DatasetError(f"{key.frame_id}: its files cannot be read.") from None
             raise
-        added = key.detail + ("" if key.spacing_mm is None else f" {key.spacing_mm} mm")
-        if not added:
-            return files
-        return hashlib.sha256(f"{files}\n{added}".encode()).hexdigest()
+        added = self.beside_files(key)
+        return hashlib.sha256(f"{files}\n{added}".encode()).hexdigest() if added else files
+
+    def beside_files(self, key: FrameKey) -> str:
+        """What decides a frame beside its files: its detail, the spacing given, settings."""
+        spacing = "" if key.spacing_mm is None else f" {key.spacing_mm} mm"
+        return f"{key.detail}{spacing}" + (f" {self.reading}" if self.reading else "")
 
     def describe(self) -> str:
         """What was found, in one line."""

@@ -11,7 +11,6 @@ from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, select
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
-from echogen.datasets.caselist import CASES
 from echogen.datasets.dicom import has_labels, is_dicom_layout, list_dicom
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import listed_classes, with_copies
@@ -149,7 +148,7 @@ def _with_settings(dataset: Dataset, settings: DatasetConfig) -> Dataset:
         keys = tuple(key if key.spacing_mm else replace(key, spacing_mm=(row, col)) for key in keys)
         said.append(f"spacing {row:g} x {col:g} mm as set")
     if listed:
-        said.append(f"spacing of {counted(listed, 'frame')} by {CASES}")
+        said.append(f"spacing of {counted(listed, 'frame')} by a table")
     if keys and all(key.spacing_mm is not None for key in keys):
         extra["spacing"] = "given"
     if settings.flip != "none":
@@ -159,6 +158,7 @@ def _with_settings(dataset: Dataset, settings: DatasetConfig) -> Dataset:
         keys=keys,
         provenance=replace(dataset.provenance, extra=extra),
         flip=settings.flip,
+        reading=settings.reading,
         said=tuple(said),
     )
 

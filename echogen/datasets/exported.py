@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from echogen.datasets.base import Dataset, as_number
+from echogen.datasets.integrity import is_bitmap
 from echogen.errors import DatasetError
 from echogen.types import Frame, FrameKey
 
@@ -36,9 +37,15 @@ def copy_number(sample: Mapping[str, str]) -> int:
     return int(sample["copy"]) if sample["copy"].isdecimal() else 0
 
 
+def _spacing(sample: Mapping[str, str]) -> tuple[float, float] | None:
+    """(row, col) mm of a line; None where it has none."""
+    row, col = (as_number(sample.get(f"spacing_mm_{side}") or "") for side in ("row", "col"))
+    return (row, col) if row and col and min(row, col) > 0 else None
+
+
 def with_copies(dataset: Dataset) -> Dataset:
-    """A dataset whose copies are known as such, and without spacings that are made up, where its
-    root has the table of an export.
+    """A dataset whose copies are known as such, pictures with the millimetres that their files
+    cannot hold, and none that are made up, where its root has the table of an export.
     """
     samples = exported_samples(dataset.root)
     if not samples:
@@ -49,7 +56,14 @@ def with_copies(dataset: Dataset) -> Dataset:
         if sample is None:
             return key
         detail = key.detail if key.detail or sample["spacing_mm_row"] else NO_SPACING
-        return replace(key, case_id=sample["case_id"], copy=copy_number(sample), detail=detail)
+        spacing = _spacing(sample) if is_bitmap(key.paths[0].name) else None
+        return replace(
+            key,
+            case_id=sample["case_id"],
+            copy=copy_number(sample),
+            detail=detail,
+            spacing_mm=key.spacing_mm or spacing,
+        )
 
     keys = tuple(known(key) for key in dataset.keys)
     if all(key.detail != NO_SPACING for key in keys):

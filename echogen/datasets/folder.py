@@ -23,7 +23,8 @@ from echogen.datasets.base import (
     resolve_labels,
 )
 from echogen.datasets.caselist import CASES, read_cases, with_cases
-from echogen.datasets.integrity import BITMAPS, IMAGE_IO, formats_of, suffix_of, with_data_files
+from echogen.datasets.exported import SAMPLES
+from echogen.datasets.integrity import IMAGE_IO, formats_of, is_bitmap, suffix_of, with_data_files
 from echogen.datasets.labels import (
     KNOWN_NAMES,
     LOOKED_AT,
@@ -122,7 +123,9 @@ def list_folder(
     unusable = _unusable(root, found, labelled)
     lost = {key.frame_id for key, _ in unusable}
     formats = formats_of(path.name for path in found.images.values())
-    spaced = any(IMAGE_IO[suffix_of(path.name)] not in BITMAPS for path in found.images.values())
+    spaced = not all(is_bitmap(path.name) for path in found.images.values())
+    told = settings.spacing_mm is not None or all(key.spacing_mm for key in keys)
+    told = told or (root / SAMPLES).is_file()
     parts = [f"{' and '.join(formats)} images", labelled.decision.words if labelled else ""]
     cases = f"cases by {CASES}" if (root / CASES).is_file() else by
     return list_dataset(
@@ -137,7 +140,7 @@ def list_folder(
         ),
         labels=labelled.decision.labels if labelled else resolve_labels(labels),
         unusable=unusable,
-        remarks=[*_about(found, spaced, by), *remarks],
+        remarks=[*_about(found, spaced or told, by), *remarks],
         extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, FRAME_NAME, Dataset, list_dataset, resolve_labels
 from echogen.datasets.caselist import read_cases, with_cases
-from echogen.datasets.integrity import BITMAPS, IMAGE_IO, formats_of, suffix_of, with_data_files
+from echogen.datasets.integrity import IMAGE_IO, formats_of, is_bitmap, suffix_of, with_data_files
 from echogen.datasets.pairing import IMAGE_FOLDERS, LABEL_FOLDERS, SPLIT_FOLDERS, walk_files
 from echogen.datasets.pixels import as_set, read_image
 from echogen.errors import DatasetError, UsageError
@@ -66,7 +66,7 @@ def list_images(
     if repeated:
         remarks.append(f"{counted(repeated, 'image')} found in two formats; the first is used.")
     formats = formats_of(key.paths[0].name for key in frames.values())
-    spaced = any(IMAGE_IO[suffix_of(key.paths[0].name)] not in BITMAPS for key in keys)
+    spaced = not all(is_bitmap(key.paths[0].name) for key in keys)
     return list_dataset(
         root,
         "images",

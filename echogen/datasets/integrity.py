@@ -66,6 +66,11 @@ def suffix_of(name: str) -> str:
     return next((suffix for suffix in IMAGE_IO if lowered.endswith(suffix)), "")
 
 
+def is_bitmap(name: str) -> bool:
+    """Whether a file is a picture without millimetres."""
+    return IMAGE_IO.get(suffix_of(name), "") in BITMAPS
+
+
 def formats_of(names: Iterable[str]) -> tuple[str, ...]:
     """The formats of files by their names, each once, in the order of `FORMATS`."""
     used = {IMAGE_IO[suffix_of(name)] for name in names}

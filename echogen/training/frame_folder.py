@@ -228,7 +228,8 @@ def _listing(dataset: Dataset, keys: Sequence[FrameKey]) -> str:
     root = getattr(dataset, "root", Path())
     digest = hashlib.sha256()
     for key in sorted(keys, key=lambda key: key.frame_id):
-        detail = f"\t{key.detail}" if key.detail else ""
+        beside = dataset.beside_files(key)
+        detail = f"\t{beside}" if beside else ""
         given = dataset.fans.get(key.frame_id)
         detail += f"\t{given.values}" if given else ""
         digest.update(f"{key.frame_id}\t{key.case_id}\t{key.split}{detail}\n".encode())

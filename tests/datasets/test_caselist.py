@@ -67,8 +67,9 @@ def test_a_spacing_for_all_gives_way_to_the_table_and_wins_over_files(root: Path
         (0.5, 0.5),
         *[(0.25, 0.25)] * 2,
     ]
-    assert "spacing 0.25 x 0.25 mm as set, spacing of 1 frame by cases.csv" in dataset.describe()
+    assert "spacing 0.25 x 0.25 mm as set, spacing of 1 frame by a table" in dataset.describe()
     assert "spacing unknown" not in dataset.describe()
+    assert not any("carry no spacing" in note for note in dataset.notes)
     prints = [opened(root).fingerprint(key) for key in opened(root).keys]
     assert dataset.fingerprint(dataset.keys[1]) != prints[1]
 
@@ -80,6 +81,7 @@ def test_pictures_and_labels_are_turned_alike(root: Path, flip: str, axes: objec
     np.testing.assert_array_equal(frame.image, np.flip(speckle(0), axes))
     np.testing.assert_array_equal(frame.label, np.flip(heart(), axes))
     assert f"turned: flip = '{flip}'" in dataset.describe()
+    assert dataset.fingerprint(dataset.keys[0]) != opened(root).fingerprint(dataset.keys[0])
 
 
 def test_phases_of_names_that_all_tell(tmp_path: Path) -> None:
