@@ -49,7 +49,7 @@ class DatasetConfig(Settings):
         labels: {class id: name} of the ids that may occur; None takes the reader's own.
         frames: "all" takes every frame of CAMUS' half sequences, "key" the files of ED and
             ES; with "all" the frames of a sequence are moved alike.
-        fans: a table of fans that are taken as they are, see `datasets.fans`.
+        fans: a table of fans that are taken as they are, see `datasets.fan_table`.
         spacing_mm: (row, col) millimetres per pixel of every frame, or one number for both; wins
             over the files' own.
         flip: how pictures are turned before anything else: "rows" those with the apex at the

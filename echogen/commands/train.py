@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
-from echogen.datasets.fans import with_fans
+from echogen.datasets.fan_table import with_fans
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter

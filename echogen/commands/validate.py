@@ -18,7 +18,7 @@ from echogen.datasets import open_frames
 from echogen.datasets.advice import advised
 from echogen.datasets.dicom import is_dicom_layout, who_is_who
 from echogen.datasets.dicom_cases import check_case_map
-from echogen.datasets.fans import write_fans
+from echogen.datasets.fan_table import write_fans
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,

@@ -25,7 +25,7 @@ from echogen.support.words import counted
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Provenance
 
 if TYPE_CHECKING:
-    from echogen.datasets.fans import GivenFan
+    from echogen.datasets.fan_table import GivenFan
 
 UInt8Clip = npt.NDArray[np.uint8]
 """(N, H, W) grey levels: the images of a recording in order of time."""

@@ -14,7 +14,7 @@ from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.dicom import has_labels, is_dicom_layout, list_dicom
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import listed_classes, with_copies
-from echogen.datasets.fans import with_fans
+from echogen.datasets.fan_table import with_fans
 from echogen.datasets.folder import is_folder_layout, is_paired_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import IMAGE_IO

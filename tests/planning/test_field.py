@@ -7,7 +7,7 @@ import pytest
 
 from echogen.config import AugmentationConfig
 from echogen.datasets import open_dataset
-from echogen.datasets.fans import GEOMETRY, with_fans
+from echogen.datasets.fan_table import GEOMETRY, with_fans
 from echogen.geometry.sector import Sector
 from echogen.geometry.transforms import Grid, sector_on_grid
 from echogen.planning.dataset import PlannedDataset

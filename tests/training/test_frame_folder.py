@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from echogen.datasets import image_digest, open_dataset
-from echogen.datasets.fans import GivenFan
+from echogen.datasets.fan_table import GivenFan
 from echogen.errors import DatasetError, StoreError
 from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import PlannedFrame
