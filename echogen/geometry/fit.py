@@ -1,8 +1,10 @@
 """Find the fan in an ultrasound image: two edge lines, two arcs, one apex.
 
-What was drawn around the fan is taken away (`geometry.foreground`); on a reduced image many fans
-are proposed (`geometry.consensus`) and judged (`geometry.judge`); the best are refined on the
-outline at full resolution (`geometry.refine`) and judged again.
+A small network tells whether the picture as a whole shows a fan, and roughly where
+(`geometry.network`). What is not near it, and what was drawn around the fan, is taken away
+(`geometry.foreground`). On a reduced image more fans are proposed (`geometry.consensus`) and judged
+(`geometry.judge`); the network's and the best of these are refined on the outline at full
+resolution (`geometry.refine`) and judged again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from echogen.errors import DatasetError
 from echogen.geometry import foreground
 from echogen.geometry.consensus import candidates, outline, with_arc
 from echogen.geometry.judge import Echoes, Evidence, confidence, judged
-from echogen.geometry.refine import Picture, bend, refined, stretch
+from echogen.geometry.network import Opinion, opinion
+from echogen.geometry.refine import Picture, bend, grown, refined, stretch
 from echogen.geometry.sector import Sector
 
 UInt8 = npt.NDArray[np.uint8]
@@ -32,9 +35,12 @@ MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
-_NO_ARC, _FLIPPED = 0.15, 0.4
-"""Of a fan whose arc is seen on a smaller share, it is asked whether the flipped image shows a
-better one: of a score that much higher, its edges and arc seen on that share at least."""
+_LIKELY, _MISFIT = 0.8, 0.1
+"""The least likelihood and the largest misfit of the network's opinion on a picture with a fan."""
+_ROOM = 0.12
+"""What lies further outside of the network's fan, as a share of its depth, is not looked at."""
+_TRUST = 0.3
+"""What the network's fan may score less than another and still be taken."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +94,35 @@ def find_fan(images: Sequence[UInt8], spacing_mm: Spacing) -> FanFit:
     joined = foreground.joined(images)
     if not (spacing_mm[0] > 0 and spacing_mm[1] > 0):
         raise DatasetError(f"spacing must be positive (row, col) mm, found {spacing_mm}")
-    search = _search(joined, spacing_mm)
-    best = _best(search)
-    if best is None:
+    seen = opinion(joined, spacing_mm)
+    if seen.fan is None or not _shows_fan(seen):
         raise DatasetError(
-            "expected two straight edges that meet above the image's content, found none"
+            "expected a fan, apex up; the picture as a whole shows one with a likelihood of "
+            f"{seen.likelihood:.0%} (over {_LIKELY:.0%} is needed), its outline {seen.misfit:.2f} "
+            f"off a fan's (under {_MISFIT} is needed)"
         )
-    sector, found = best
+    search = _search(joined, spacing_mm, seen.fan)
+    sector, found = _best(search, seen.fan)
     sure = confidence(found, bend(sector, search.picture))
     if sure < MIN_CONFIDENCE:
         raise DatasetError(_refusal(found))
-    if found.arc < _NO_ARC and _is_better_flipped(joined, spacing_mm, found.score):
-        raise DatasetError("expected a fan, apex up; found a better one in the flipped image")
     return FanFit(sector, sure, found.outside, stretch(sector, search.picture))
 
 
-def _best(search: _Search) -> tuple[Sector, Evidence] | None:
-    """The best fan, mm, and the evidence for it."""
-    fans, unit = _proposed(search), search.picture.unit
-    fine = [refined(_scaled(fan, unit), search.picture) for fan in fans]
+def _shows_fan(seen: Opinion) -> bool:
+    return seen.likelihood > _LIKELY and seen.misfit < _MISFIT
+
+
+def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
+    """The best fan, mm, and the evidence for it; `rough` is the network's."""
+    unit = search.picture.unit
+    fans = [rough, *(_scaled(fan, unit) for fan in _proposed(search))]
+    fine = [refined(fan, search.picture) for fan in fans]
     evidence = judged([_scaled(fan, 1 / unit) for fan in fine], search.echoes)
-    return max(zip(fine, evidence, strict=True), key=lambda one: one[1].score, default=None)
+    scores = np.array([one.score for one in evidence])
+    scores[0] += _TRUST
+    best = int(np.argmax(scores))
+    return fine[best], evidence[best]
 
 
 def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
@@ -120,7 +134,7 @@ def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
         spacing_mm: (row, col) mm per pixel.
     """
     try:
-        search = _search(image, spacing_mm)
+        search = _search(image, spacing_mm, sector)
     except DatasetError:
         return False
     found = judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
@@ -128,22 +142,8 @@ def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
 
 
 def is_upside_down(image: UInt8, spacing_mm: Spacing) -> bool:
-    """Whether a surely seen fan is found when the image is flipped, its last row first.
-
-    It costs a fit: to ask only where the image as it is shows no fan.
-    """
-    return _is_better_flipped(image, spacing_mm, 0.0)
-
-
-def _is_better_flipped(image: UInt8, spacing_mm: Spacing, score: float) -> bool:
-    try:
-        best = _best(_search(np.ascontiguousarray(image[::-1]), spacing_mm))
-    except DatasetError:
-        return False
-    if best is None or best[1].score < score + _FLIPPED:
-        return False
-    found = best[1]
-    return min(found.left, found.right) > _FLIPPED and found.arc > _FLIPPED
+    """Whether a fan is surely seen when the image is flipped, its last row first."""
+    return _shows_fan(opinion(np.ascontiguousarray(image[::-1]), spacing_mm))
 
 
 def _proposed(search: _Search) -> list[Sector]:
@@ -164,8 +164,10 @@ def _refusal(found: Evidence) -> str:
     )
 
 
-def _search(joined: UInt8, spacing_mm: Spacing) -> _Search:
+def _search(joined: UInt8, spacing_mm: Spacing, rough: Sector) -> _Search:
+    """What is searched for a fan of which `rough` tells where it is, mm; the rest is blackened."""
     image, level = foreground.without_background(joined)
+    image = np.where(grown(rough, joined.shape, spacing_mm, _ROOM * rough.radius_far), image, 0)
     height, width = image.shape[0] * spacing_mm[0], image.shape[1] * spacing_mm[1]
     target = max(height, width) / _REDUCED
     factors = (max(1, int(target / spacing_mm[0])), max(1, int(target / spacing_mm[1])))

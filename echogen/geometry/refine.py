@@ -123,7 +123,8 @@ def bend(fan: Sector, picture: Picture) -> float:
     return max(0.0, min(found)) if found else 0.0
 
 
-def _grown(fan: Sector, shape: tuple[int, ...], spacing_mm: Spacing, by: float) -> BoolHW:
+def grown(fan: Sector, shape: tuple[int, ...], spacing_mm: Spacing, by: float) -> BoolHW:
+    """(H, W) which pixels lie within a fan's edges and far arc, or at most `by` mm outside."""
     down = ((np.arange(shape[0]) + 0.5) * spacing_mm[0] - fan.apex_row)[:, None]
     across = ((np.arange(shape[1]) + 0.5) * spacing_mm[1] - fan.apex_col)[None, :]
     inside = np.cos(fan.angle_left) * across - np.sin(fan.angle_left) * down > -by
@@ -135,7 +136,7 @@ def _grown(fan: Sector, shape: tuple[int, ...], spacing_mm: Spacing, by: float) 
 def _filled(picture: Picture, fan: Sector) -> BoolHW:
     """The foreground near a fan, its columns filled; of a halo, only what is bright."""
     by, level = _AROUND * picture.unit, picture.level
-    image = np.where(_grown(fan, picture.image.shape, picture.spacing_mm, by), picture.image, 0)
+    image = np.where(grown(fan, picture.image.shape, picture.spacing_mm, by), picture.image, 0)
     filled = _filled_above(image, level)
     rows = np.flatnonzero(filled.sum(axis=1) > 3 * _INWARD)
     if not len(rows):

@@ -211,21 +211,54 @@ def disc() -> Image:
     return np.where(np.hypot(rows - 210, cols - 280) < 150, 90, 0).astype(np.uint8)
 
 
+def spectrum() -> Image:
+    """Bright humps on a baseline, as a Doppler spectrum's."""
+    rows, cols = np.indices(SHAPE)
+    humps = 160 * np.abs(np.sin(cols / 45)) ** 1.5
+    grain = np.random.default_rng(1).rayleigh(60, SHAPE).clip(0, 255)
+    return np.where((rows < 300) & (rows > 300 - humps), grain, 0).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("image", "reason"),
+    "image",
     [
-        (np.zeros(SHAPE, np.uint8), "found 0.0% of it brighter"),
-        (np.full(SHAPE, 120, np.uint8), "expected"),
-        (np.pad(np.full((200, 300), 90, np.uint8), ((60, 160), (100, 160))), "expected"),
-        (np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8), "expected"),
-        (disc(), "expected"),
-        (speckled(SECTORS["pointed"], 14)[::-1], "expected"),
+        np.zeros(SHAPE, np.uint8),
+        np.full(SHAPE, 120, np.uint8),
+        np.pad(np.full((200, 300), 90, np.uint8), ((60, 160), (100, 160))),
+        np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8),
+        disc(),
+        spectrum(),
+        speckled(SECTORS["pointed"], 14)[::-1],
+        np.rot90(speckled(SECTORS["pointed"], 14)).copy(),
     ],
-    ids=["black", "white", "rectangle", "noise", "disc", "upside down"],
+    ids=["black", "white", "rectangle", "noise", "disc", "spectrum", "upside down", "on its side"],
 )
-def test_an_image_without_a_fan_is_refused(image: Image, reason: str) -> None:
-    with pytest.raises(DatasetError, match=reason):
+def test_an_image_without_a_fan_is_refused(image: Image) -> None:
+    with pytest.raises(DatasetError, match="expected a fan, apex up"):
         fit_sector([image], SPACING)
+
+
+def test_a_fan_is_found_in_a_screenshot_between_panels() -> None:
+    image, sector = speckled(SECTORS["blunt"], 21), SECTORS["blunt"]
+    around = np.zeros((SHAPE[0] + 200, SHAPE[1] + 500), np.uint8)
+    around[100:-100, 250:-250] = image
+    around[40:400, 20:200] = np.random.default_rng(2).integers(60, 200, (360, 180))
+    around[300:, -220:-20] = 130
+    around[:20] = 70
+
+    found = find_fan([around], SPACING)
+
+    row, col = 100 * SPACING[0], 250 * SPACING[1]
+    assert (
+        np.hypot(
+            found.sector.apex_row - sector.apex_row - row,
+            found.sector.apex_col - sector.apex_col - col,
+        )
+        < 0.015 * sector.radius_far
+    )
+    assert abs(found.sector.angle_left - sector.angle_left) < np.deg2rad(1)
+    assert abs(found.sector.angle_right - sector.angle_right) < np.deg2rad(1)
+    assert found.confidence > 0.9
 
 
 def test_wrong_arguments_are_named() -> None:
