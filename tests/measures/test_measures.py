@@ -229,7 +229,7 @@ def test_developed_speckle_has_an_snr_of_1_91() -> None:
         ({1: "class 1"}, (1, None, None)),
         ({7: "something"}, (None, None, None)),
         ({0: "background", 1: "mask"}, (1, None, None)),
-        ({1: "RV"}, (None, None, None)),
+        ({1: "RV"}, (None, None, None, 1)),
         ({1: "aorta", 2: "class 2"}, (None, None, None)),
         ({5: "LV", 6: "something"}, (5, None, None)),
     ],
@@ -352,7 +352,9 @@ def test_without_a_spacing_only_ratios_and_angles_are_given() -> None:
     assert {"cavity_share", "cavity_angle", "gcnr"} <= {
         name for name, value in unknown.values.items() if np.isfinite(value)
     }
-    assert unknown.discs is None
+    assert known.discs is not None
+    assert unknown.discs is not None
+    assert (known.discs.in_mm, unknown.discs.in_mm) == (True, False)
 
 
 def test_without_a_fan_nothing_is_measured() -> None:
