@@ -81,6 +81,7 @@ def validate(
     split: flags.Split = None,
     cases: flags.Cases = None,
     frames: flags.Frames = None,
+    limit: flags.Limit = None,
     case_salt: flags.CaseSalt = None,
     config: flags.DatasetFile = None,
     set_: flags.DatasetSet = None,
@@ -209,7 +210,7 @@ def _reading_flags(given: Mapping[str, Any]) -> str:
     """Those that say how a dataset is read, to be given again, a space before each."""
     words = [
         word
-        for name in ("format", "views", "phases", "split", "cases", "frames", "config")
+        for name in ("format", "views", "phases", "split", "cases", "frames", "limit", "config")
         if given.get(name)
         for word in (f"--{name}", str(given[name]))
     ]

@@ -8,8 +8,9 @@ side (`x.png` and `x_mask.png`). A class may have a file of its own: `labels/LV/
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from echogen.datasets.integrity import IMAGE_IO, suffix_of
@@ -27,7 +28,7 @@ LABEL_ENDING = re.compile(
 )
 IMAGE_ENDING = re.compile(r"(?P<stem>.+)[_-](images?|imgs?|frame|0000)", re.IGNORECASE)
 DEEPEST = 4
-MOST_FILES = 2000
+MOST_FOLDERS, MOST_NAMES, MOST_TABLES = 2000, 500, 10
 JSON_START = 2**16
 
 Role = str
@@ -61,8 +62,14 @@ class Listing:
     folders: set[str] = field(default_factory=set)
 
 
-def walk_files(root: Path, deepest: int | None = None) -> Iterator[Path]:
+def walk_files(root: Path) -> Iterator[Path]:
     """Every file under `root` in order of name; hidden ones are left out, links followed once."""
+    for folder, names in _walk_folders(root):
+        yield from (folder / name for name in names)
+
+
+def _walk_folders(root: Path, deepest: int | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the names of its files."""
     seen = set()
     for folder, below, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -73,7 +80,7 @@ def walk_files(root: Path, deepest: int | None = None) -> Iterator[Path]:
         depth = len(Path(folder).relative_to(root).parts)
         stop = deepest is not None and depth >= deepest
         below[:] = [] if stop else sorted(name for name in below if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        yield Path(folder), sorted(name for name in names if not name.startswith("."))
 
 
 def role_of(folder: str) -> tuple[Role, str]:
@@ -93,24 +100,27 @@ def role_of(folder: str) -> tuple[Role, str]:
 def has_pairs(root: Path) -> bool:
     """Whether images and labels lie right here, or in splits or several folders just below."""
     homes = set()
-    for number, path in enumerate(walk_files(root, DEEPEST)):
-        if number >= MOST_FILES:
-            break
-        parts = path.relative_to(root).parts[:-1]
-        if path.suffix.lower() == ".json" and _draws(path):
-            homes.add(parts)
-        if not suffix_of(path.name):
-            continue
+    for folder, names in islice(_walk_folders(root, DEEPEST), MOST_FOLDERS):
+        parts = folder.relative_to(root).parts
         at = next((i for i, part in enumerate(parts) if role_of(part)[0] == LABEL), None)
-        if at is not None and any(
-            role_of(sibling.name)[0] == IMAGE for sibling in _folders(root.joinpath(*parts[:at]))
-        ):
-            homes.add(parts[:at])
-        elif LABEL_ENDING.fullmatch(path.name[: -len(suffix_of(path.name))]):
+        if at is not None and any(suffix_of(name) for name in names[:MOST_NAMES]):
+            above = root.joinpath(*parts[:at])
+            if any(role_of(one.name)[0] == IMAGE for one in above.iterdir() if one.is_dir()):
+                homes.add(parts[:at])
+        elif _has_labels_beside(folder, names):
             homes.add(parts)
     near = [home for home in homes if len(home) == 1]
     splits = any(home[0].lower() in SPLIT_FOLDERS for home in homes if home)
     return () in homes or len(near) > 1 or splits
+
+
+def _has_labels_beside(folder: Path, names: Sequence[str]) -> bool:
+    drawn = [name for name in names if name.lower().endswith(".json")][:MOST_TABLES]
+    return any(_draws(folder / name) for name in drawn) or any(
+        LABEL_ENDING.fullmatch(name[: -len(suffix_of(name))])
+        for name in names[:MOST_NAMES]
+        if suffix_of(name)
+    )
 
 
 def _draws(path: Path) -> bool:
@@ -120,10 +130,6 @@ def _draws(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(JSON_START)
     return any(f'"{key}"'.encode() in start for key in ("categories", "annotations"))
-
-
-def _folders(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.iterdir() if path.is_dir())
 
 
 def list_files(root: Path, names: Collection[str]) -> Listing:

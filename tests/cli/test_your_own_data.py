@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from echogen.cli import app
 from echogen.phantom import make_frame
-from tests.support.hearts import fan_frame
+from tests.support.chambers import write_videos
+from tests.support.hearts import fan_frame, write_dataset
 from tests.support.pictures import save, save_json
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-data.md").read_text(encoding="utf-8")
@@ -95,9 +96,18 @@ def dicom() -> None:
     save(Path("export", "IM_0001.png"), label)
 
 
+def settled() -> None:
+    images_and_masks()
+    (settings,) = (text for _, file, text in BLOCK.findall(PAGE) if file == "run.toml")
+    Path("run.toml").write_text(settings)
+
+
 def echonet() -> None:
     pytest.importorskip("av")
+    from tests.datasets.test_pediatric import write_pediatric
     from tests.support import echonet as made
+
+    write_pediatric(Path("pediatric_echo_avi"))
 
     root = Path("EchoNet-Dynamic")
     made.write_video(root / "Videos" / "0X1A.avi", made.pictures(1))
@@ -118,7 +128,11 @@ MADE = {
     "Screenshots": screens,
     "Frames of a clip": clip,
     "DICOM": dicom,
-    "Public datasets": echonet,
+    "EchoNet": echonet,
+    "CardiacUDA": lambda: write_videos(Path("cardiacUDC_dataset")),
+    "CAMUS and nnU-Net": lambda: write_dataset(Path("camus")),
+    "Look at the fans": images_and_masks,
+    "Make the store": settled,
     "No labels": unlabelled,
 }
 REFUSED = {"echogen validate painted/": "label_map = {"}

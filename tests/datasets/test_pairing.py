@@ -70,3 +70,18 @@ def test_a_number_at_the_end_is_no_class(tmp_path: Path) -> None:
 )
 def test_what_a_folder_is_called(name: str, role: tuple[str, str]) -> None:
     assert role_of(name) == role
+
+
+def test_many_images_before_the_first_label(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/images/{n}.png" for n in range(600)), "train/labels/0.png")
+    assert has_pairs(tmp_path)
+
+
+def test_images_with_a_table_of_annotations(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.png", "b/x.png")
+    for folder in "ab":
+        (tmp_path / folder / "table.json").write_text('{"frames": []}')
+    assert not has_pairs(tmp_path)
+    (tmp_path / "a" / "_annotations.coco.json").write_text('{"images": [], "annotations": []}')
+    assert not has_pairs(tmp_path)
+    assert has_pairs(tmp_path / "a")

@@ -47,7 +47,11 @@ def traced(video: str, index: int) -> Rows:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pediatric") / "pediatric_echo_avi"
+    return write_pediatric(tmp_path_factory.mktemp("pediatric") / "pediatric_echo_avi")
+
+
+def write_pediatric(root: Path) -> Path:
+    """Videos of two views, some frames of them not traced."""
     for view, videos in (("A4C", (FIRST, SECOND, OTHER)), ("PSAX", (FIRST.replace("39", "40"),))):
         for video in videos:
             write_video(root / view / "Videos" / f"{video}.avi", pictures(1))
