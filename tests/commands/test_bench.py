@@ -143,6 +143,8 @@ def test_a_dataset_that_is_not_there_ends_before_the_model_is_loaded(
     monkeypatch.setattr("echogen.painting.devices.open_engine", pytest.fail)
     with pytest.raises(DatasetError, match="/nowhere"):
         bench(config(settings, input="/nowhere"))
+    with pytest.raises(UsageError, match=r"--fans none\.csv: no such file"):
+        bench(config(settings, input=settings["input"], fans="none.csv"))
 
 
 def test_operations_are_counted_as_multiplications_and_additions() -> None:
