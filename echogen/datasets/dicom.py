@@ -348,7 +348,8 @@ def _about(
 ) -> Iterator[str]:
     if scan.others:
         shown = ", ".join(f"{name} {count}" for name, count in sorted(scan.others.items()))
-        yield f"{counted(sum(scan.others.values()), 'file')} not ultrasound left out ({shown})."
+        count = sum(scan.others.values())
+        yield f"{counted(count, 'file')} without an ultrasound picture left out ({shown})."
     if copies:
         yield f"{counted(copies, 'file')} left out, copies of others under another name."
     if unlabelled:

@@ -163,6 +163,24 @@ def quiet_pydicom() -> Iterator[None]:
             logger.propagate, config.settings.reading_validation_mode = known
 
 
+@contextmanager
+def damage_told(
+    what: str = "a damaged or truncated DICOM file; export it again.",
+) -> Iterator[None]:
+    """Whatever pydicom and decoders raise becomes one line: values are converted late, each with
+    errors of its own kind, and their words quote what the file holds.
+
+    Raises:
+        DatasetError: those of ours as they are, all others as `what`.
+    """
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception:
+        raise DatasetError(what) from None
+
+
 def read_dicom(path: Path, *, pixels: bool, wanted: tuple[str, ...] = ()) -> Any:
     """A file as a pydicom `Dataset`.
 
@@ -180,17 +198,13 @@ def read_dicom(path: Path, *, pixels: bool, wanted: tuple[str, ...] = ()) -> Any
         size = path.stat().st_size
         if size > MOST_FILE_BYTES:
             raise DatasetError(f"{size:,} bytes; at most {MOST_FILE_BYTES:,} are read.")
-        with quiet_pydicom():
+        with quiet_pydicom(), damage_told():
             _check_deflated(path)
             return pydicom.dcmread(
                 path, force=True, stop_before_pixels=not pixels, specific_tags=list(wanted) or None
             )
-    except DatasetError:
-        raise
     except OSError as error:  # its words name the file, and so perhaps the patient
-        raise DatasetError(f"cannot be read ({error.strerror or 'not a DICOM file'}).") from None
-    except Exception:  # pydicom raises of every kind, with values of the file in the words
-        raise DatasetError("a damaged or truncated DICOM file; export it again.") from None
+        raise DatasetError(f"cannot be read ({error.strerror}).") from None
 
 
 def read_header(path: Path) -> Header:
@@ -203,8 +217,12 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(path: Path, found: Any) -> Header:
-    """The header of a file that was read."""
-    with quiet_pydicom():
+    """The header of a file that was read.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    with quiet_pydicom(), damage_told():
         rows, columns = _whole(found, "Rows", 0), _whole(found, "Columns", 0)
         frames = _whole(found, "NumberOfFrames", 1)
         modality = _text(found, "Modality").upper()

@@ -6,10 +6,16 @@ Y where it stores one, else ITU-R BT.601's weights, which leave R = G = B as the
 """
 
 import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.datasets.advice import advise
-from echogen.datasets.dicom_header import Header, header_of, quiet_pydicom, read_dicom
+from echogen.datasets.dicom_header import Header, damage_told, header_of, quiet_pydicom, read_dicom
 from echogen.datasets.dicom_regions import Tissue, blacken, disbelieved, tissue_of
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
@@ -43,6 +49,7 @@ DECODERS: Mapping[str, str] = {
 """{transfer syntax: pydicom's name of what undoes it}."""
 DARKEST = 0.25
 MISTAKEN, NEUTRAL = 0.9, 8
+LONGEST_S = 900.0
 TRIED = 5
 """Pictures of a clip that its regions are held against."""
 
@@ -83,14 +90,14 @@ def open_file(path: Path, window: tuple[float, float] | None = None) -> DicomFil
     Raises:
         DatasetError: one line without the file's name: it cannot be read, or holds no picture.
     """
-    with quiet_pydicom():  # threads that need the same file wait for one of them to read it
+    with quiet_pydicom(), damage_told():  # threads that need the same file wait for one to read it
         try:
             return _open(path, stamp(path), window)
         except OSError as error:
             raise DatasetError(f"cannot be read ({error.strerror}).") from None
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a loop may have hundreds of megabytes
 def _open(path: Path, stamped: tuple[int, ...], window: tuple[float, float] | None) -> DicomFile:
     found = read_dicom(path, pixels=True)
     header = header_of(path, found)
@@ -153,13 +160,18 @@ def grey_levels(file: DicomFile, index: int) -> UInt8HW:
         DatasetError: one line without the file's name: it is compressed in a way that cannot be
             undone, damaged, or stores its grey levels in a way that cannot be shown.
     """
+    with quiet_pydicom(), damage_told():
+        return _grey_levels(file, index)
+
+
+def _grey_levels(file: DicomFile, index: int) -> UInt8HW:
     header = file.header
     if not 0 <= index < header.frames:
         raise DatasetError(
             f"holds {header.frames} pictures, and no picture {index}: it changed after it was "
             "listed, run the command again."
         )
-    values, kind = _decoded(file.found, index)
+    values, kind = _decoded(file.found, header.path, index)
     if values.shape[:2] != header.shape:
         raise DatasetError("its pictures are not of the size that it states.")
     if kind in ("MONOCHROME1", "MONOCHROME2"):
@@ -174,7 +186,7 @@ def grey_levels(file: DicomFile, index: int) -> UInt8HW:
     raise DatasetError(f"stores colours as {kind[:32]!a}, which cannot be turned into grey levels.")
 
 
-def _decoded(found: Any, index: int) -> tuple[npt.NDArray[Any], str]:
+def _decoded(found: Any, path: Path, index: int) -> tuple[npt.NDArray[Any], str]:
     """Stored values, (H, W) or (H, W, 3), and what they mean."""
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
@@ -192,16 +204,19 @@ def _decoded(found: Any, index: int) -> tuple[npt.NDArray[Any], str]:
             f"its pixels are compressed as {name}, and what undoes that is not installed; pip "
             "install 'echogen[dicom]'"
         )
-    with quiet_pydicom(), _quiet_gdcm(plugin):
-        try:
-            values, told = get_decoder(syntax).as_array(
-                found, index=index, raw=True, decoding_plugin=plugin
-            )
-        except Exception:  # each decoder raises of its own kind
-            raise DatasetError(
-                f"picture {index} cannot be decoded ({name}); the file is truncated, damaged, or "
-                "stores what its compression does not allow."
-            ) from None
+    broken = (
+        f"picture {index} cannot be decoded ({name}); the file is truncated, damaged, or stores "
+        "what its compression does not allow."
+    )
+    if plugin == "gdcm":
+        with damage_told(broken):
+            about, content = _decoded_apart(path, stamp(path))[index]
+            shape = tuple(about["shape"])
+            return np.frombuffer(content, about["dtype"]).reshape(shape), str(about["kind"])
+    with quiet_pydicom(), damage_told(broken):
+        values, told = get_decoder(syntax).as_array(
+            found, index=index, raw=True, decoding_plugin=plugin
+        )
     kind = str(told["photometric_interpretation"])
     if kind == "RGB" and plugin == "pillow" and _is_ybr(values):
         kind = "YBR_FULL"
@@ -221,16 +236,26 @@ def _called(syntax: Any) -> str:
     return known if known != str(syntax) else f"an unknown transfer syntax, {str(syntax)[:64]!a}"
 
 
-@contextlib.contextmanager
-def _quiet_gdcm(plugin: str) -> Any:
-    """GDCM writes what it does not like to standard error."""
-    if plugin == "gdcm":
-        import gdcm
-
-        gdcm.Trace.WarningOff()
-        gdcm.Trace.ErrorOff()
-        gdcm.Trace.DebugOff()
-    yield
+@lru_cache(maxsize=2)
+def _decoded_apart(path: Path, stamped: tuple[int, ...]) -> list[tuple[dict[str, Any], bytes]]:
+    """What `dicom_apart` decodes of a file: {} and no bytes where a picture cannot be; pictures
+    after one that ended the process are not there.
+    """
+    script = Path(__file__).with_name("dicom_apart.py")
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        input=os.fsencode(path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    output, found = BytesIO(run.stdout), []
+    while line := output.readline():
+        about = json.loads(line) or {}
+        size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"]) if about else 0
+        found.append((about, output.read(size)))
+    return found
 
 
 def _is_ybr(values: npt.NDArray[Any]) -> bool:
@@ -260,11 +285,8 @@ def _to_uint8(values: npt.NDArray[Any]) -> UInt8HW:
 def _looked_up(values: npt.NDArray[Any], found: Any) -> npt.NDArray[Any]:
     from pydicom.pixels import apply_color_lut
 
-    with quiet_pydicom():
-        try:
-            return apply_color_lut(values, found)
-        except Exception:  # a table that is missing, short or of an odd kind
-            raise DatasetError("its palette of colours is missing or damaged.") from None
+    with quiet_pydicom(), damage_told("its palette of colours is missing or damaged."):
+        return apply_color_lut(values, found)
 
 
 def _windowed(values: npt.NDArray[Any], file: DicomFile) -> UInt8HW:

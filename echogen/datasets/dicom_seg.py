@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.datasets.base import resolve_labels
-from echogen.datasets.dicom_header import quiet_pydicom, read_dicom
+from echogen.datasets.dicom_header import damage_told, quiet_pydicom, read_dicom
 from echogen.errors import DatasetError
 from echogen.types import UInt8HW
 
@@ -70,12 +70,9 @@ def read_segmentation(path: Path) -> Segmentation:
         DatasetError: one line without the file's name: it cannot be read, or names no segment.
     """
     found = read_dicom(path, pixels=False)
-    with quiet_pydicom():
-        try:
-            names = {int(one.SegmentNumber): _name(one) for one in found.SegmentSequence}
-            planes = tuple(_planes(found))
-        except Exception:  # elements that are missing or damaged
-            raise DatasetError("a DICOM SEG whose segments cannot be read.") from None
+    with quiet_pydicom(), damage_told("a DICOM SEG whose segments cannot be read."):
+        names = {int(one.SegmentNumber): _name(one) for one in found.SegmentSequence}
+        planes = tuple(_planes(found))
     return Segmentation(path, names, planes)
 
 
@@ -133,21 +130,19 @@ def read_classes(
         DatasetError: one line without the file's name: it cannot be decoded, or segments overlap.
     """
     found = read_dicom(path, pixels=True)
-    with quiet_pydicom():
-        try:
-            planes = [
-                plane
-                for plane in _planes(found)
-                if plane.instance == instance
-                and (plane.picture == picture or (plane.picture is None and frames == 1))
-            ]
-            kind = str(found.get("SegmentationType") or "BINARY")
-            scale = float(found.get("MaximumFractionalValue") or 1) if kind == "FRACTIONAL" else 1.0
-            drawn = [(plane.segment, _decoded(found, plane.number) / scale) for plane in planes]
-        except Exception:  # as in `read_segmentation`; decoders raise of their own kinds
-            raise DatasetError(
-                "its segmentation cannot be decoded; damaged or truncated."
-            ) from None
+    broken = "its segmentation cannot be decoded; damaged or truncated."
+    with quiet_pydicom(), damage_told(broken):
+        planes = [
+            plane
+            for plane in _planes(found)
+            if plane.instance == instance
+            and (plane.picture == picture or (plane.picture is None and frames == 1))
+        ]
+        kind = str(found.get("SegmentationType") or "BINARY")
+        scale = float(found.get("MaximumFractionalValue") or 1) if kind == "FRACTIONAL" else 1.0
+        drawn = [(plane.segment, _decoded(found, plane.number) / scale) for plane in planes]
+    if kind != "LABELMAP" and any(segment not in segments for segment, _ in drawn):
+        raise DatasetError("its segmentation has a plane of a segment that it does not describe.")
     if not drawn:
         raise DatasetError("its segmentation no longer labels this picture; run the command again.")
     if kind == "LABELMAP":

@@ -81,7 +81,7 @@ def test_other_modalities_are_left_out_with_a_note(tmp_path: Path) -> None:
     write_label(tmp_path / "us.png", LABELS[0])
     dataset = open_dataset(tmp_path)
     assert len(dataset.keys) == 1
-    assert dataset.notes[0] == "3 files not ultrasound left out (CT 1, MR 1, SR 1)."
+    assert dataset.notes[0] == "3 files without an ultrasound picture left out (CT 1, MR 1, SR 1)."
     assert dataset.unusable == ()
 
 
@@ -335,6 +335,8 @@ def test_segmentations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save(a_segmentation(masks_of(LABELS[0]), of), tmp_path / "s.dcm")
     with pytest.raises(DatasetError, match="segment called 'left atrium', which is no class"):
         open_dataset(tmp_path, labels={1: "LV cavity", 2: "myocardium"})
+    save(a_segmentation(masks_of(LABELS[0]), [*of[:2], (9, "1.1", 1)]), tmp_path / "s.dcm")
+    assert "of a segment that it does not describe" in refusal(open_dataset(tmp_path))
     whole = [LABELS[0] > 0, LABELS[0] == 2, LABELS[0] == 3]
     save(a_segmentation(whole, of), tmp_path / "s.dcm")
     assert "segments 1 and 2 and 3 of its segmentation overlap" in refusal(open_dataset(tmp_path))

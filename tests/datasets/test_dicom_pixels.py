@@ -1,5 +1,9 @@
 """Grey levels of DICOM pictures: every way of storing them that can be written or is at hand."""
 
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from echogen.datasets import dicom_header, dicom_pixels
+from echogen.datasets import dicom_apart, dicom_header, dicom_pixels
 from echogen.datasets.dicom_pixels import grey_levels, open_file, read_picture, read_pictures
 from echogen.errors import DatasetError
 from tests.support.dicoms import a_region, an_ultrasound, as_jpeg, save
@@ -283,6 +287,48 @@ def test_a_decoder_that_is_not_installed_is_named(
     found.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.70")
     monkeypatch.setattr(dicom_pixels, "find_spec", lambda name: None)
     assert "pip install 'echogen[dicom]'" in reason(found, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "marker"), [("SC_rgb_jpeg_gdcm.dcm", 0xC3), ("JPEGLSNearLossless_08.dcm", 0xF7)]
+)
+def test_a_decoder_that_ends_its_process_costs_one_picture_and_no_run(
+    file: str, marker: int, tmp_path: Path
+) -> None:
+    content = bytearray((OWN / file).read_bytes())
+    content[content.index(bytes((0xFF, marker))) + 4] = 255  # bits of a sample
+    path = tmp_path / "x.dcm"
+    path.write_bytes(content)
+    ended = subprocess.run(
+        [sys.executable, dicom_apart.__file__],
+        input=os.fsencode(path),
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode < 0
+    assert "picture 0 cannot be decoded (JPEG" in reason_of(path, 0)
+
+
+def test_damage_of_any_kind_ends_in_one_line(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    found = an_ultrasound(CLIP, regions=[a_region((0, 0, 119, 109))])
+    packed = an_ultrasound(CLIP, regions=[a_region((0, 0, 119, 109))])
+    packed.compress(RLELossless)
+    whole = [written(found, tmp_path).read_bytes(), written(packed, tmp_path).read_bytes()]
+    path, said = tmp_path / "y.dcm", []
+    for _ in range(150):
+        content = bytearray(rng.choice(whole))
+        for _ in range(rng.choice((1, 3, 20))):
+            content[rng.randrange(132, 1400)] = rng.randrange(256)
+        path.write_bytes(
+            content[: rng.choice((len(content), len(content), rng.randrange(200, 4000)))]
+        )
+        try:
+            grey_levels(open_file(path), 1)
+        except DatasetError as error:
+            said.append(str(error))
+    assert 50 < len(said) < 150
+    assert not any("\n" in reason for reason in said)
 
 
 def test_a_file_that_inflates_without_end_is_refused(

@@ -1,0 +1,47 @@
+"""Decodes the pictures of a DICOM file by GDCM, in a process of its own; run as a script.
+
+GDCM ends its whole process at some kinds of damage, and C libraries below it complain on standard
+error. So it never runs in ours. This file imports nothing of the package, so that it starts fast.
+
+Standard input is the file's path. For each picture standard output has a line of JSON, {shape,
+dtype, kind} followed by the values' bytes, or null where it cannot be decoded.
+"""
+
+import json
+import os
+import sys
+
+
+def main() -> None:
+    """Write every picture of the file that standard input names."""
+    import logging
+    import warnings
+
+    import gdcm
+    from pydicom import config, dcmread
+    from pydicom.pixels import get_decoder
+
+    warnings.simplefilter("ignore")
+    logging.disable()
+    config.settings.reading_validation_mode = config.IGNORE
+    gdcm.Trace.WarningOff()
+    gdcm.Trace.ErrorOff()
+    found = dcmread(os.fsdecode(sys.stdin.buffer.read()), force=True)
+    decoder, output = get_decoder(found.file_meta.TransferSyntaxUID), sys.stdout.buffer
+    for index in range(int(found.get("NumberOfFrames") or 1)):
+        try:
+            values, told = decoder.as_array(found, index=index, raw=True, decoding_plugin="gdcm")
+        except Exception:  # the one who asked says so
+            output.write(b"null\n")
+        else:
+            about = {
+                "shape": values.shape,
+                "dtype": values.dtype.str,
+                "kind": str(told["photometric_interpretation"]),
+            }
+            output.write(json.dumps(about).encode() + b"\n" + values.tobytes())
+        output.flush()
+
+
+if __name__ == "__main__":
+    main()
