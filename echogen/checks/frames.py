@@ -10,9 +10,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.checks.finding import Finding, error, warning
+from echogen.checks.overlay import find_overlay
 from echogen.datasets import image_digest
 from echogen.datasets.fans import FoundFan, found_fans
 from echogen.datasets.recordings import Recording
+from echogen.errors import DatasetError
 from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
@@ -93,7 +95,32 @@ def check_recording(
     for fitted, fan in zip(recording.frames, found_fans(recording), strict=True):
         facts.append(_facts(fitted, fan, parts))
         findings += _problems(fitted, facts[-1], parts, names)
+    findings += _overlay(recording)
     return RecordingCheck(tuple(facts), tuple(findings))
+
+
+def _overlay(recording: Recording) -> Iterator[Finding]:
+    """What is drawn into the fan, where enough images of the recording are there to tell."""
+    with_fan = [(one.frame, one.sector) for one in recording.frames if one.sector is not None]
+    if not with_fan:
+        return
+    frame, sector = with_fan[0]
+    try:
+        clip = recording.clip()
+    except DatasetError:
+        clip = None  # a frame can be read, and its fan was given: what it shows is all there is
+    if clip is None or clip.shape[1:] != frame.image.shape:
+        images = [other.image for other, _ in with_fan]
+        clip = np.stack([image for image in images if image.shape == frame.image.shape])
+    if drawn := find_overlay(clip, sector, frame.unit_spacing):
+        row0, col0, row1, col1 = drawn.box
+        yield warning(
+            "overlay",
+            frame.key.frame_id,
+            f"{frame.key.file_names[0]}: letters or lines seem to be drawn into its fan, rows "
+            f"{row0} to {row1 - 1}, columns {col0} to {col1 - 1}; samples would show them. If it "
+            "is a name, blacken it in the file, or leave the case out (--cases).",
+        )
 
 
 def _facts(fitted: FittedFrame, fan: FoundFan, parts: Classes) -> FrameFacts:

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
-from echogen.datasets.base import Dataset
+from echogen.datasets.base import Dataset, UInt8Clip
 from echogen.errors import DatasetError
 from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame, fit_recording
@@ -30,11 +31,14 @@ class Recording:
         keys: of all its frames.
         frames: those that can be read, each with its fan or the reason why it has none.
         problems: one for each of the others.
+        clip: (N, H, W) every image of it where its file holds more than its frames, else None; read
+            when it is first asked for.
     """
 
     keys: tuple[FrameKey, ...]
     frames: tuple[FittedFrame, ...]
     problems: tuple[Problem, ...]
+    clip: Callable[[], UInt8Clip | None] = lambda: None
 
 
 def recordings(keys: Sequence[FrameKey]) -> list[list[FrameKey]]:
@@ -84,7 +88,12 @@ def _apply(
 
 
 def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
-    """The frames of one recording: fans that the user gave, the others fitted together."""
+    """The frames of one recording: fans that the user gave, the others fitted together.
+
+    Where its clip cannot be read, its file is damaged, and frames to be fitted are problems.
+    """
+    readable: list[FrameKey] = []
+    clip = cache(lambda: dataset.clip(readable[0]) if readable else None)
     fitted: list[FittedFrame] = []
     to_fit, problems = [], []
     for key in keys:
@@ -93,16 +102,19 @@ def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:
         except DatasetError as error:
             problems.append(Problem(key.frame_id, str(error)))
             continue
+        readable.append(key)
         if (given := dataset.fans.get(key.frame_id)) is None:
             to_fit.append(frame)
         elif reason := given.misfit(frame):
             fitted.append(FittedFrame(frame, None, 0.0, reason, how="given"))
         else:
             fitted += fit_recording([frame], given=given.sector(frame.unit_spacing))
-    if to_fit:
-        fitted += fit_recording(to_fit, dataset.clip(to_fit[0].key))
-    in_picture = (_in_picture(one) for one in fitted)
-    return Recording(tuple(keys), tuple(in_picture), tuple(problems))
+    try:
+        fitted += fit_recording(to_fit, clip() if to_fit else None)
+    except DatasetError as error:
+        problems += [Problem(frame.key.frame_id, str(error)) for frame in to_fit]
+    in_picture = tuple(_in_picture(one) for one in fitted)
+    return Recording(tuple(keys), in_picture, tuple(problems), clip)
 
 
 def _in_picture(fitted: FittedFrame) -> FittedFrame:

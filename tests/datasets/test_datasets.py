@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from echogen.config import DatasetConfig
 from echogen.datasets import fingerprint_files, image_digest, open_dataset, select
 from echogen.datasets.base import FRAME_NAME, resolve_labels
+from echogen.datasets.recordings import read_recording, recordings
 from echogen.errors import DatasetError, UsageError
 from echogen.types import FrameKey
 
@@ -242,3 +244,17 @@ def test_equal_pictures_have_equal_digests() -> None:
     assert image_digest(image) == image_digest(np.asfortranarray(image))
     assert image_digest(image) != image_digest(image.reshape(4, 3))
     assert image_digest(image) != image_digest(image + np.uint8(1))
+
+
+def test_a_recording_whose_clip_is_damaged_is_a_problem_and_no_end_of_the_run(
+    dataset: Path,
+) -> None:
+    def broken(root: Path, key: FrameKey) -> np.ndarray:
+        raise DatasetError(f"{key.paths[0].name}: truncated")
+
+    opened = replace(open_dataset(dataset), read_clip=broken)
+    keys = recordings(opened.keys)[0]
+    recording = read_recording(opened, keys)
+    assert recording.frames == ()
+    assert [problem.frame_id for problem in recording.problems] == [key.frame_id for key in keys]
+    assert recording.problems[0].reason.endswith(".nii.gz: truncated")
