@@ -34,12 +34,13 @@ class Bitmap:
     indices: UInt8HW | None = None
 
 
-def read_bitmap(path: Path, name: str) -> Bitmap:
+def read_bitmap(path: Path, name: str, *, see_through: bool = False) -> Bitmap:
     """A picture, decoded whole.
 
     Args:
         path: of a file that `integrity.check_file` finds whole.
         name: how messages call it.
+        see_through: whether transparent pixels are read, as black; else they are refused.
 
     Raises:
         DatasetError: it is damaged, too large, of several pictures, transparent, or of a kind of
@@ -61,18 +62,24 @@ def read_bitmap(path: Path, name: str) -> Bitmap:
                     f"{name}: {height} x {width} pixels; expected {MOST_PIXELS:,} at most."
                 )
             picture.load()
-            return _bitmap(picture, name)
+            return _bitmap(picture, name, see_through)
     except DatasetError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{name}: cannot be read; truncated or damaged ({error}).") from error
 
 
-def _bitmap(picture: Any, name: str) -> Bitmap:
+def _bitmap(picture: Any, name: str, see_through: bool) -> Bitmap:
+    from PIL import Image
+
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
     if picture.mode in ("LA", "RGBA", "PA"):
-        if picture.getchannel("A").getextrema()[0] != 255:
+        if see_through:
+            picture = picture.convert("RGBA")
+            clear = picture.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
+            picture.paste(Image.new("RGBA", picture.size, (0, 0, 0, 255)), mask=clear)
+        elif picture.getchannel("A").getextrema()[0] != 255:
             raise DatasetError(f"{name}: has transparent pixels; store grey levels without alpha.")
         picture = picture.convert("L" if picture.mode == "LA" else "RGB")
     if picture.mode == "1":

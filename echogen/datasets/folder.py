@@ -48,13 +48,12 @@ from echogen.datasets.pairing import (
     role_of,
 )
 from echogen.datasets.pixels import Reading, as_set, check_classes, read_grey, read_image, shown
-from echogen.datasets.polygons import Drawing, coco_drawings, is_coco, load_json, read_labelme
+from echogen.datasets.polygons import Drawing, read_coco, read_labelme
 from echogen.errors import DatasetError
 from echogen.support.words import counted
 from echogen.types import Frame, FrameKey
 
 Kind = Literal["maps", "classes", "labelme", "coco"]
-MOST_TABLE_BYTES = 2**29
 _PHASE = re.compile(
     r"(?P<before>.*?)(?<![a-z])"
     r"(?P<phase>ed|es|(?:end)?[-_ ]?(?:diastol|s[yi]stol)(?:e|ic))"
@@ -140,7 +139,7 @@ def list_folder(
         ),
         labels=labelled.decision.labels if labelled else resolve_labels(labels),
         unusable=unusable,
-        remarks=[*_about(found, spaced or told, by), *remarks],
+        remarks=[*_about(found, spaced or told, by), *remarks, *_torn(keys)],
         extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
 
@@ -185,7 +184,9 @@ def _labelled(
     root: Path, found: Listing, labels: Mapping[int, str] | None, settings: DatasetConfig
 ) -> _Labelled:
     """The kind of labels that most frames have, and what they mean."""
-    coco, lost = _coco(root, found)
+    files_of_frames = found.labels or found.classes or found.polygons
+    tables = [] if files_of_frames else found.tables
+    coco, lost = read_coco(root, tables, found.images)
     counts: dict[Kind, int] = {
         "maps": len(found.labels),
         "classes": len(found.classes),
@@ -224,10 +225,9 @@ def _labelled(
         names = names_drawn(_readable(root, some[:: max(1, len(some) // LOOKED_AT)]))
         decision = decide_by_names(names, f"{root}: polygons", labels, given, "labelme polygons")
         return _Labelled(kind, decision, {n: (p,) for n, p in found.polygons.items()}, {}, {})
-    drawings = {frame: drawing for frame, (drawing, _) in coco.items()}
-    names = names_drawn(drawings.values())
+    names = names_drawn(coco.values())
     decision = decide_by_names(names, f"{root}: polygons", labels, given, "COCO polygons")
-    details = {frame: drawing.text() for frame, drawing in drawings.items()}
+    details = {frame: drawing.text() for frame, drawing in coco.items()}
     return _Labelled(kind, decision, dict.fromkeys(details, ()), details, lost)
 
 
@@ -237,53 +237,6 @@ def _readable(root: Path, paths: Sequence[Path]) -> Iterator[Drawing]:
             yield read_labelme(root, path)
         except DatasetError:
             continue  # told when its frame is read
-
-
-def _coco(root: Path, found: Listing) -> tuple[dict[str, tuple[Drawing, str]], dict[str, str]]:
-    """{frame id: what a COCO file draws on it}, and frames of which it cannot be read."""
-    drawn: dict[str, tuple[Drawing, str]] = {}
-    lost: dict[str, str] = {}
-    by_file: dict[str, list[str]] = {}
-    for frame_id, path in found.images.items():
-        by_file.setdefault(path.name, []).append(frame_id)
-    for table in found.tables:
-        if table.stat().st_size > MOST_TABLE_BYTES:
-            continue
-        name = relative(root, table)
-        content = load_json(table, name)
-        if not is_coco(content):
-            continue
-        for file, drawing in coco_drawings(content, name):
-            frame_id = _frame_of(root, table, file, by_file, found.images)
-            if not frame_id:
-                continue
-            if frame_id in drawn or frame_id in lost:
-                raise DatasetError(
-                    f"{name}: {file} is drawn in another table as well; keep one of them."
-                )
-            if isinstance(drawing, str):
-                lost[frame_id] = drawing
-            elif drawing.outlines:
-                drawn[frame_id] = drawing, name
-    return drawn, lost
-
-
-def _frame_of(
-    root: Path,
-    table: Path,
-    file: str,
-    by_file: Mapping[str, Sequence[str]],
-    images: Mapping[str, Path],
-) -> str:
-    """The frame that a table means: by its path, else by a file name that one frame alone has;
-    empty where there is none.
-    """
-    ids = by_file.get(Path(file).name, [])
-    exact = [one for one in ids if images[one] in (table.parent / file, root / file)]
-    if not exact and len(ids) > 1:
-        exact = [one for one in ids if images[one].is_relative_to(table.parent)]
-    chosen = exact or ids
-    return chosen[0] if len(chosen) == 1 else ""
 
 
 def _keys(root: Path, found: Listing, labelled: _Labelled | None) -> tuple[list[FrameKey], str]:
@@ -379,6 +332,20 @@ def _no_label(root: Path, found: Listing) -> str:
         f"labels/CLASS/{stem}.png, {stem}.json of labelme, or COCO's annotations.json. Images "
         "alone can train a model: see echogen train."
     )
+
+
+def _torn(keys: Sequence[FrameKey]) -> list[str]:
+    """Cases whose frames are in several splits."""
+    splits: dict[str, set[str]] = {}
+    for key in keys:
+        splits.setdefault(key.case_id, set()).add(key.split)
+    torn = sorted(case for case, found in splits.items() if len(found - {""}) > 1)
+    if not torn:
+        return []
+    return [
+        f"frames of {counted(len(torn), 'case')}, such as {torn[0]}, are in several splits: what "
+        "is measured on a second one comes out too good."
+    ]
 
 
 def _about(found: Listing, spaced: bool, by: str) -> list[str]:

@@ -74,6 +74,10 @@ def read_map(path: Path, name: str, index: int | None, rule: LabelRule) -> UInt8
         DatasetError: it cannot be read, or holds a value that no class has.
     """
     plane = _plane(path, name, index, rule.by_colour, rule.black_and_white)
+    if not rule.black_and_white and IMAGE_IO[suffix_of(path.name)] == "JPEGImageIO":
+        raise DatasetError(
+            f"{name}: a label stored as JPEG, which smears its values; store it as PNG."
+        )
     if rule.values is None and plane.ndim == 2:
         return as_uint8(plane, name, "class ids")
     texts, inverse = _values(plane)
@@ -156,7 +160,7 @@ def _plane(
     reader = IMAGE_IO[suffix_of(path.name)]
     if reader not in BITMAPS:
         return read_plane(path.parent, path, index)[0]
-    bitmap = open_bitmap(path, name)
+    bitmap = open_bitmap(path, name, see_through=True)
     if bitmap.indices is not None and not by_colour and bitmap.indices.max() < SMALL_IDS:
         return bitmap.indices
     plane = bitmap.pixels
@@ -234,11 +238,12 @@ def decide_by_values(
         one = {label: name for label, name in declared.items() if label in (0, *foreground)}
         words = f"labels as 0/{WHITE} of one class {one[foreground[0]]!r}"
         return Decision(LabelRule({str(WHITE): foreground[0]}), one, words)
-    return Decision(LabelRule(), declared, "labels as class ids")
+    found = sorted({int(text) for texts in ids for text in texts} - {0})
+    return Decision(LabelRule(), declared, " ".join(["labels as class ids", *map(str, found)]))
 
 
 def _look(root: Path, files: Sequence[Path]) -> dict[Path, set[str]]:
-    """What some files hold; those that cannot be read are told later, one by one."""
+    """What some files hold, but those of one value; what cannot be read is told frame by frame."""
     places = np.unique(np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).astype(int))
     seen = {}
     for path in (files[place] for place in places):
@@ -246,7 +251,8 @@ def _look(root: Path, files: Sequence[Path]) -> dict[Path, set[str]]:
             texts, _ = _values(_plane(path, relative(root, path), None, False, True))
         except DatasetError:
             continue
-        seen[path] = set(texts)
+        if len(texts) > 1:
+            seen[path] = set(texts)
     return seen
 
 

@@ -249,14 +249,14 @@ def read_plane(
     return array, spacing
 
 
-def open_bitmap(path: Path, name: str) -> Bitmap:
-    """A picture's file, checked and decoded.
+def open_bitmap(path: Path, name: str, *, see_through: bool = False) -> Bitmap:
+    """A picture's file, checked and decoded; see `bitmaps.read_bitmap`.
 
     Raises:
         DatasetError: it is missing, truncated or damaged.
     """
     _check(path, name)
-    return read_bitmap(path, name)
+    return read_bitmap(path, name, see_through=see_through)
 
 
 _one_reader = Lock()  # threads that need the frames of one sequence wait for one of them to read it

@@ -22,6 +22,7 @@ from echogen.datasets.tracings import fill_polygon
 from echogen.errors import DatasetError
 
 FARTHEST = 1e5
+MOST_TABLE_BYTES = 2**29
 PER_PIXEL = 64  # corners are rounded to this part of a pixel
 MARKS = frozenset({"point", "points", "line", "linestrip"})
 
@@ -178,3 +179,61 @@ def _coco_outline(annotation: Mapping[str, Any], classes: Mapping[Any, str], whe
         raise DatasetError(f"{where}: its {name} has no polygon, only a box; expected an outline.")
     flat = parts if all(isinstance(part, list) for part in parts) else [parts]
     return Outline(name, tuple(_corners(part, f"{where}: its {name}") for part in flat))
+
+
+def read_coco(
+    root: Path, tables: Sequence[Path], images: Mapping[str, Path]
+) -> tuple[dict[str, Drawing], dict[str, str]]:
+    """{frame id: what a COCO file draws on it}, and {frame id: why that cannot be read}.
+
+    Args:
+        root: messages name files relative to it.
+        tables: JSON files; others than COCO's are passed over.
+        images: {frame id: its file}.
+
+    Raises:
+        DatasetError: a table is damaged, or two of them draw on one image.
+    """
+    drawn: dict[str, Drawing] = {}
+    lost: dict[str, str] = {}
+    by_file: dict[str, list[str]] = {}
+    for frame_id, path in images.items():
+        by_file.setdefault(path.name, []).append(frame_id)
+    for table in tables:
+        if table.stat().st_size > MOST_TABLE_BYTES:
+            continue
+        name = relative(root, table)
+        content = load_json(table, name)
+        if not is_coco(content):
+            continue
+        for file, drawing in coco_drawings(content, name):
+            frame_id = _frame_of(root, table, file, by_file, images)
+            if not frame_id:
+                continue
+            if frame_id in drawn or frame_id in lost:
+                raise DatasetError(
+                    f"{name}: {file} is drawn in another table as well; keep one of them."
+                )
+            if isinstance(drawing, str):
+                lost[frame_id] = drawing
+            elif drawing.outlines:
+                drawn[frame_id] = drawing
+    return drawn, lost
+
+
+def _frame_of(
+    root: Path,
+    table: Path,
+    file: str,
+    by_file: Mapping[str, Sequence[str]],
+    images: Mapping[str, Path],
+) -> str:
+    """The frame that a table means: by its path, else by a file name that one frame alone has;
+    empty where there is none.
+    """
+    ids = by_file.get(Path(file).name, [])
+    exact = [one for one in ids if images[one] in (table.parent / file, root / file)]
+    if not exact and len(ids) > 1:
+        exact = [one for one in ids if images[one].is_relative_to(table.parent)]
+    chosen = exact or ids
+    return chosen[0] if len(chosen) == 1 else ""

@@ -104,3 +104,8 @@ def test_folders_are_cases_and_splits(tmp_path: Path) -> None:
     assert found[0] == ("train/p1/x", "p1", "train")
     assert found[2] == ("val/p3/x", "p3", "val")
     assert "cases by folder" in dataset.describe()
+    assert not any("several splits" in note for note in dataset.notes)
+    save(tmp_path / "val" / "p1" / "x.png", speckle())
+    save(tmp_path / "val" / "p1" / "x_mask.png", heart())
+    torn = "frames of 1 case, such as p1, are in several splits"
+    assert any(torn in note for note in open_dataset(tmp_path).notes)

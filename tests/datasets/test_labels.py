@@ -143,6 +143,21 @@ def test_smoothed_labels_are_no_label_map(root: Path) -> None:
     assert "not a label map, or one smoothed or stored as JPEG" in refused(root)
 
 
+def test_class_ids_in_jpeg_are_refused(root: Path) -> None:
+    label(root, heart(), ".jpg", quality=95)
+    dataset = opened(root)
+    with pytest.raises(DatasetError, match=r"a.jpg: a label stored as JPEG, which smears"):
+        dataset.read(dataset.keys[0])
+
+
+def test_what_is_transparent_in_a_label_is_background(root: Path) -> None:
+    picture = np.dstack([in_colours(), np.where(heart() > 0, 255, 0).astype(np.uint8)])
+    picture[heart() == 0, :3] = 255
+    label(root, picture)
+    chosen = {"#ff0000": 1, "#00ff00": 2, "#0000ff": 3}
+    np.testing.assert_array_equal(read(root, label_map=chosen), heart())
+
+
 def test_one_undeclared_value_in_one_file_costs_that_frame_alone(root: Path) -> None:
     label(root, heart())
     save(root / "labels" / "b.png", np.where(heart() == 1, np.uint8(77), heart()))
@@ -288,3 +303,12 @@ def test_coco_that_cannot_be_filled_is_told_a_frame(root: Path) -> None:
 def test_a_table_that_is_neither_is_named(root: Path) -> None:
     save_json(root / "transforms.json", {"frames": []})
     assert "transforms.json is neither labelme's nor COCO's" in refused(root)
+
+
+def test_a_stray_table_beside_label_files_is_not_looked_at(root: Path) -> None:
+    label(root, heart())
+    (root / "notes.json").write_text("{broken")
+    np.testing.assert_array_equal(read(root), heart())
+    for name in "abc":
+        (root / "labels" / f"{name}.png").unlink()
+    assert refused(root).startswith("notes.json: not a JSON file")
