@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
@@ -20,6 +21,7 @@ from typing import Any
 
 from echogen.datasets.dicom_regions import Region
 from echogen.errors import DatasetError
+from echogen.support.files import stamp
 
 MAGIC, MAGIC_AT = b"DICM", 128
 INDEX = "DICOMDIR"
@@ -208,11 +210,16 @@ def read_dicom(path: Path, *, pixels: bool, wanted: tuple[str, ...] = ()) -> Any
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself; reads no pixel.
+    """What a file says of itself; reads no pixel, and an unchanged file once.
 
     Raises:
         DatasetError: as `read_dicom`.
     """
+    return _read_header(path, stamp(path))
+
+
+@lru_cache(maxsize=100_000)
+def _read_header(path: Path, stamped: tuple[int, ...]) -> Header:
     return header_of(path, read_dicom(path, pixels=False, wanted=WANTED))
 
 

@@ -91,10 +91,7 @@ def open_file(path: Path, window: tuple[float, float] | None = None) -> DicomFil
         DatasetError: one line without the file's name: it cannot be read, or holds no picture.
     """
     with quiet_pydicom(), damage_told():  # threads that need the same file wait for one to read it
-        try:
-            return _open(path, stamp(path), window)
-        except OSError as error:
-            raise DatasetError(f"cannot be read ({error.strerror}).") from None
+        return _open(path, stamp(path), window)
 
 
 @lru_cache(maxsize=2)  # a loop may have hundreds of megabytes
