@@ -27,7 +27,8 @@ from echogen.support.threads import ahead
 from echogen.support.words import counted
 from echogen.types import BACKGROUND, Frame, FrameKey, UInt8HW
 
-INNER, PARTS = "cardiacUDC_dataset", re.compile(r"Site_\w+|label_all_frame")
+INNER, DENSE = "cardiacUDC_dataset", "label_all_frame"
+PARTS = re.compile(rf"Site_\w+|{DENSE}")
 VIDEO = re.compile(r"(?P<case>.+)-(?P<view>\d+)_(?P<what>image|label)\.nii(\.gz)?")
 APICAL, VIEW = "4", "4CH"
 LABELS: Mapping[int, str] = {0: "background", 1: "LV", 2: "LA", 3: "RA", 4: "RV"}
@@ -96,6 +97,11 @@ def list_cardiacuda(
     remarks = ["CardiacUDA has no spacing: lengths and volumes are in pixels."]
     if bare and need_labels:
         remarks.append(f"{counted(bare, 'video')} without a label file; left out.")
+    if need_labels and any(key.split == DENSE for key in frames):
+        remarks.append(
+            f"{DENSE}/: some of its files are said to number their classes in another way than the "
+            f"sites; look at them (echogen preview --split {DENSE}), or leave them out by --split."
+        )
     if others:
         remarks.append(
             f"{counted(others, 'video')} of other views than the apical one (-{APICAL}); left out."

@@ -9,7 +9,7 @@ from pathlib import Path
 from echogen.datasets.base import Dataset, as_number
 from echogen.datasets.integrity import is_bitmap
 from echogen.errors import DatasetError
-from echogen.types import Frame, FrameKey
+from echogen.types import Case, Frame, FrameKey
 
 SAMPLES, CLASSES = "samples.csv", "classes.csv"
 COLUMNS = ("class_id", "name")
@@ -35,6 +35,14 @@ def exported_samples(root: Path) -> dict[str, dict[str, str]]:
 def copy_number(sample: Mapping[str, str]) -> int:
     """Of a line: 0 for an original."""
     return int(sample["copy"]) if sample["copy"].isdecimal() else 0
+
+
+def recording_of(sample: Mapping[str, str]) -> str:
+    """Of a line: which frames share a fan, where its case has several recordings of one view."""
+    case, view = sample["case_id"], sample["view"]
+    frame, ending = sample.get("frame_id") or "", f"_{view}_{sample['phase']}"
+    stem = frame.removesuffix(ending) if frame.endswith(ending) else case
+    return "" if stem == case else f"{stem}/{view}"
 
 
 def _spacing(sample: Mapping[str, str]) -> tuple[float, float] | None:
@@ -63,9 +71,13 @@ def with_copies(dataset: Dataset) -> Dataset:
             copy=copy_number(sample),
             detail=detail,
             spacing_mm=key.spacing_mm or spacing,
+            recording=recording_of(sample),
         )
 
     keys = tuple(known(key) for key in dataset.keys)
+    lacking = sorted({key.case_id for key in keys} - {case.case_id for case in dataset.cases})
+    cases = sorted([*dataset.cases, *(Case(case, {}) for case in lacking)], key=lambda c: c.case_id)
+    dataset = replace(dataset, cases=tuple(cases))
     if all(key.detail != NO_SPACING for key in keys):
         return replace(dataset, keys=keys)
     unknown = all(key.detail == NO_SPACING for key in keys)

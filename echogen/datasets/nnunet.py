@@ -17,7 +17,7 @@ from pathlib import Path
 
 from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, key_by_name, list_dataset, list_pairs, relative
-from echogen.datasets.exported import NO_SPACING, copy_number, exported_samples
+from echogen.datasets.exported import NO_SPACING, copy_number, exported_samples, recording_of
 from echogen.datasets.integrity import formats_of
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
 from echogen.datasets.pixels import AS_STORED, Reading, as_set, read_frame, read_image
@@ -144,7 +144,8 @@ def _key(
         detail = "" if sample["spacing_mm_row"] else NO_SPACING
         case, view, phase = sample["case_id"], sample["view"], sample["phase"]
         copy = copy_number(sample)
-        return FrameKey(stem, case, view, phase, split, paths, detail=detail, copy=copy)
+        return FrameKey(stem, case, view, phase, split, paths, detail=detail, copy=copy,
+                        recording=recording_of(sample))  # fmt: skip
     key = key_by_name(stem, split, paths)
     numbered = _COPY.fullmatch(key.case_id) if made_here and key.view else None
     if numbered is None:

@@ -45,12 +45,15 @@ def unique_names(ids: Sequence[str]) -> list[str]:
 def case_folders(columns: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     """The name of each row's case: `patient0001` for an original, `patient0001c02` for copy 2.
 
+    A frame that is named after its recording, since its case has several of one view, has that for
+    a case here.
+
     Args:
-        columns: `case_id` and `copy`, (n,).
+        columns: `frame_id`, `case_id`, `view`, `phase` and `copy`, (n,).
     """
     pairs = [
-        (str(case), int(copy))
-        for case, copy in zip(columns["case_id"], columns["copy"], strict=True)
+        (_stem(columns, i) or str(columns["case_id"][i]), int(copy))
+        for i, copy in enumerate(columns["copy"])
     ]
     known = list(dict.fromkeys(pairs))
     texts = [f"{case}c{copy:02d}" if copy else case for case, copy in known]
@@ -69,11 +72,16 @@ def sample_names(columns: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     """
     wanted = []
     for i, folder in enumerate(case_folders(columns)):
-        case, view, phase = (str(columns[name][i]) for name in ("case_id", "view", "phase"))
-        named = columns["frame_id"][i] == f"{case}_{view}_{phase}"
-        is_camus = named and _VIEW.fullmatch(view) and phase in CAMUS_PHASES
+        view, phase = (str(columns[name][i]) for name in ("view", "phase"))
+        is_camus = _stem(columns, i) and _VIEW.fullmatch(view) and phase in CAMUS_PHASES
         wanted.append(f"{folder}_{view}_{phase}" if is_camus else str(columns["sample_id"][i]))
     return unique_names(wanted)
+
+
+def _stem(columns: Mapping[str, npt.NDArray[Any]], i: int) -> str:
+    """What comes before view and phase in a frame's id; empty where it has another form."""
+    frame, ending = str(columns["frame_id"][i]), f"_{columns['view'][i]}_{columns['phase'][i]}"
+    return frame.removesuffix(ending) if frame.endswith(ending) else ""
 
 
 def _safe(text: str) -> str:

@@ -10,12 +10,16 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from echogen.cli import app
+from echogen.commands.expand import expand
+from echogen.commands.validate import validate
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.cardiacuda import fill_outlines
 from echogen.datasets.integrity import labelled_slices
 from echogen.errors import DatasetError
 from echogen.measures.classes import classes_of
+from echogen.store import open_store
 from tests.support.chambers import CHAMBERS, chambers, write_videos, write_volume
+from tests.support.hearts import make_config
 from tests.support.shapes import printed
 
 
@@ -161,6 +165,31 @@ def test_with_frames_all_a_video_is_one_clip(made: Path) -> None:
     assert [key.clip_id for key in dataset.keys[:2]] == ["Site_G_20_patient-1_4CH"] * 2
     apart = open_dataset(made)
     assert len({key.clip_id for key in apart.keys}) == len(apart.keys)
+
+
+def test_a_part_whose_ids_are_in_doubt_is_named(tmp_path: Path) -> None:
+    _, area = chambers(0)
+    root = write_videos(tmp_path / "cardiacUDC_dataset", cases=1)
+    assert not any("label_all_frame" in note for note in open_dataset(root).notes)
+    dense = root / "label_all_frame"
+    write_volume(dense / "normal-23-4_image.nii.gz", np.stack([chambers(n)[0] for n in range(3)]))
+    write_volume(dense / "normal-23-4_label.nii.gz", np.stack([area.astype(np.int8)] * 3))
+    dataset = open_dataset(root)
+    assert [key.index for key in dataset.keys if key.split == "label_all_frame"] == [0, 1, 2]
+    assert any("label_all_frame/: some of its files" in note for note in dataset.notes)
+
+
+def test_the_frames_of_a_video_share_moves_with_frames_all(
+    made: Path, settings: dict[str, object], tmp_path: Path
+) -> None:
+    run = {**settings, "input": str(made), "copies": 1, "dataset": {"frames": "all"}}
+    assert expand(make_config(run)).exit_code == 0
+    report = validate(str(run["output"]), source=made, workers=1)
+    assert not [found for found in report.findings if found.severity == "error"]
+    with open_store(Path(str(run["output"]))) as store:
+        rows = store.columns["copy"] == 1
+        moves = zip(store.columns["case_id"][rows], store.columns["seed"][rows], strict=True)
+        assert len(set(moves)) == 2
 
 
 def test_the_commands_take_it(made: Path, tmp_path: Path) -> None:

@@ -122,6 +122,23 @@ def test_the_terms_go_with_the_files(tmp_path: Path, to: str) -> None:
     assert "2502.20100" in text
 
 
+@pytest.mark.parametrize("to", ["nifti", "folder", "nnunet"])
+def test_recordings_of_one_case_are_told_apart_again(tmp_path: Path, to: str) -> None:
+    samples = tuple(
+        Sample(f"{case}-{number}{phase}{copy}", f"{case}-v1-{number}_4CH_{phase}", case,
+               phase=phase, copy=copy)
+        for case in ("p1", "p2") for number in ("01", "02") for phase in ("ED", "ES")
+        for copy in (0, 1)
+    )  # fmt: skip
+    dataset = open_dataset(handed_on(Made(samples), tmp_path, to)[1])
+    assert len(dataset.keys) == len(samples)
+    assert {key.case_id for key in dataset.keys} == {"p1", "p2"}
+    assert {key.recording_id for key in dataset.keys} == {
+        f"{case}-v1-{number}/4CH" for case in ("p1", "p2") for number in ("01", "02")
+    }
+    assert {"p1", "p2"} <= {case.case_id for case in dataset.cases}
+
+
 def test_unknown_spacing_is_told_written_as_one_millimetre_and_unknown_again(
     tmp_path: Path,
 ) -> None:

@@ -52,6 +52,19 @@ def test_a_copy_is_a_case_of_its_own_in_its_name() -> None:
     assert sample_names(arrays) == ["p1_4CH_ED", "p1c02_4CH_ED", "strange"]
 
 
+def test_recordings_of_one_case_and_view_keep_their_own_names() -> None:
+    columns = {
+        "sample_id": ["a", "b", "c"],
+        "frame_id": ["p1-v1-01_4CH_ED", "p1-v1-02_4CH_ED", "p1-v1-02_4CH_ED"],
+        "case_id": ["p1", "p1", "p1"],
+        "view": ["4CH", "4CH", "4CH"],
+        "phase": ["ED", "ED", "ED"],
+        "copy": [0, 0, 2],
+    }
+    names = sample_names({name: np.array(values) for name, values in columns.items()})
+    assert names == ["p1-v1-01_4CH_ED", "p1-v1-02_4CH_ED", "p1-v1-02c02_4CH_ED"]
+
+
 def test_a_case_named_like_a_copy_is_told_from_it() -> None:
     columns = {
         "sample_id": ["a", "b"],
