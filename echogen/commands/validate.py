@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,13 +197,15 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
     )
 
 
-def _advice(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """One line a setting: of two that name the same, the more frequent."""
-    counts = Counter(advised(finding.message) for finding in findings)
+def _advice(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The lines that would help most of what failed in one way: a setting holds for all frames."""
+    failed = Counter(finding.check for finding in findings)
+    named = Counter((finding.check, advised(finding.message)) for finding in findings)
     lines: dict[str, str] = {}
-    for line, _ in counts.most_common():
-        lines.setdefault(line.partition(" = ")[0], line)
-    return tuple(line for line in lines.values() if line)
+    for (check, line), count in named.most_common():
+        if line and 2 * count >= failed[check]:
+            lines.setdefault(line.partition(" = ")[0], line)
+    return tuple(lines.values())
 
 
 def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> ValidationReport:

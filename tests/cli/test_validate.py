@@ -88,3 +88,15 @@ def test_pictures_that_are_upside_down_are_told_and_turned(root: Path) -> None:
     assert '    [dataset]\n    flip = "rows"\n' in output
     turned = validate(str(root / "data"), "--set", "dataset.flip=rows")
     assert "2 of 2 usable" in turned
+
+
+def test_one_odd_frame_decides_nothing_for_all(root: Path) -> None:
+    for seed in (1, 2, 3):
+        image, label = fan_frame(seed)
+        noise = np.random.default_rng(seed).integers(0, 256, image.shape).astype(np.uint8)
+        upside_down = seed == 1
+        save(root / "data" / "images" / f"f{seed}.png", np.flipud(image) if upside_down else noise)
+        save(root / "data" / "labels" / f"f{seed}.png", np.flipud(label) if upside_down else label)
+    output = validate(str(root / "data"))
+    assert output.count("the picture is upside down") == 1
+    assert "[dataset]\n" not in output
