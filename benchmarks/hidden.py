@@ -20,7 +20,7 @@ from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig
 from echogen.datasets import open_frames
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
-from echogen.geometry.transforms import Grid, footprint, sector_on_grid
+from echogen.geometry.transforms import footprint, sector_on_grid
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
 from echogen.planning.dataset import plan_dataset
@@ -81,7 +81,7 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     shown = [
         footprint(
             planned.sector,
-            Grid(planned.shape, planned.spacing_mm or (1.0, 1.0)),
+            planned.grid,
             *source.plan.grid_of(planned).centres_mm(),
         )
         for planned in frames

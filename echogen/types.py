@@ -129,12 +129,17 @@ class Sample:
         keep: True where the pixel comes from the source, False where it is painted.
         label: class ids on the same grid, with the policies on cut labels applied.
         label_on_paint: share of the labelled pixels that lie where `keep` is False, in [0, 1].
+        real: True where the pixel is ultrasound of the source; only before painting.
+        beyond: True where the fan lies beyond the source's picture: black and kept, but painted for
+            the network's sake, which knows whole fans alone; only before painting.
     """
 
     image: UInt8Grid
     keep: BoolGrid
     label: UInt8Grid
     label_on_paint: float
+    real: BoolGrid | None = None
+    beyond: BoolGrid | None = None
 
 
 @dataclass(frozen=True)

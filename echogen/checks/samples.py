@@ -15,7 +15,6 @@ from scipy import ndimage
 from echogen.checks.finding import Finding, error, warning
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
-from echogen.geometry.sector import fan_mask
 from echogen.measures.realism import MEASURES, log_ratios_of
 from echogen.measures.texture import Floats
 from echogen.store import Status, StoreReader, checked_rows, shared_store
@@ -83,9 +82,7 @@ def check_shard(
     chosen = [row for row in done if row in texture]
     prints = []
     for row in done:
-        fan = fan_mask(
-            store.columns["sector"][row], store.columns["aspect"][row], store.image_shape
-        )
+        fan = store.fan(row)
         if not generated:
             findings += check_sample(store, row, pixels[row], fan)
         if row in texture:

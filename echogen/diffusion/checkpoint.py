@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from echogen.config import Resize
+from echogen.diffusion.levels import GreyLevels
 from echogen.errors import CheckpointError
 from echogen.support.settings import Settings, explain
 
@@ -43,6 +44,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
         training_data: what it was trained on, in words.
         licence: terms of the weights.
         citation: what a user of the weights must cite.
+        grey_levels: what was usual in training; None leaves grey levels as they are.
         training: the training record, any JSON.
         files: {path in the folder: SHA-256} of the files that decide what the model paints.
     """
@@ -56,6 +58,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
     training_data: str
     licence: str
     citation: str
+    grey_levels: GreyLevels | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
 
@@ -78,6 +81,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
         Names, licence, model card and training record do not enter: they change no pixel.
         """
         decisive = {"files", "image_size", "resize", "patch", "channels"}
+        decisive |= set() if self.grey_levels is None else {"grey_levels"}
         identity = json.dumps(self.model_dump(include=decisive), sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from echogen.diffusion.levels import GreyLevels
 from echogen.diffusion.schedule import PredictionType, Schedule, VarianceType
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -50,6 +51,7 @@ class Denoiser:
         patch: space-to-depth factor.
         device, dtype: where and in what precision the network runs.
         image_size: the side it was trained on; None takes any.
+        grey_levels: that were usual in training; None where that is not known.
         name: of the checkpoint, for messages.
         watch: called after every prediction: for pictures, never for results.
     """
@@ -64,6 +66,7 @@ class Denoiser:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     image_size: int | None = None
+    grey_levels: GreyLevels | None = None
     name: str = ""
     watch: Watch = lambda *_: None
 

@@ -107,6 +107,7 @@ def build_denoiser(
         device=target,
         dtype=dtype,
         image_size=info.image_size,
+        grey_levels=info.grey_levels,
         name=info.name,
     )
 

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from echogen.config import Resize
 from echogen.errors import DatasetError
 from echogen.geometry.sector import Sector
+from echogen.geometry.transforms import Grid, model_grid
 from echogen.types import Frame
 
 Crop = tuple[int, int, int, int]
@@ -22,6 +24,8 @@ Crop = tuple[int, int, int, int]
 AT_BORDER_PX = 2.0
 """A fan that ends this near the picture's border ends there: no fit tells them apart."""
 LEAST_SIDE_PX = 8
+MOST_BEYOND = 0.25
+"""The grid reaches at most this share of the picture's height or width beyond it on each side."""
 _EVEN = 1e-6  # pixels: what rounding makes of a side that lies between two pixels
 
 
@@ -97,3 +101,45 @@ def crop_of(frame: Frame, sector: Sector) -> Crop:
         sides.append((first, last))
     (row0, row1), (col0, col1) = sides
     return row0, col0, row1, col1
+
+
+def field_grid(sector: Sector, source: Grid, size: int, resize: Resize = "stretch") -> Grid:
+    """The model's `size` x `size` grid over the whole fan, also where the picture cuts it off.
+
+    A network has learned whole fans. Shown a cut one that fills its grid, it paints the corners
+    black, because its own fans end there.
+
+    Args:
+        sector: of a field.
+        source: the field's own pixels.
+        size: rows and columns of the grid.
+        resize: as in `model_grid`.
+    """
+    box = []
+    for length, step, (low, high) in zip(
+        source.size_mm, source.spacing_mm, sector.bounds, strict=True
+    ):
+        most, least = MOST_BEYOND * length, AT_BORDER_PX * step
+        before, after = (min(beyond, most) for beyond in (-low, high - length))
+        box.append((before if before > least else 0.0, after if after > least else 0.0))
+    (top, bottom), (left, right) = box
+    height, width = source.size_mm
+    grid = model_grid((1, 1), (height + top + bottom, width + left + right), size, resize)
+    row, col = grid.origin_mm
+    return replace(grid, origin_mm=(row - top, col - left))
+
+
+def seen_on(grid: Grid, source: Grid) -> npt.NDArray[np.float32]:
+    """(4,) the part of a grid that the source's picture covers, as the store records it.
+
+    Returns:
+        first row, first col, last row, last col in the grid's pixels, from the outer corner of its
+        first pixel to the outer corner of its last one.
+    """
+    edges = []
+    for far in (0.0, 1.0):
+        for origin, step, length, pixels in zip(
+            grid.origin_mm, grid.spacing_mm, source.size_mm, grid.shape, strict=True
+        ):
+            edges.append(min(max((far * length - origin) / step, 0.0), float(pixels)))
+    return np.array(edges, dtype=np.float32)

@@ -144,7 +144,9 @@ def render(
     moved_sector = footprint(sector, source, *target.centres_mm(inverse(move)))
     border_mm = config.border * source.shape[0] * source.spacing_mm[0]
     real = _erode(moved_sector, border_mm, target.spacing_mm)
-    shown = footprint(sector, source, *target.centres_mm())
+    centres = target.centres_mm()
+    shown = footprint(sector, source, *centres)
+    beyond = sector.contains(*centres) & ~shown
     if config.outside == "background":
         real &= shown
         keep = real | ~shown
@@ -169,6 +171,8 @@ def render(
         keep=keep,
         label=label,
         label_on_paint=float((labelled & ~keep).sum()) / count if count else 0.0,
+        real=real,
+        beyond=beyond & keep,
     )
 
 

@@ -91,30 +91,40 @@ class Sector:
 
 
 def fan_mask(
-    sector: npt.NDArray[np.floating], aspect: float, shape: tuple[int, int]
+    sector: npt.NDArray[np.floating],
+    aspect: float,
+    shape: tuple[int, int],
+    seen: npt.NDArray[np.floating] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Which pixels of a stored sample lie in its fan; none where it is not known.
+    """Which pixels of a stored sample show its fan; none where it is not known.
 
     Args:
         sector: (6,) as in the store: apex row and col in pixel indices, angles left and right in
             radians, radii near and far in rows.
         aspect: displayed width of a pixel over its height.
         shape: (h, w).
+        seen: (4,) as in the store: the part of the grid that the source's picture covers; None or
+            NaN where that is all of it.
 
     Returns:
         (h, w) bool, read-only: copies of a frame share it.
     """
-    return _fan_mask(tuple(float(value) for value in sector), float(aspect), shape)
+    part = () if seen is None or not np.isfinite(seen).all() else tuple(map(float, seen))
+    return _fan_mask(tuple(float(value) for value in sector), float(aspect), shape, part)
 
 
 @lru_cache(maxsize=8)
 def _fan_mask(
-    sector: tuple[float, ...], aspect: float, shape: tuple[int, int]
+    sector: tuple[float, ...], aspect: float, shape: tuple[int, int], seen: tuple[float, ...]
 ) -> npt.NDArray[np.bool_]:
     mask = np.zeros(shape, np.bool_)
     if np.isfinite([*sector, aspect]).all():
         row, col, left, right, near, far = sector
         fan = Sector(row + 0.5, (col + 0.5) * aspect, left, right, near, far)
         mask = fan.mask(shape, (1.0, aspect))
+    if seen:
+        rows, cols = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
+        mask &= ((rows >= seen[0]) & (rows <= seen[2]))[:, None]
+        mask &= (cols >= seen[1]) & (cols <= seen[3])
     mask.flags.writeable = False
     return mask

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from echogen.errors import StoreError
-from echogen.geometry.sector import fan_mask
 from echogen.measures.texture import Floats, grain, seam_gradient
 from echogen.store import Status, StoreReader
 
@@ -144,7 +143,7 @@ def log_ratios_of(
         (n, 3) of the copies and (n, 3) of the originals, nan where pixels are damaged, or where
         there is no original.
     """
-    frame_ids, sectors, aspects = (store.columns[n] for n in ("frame_id", "sector", "aspect"))
+    frame_ids = store.columns["frame_id"]
     there, originals = there or {}, original_rows(store)
 
     def pixels(name: str, row: int) -> npt.NDArray[Any]:
@@ -155,7 +154,7 @@ def log_ratios_of(
         copies.append(_NOT_MEASURED)
         real.append(_NOT_MEASURED)
         with suppress(StoreError):  # checks of the rows themselves say what is damaged
-            fan = fan_mask(sectors[row], aspects[row], store.image_shape)
+            fan = store.fan(row)
             border = _border(pixels("keep", row), fan)
             if border is None:
                 continue

@@ -22,12 +22,15 @@ class Canvas:
         seed: of the sample; the noise depends on nothing else.
         image: grey levels; 0 where nothing is known.
         keep: True where the pixel is known, False where it is to be painted.
+        real: True where a known pixel is ultrasound; None where that is not known, and grey levels
+            are left as they are.
     """
 
     sample_id: str
     seed: int
     image: UInt8Grid
     keep: BoolGrid
+    real: BoolGrid | None = None
 
 
 Levels = UInt8Grid | None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from echogen.config import AnySampler, EngineConfig
 from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.levels import LevelCurve, curve_to
 from echogen.diffusion.network import load_checkpoint, precision_name
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
@@ -45,9 +46,12 @@ def open_local(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Canvases, and on the host their (n, h, w) float32 in [-1, 1] and (n, h, w) bool."""
+    """Canvases with the curves that their grey levels were put on, if any, and on the host their
+    (n, h, w) float32 in [-1, 1] and (n, h, w) bool.
+    """
 
     canvases: Sequence[Canvas]
+    curves: Sequence[LevelCurve | None]
     image: Tensor
     keep: Tensor
 
@@ -128,11 +132,23 @@ class LocalEngine:
 
     def _prepare(self, canvases: Sequence[Canvas]) -> _Batch:
         """Stack canvases on the host, in memory that a GPU copies from without waiting."""
-        image = torch.from_numpy(to_model_range(np.stack([canvas.image for canvas in canvases])))
+        curves = [self._curve(canvas) for canvas in canvases]
+        images = [
+            canvas.image if curve is None or canvas.real is None
+            else curve.apply(canvas.image, canvas.real)
+            for canvas, curve in zip(canvases, curves, strict=True)
+        ]  # fmt: skip
+        image = torch.from_numpy(to_model_range(np.stack(images)))
         keep = torch.from_numpy(np.stack([canvas.keep for canvas in canvases]))
         if self.denoiser.device.type == "cuda":
             image, keep = image.pin_memory(), keep.pin_memory()
-        return _Batch(canvases, image, keep)
+        return _Batch(canvases, curves, image, keep)
+
+    def _curve(self, canvas: Canvas) -> LevelCurve | None:
+        usual = self.denoiser.grey_levels
+        if usual is None or canvas.real is None:
+            return None
+        return curve_to(usual, canvas.image, canvas.real)
 
     def _paint(self, batch: _Batch, count: int, pad: bool) -> list[Levels]:
         """The first `count` of a batch."""
@@ -152,7 +168,11 @@ class LocalEngine:
             else:
                 continue
             self._halve()  # here the error, which holds on to the batch, is gone
-        return painted
+        return [
+            levels if levels is None or curve is None
+            else np.where(canvas.keep, canvas.image, curve.undo(levels))
+            for canvas, curve, levels in zip(batch.canvases, batch.curves, painted, strict=False)
+        ]  # fmt: skip
 
     def _halve(self) -> None:
         if self.batch_size == 1:

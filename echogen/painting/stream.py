@@ -107,6 +107,12 @@ def paint_pending(
     return Throughput(stream.images, seconds, engine.device, engine.precision)
 
 
+def canvas_of(sample: Sample, sample_id: str, seed: int) -> Canvas:
+    """What an engine is given of a rendered sample."""
+    keep = sample.keep if sample.beyond is None else sample.keep & ~sample.beyond
+    return Canvas(sample_id, seed, sample.image, keep, sample.real)
+
+
 class _Stream:
     """The rows of a run on their way, through an engine or past it, to their shards."""
 
@@ -145,7 +151,7 @@ class _Stream:
                 return
             if isinstance(outcome, Sample) and not outcome.keep.all():
                 self._at_engine.append((i, outcome))
-                yield Canvas(row.sample_id, row.seed, outcome.image, outcome.keep)
+                yield canvas_of(outcome, row.sample_id, row.seed)
             else:
                 self.images += row.copy > 0 and isinstance(outcome, Sample)
                 self._add(i, outcome)
@@ -165,7 +171,8 @@ class _Stream:
         if levels is None:
             self._add(i, Problem(self._rows[i].sample_id, NOT_FINITE))
         else:
-            self._add(i, replace(sample, image=levels))
+            image = levels if sample.beyond is None else np.where(sample.beyond, 0, levels)
+            self._add(i, replace(sample, image=image, real=None, beyond=None))
 
     def _add(self, i: int, outcome: Outcome) -> None:
         shard = self._shard_of[self._rows[i].sample_id]

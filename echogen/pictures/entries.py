@@ -14,6 +14,7 @@ from PIL import Image
 from echogen.datasets import Dataset
 from echogen.datasets.fans import HOW, FoundFan
 from echogen.errors import DatasetError, StoreError
+from echogen.geometry.field import seen_on
 from echogen.geometry.sector import fan_mask
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.realism import original_rows
@@ -197,7 +198,9 @@ def of_plan(source: PlannedDataset, rows: Sequence[Row]) -> Iterator[Entry | Pro
         planned = source.frames[row.frame_id]
         grid = source.plan.grid_of(planned)
         aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
-        fan = fan_mask(*sector_on_grid(planned.sector, grid), grid.shape)
+        fan = fan_mask(
+            *sector_on_grid(planned.sector, grid), grid.shape, seen_on(grid, planned.grid)
+        )
         yield Entry(
             row.sample_id,
             facts_of(row.params, _share(~moved.keep, fan)),
@@ -237,7 +240,7 @@ def _of_row(
     if store.columns["copy"][row] == 0:
         return Entry(name, "an original", _picture(store, row))
     keep = store.keep[row]
-    fan = fan_mask(store.columns["sector"][row], store.columns["aspect"][row], store.image_shape)
+    fan = store.fan(row)
     move = TransformParams(**{name: float(store.columns[name][row]) for name in MOVES})
     facts = facts_of(move, _share(~keep, fan))
     original = originals.get(str(store.columns["frame_id"][row]))

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Prediction
-from echogen.painting.engine import Canvas
 from echogen.painting.local import open_local
+from echogen.painting.stream import canvas_of
 from echogen.pictures.sheet import PAPER, caption
 from echogen.pictures.subject import Subject
 from echogen.pictures.tiles import Levels, displayed_size, hatched, tile
@@ -53,21 +53,22 @@ def walk(subject: Subject, tell: Callable[[str], None]) -> tuple[list[Step], Lev
     schedule = engine.denoiser.schedule
     last = engine.sampler.nfe - 1
     shown = set(np.linspace(0, last, MOST_FRAMES).round().astype(int).tolist())
-    known = to_model_range(subject.image)
+    sample = subject.sample
+    canvas = canvas_of(sample, subject.name, subject.seed)
+    known = to_model_range(sample.image)
 
     def watch(x: Tensor, t: float, prediction: Prediction) -> None:
         number = next(counter)
         if number not in shown:
             return
         noisy, clean = (values[0].float().mean(0).cpu().numpy() for values in (x, prediction.x0))
-        estimate = to_uint8(np.where(subject.keep, known, clean))
+        estimate = to_uint8(np.where(sample.keep, known, clean))
         steps.append(Step(number + 1, float(schedule.sigma_at(t)), to_uint8(noisy), estimate))
 
     engine = replace(engine, denoiser=replace(engine.denoiser, watch=watch), batch_size=1)
-    canvas = Canvas(subject.name, subject.seed, subject.image, subject.keep)
     painted = engine.paint([canvas])[0]
     assert painted is not None  # else `paint` raises: it is the engine's first
-    return steps, painted
+    return steps, np.where(sample.keep, sample.image, painted)
 
 
 def animation(
@@ -82,9 +83,10 @@ def animation(
         height: of an image in it.
     """
     size = displayed_size((painted.shape[0], painted.shape[1]), subject.aspect, height)
-    start = tile(subject.image, size)
-    if not subject.keep.all():
-        start = hatched(start, ~subject.keep)
+    sample = subject.sample
+    start = tile(sample.image, size)
+    if not sample.keep.all():
+        start = hatched(start, ~sample.keep)
     frames = [_frame(start, start, f"{subject.name}: what is left to paint")]
     total = steps[-1].number
     for step in steps:

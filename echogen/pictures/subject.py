@@ -12,9 +12,9 @@ from echogen.config import AnySampler, AugmentationConfig, EngineConfig, Langevi
 from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
+from echogen.geometry.sector import fan_mask
 from echogen.models.resolve import resolve_checkpoint
 from echogen.pictures.choice import Choice
-from echogen.pictures.tiles import Bools, Levels
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.report import Reporter
@@ -30,8 +30,7 @@ class Subject:
 
     Attributes:
         name: its id.
-        image: (h, w) uint8.
-        keep: (h, w) bool, False where it is to be painted.
+        sample: as it was rendered, with nothing painted.
         aspect: displayed width of a pixel over its height.
         seed: of its noise.
         sampler: settings of the sampler.
@@ -40,8 +39,7 @@ class Subject:
     """
 
     name: str
-    image: Levels
-    keep: Bools
+    sample: Sample
     aspect: float
     seed: int
     sampler: AnySampler
@@ -79,10 +77,10 @@ def subject_of(
         folder = str(resolve_checkpoint(checkpoint or "builtin", reporter.tell))
         subject = _of_source(source or _drawn(path, name, choice, folder), name, folder, engine)
     info = read_info(subject.checkpoint)
-    if subject.image.shape[0] != info.image_size:
+    if subject.sample.image.shape[0] != info.image_size:
         raise UsageError(
             f"--checkpoint: {info.name} paints images of {info.image_size} pixels, but {name} has "
-            f"{subject.image.shape[0]}; give the model that the sample was planned for."
+            f"{subject.sample.image.shape[0]}; give the model that the sample was planned for."
         )
     return subject
 
@@ -127,7 +125,7 @@ def _of_source(source: PlannedDataset, name: str, checkpoint: str, engine: Engin
     grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
     return Subject(
-        row.sample_id, sample.image, sample.keep, aspect, row.seed, LangevinConfig(), checkpoint,
+        row.sample_id, sample, aspect, row.seed, LangevinConfig(), checkpoint,
         engine,
     )  # fmt: skip
 
@@ -135,12 +133,16 @@ def _of_source(source: PlannedDataset, name: str, checkpoint: str, engine: Engin
 def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConfig) -> Subject:
     columns = store.columns
     row = columns["sample_id"].tolist().index(name)
-    image = store.images[row]
     if store.kind == "generated":
-        keep, known = np.zeros(image.shape, np.bool_), np.zeros(image.shape, np.uint8)
+        nothing = np.zeros(store.image_shape, np.uint8)
+        sample = Sample(nothing, nothing.astype(np.bool_), nothing, float("nan"))
     elif columns["copy"][row]:
-        keep = store.keep[row]
-        known = np.where(keep, image, np.uint8(0))
+        keep, fan = store.keep[row], store.fan(row)
+        whole = fan_mask(columns["sector"][row], columns["aspect"][row], store.image_shape)
+        sample = Sample(
+            np.where(keep, store.images[row], np.uint8(0)), keep, store.masks[row], float("nan"),
+            real=keep & fan, beyond=keep & whole & ~fan,
+        )  # fmt: skip
     else:
         raise UsageError(f"--gif: {name} is an original with nothing painted in it; choose a copy.")
     recorded = store.record.sampler
@@ -148,7 +150,7 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
     precision = recorded.precision if engine.precision == "auto" else engine.precision
     aspect = float(columns["aspect"][row])
     return Subject(
-        name, known, keep, aspect, int(columns["seed"][row]), sampler, checkpoint,
+        name, sample, aspect, int(columns["seed"][row]), sampler, checkpoint,
         engine.model_copy(update={"precision": precision}),
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from echogen.config import DatasetConfig, Resize, TransformConfig
 from echogen.errors import PlanError
-from echogen.geometry.field import Crop
+from echogen.geometry.field import Crop, field_grid
 from echogen.geometry.sector import Sector
-from echogen.geometry.transforms import Grid, TransformParams, model_grid
+from echogen.geometry.transforms import Grid, TransformParams
 from echogen.report import Problem
 from echogen.support.files import write_whole
 from echogen.support.settings import Settings
@@ -79,9 +79,10 @@ class PlannedFrame:
     sequence: str = ""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols) of the field at native resolution."""
-        return self.crop[2] - self.crop[0], self.crop[3] - self.crop[1]
+    def grid(self) -> Grid:
+        """The field's own pixels."""
+        row0, col0, row1, col1 = self.crop
+        return Grid((row1 - row0, col1 - col0), self.spacing_mm or (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ class Plan:
         return hashlib.sha256(_canonical(deciding).encode()).hexdigest()
 
     def grid_of(self, planned: PlannedFrame) -> Grid:
-        """The model's grid over a frame's field."""
-        spacing = planned.spacing_mm or (1.0, 1.0)
-        return model_grid(planned.shape, spacing, self.settings.image_size, self.settings.resize)
+        """The model's grid over a frame's fan."""
+        settings = self.settings
+        return field_grid(planned.sector, planned.grid, settings.image_size, settings.resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings; `from_dict` is the inverse."""

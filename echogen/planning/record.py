@@ -15,6 +15,7 @@ from echogen import __version__
 from echogen.config import ExpandConfig, RunConfig, SampleConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
+from echogen.geometry.field import seen_on
 from echogen.geometry.transforms import MOVES, sample_spacing, sector_on_grid
 from echogen.planning.plan import Plan, Row
 from echogen.store.record import StoreRecord
@@ -33,6 +34,7 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
     frames = [of_id[row.frame_id] for row in plan.rows]
     grids = [plan.grid_of(frame) for frame in frames]
     fans = [sector_on_grid(frame.sector, grid) for frame, grid in zip(frames, grids, strict=True)]
+    seen = [seen_on(grid, frame.grid) for frame, grid in zip(frames, grids, strict=True)]
     spacing = [
         (np.nan, np.nan) if frame.spacing_mm is None else sample_spacing(row.params, grid)
         for row, frame, grid in zip(plan.rows, frames, grids, strict=True)
@@ -50,6 +52,7 @@ def columns(plan: Plan) -> dict[str, npt.NDArray[Any]]:
         "cut": np.array([_bits(frame.cut) for frame in frames], dtype=np.uint8),
         "cut_ids": np.array([" ".join(map(str, frame.cut)) for frame in frames], dtype=object),
         "crop": np.array([frame.crop for frame in frames], dtype=np.int32).reshape(-1, 4),
+        "seen": np.array(seen, dtype=np.float32).reshape(-1, 4),
     }
 
 
@@ -65,6 +68,7 @@ def generated_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         "cut": np.zeros(len(rows), dtype=np.uint8),
         "cut_ids": unknown,
         "crop": np.zeros((len(rows), 4), dtype=np.int32),
+        "seen": np.full((len(rows), 4), np.nan, dtype=np.float32),
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
+from echogen.geometry.sector import fan_mask
 from echogen.report import Counts
 from echogen.store.record import StoreRecord, read_record
 from echogen.store.schema import (
@@ -319,6 +320,11 @@ class StoreReader:
     def rows_at_once(self) -> int:
         """Rows that lie together on the disk, and cost least when they are read together."""
         return self.images.rows_at_once
+
+    def fan(self, row: int) -> npt.NDArray[np.bool_]:
+        """(h, w) bool, where a row shows its fan; nowhere where it is not known. Read-only."""
+        sector, aspect, seen = (self.columns[name][row] for name in ("sector", "aspect", "seen"))
+        return fan_mask(sector, aspect, self.image_shape, seen)
 
     @property
     def case_columns(self) -> dict[str, npt.NDArray[Any]]:

@@ -101,6 +101,14 @@ COLUMNS: tuple[Column, ...] = (
         added=True,
     ),
     Column(
+        "seen",
+        "float32",
+        "row0, col0, row1, col1 of the grid that the source's picture covers; NaN: all of it",
+        width=4,
+        fill=float("nan"),
+        added=True,
+    ),
+    Column(
         "label_on_paint",
         "float32",
         "share of labelled pixels where keep is False; NaN while pending",

@@ -20,6 +20,7 @@ from echogen.diffusion.checkpoint import (
     read_json,
 )
 from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.levels import GreyLevels
 from echogen.diffusion.network import build_denoiser
 from echogen.diffusion.saving import save_checkpoint
 from echogen.training.card import CaseDigests, ModelFacts, TrainingRecord, model_card
@@ -70,6 +71,7 @@ def write_checkpoint(
     facts: ModelFacts,
     record: TrainingRecord,
     samples: bytes,
+    usual: GreyLevels | None,
 ) -> CheckpointInfo:
     """Writes `out`/checkpoint with the averaged weights in fp16.
 
@@ -79,12 +81,13 @@ def write_checkpoint(
         facts: of the model.
         record: of its training, with its recipe.
         samples: a PNG of generated images.
+        usual: grey levels of the frames that it was trained on.
 
     Raises:
         CheckpointError: the folder cannot be written.
     """
     unet: Any = plain_unet(average, record.config)
-    info = _info(record.config, facts, record.to_dict())
+    info = _info(record.config, facts, record.to_dict(), usual)
     return save_checkpoint(
         out / TRAINED,
         {name: value.half() for name, value in unet.state_dict().items()},
@@ -129,13 +132,19 @@ def rewrite_checkpoint(
     )
 
 
-def _info(recipe: Recipe, facts: ModelFacts, record: Mapping[str, Any]) -> CheckpointInfo:
+def _info(
+    recipe: Recipe,
+    facts: ModelFacts,
+    record: Mapping[str, Any],
+    usual: GreyLevels | None = None,
+) -> CheckpointInfo:
     return CheckpointInfo(
         image_size=recipe.image_size,
         resize=recipe.resize,
         patch=recipe.patch,
         channels=recipe.channels,
         labels={},
+        grey_levels=usual,
         training=dict(record),
         **facts.terms,
     )

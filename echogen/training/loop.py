@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echogen.diffusion.checkpoint import TRAINED, read_info
+from echogen.diffusion.levels import usual_levels
 from echogen.report import QUIET, Reporter
 from echogen.support.signals import Stop
 from echogen.training.card import ModelFacts
@@ -118,7 +119,8 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
         if better:
             record = session.record(progress, **measured.as_record())
             samples = png(sheet(measured.samples))
-            write_checkpoint(task.out, average, task.facts, record, samples)
+            usual = usual_levels(task.frames.pixels[row] for row in session.split.trained)
+            write_checkpoint(task.out, average, task.facts, record, samples, usual)
     machine.wait_for_everyone()
     return progress
 

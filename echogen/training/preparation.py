@@ -15,7 +15,7 @@ import numpy as np
 from echogen.datasets import Dataset, image_digest
 from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import DatasetError
-from echogen.geometry.field import field_of
+from echogen.geometry.field import field_grid, field_of
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid, warp_image
 from echogen.geometry.transforms import model_grid
@@ -129,7 +129,11 @@ def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
 
 
 def _on_grid(fitted: FittedFrame, grid: ModelGrid) -> UInt8Grid:
-    frame = fitted.frame if fitted.sector is None else field_of(fitted.frame, fitted.sector).frame
-    source = frame_grid(frame)
-    target = model_grid(source.shape, source.spacing_mm, grid.image_size, grid.resize)
-    return warp_image(frame.image, source, np.eye(3), target)
+    if fitted.sector is None:
+        source = frame_grid(fitted.frame)
+        target = model_grid(source.shape, source.spacing_mm, grid.image_size, grid.resize)
+        return warp_image(fitted.frame.image, source, np.eye(3), target)
+    field = field_of(fitted.frame, fitted.sector)
+    source = frame_grid(field.frame)
+    target = field_grid(field.sector, source, grid.image_size, grid.resize)
+    return warp_image(field.frame.image, source, np.eye(3), target)

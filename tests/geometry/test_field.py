@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from echogen.config import TransformConfig
 from echogen.errors import DatasetError
-from echogen.geometry.field import AT_BORDER_PX, Field, field_of
+from echogen.geometry.field import AT_BORDER_PX, MOST_BEYOND, Field, field_grid, field_of, seen_on
 from echogen.geometry.render import frame_grid, render, render_original
-from echogen.geometry.sector import Sector
-from echogen.geometry.transforms import TransformParams, assess, model_grid
+from echogen.geometry.sector import Sector, fan_mask
+from echogen.geometry.transforms import TransformParams, assess, model_grid, sector_on_grid
 from echogen.types import Sample
 from tests.support.hearts import SPACING
 from tests.support.screenshots import BRIGHTEST, WHITE, screenshot, tight_scan
@@ -128,3 +128,61 @@ def test_a_fan_beside_the_picture_is_refused() -> None:
     far = replace(TIGHT_FAN, apex_row=400.0)
     with pytest.raises(DatasetError, match=r"it runs from 40\d to 5\d\d of 13\d pixels"):
         field_of(TIGHT, far)
+
+
+CUT_FAN = Sector(-6.0, 60.0, -0.8, 0.8, 0.0, 118.0)  # both corners and the arc beyond the picture
+
+
+def cut_field() -> Field:
+    shape = (200, 240)
+    inside = CUT_FAN.mask(shape, SPACING)
+    image = np.where(inside, 90, 0).astype(np.uint8)
+    frame = replace(TIGHT, image=image, label=(image > 0).astype(np.uint8), spacing_mm=SPACING)
+    return field_of(frame, CUT_FAN)
+
+
+def test_the_grid_of_a_whole_fan_is_its_fields() -> None:
+    field = field_of(TIGHT, TIGHT_FAN)
+    source = frame_grid(field.frame)
+    for resize in ("stretch", "letterbox"):
+        grid = field_grid(field.sector, source, 64, resize)  # type: ignore[arg-type]
+        whole = model_grid(source.shape, source.spacing_mm, 64, resize)  # type: ignore[arg-type]
+        np.testing.assert_allclose(grid.spacing_mm, whole.spacing_mm)
+        np.testing.assert_allclose(grid.origin_mm, whole.origin_mm, atol=1e-9)
+
+
+def test_the_grid_reaches_over_a_fan_that_the_picture_cuts_but_not_far() -> None:
+    field = cut_field()
+    source = frame_grid(field.frame)
+    grid = field_grid(field.sector, source, 64)
+    (top, bottom), (left, right) = field.sector.bounds
+    height, width = source.size_mm
+    for first, last, of, origin, size in (
+        (top, bottom, height, grid.origin_mm[0], grid.size_mm[0]),
+        (left, right, width, grid.origin_mm[1], grid.size_mm[1]),
+    ):
+        assert origin == pytest.approx(max(min(first, 0.0), -MOST_BEYOND * of), abs=0.7)
+        assert origin + size == pytest.approx(min(max(last, of), (1 + MOST_BEYOND) * of), abs=0.7)
+
+
+def test_a_fan_beyond_the_picture_is_black_and_kept_and_told() -> None:
+    field = cut_field()
+    source = frame_grid(field.frame)
+    grid = field_grid(field.sector, source, 64)
+    sample = render(field.frame, field.sector, TransformParams(depth=1.3), grid, TransformConfig())
+    assert sample.beyond is not None
+    assert sample.real is not None
+    assert sample.beyond.sum() > 50
+    assert sample.keep[sample.beyond].all()
+    assert not sample.image[sample.beyond].any()
+    assert not (sample.real & sample.beyond).any()
+    fan = fan_mask(*sector_on_grid(field.sector, grid), grid.shape, seen_on(grid, source))
+    np.testing.assert_array_equal(fan & sample.keep, sample.real)
+    whole = fan_mask(*sector_on_grid(field.sector, grid), grid.shape)
+    np.testing.assert_array_equal(whole & ~fan, sample.beyond)
+    painted_whole = render(
+        field.frame, field.sector, TransformParams(depth=1.3), grid,
+        TransformConfig(outside="inpaint"),
+    )  # fmt: skip
+    assert painted_whole.beyond is not None
+    assert not painted_whole.beyond.any()

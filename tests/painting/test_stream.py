@@ -1,6 +1,7 @@
 """The stream with a store in memory: what is painted, what passes by, what is written when."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -8,7 +9,14 @@ import numpy.typing as npt
 
 from echogen.geometry.transforms import IDENTITY
 from echogen.painting.local import LocalEngine
-from echogen.painting.stream import NOT_FINITE, Outcome, Work, labelled_shard, paint_pending
+from echogen.painting.stream import (
+    NOT_FINITE,
+    Outcome,
+    Work,
+    canvas_of,
+    labelled_shard,
+    paint_pending,
+)
 from echogen.planning.plan import Row
 from echogen.report import Problem, Quiet
 from echogen.store import Status, StoreWriter, sample_sha256
@@ -108,3 +116,19 @@ def test_shards_without_copies_are_written_while_a_canvas_waits_for_its_batch() 
     assert list(store.written)[-1] == 0
     assert len(store.written) == 100
     assert max(waiting) < 25 * SHARD
+
+
+def test_what_lies_beyond_the_picture_is_painted_for_the_network_and_stays_black() -> None:
+    row = row_of(1, 1)
+    sample = sample_of(row)
+    beyond = sample.keep.copy()
+    beyond[4:] = False
+    assert beyond.any()
+    rendered = replace(sample, image=np.where(beyond, 0, sample.image), beyond=beyond)
+    canvas = canvas_of(rendered, row.sample_id, row.seed)
+    np.testing.assert_array_equal(canvas.keep, sample.keep & ~beyond)
+    store, _ = run([row], NoiseSampler(), {row.seed: rendered})
+    pixels, _facts = store.written[0]
+    assert not pixels["images"][0][beyond].any()
+    assert pixels["keep"][0][beyond].all()
+    assert (pixels["images"][0][~sample.keep] > 0).mean() > 0.5

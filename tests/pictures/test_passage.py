@@ -8,6 +8,7 @@ from echogen.painting.engine import Canvas
 from echogen.painting.local import open_local
 from echogen.pictures.passage import walk
 from echogen.pictures.subject import Subject
+from echogen.types import Sample
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,9 @@ def test_watching_changes_nothing_and_sees_every_evaluation(
     keep[:, :20] = True
     image = np.where(keep, rng.integers(0, 256, (32, 32)), 0).astype(np.uint8)
     engine = EngineConfig(device="cpu", precision="fp32")
-    subject = Subject("one", image, keep, 1.0, 77, sampler, str(checkpoint), engine)
+    subject = Subject(
+        "one", Sample(image, keep, image, 0.0), 1.0, 77, sampler, str(checkpoint), engine
+    )
     steps, painted = walk(subject, lambda _: None)
     plain = open_local(str(checkpoint), sampler, EngineConfig(device="cpu", precision="fp32",
                        batch_size=1), lambda _: None)  # fmt: skip

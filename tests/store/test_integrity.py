@@ -380,7 +380,7 @@ def test_a_shared_store_is_opened_anew_when_it_was_replaced(whole: Path, tmp_pat
     assert len(shared_store(store)) == 2
 
 
-ADDED = ("crop", "cut_ids")
+ADDED = ("crop", "cut_ids", "seen")
 
 
 def without_what_was_added(path: Path) -> None:
