@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
-from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig
-from echogen.datasets import open_frames
+from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig, TransformConfig
+from echogen.datasets import open_dataset, open_frames
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import EngineError
 from echogen.geometry.transforms import footprint, sector_on_grid
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
+from echogen.painting.stream import canvas_of
 from echogen.planning.dataset import plan_dataset
 from echogen.report import QUIET
 from echogen.support.settings import load_config
@@ -56,15 +57,30 @@ class Hidden:
     of: str
 
 
-def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
-    """`count` frames of a dataset, each with the hole of its own first copy."""
+def hidden_frames(data: Path, count: int, seed: int, *, labelled: bool = True) -> Hidden:
+    """`count` frames of a dataset, each with the hole of its own first copy.
+
+    Args:
+        data: its folder.
+        count: frames; of those without a valid move there are fewer.
+        seed: of the choice and the holes.
+        labelled: False takes every image, with or without a label, and any hole.
+    """
     info = read_info("builtin")
     held_out = info.training.get("held_out_cases", [])
     held_out_frames = DatasetConfig(
         cases=tuple(case for case in held_out if list(data.rglob(case)))
     )
-    config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames)
-    source = plan_dataset(*open_frames(data, held_out_frames), config, info, QUIET)
+    transforms = TransformConfig()
+    if labelled:
+        dataset, keys = open_frames(data, held_out_frames)
+    else:
+        dataset = open_dataset(data, need_labels=False)
+        some = np.random.default_rng(seed).permutation(len(dataset.keys))[: 2 * count]
+        keys = tuple(dataset.keys[i] for i in sorted(some))
+        transforms = TransformConfig(min_label_inside=0)
+    config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames, transforms=transforms)
+    source = plan_dataset(dataset, keys, config, info, QUIET)
     moved_at_all = {row.frame_id for row in source.plan.rows if row.to_paint}
     chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
     frames = [source.plan.frames[i] for i in sorted(chosen)]
@@ -73,10 +89,6 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
     rows = [row for row in source.plan.rows if row.frame_id in names]
     samples = [item for item in source.render(rows) if isinstance(item, Sample)]
     wholes, moved = samples[::2], samples[1::2]
-    hidden = [
-        Canvas(row.sample_id, row.seed, np.where(m.keep, w.image, np.uint8(0)), m.keep)
-        for row, w, m in zip(rows[1::2], wholes, moved, strict=True)
-    ]
     fans = [sector_on_grid(planned.sector, source.plan.grid_of(planned)) for planned in frames]
     shown = [
         footprint(
@@ -86,10 +98,14 @@ def hidden_frames(data: Path, count: int, seed: int) -> Hidden:
         )
         for planned in frames
     ]
+    known = [
+        dataclasses.replace(m, image=np.where(m.keep, w.image, np.uint8(0)), real=m.keep & inside)
+        for w, m, inside in zip(wholes, moved, shown, strict=True)
+    ]
     return Hidden(
-        hidden,
+        [canvas_of(m, row.sample_id, row.seed) for m, row in zip(known, rows[1::2], strict=True)],
         np.stack([whole.image for whole in wholes]),
-        np.stack([canvas.keep for canvas in hidden]),
+        np.stack([m.keep for m in moved]),
         np.stack(shown),
         np.stack([sector for sector, _ in fans]).astype(np.float64),
         np.array([aspect for _, aspect in fans]),
