@@ -25,7 +25,7 @@ from echogen.diffusion.samplers import Sampler
 from echogen.errors import DatasetError, EngineError, PlanError, StoreError
 from echogen.exports.selection import Selection
 from echogen.geometry.render import warp_image, warp_label
-from echogen.geometry.transforms import Grid, TransformParams, matrix
+from echogen.geometry.transforms import Grid, TransformParams, footprint, matrix
 from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
@@ -103,7 +103,7 @@ def test_kept_pixels_and_labels_are_the_moved_source_bit_for_bit(
         move = matrix(TransformParams(**recorded), where.sector, source.size_mm[0])
         fan = where.sector.mask(source.shape, source.spacing_mm)
         image = np.where(ndimage.binary_dilation(fan, np.ones((3, 3))), frame.image[field], 0)
-        shown = where.sector.mask(grid.shape, grid.spacing_mm)
+        shown = footprint(where.sector, source, *grid.centres_mm())
         real = store.keep[i] & (shown | (columns["copy"][i] == 0))
         warped = warp_image(image.astype(np.uint8), source, move, grid)
         np.testing.assert_array_equal(store.images[i][real], warped[real])
