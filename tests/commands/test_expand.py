@@ -147,7 +147,9 @@ def test_spacing_follows_depth_and_width(store: StoreReader) -> None:
     columns = store.columns
     height, width = (columns["crop"][:, 2:] - columns["crop"][:, :2]).T
     assert (height < 120).all()  # the fan is 116 rows high
-    row, col = height * 1.0 / 32, width * 0.9 / 32
+    rows, cols = (columns["seen"][:, 2:] - columns["seen"][:, :2]).T
+    assert (rows <= 32).all()
+    row, col = height * 1.0 / rows, width * 0.9 / cols
     np.testing.assert_allclose(columns["spacing_mm"][:, 0], row * columns["depth"], rtol=1e-5)
     np.testing.assert_allclose(
         columns["spacing_mm"][:, 1], col * columns["depth"] / columns["width"], rtol=1e-5
