@@ -1,0 +1,41 @@
+"""Which pixels a polygon holds."""
+
+import numpy as np
+import pytest
+from contourpy import contour_generator
+
+from echogen.datasets.polygons import Drawing, Outline, drawing_of
+from echogen.phantom import make_frame
+
+
+def test_the_outline_of_a_label_is_filled_by_the_label() -> None:
+    label = make_frame(3, "4CH", "ED", spacing_mm=(0.6, 0.6)).label
+    for one in (1, 3):
+        mask = label == one
+        contour = max(contour_generator(z=np.pad(mask, 1).astype(float)).lines(0.5), key=len)
+        corners = tuple((contour - 1 + 0.5).ravel().tolist())  # from pixel centres to corners
+        np.testing.assert_array_equal(Outline("x", (corners,)).fill(mask.shape), mask)
+
+
+@pytest.mark.parametrize(
+    ("corners", "pixels"),
+    [
+        ((0, 0, 2, 0, 2, 2, 0, 2), [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ((0.6, 0.6, 2, 0.6, 2, 2, 0.6, 2), [(1, 1)]),
+        ((0.4, 0.4, 1.4, 0.4, 1.4, 1.4, 0.4, 1.4), [(0, 0)]),
+        ((-9, -9, 90, -9, 90, 1, -9, 1), [(0, 0), (0, 1), (0, 2), (0, 3)]),
+        ((-9, -9, -1, -9, -1, -1), []),
+    ],
+)
+def test_a_pixel_belongs_where_its_centre_does(
+    corners: tuple[float, ...], pixels: list[tuple[int, int]]
+) -> None:
+    filled = Outline("x", (corners,)).fill((3, 4))
+    assert [tuple(at) for at in np.argwhere(filled).tolist()] == pixels
+
+
+def test_parts_are_one_region_and_a_drawing_is_text() -> None:
+    parts = ((0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0), (2.0, 2.0, 3.0, 2.0, 3.0, 3.0, 2.0, 3.0))
+    drawing = Drawing((3, 3), (Outline("LV", parts), Outline("müde", parts[:1])))
+    assert drawing_of(drawing.text()) == drawing
+    assert drawing.outlines[0].fill((3, 3)).sum() == 2
