@@ -48,7 +48,6 @@ DECODERS: Mapping[str, str] = {
 }
 """{transfer syntax: pydicom's name of what undoes it}."""
 DARKEST = 0.25
-MISTAKEN, NEUTRAL = 0.9, 8
 LONGEST_S = 900.0
 TRIED = 5
 """Pictures of a clip that its regions are held against."""
@@ -214,10 +213,7 @@ def _decoded(found: Any, path: Path, index: int) -> tuple[npt.NDArray[Any], str]
         values, told = get_decoder(syntax).as_array(
             found, index=index, raw=True, decoding_plugin=plugin
         )
-    kind = str(told["photometric_interpretation"])
-    if kind == "RGB" and plugin == "pillow" and _is_ybr(values):
-        kind = "YBR_FULL"
-    return values, kind
+    return values, str(told["photometric_interpretation"])
 
 
 def _guessed(found: Any) -> str:
@@ -253,15 +249,6 @@ def _decoded_apart(path: Path, stamped: tuple[int, ...]) -> list[tuple[dict[str,
         size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"]) if about else 0
         found.append((about, output.read(size)))
     return found
-
-
-def _is_ybr(values: npt.NDArray[Any]) -> bool:
-    """Whether what is called RGB is YCbCr: a JPEG whose header was not told. Black is neutral in
-    both colour channels then, and 0 in none of them.
-    """
-    neutral = np.all(np.abs(values[..., 1:].astype(np.int16) - 128) <= NEUTRAL, axis=-1)
-    dark = values[..., 0] < 128 - 2 * NEUTRAL
-    return float(neutral.mean()) >= MISTAKEN and int((neutral & dark).sum()) >= dark.size / 4
 
 
 def _luminance(values: npt.NDArray[Any]) -> UInt8HW:

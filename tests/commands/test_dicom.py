@@ -57,7 +57,7 @@ def assert_nameless(*texts: object) -> None:
 
 
 def test_a_store_of_dicom_names_nobody_and_can_be_checked(tmp_path: Path, checkpoint: Path) -> None:
-    root, out = a_hospital(tmp_path / "in"), tmp_path / "x.zarr"
+    root, out = a_hospital(tmp_path / "Smith_family"), tmp_path / "x.zarr"
     torn = root / "Smith_4711" / "Jane_torn.dcm"
     save(an_ultrasound(np.stack([HEARTS[0][0]]), instance="1.9", patient="4711"), torn)
     sitk.WriteImage(sitk.GetImageFromArray(HEARTS[0][1]), str(torn.with_suffix(".png")))

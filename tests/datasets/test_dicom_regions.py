@@ -140,6 +140,13 @@ def test_a_true_region_is_believed_beside_text_ticks_and_a_panel() -> None:
     assert disbelieved(np.zeros(SHAPE, np.uint8), tissue_of([a_region()], SHAPE)) == ""
 
 
+def test_a_region_beside_what_is_scanned_is_not_believed() -> None:
+    corner = np.zeros(SHAPE, np.uint8)
+    corner[20:100, 20:100] = np.random.default_rng(1).integers(0, 255, (80, 80))
+    beside = tissue_of([a_region((120, 120), (219, 279))], SHAPE)
+    assert "holds 0% of what is scanned" in disbelieved(corner, beside)
+
+
 @pytest.mark.parametrize("scale", [0.5, 0.6, 0.75, 1.25, 1.5, 2.0])
 def test_a_region_of_a_picture_of_another_size_is_told_from_the_fan(scale: float) -> None:
     picture = a_screen(scale)
