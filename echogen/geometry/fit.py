@@ -35,7 +35,7 @@ MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
-_LIKELY, _MISFIT = 0.8, 0.1
+_LIKELY, _MISFIT = 0.4, 0.12
 """The least likelihood and the largest misfit of the network's opinion on a picture with a fan."""
 _ROOM = 0.12
 """What lies further outside of the network's fan, as a share of its depth, is not looked at."""
