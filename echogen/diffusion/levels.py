@@ -7,7 +7,6 @@ brings it to the middle of that; what is painted comes back by the same curve, a
 as they were.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,7 +26,8 @@ USUAL = (1, 50, 99)
 """Percentiles over training images: from where to where an image is usual, and the middle."""
 FEWEST = 500
 """Pixels; fewer say too little of an image."""
-LEAST_GAMMA, MOST_GAMMA = 0.4, 2.5
+LEAST_GAMMA, MOST_GAMMA = 0.4, 1.2
+"""A higher gamma would make steps of what is painted just above black."""
 MOST_LIFT = 64.0
 HALVINGS = 40
 
@@ -104,21 +104,19 @@ def _levels(shown: UInt8) -> tuple[float, float] | None:
 
 
 def _curve(dark: float, middle: float, wanted_dark: float, wanted_middle: float) -> LevelCurve:
-    """The curve through both levels, or through the middle one where its numbers would be extreme.
-
-    Of all curves through the middle, one with a higher gamma is brighter below it.
+    """The curve through both levels; where its numbers would be extreme, one that is nearer to
+    the dark one, and moves the middle one no further away.
     """
 
-    def lift_at(gamma: float) -> float:
-        share: float = (middle / 255.0) ** gamma
-        return (wanted_middle - 255.0 * share) / (1.0 - share)
+    def lift_at(gamma: float, level: float, wanted: float) -> float:
+        share: float = (level / 255.0) ** gamma
+        return (wanted - 255.0 * share) / (1.0 - share)
 
     low, high = LEAST_GAMMA, MOST_GAMMA
-    for _ in range(HALVINGS):
+    for _ in range(HALVINGS):  # of curves through the middle, a higher gamma is brighter below it
         gamma = (low + high) / 2
-        lift = lift_at(gamma)
+        lift = lift_at(gamma, middle, wanted_middle)
         brighter = lift + (255.0 - lift) * (dark / 255.0) ** gamma > wanted_dark
         low, high = (low, gamma) if brighter else (gamma, high)
-    lift = min(max(lift_at(high), 0.0), MOST_LIFT, wanted_middle / 2)
-    gamma = math.log((wanted_middle - lift) / (255.0 - lift)) / math.log(middle / 255.0)
-    return LevelCurve(lift, min(max(gamma, LEAST_GAMMA), MOST_GAMMA))
+    lift = min(lift_at(high, dark, wanted_dark), lift_at(high, middle, max(middle, wanted_middle)))
+    return LevelCurve(min(max(lift, 0.0), MOST_LIFT), high)
