@@ -101,9 +101,11 @@ def read_picture(path: Path) -> Grey:
 
 
 def pair(clip: Grey) -> tuple[Grey, Grey]:
-    """The first frame, and the one that differs most from it."""
-    away = [float(np.abs(frame.astype(np.int16) - clip[0]).mean()) for frame in clip]
-    return clip[0], clip[int(np.argmax(away))]
+    """The first frame, and the one that differs most from it; frames that went black left out."""
+    levels = clip.mean(axis=(1, 2))
+    seen = clip[levels >= 0.5 * np.median(levels)]
+    away = [float(np.abs(frame.astype(np.int16) - seen[0]).mean()) for frame in seen]
+    return seen[0], seen[int(np.argmax(away))]
 
 
 def load_clean(path: Path, number: int | None = None) -> Trial:

@@ -88,9 +88,9 @@ def test_the_truth_moves_with_the_damage(data: Path) -> None:
 
 
 def test_a_pair_is_the_first_frame_and_the_farthest_from_it() -> None:
-    clip = np.array([10, 20, 250, 0], np.uint8)[:, None, None] * np.ones((4, 3, 3), np.uint8)
-    first, other = pair(clip)
-    assert (first[0, 0], other[0, 0]) == (10, 250)
+    levels = np.array([0, 110, 120, 250, 130, 0], np.uint8)
+    first, other = pair(np.tile(levels[:, None, None], (1, 3, 3)))
+    assert (first[0, 0], other[0, 0]) == (110, 250)
 
 
 def test_paths_are_spread_evenly() -> None:
