@@ -19,7 +19,7 @@ from echogen.support.words import counted
 from echogen.types import Case, FrameKey
 
 USUAL_SHARE = 0.8
-UNCERTAIN = 0.95
+UNCERTAIN = 0.9
 """A fan of less confidence is named: it should be looked at."""
 FAR_AREA = 6.0  # robust standard deviations of the logarithm
 LEAST_SPREAD = 0.15

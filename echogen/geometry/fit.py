@@ -19,7 +19,7 @@ from echogen.geometry import foreground
 from echogen.geometry.consensus import candidates, outline, with_arc
 from echogen.geometry.judge import Echoes, Evidence, confidence, judged
 from echogen.geometry.network import Opinion, opinion
-from echogen.geometry.refine import Picture, bend, grown, refined, stretch
+from echogen.geometry.refine import Picture, grown, refined, stretch
 from echogen.geometry.sector import Sector
 
 UInt8 = npt.NDArray[np.uint8]
@@ -28,13 +28,15 @@ Spacing = tuple[float, float]
 
 MIN_AREA = 0.02
 """A fan covers at least this share of the image."""
-MIN_CONFIDENCE = 0.5
+MIN_CONFIDENCE = 0.4
 """A fan that is less sure than this is no fan."""
 MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 """A recording's fan is not that of an image which has more than this outside or across it."""
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
+_WORSE = 0.3
+"""A refinement at full size that scores so much less has gone astray."""
 _LIKELY, _MISFIT = 0.4, 0.12
 """The least likelihood and the largest misfit of the network's opinion on a picture with a fan."""
 _ROOM = 0.12
@@ -66,6 +68,7 @@ class _Search:
     """An image as it is searched: at full size, and on the grid that fans are proposed on."""
 
     picture: Picture
+    small: Picture
     echoes: Echoes
     masks: list[BoolHW]
 
@@ -103,7 +106,7 @@ def find_fan(images: Sequence[UInt8], spacing_mm: Spacing) -> FanFit:
         )
     search = _search(joined, spacing_mm, seen.fan)
     sector, found = _best(search, seen.fan)
-    sure = confidence(found, bend(sector, search.picture))
+    sure = confidence(_scaled(sector, 1 / search.picture.unit), found, search.echoes)
     if sure < MIN_CONFIDENCE:
         raise DatasetError(_refusal(found))
     return FanFit(sector, sure, found.outside, stretch(sector, search.picture))
@@ -117,12 +120,16 @@ def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     """The best fan, mm, and the evidence for it; `rough` is the network's."""
     unit = search.picture.unit
     fans = [rough, *(_scaled(fan, unit) for fan in _proposed(search))]
-    fine = [refined(fan, search.picture) for fan in fans]
-    evidence = judged([_scaled(fan, 1 / unit) for fan in fine], search.echoes)
+    fans = [refined(fan, search.small) for fan in fans]
+    evidence = judged([_scaled(fan, 1 / unit) for fan in fans], search.echoes)
     scores = np.array([one.score for one in evidence])
     scores[0] += _TRUST
     best = int(np.argmax(scores))
-    return fine[best], evidence[best]
+    fine = refined(fans[best], search.picture)
+    found = judged([_scaled(fine, 1 / unit)], search.echoes)[0]
+    if found.score > evidence[best].score - _WORSE:
+        return fine, found
+    return fans[best], evidence[best]
 
 
 def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
@@ -183,22 +190,29 @@ def _search(joined: UInt8, spacing_mm: Spacing, rough: Sector) -> _Search:
         )
     bright = float(np.median(some))
     masks = []
-    for least in (max(4.0, 0.1 * bright), max(5.0, 0.3 * bright), max(6.0, 0.6 * bright)):
+    floor = 1.5 if level == 0 else 4.0
+    for least in (floor, max(4.0, 0.1 * bright), max(5.0, 0.3 * bright), max(6.0, 0.6 * bright)):
         mask = foreground.opened(above > least)
         masks.append(foreground.components(mask, 0.02))
     keep = ndimage.maximum_filter(masks[0].view(np.uint8), 5).view(np.bool_)
     clean = np.where(keep, np.clip(small - level, 0, None), 0).astype(np.float32)
-    solid = foreground.components(masks[1], 0.1)
-    points = np.argwhere(solid).astype(np.float64)
-    points = points[:: max(1, len(points) // 1500)]
     size = (row_mm / unit, col_mm / unit)
-    echoes = Echoes(clean, (points + 0.5) * np.array(size), size, bright)
-    return _Search(Picture(image, level, spacing_mm, unit), echoes, masks)
+    solid, faint = (_sampled(foreground.components(masks[i], 0.1), size) for i in (2, 0))
+    echoes = Echoes(clean, solid, faint, size, bright, floor)
+    picture = Picture(image, level, spacing_mm, unit)
+    reduced = Picture(np.rint(small).astype(np.uint8), level, (row_mm, col_mm), unit)
+    return _Search(picture, reduced, echoes, masks)
 
 
 def _best_first(fans: list[Sector], evidence: list[Evidence]) -> list[Sector]:
     order = np.argsort([-one.score for one in evidence], kind="stable")
     return [fans[i] for i in order]
+
+
+def _sampled(mask: BoolHW, size: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """(n, 2) up to about 1,500 of the mask's points."""
+    points = np.argwhere(mask).astype(np.float64)
+    return np.asarray((points[:: max(1, len(points) // 1500)] + 0.5) * np.array(size))
 
 
 def _scaled(fan: Sector, by: float) -> Sector:

@@ -20,6 +20,8 @@ Float32 = npt.NDArray[np.float32]
 _ALONG, _AROUND = 72, 48
 _INSIDE, _OUTSIDE = np.array([1.0, 2.0, 3.0]), np.array([-1.5, -2.5, -4.0])
 _LEAST_SEEN = 0.3
+_SURE = {"one": -0.44, "edges": 2.68, "crossed": -17.8, "tilt": -3.3, "wide": -13.9, "small": -20.0}
+"""The weights of the confidence."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class Echoes:
     Attributes:
         image: (H, W) float32, background 0, text and the like removed.
         solid: (n, 2) points of its foreground, in units of a pixel.
+        faint: (n, 2) points of all that is not background, which halos may be among.
         size: (row, col) of a pixel in that unit.
         bright: the foreground's median grey level above the background.
+        floor: what the grey level has to change by at an edge.
     """
 
     image: Float32
     solid: Array
+    faint: Array
     size: tuple[float, float]
     bright: float
+    floor: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,10 @@ class Evidence:
 
     Attributes:
         left, right, arc: of their length in the picture, where foreground ends at them.
+        missed: of the whole arc, where it lies in the picture, but no foreground ends.
         crossed: of the edges' and arc's length in the picture, where foreground goes on beyond.
         outside: of the foreground, beyond the fan.
+        spilt: of all that is not background, beyond the fan.
         tilt: of the fan's middle from straight down, radians.
         opening: between the edges, radians.
         score: all of that in one number; the highest is the best fan.
@@ -55,8 +63,10 @@ class Evidence:
     left: float
     right: float
     arc: float
+    missed: float
     crossed: float
     outside: float
+    spilt: float
     tilt: float
     opening: float
     score: float
@@ -83,22 +93,26 @@ def judged(fans: Sequence[Sector], echoes: Echoes) -> list[Evidence]:
     sin, cos = np.sin(turn), np.cos(turn)
     place = (row[:, None] + far[:, None] * cos, col[:, None] + far[:, None] * sin)
     sides.append(_ends(echoes, place, (-cos, -sin)))
-    (left, over_left), (right, over_right), (arc, over_arc) = sides
-    outside = _outside(fans, echoes)
+    (left, over_left, _), (right, over_right, _), (arc, over_arc, missed) = sides
+    outside = _outside(fans, echoes.solid)
+    spilt = _outside(fans, echoes.faint)
     tilt, opening = (a + b) / 2, b - a
-    score = left + right + 0.8 * arc - 1.5 * (over_left + over_right) - over_arc - 6.0 * outside
-    score -= 0.5 * (tilt / 0.26) ** 2
+    score = left + right + 1.2 * arc - missed - 1.5 * (over_left + over_right) - 1.2 * over_arc
+    score -= 7.0 * outside + 2.0 * spilt + 5.0 * np.abs(tilt)
     crossed = (over_left + over_right + over_arc) / 3
     return [
         Evidence(*(float(value) for value in one))
-        for one in zip(left, right, arc, crossed, outside, tilt, opening, score, strict=True)
+        for one in zip(
+            left, right, arc, missed, crossed, outside, spilt, tilt, opening, score, strict=True
+        )
     ]
 
 
 def _ends(
     echoes: Echoes, place: tuple[Array, Array], normal: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """(fans,) shares of a curve's seen length where foreground ends, and where it goes on."""
+) -> tuple[Array, Array, Array]:
+    """(fans,) shares of a curve's seen length where foreground ends and where it goes on; and of
+    its whole length where it is seen and neither does."""
 
     def levels(offsets: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         row = (place[0][..., None] + offsets * normal[0][..., None]) / echoes.size[0] - 0.5
@@ -115,16 +129,16 @@ def _ends(
     inner, here = levels(_INSIDE)
     outer, there = levels(_OUTSIDE)
     seen = here & there
-    contrast = (inner - outer) / (inner + outer + max(4.0, 0.05 * echoes.bright))
+    contrast = (inner - outer) / (inner + outer + echoes.floor)
     ends = np.clip((contrast - 0.3) / 0.3, 0, 1) * seen
     goes_on = np.clip((outer / echoes.bright - 0.15) / 0.2, 0, 1) * seen
     length = np.maximum(seen.sum(axis=-1), _LEAST_SEEN * seen.shape[-1])
-    return ends.sum(axis=-1) / length, goes_on.sum(axis=-1) / length
+    missed = np.asarray(np.mean(seen * (1.0 - np.maximum(ends, goes_on)), axis=-1))
+    return ends.sum(axis=-1) / length, goes_on.sum(axis=-1) / length, missed
 
 
-def _outside(fans: Sequence[Sector], echoes: Echoes) -> Array:
-    """(fans,) share of the foreground more than 1.5 pixels outside of each."""
-    points = echoes.solid
+def _outside(fans: Sequence[Sector], points: Array) -> Array:
+    """(fans,) share of the points more than 1.5 pixels outside of each."""
     out = np.zeros(len(fans))
     if not len(points):
         return out
@@ -139,23 +153,25 @@ def _outside(fans: Sequence[Sector], echoes: Echoes) -> Array:
     return out
 
 
-def confidence(evidence: Evidence, bend: float) -> float:
-    """0 to 1: how sure a fan is, from what speaks for and against it.
+def confidence(fan: Sector, evidence: Evidence, echoes: Echoes) -> float:
+    """0 to 1: how sure a fan is, where the picture as a whole shows one.
+
+    A logistic regression: the share of fans that were right, of all with the same evidence, in
+    frames of several scanners and in frames whose damage was drawn (`benchmarks/sector_fit.py`).
 
     Args:
+        fan: in the unit of the echoes' points.
         evidence: for it.
-        bend: of the outline along its edges, as in `refine.bend`.
+        echoes: that it was found in.
     """
-    edges = evidence.left + evidence.right
-    weaker = min(evidence.left, evidence.right)
+    shape = (echoes.image.shape[0], echoes.image.shape[1])
+    covered = float(fan.mask(shape, echoes.size).mean())
     value = (
-        -3.5
-        + 4.0 * edges
-        + 2.0 * evidence.arc
-        + 2.0 * min(weaker, 0.3) / 0.3
-        - 8.0 * evidence.crossed
-        - 25.0 * evidence.outside
-        - 1.0 * (evidence.tilt / 0.26) ** 2
-        - 1.5 * max(0.0, bend - 2.0)
+        _SURE["one"]
+        + _SURE["edges"] * (evidence.left + evidence.right)
+        + _SURE["crossed"] * min(evidence.crossed, 0.3)
+        + _SURE["tilt"] * min(abs(evidence.tilt), 0.4)
+        + _SURE["wide"] * max(0.0, evidence.opening - 2.0)
+        + _SURE["small"] * max(0.0, 0.25 - covered)
     )
     return float(1 / (1 + np.exp(-value)))

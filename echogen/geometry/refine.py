@@ -21,7 +21,12 @@ Spacing = tuple[float, float]
 
 _AROUND = 4.0
 """Foreground up to so many reduced pixels outside of the rough fan counts."""
-_HALO, _INWARD = 0.4, 12
+_STROKE = 2.6
+"""What is drawn in strokes of fewer reduced pixels is no part of the fan."""
+_ALONG, _SMOOTH, _LEAST_STEP = 96, 9, 4.0
+_INNER, _OUTER = np.array([1.0, 1.75, 2.5, 3.25]), np.array([-1.75, -2.5, -3.25])
+_CLOSE = np.array([-0.9, -1.3, -1.75])
+"""Where the levels inside of an edge, outside and close to it are taken, in reduced pixels."""
 _STEEPEST = np.deg2rad(85.0)
 _ROUNDS = 40
 _LOW, _ARC_SEEN, _ROUNDER = 0.5, 0.7, 0.7
@@ -99,30 +104,6 @@ def stretch(fan: Sector, picture: Picture) -> float:
     return factor if (off**2).mean() < _ROUNDER * (as_it_is**2).mean() else 1.0
 
 
-def bend(fan: Sector, picture: Picture) -> float:
-    """How far the outline curves inwards along the straighter edge, in reduced pixels.
-
-    About 0 for a fan; what is round, such as a disc, touches an edge in its middle alone.
-    """
-    points = _points(_filled(picture, fan), picture.spacing_mm)
-    found = []
-    for some, angle, inward in (
-        (points.left, fan.angle_left, 1),
-        (points.right, fan.angle_right, -1),
-    ):
-        down, across = some[:, 0] - fan.apex_row, some[:, 1] - fan.apex_col
-        depth = inward * (np.cos(angle) * across - np.sin(angle) * down) / picture.unit
-        along = np.cos(angle) * down + np.sin(angle) * across
-        close = (np.abs(depth) < 4) & (along > fan.radius_near) & (along < fan.radius_far)
-        if close.sum() < 8:
-            continue
-        depth, along = depth[close], along[close]
-        half = np.ptp(along) / 2
-        along = (along - along.mean()) / max(half, 1e-9)
-        found.append(float(np.polyfit(along, depth, 2)[0]))
-    return max(0.0, min(found)) if found else 0.0
-
-
 def grown(fan: Sector, shape: tuple[int, ...], spacing_mm: Spacing, by: float) -> BoolHW:
     """(H, W) which pixels lie within a fan's edges and far arc, or at most `by` mm outside."""
     down = ((np.arange(shape[0]) + 0.5) * spacing_mm[0] - fan.apex_row)[:, None]
@@ -134,50 +115,108 @@ def grown(fan: Sector, shape: tuple[int, ...], spacing_mm: Spacing, by: float) -
 
 
 def _filled(picture: Picture, fan: Sector) -> BoolHW:
-    """The foreground near a fan, its columns filled; of a halo, only what is bright."""
-    by, level = _AROUND * picture.unit, picture.level
-    image = np.where(grown(fan, picture.image.shape, picture.spacing_mm, by), picture.image, 0)
-    filled = _filled_above(image, level)
-    rows = np.flatnonzero(filled.sum(axis=1) > 3 * _INWARD)
-    if not len(rows):
-        return filled
-    first = filled[rows].argmax(axis=1)
-    last = image.shape[1] - 1 - filled[rows, ::-1].argmax(axis=1)
-    left, right = first > 0, last < image.shape[1] - 1
-    ends = ((rows[left], first[left], 1), (rows[right], last[right], -1))
-    outer = np.concatenate([image[r, c + inward * k] for r, c, inward in ends for k in (0, 1)])
-    inner = np.concatenate([image[r, c + inward * _INWARD] for r, c, inward in ends])
-    if not len(inner):
-        return filled
-    step = float(np.median(inner)) - level
-    if float(np.median(outer)) - level < _HALO * step:
-        return _filled_above(image, level + int(_HALO * step))
-    return filled
-
-
-def _filled_above(image: UInt8, level: int) -> BoolHW:
-    bright = image > level
-    if level > 0:
-        bright = ndimage.uniform_filter(bright.astype(np.float32), 3) > 0.5
-    solid = components(components(bright, 0.01) & _thick(bright), 0.01)
+    """The foreground near a fan, strokes taken away and columns filled."""
+    near = grown(fan, picture.image.shape, picture.spacing_mm, _AROUND * picture.unit)
+    stroke = 2 * round(_STROKE * picture.unit / max(picture.spacing_mm) / 2) + 1
+    threshold = _threshold(picture, fan)
+    if threshold is None:
+        bright = near & (picture.image > picture.level)
+    else:
+        smooth = ndimage.uniform_filter(picture.image.astype(np.float32), 3, mode="nearest")
+        bright = near & (smooth > threshold)
+    solid = components(components(bright, 0.01) & _thick(bright, stroke), 0.01)
     down = np.maximum.accumulate(solid, axis=0)
     up = np.maximum.accumulate(solid[::-1], axis=0)[::-1]
     return np.asarray(down & up)
 
 
-def _thick(bright: BoolHW) -> BoolHW:
-    """Where the column-filled shape is more than a stroke: opened by 5 x 5, then grown.
+def _threshold(picture: Picture, fan: Sector) -> Array | None:
+    """(H, W) grey level halfway between what lies outside of the nearest edge and inside of it.
 
-    The growth, 3 pixels and 8 upwards, gives a pointed apex back, which the opening blunts.
+    Compression blurs edges and surrounds a fan with a dim halo; flanks may be dark. None where the
+    background is black right up to the fan: there every pixel that is not black is the fan's.
     """
-    down = np.maximum.accumulate(bright, axis=0) & np.maximum.accumulate(bright[::-1], axis=0)[::-1]
-    opened = down
-    for axis in (0, 1):
-        eroded = ndimage.minimum_filter1d(opened.view(np.uint8), 5, axis=axis, mode="nearest")
-        opened = ndimage.maximum_filter1d(eroded, 5, axis=axis, mode="nearest").view(np.bool_)
-    return np.asarray(
-        ndimage.maximum_filter(opened.view(np.uint8), (12, 7), origin=(-3, 0)).view(np.bool_)
+    share = (np.arange(_ALONG) + 0.5) / _ALONG
+    radius = fan.radius_near + share * (fan.radius_far - fan.radius_near)
+    turn = fan.angle_left + share * (fan.angle_right - fan.angle_left)
+    curves = (
+        (fan.angle_left, radius, np.cos(fan.angle_left), -np.sin(fan.angle_left)),
+        (fan.angle_right, radius, -np.cos(fan.angle_right), np.sin(fan.angle_right)),
+        (turn, fan.radius_far, -np.sin(turn), -np.cos(turn)),
     )
+    places: list[tuple[Array, Array]] = []
+    inner: list[Array] = []
+    outer: list[Array] = []
+    close: list[Array] = []
+    for angle, far, inward_col, inward_row in curves:
+        row = fan.apex_row + far * np.cos(angle) + np.zeros(_ALONG)
+        col = fan.apex_col + far * np.sin(angle) + np.zeros(_ALONG)
+        places.append((row, col))
+        for levels, offsets in ((inner, _INNER), (outer, _OUTER), (close, _CLOSE)):
+            away = picture.unit * offsets
+            levels.append(
+                _levels(picture, row[:, None] + np.outer(inward_row + 0 * row, away),
+                        col[:, None] + np.outer(inward_col + 0 * col, away))
+            )  # fmt: skip
+    around = np.concatenate([one.ravel() for one in close])
+    around = around[np.isfinite(around)]
+    if picture.level == 0 and len(around) and np.percentile(around, 85) == 0:
+        return None
+    left, right, arc = (
+        _halfway(inside, outside, picture.level)
+        for inside, outside in zip(inner, outer, strict=True)
+    )
+    rows, cols = picture.image.shape
+    at_row = (np.arange(rows) + 0.5) * picture.spacing_mm[0]
+    at_col = (np.arange(cols) + 0.5) * picture.spacing_mm[1]
+    left, right = np.interp(at_row, places[0][0], left), np.interp(at_row, places[1][0], right)
+    arc = np.interp(at_col, places[2][1], arc)
+    down, across = (at_row - fan.apex_row)[:, None], (at_col - fan.apex_col)[None, :]
+    west = np.cos(fan.angle_left) * across - np.sin(fan.angle_left) * down
+    east = np.sin(fan.angle_right) * down - np.cos(fan.angle_right) * across
+    south = fan.radius_far - np.hypot(down, across)
+    sides = np.where(west < east, left[:, None], right[:, None])
+    return np.asarray(np.where(south < np.minimum(west, east), arc[None, :], sides))
+
+
+def _levels(picture: Picture, row: Array, col: Array) -> Array:
+    """The image's grey levels at mm, NaN outside of it."""
+    i = np.floor(row / picture.spacing_mm[0]).astype(int)
+    j = np.floor(col / picture.spacing_mm[1]).astype(int)
+    height, width = picture.image.shape
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    found = picture.image[np.clip(i, 0, height - 1), np.clip(j, 0, width - 1)]
+    return np.where(inside, found, np.nan)
+
+
+def _halfway(inside: Array, outside: Array, level: int) -> Array:
+    """(n,) between the levels inside and outside of each point of a curve, smoothed along it."""
+    found = []
+    for levels in (inside, outside):
+        seen = np.isfinite(levels)
+        total = ndimage.uniform_filter1d(np.where(seen, levels, 0).sum(axis=1), _SMOOTH)
+        count = ndimage.uniform_filter1d(seen.sum(axis=1).astype(np.float64), _SMOOTH)
+        found.append(np.where(count > 0, total / np.maximum(count, 1e-9), level))
+    bright, dark = found
+    return np.asarray(dark + 0.5 * np.maximum(bright - dark, _LEAST_STEP))
+
+
+def _thick(bright: BoolHW, stroke: int) -> BoolHW:
+    """Where the shape, its small holes closed, is more than a stroke: opened, then grown.
+
+    The growth, 3 pixels and further upwards, gives a pointed apex back, which the opening blunts.
+    """
+    shape = bright.view(np.uint8)
+    for size, first, second in (
+        (3, ndimage.maximum_filter1d, ndimage.minimum_filter1d),
+        (stroke, ndimage.minimum_filter1d, ndimage.maximum_filter1d),
+    ):
+        for turn in (first, second):
+            for axis in (0, 1):
+                shape = turn(shape, size, axis=axis, mode="nearest")
+    up = stroke + 7
+    grown = ndimage.maximum_filter(shape, (up, 7), origin=(-(up // 2 - 3), 0))
+    return np.asarray(grown.view(np.bool_))
 
 
 def _points(filled: BoolHW, spacing_mm: Spacing) -> _Points:
@@ -287,9 +326,8 @@ def _with_near(fan: Sector, filled: BoolHW, spacing_mm: Spacing) -> Sector:
     near_bin = int(np.argmin(np.concatenate([[0.0], gain])))
     # Where shadows leave the top hollow, the fan still begins where something is seen.
     wide = max(1, round(max(spacing_mm) / step))
-    ring = np.convolve(good, np.ones(4 * wide), "same") / np.maximum(
-        np.convolve(every, np.ones(4 * wide), "same"), 1
-    )
+    around = ndimage.uniform_filter1d(every.astype(np.float64), 4 * wide, mode="constant")
+    ring = ndimage.uniform_filter1d(good, 4 * wide, mode="constant") / np.maximum(around, 1e-9)
     seen = np.flatnonzero((ring > 0.3) & (every > 0))
     if len(seen):
         near_bin = min(near_bin, int(seen[0]) + 2 * wide)
