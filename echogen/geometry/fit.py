@@ -41,6 +41,8 @@ _LIKELY, _MISFIT = 0.4, 0.12
 """The least likelihood and the largest misfit of the network's opinion on a picture with a fan."""
 _ROOM = 0.12
 """What lies further outside of the network's fan, as a share of its depth, is not looked at."""
+_CLEAR = 0.05
+"""What lies further outside of the network's fan, as a share of its depth, is background."""
 _TRUST = 0.3
 """What the network's fan may score less than another and still be taken."""
 
@@ -173,7 +175,8 @@ def _refusal(found: Evidence) -> str:
 
 def _search(joined: UInt8, spacing_mm: Spacing, rough: Sector) -> _Search:
     """What is searched for a fan of which `rough` tells where it is, mm; the rest is blackened."""
-    image, level = foreground.without_background(joined)
+    outside = ~grown(rough, joined.shape, spacing_mm, _CLEAR * rough.radius_far)
+    image, level = foreground.without_background(joined, outside)
     image = np.where(grown(rough, joined.shape, spacing_mm, _ROOM * rough.radius_far), image, 0)
     height, width = image.shape[0] * spacing_mm[0], image.shape[1] * spacing_mm[1]
     target = max(height, width) / _REDUCED

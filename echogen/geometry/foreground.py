@@ -23,6 +23,8 @@ _STILL = 0.3
 """A pixel whose range over the clip is a smaller share of its brightness is drawn darker."""
 _EVEN = 0.85
 """Share of a row's pixels at its median grey, from which on it is even."""
+_ENOUGH = 50
+"""Pixels outside of the fan that its background is told from, at least."""
 _FLAT = 2
 """Grey levels within 5 x 5 pixels that a drawn surface, compressed, varies by at most."""
 
@@ -61,19 +63,25 @@ def joined(images: Sequence[UInt8]) -> UInt8:
     return np.asarray((bright * shown).astype(np.uint8))
 
 
-def without_background(image: UInt8) -> tuple[UInt8, int]:
+def without_background(image: UInt8, outside: BoolHW) -> tuple[UInt8, int]:
     """The image with bars, margins and a grey background made black, and the level of what is left.
 
     Even surfaces that touch the border are taken out; then, within the rows and columns that are
-    not even, a plane is fitted to what is background along their border, and subtracted. An image
-    on black stays as it is, and its level is 0.
+    not even, a plane is fitted to what lies outside of the fan, and subtracted. An image on black
+    stays as it is, and its level is 0.
+
+    Args:
+        image: (H, W) uint8.
+        outside: (H, W) bool, what surely is not the fan's.
     """
     image = _without_bars(image)
     r0, r1, c0, c1 = _uneven(image)
     if min(r1 - r0, c1 - c0) < 8:
         return image, background_level(image)
-    box = image[r0:r1, c0:c1]
-    plane = _background_plane(box)
+    box, around = image[r0:r1, c0:c1], outside[r0:r1, c0:c1]
+    if around.sum() < _ENOUGH:
+        return image, background_level(box)
+    plane = _background_plane(box, around)
     if plane is not None:
         box = np.clip(np.rint(box - plane), 0, 255).astype(np.uint8)
     out = image.copy()
@@ -82,7 +90,7 @@ def without_background(image: UInt8) -> tuple[UInt8, int]:
         some = out[part]
         if some.size and (grey := int(np.median(some))) > 0:
             out[part] = np.where(some <= grey + 6, 0, some)
-    return out, background_level(box)
+    return out, _level(box[around])
 
 
 def _without_bars(image: UInt8) -> UInt8:
@@ -120,23 +128,20 @@ def _uneven(image: UInt8) -> tuple[int, int, int, int]:
     return bounds[0], bounds[1], bounds[2], bounds[3]
 
 
-def _background_plane(box: UInt8) -> npt.NDArray[np.float64] | None:
+def _background_plane(box: UInt8, around: BoolHW) -> npt.NDArray[np.float64] | None:
     """(H, W) grey of the background; None where it is black."""
     height, width = box.shape
-    margin = max(2, min(box.shape) // 16)
-    step = max(1, min(box.shape) // 150)
-    frame = np.ones(box.shape, np.bool_)
-    frame[margin:-margin, margin:-margin] = False
-    rows, cols = np.nonzero(frame)
+    rows, cols = np.nonzero(around)
+    step = max(1, len(rows) // 4000)
     rows, cols = rows[::step], cols[::step]
     levels = box[rows, cols].astype(np.float64)
     terms = np.stack([np.ones(len(rows)), rows / height, cols / width], axis=1)
-    plane = np.array([np.percentile(levels, 25), 0.0, 0.0])
+    plane = np.array([np.median(levels), 0.0, 0.0])
     if plane[0] <= 2:
         return None
     for _ in range(8):
         rest = levels - terms @ plane
-        near = np.abs(rest) <= max(4.0, 2.5 * 1.48 * float(np.median(np.abs(rest[rest < 4]))))
+        near = np.abs(rest) <= max(4.0, 2.5 * 1.48 * float(np.median(np.abs(rest))))
         if near.sum() < 12:
             return None
         plane = np.linalg.lstsq(terms[near], levels[near], rcond=None)[0]
@@ -147,8 +152,7 @@ def _background_plane(box: UInt8) -> npt.NDArray[np.float64] | None:
 def background_level(image: UInt8) -> int:
     """The grey level up to which a pixel is background: 0 where the background is black.
 
-    The median plus three times the upper quartile's distance from it, over the two darkest corners
-    of an eighth of the height and width; 64 at most.
+    From the two darkest corners of an eighth of the height and width; 64 at most.
     """
     rows, cols = (max(1, size // 8) for size in image.shape)
     corners = [
@@ -157,7 +161,12 @@ def background_level(image: UInt8) -> int:
         for c in (range(cols), range(image.shape[1] - cols, image.shape[1]))
     ]
     corners.sort(key=lambda values: float(np.mean(values)))
-    median, upper = np.percentile(np.concatenate(corners[:2]), (50, 75))
+    return _level(np.concatenate(corners[:2]))
+
+
+def _level(background: UInt8) -> int:
+    """The median plus three times the upper quartile's distance from it; 64 at most."""
+    median, upper = np.percentile(background, (50, 75))
     return int(min(np.ceil(median + 3 * (upper - median)), 64))
 
 
