@@ -1,6 +1,7 @@
 """The fan is found through text, traces, noise, compression and shadows; no fan, no sector."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import fft, ndimage
 
 from echogen.errors import DatasetError
-from echogen.geometry.fit import find_fan, fit_sector
-from echogen.geometry.foreground import background_level
+from echogen.geometry.fit import find_fan, fit_sector, fits, is_upside_down
+from echogen.geometry.foreground import background_level, joined
 from echogen.geometry.sector import Sector
 from echogen.phantom import View, make_frame
 
@@ -193,6 +194,74 @@ def test_a_video_gives_the_fan_of_its_frames() -> None:
     truth = SECTORS["tilted"]
     frames = [compressed(speckled(truth, seed)) for seed in range(6)]
     assert_close(fit_sector(frames, SPACING), truth)
+
+
+def test_a_grey_background_and_bars_do_not_move_the_fan() -> None:
+    truth = SECTORS["blunt"]
+    image = speckled(truth, 21)
+    rows = np.indices(SHAPE)[0]
+    outside = ~truth.mask(SHAPE, SPACING)
+    image[outside] = (20 + 20 * rows / SHAPE[0]).astype(np.uint8)[outside]
+    image = np.pad(image, ((0, 0), (60, 60)), constant_values=128)
+    across = 60 * SPACING[1]
+    assert_close(fit_sector([image], SPACING), replace(truth, apex_col=truth.apex_col + across))
+
+
+def test_dark_flanks_do_not_make_the_fan_narrow() -> None:
+    truth = SECTORS["pointed"]
+    rows, cols = np.indices(SHAPE) + 0.5
+    angle = np.arctan2(
+        cols * SPACING[1] - truth.apex_col, np.maximum(rows * SPACING[0] - truth.apex_row, 1e-3)
+    )
+    shade = np.clip((truth.angle_right - np.abs(angle)) / 0.3, 0.15, 1)
+    found = fit_sector([compressed((speckled(truth, 22) * shade).astype(np.uint8), 8.0)], SPACING)
+    assert found.angle_left == pytest.approx(truth.angle_left, abs=0.01)
+    assert found.angle_right == pytest.approx(truth.angle_right, abs=0.01)
+    assert found.apex_row == pytest.approx(truth.apex_row, abs=0.01 * truth.radius_far)
+
+
+def test_what_stands_still_in_a_clip_is_no_part_of_its_fan() -> None:
+    truth = SECTORS["pointed"]
+    frames = [speckled(truth, seed) for seed in range(30, 39)]
+    for frame in frames:
+        frame[300:330, 10:90] = 200
+    together = joined(frames)
+    fan = truth.mask(SHAPE, SPACING)
+    assert together[305:325, 15:85].max() < 20
+    assert np.median(together[fan]) > 80
+    assert np.median(joined([frames[0]] * 9)[fan]) > 80  # a still picture is taken as it is
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+def test_a_wrong_spacing_is_told_by_the_arc(factor: float) -> None:
+    truth = SECTORS["pointed"]
+    found = find_fan([speckled(truth, 23)], (SPACING[0] / factor, SPACING[1]))
+    assert found.stretch == pytest.approx(factor, abs=0.01)
+    dark = with_dark_edges(speckled(truth, 24), truth)
+    assert find_fan([dark], SPACING).stretch == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_fan_whose_edges_are_dark_is_less_sure() -> None:
+    truth = SECTORS["pointed"]
+    image = speckled(truth, 25)
+    clean = find_fan([image], SPACING).confidence
+    dark = find_fan([with_dark_edges(image, truth)], SPACING).confidence
+    assert 0.4 < dark < clean <= 1
+
+
+def test_the_fan_of_a_recording_is_one_of_its_frames_if_little_lies_outside() -> None:
+    truth = SECTORS["pointed"]
+    image = speckled(truth, 26)
+    hollow = image.copy()
+    hollow[150:, :200] = 0
+    assert fits(truth, hollow, SPACING)
+    assert not fits(replace(truth, angle_left=-0.3), image, SPACING)
+
+
+def test_a_picture_that_is_upside_down_is_told() -> None:
+    image = speckled(SECTORS["pointed"], 27)
+    assert is_upside_down(np.ascontiguousarray(image[::-1]), SPACING)
+    assert not is_upside_down(image, SPACING)
 
 
 def test_the_fit_is_deterministic() -> None:
