@@ -19,7 +19,14 @@ from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, UInt8Clip, list_dataset, resolve_labels
 from echogen.datasets.caselist import read_cases, with_cases
 from echogen.datasets.dicom_cases import case_table, read_salt, recording_ids
-from echogen.datasets.dicom_header import INDEX, Header, may_be_dicom, read_header, require_pydicom
+from echogen.datasets.dicom_header import (
+    EXTENSIONS,
+    INDEX,
+    Header,
+    may_be_dicom,
+    read_header,
+    require_pydicom,
+)
 from echogen.datasets.dicom_labels import NO_LABELS, Labelled, files_beside, labels_of, read_label
 from echogen.datasets.dicom_pixels import believed_spacing, open_file, read_picture, read_pictures
 from echogen.datasets.dicom_regions import tissue_of
@@ -34,6 +41,7 @@ ULTRASOUND = "US"
 ROOT_NAME = "DICOM files"
 """What a store calls the folder, whose own name may be a patient's."""
 LOOKED_AT = 5000
+NOT_DICOM = "not a DICOM file but for its name, cut off, or unreadable; export it again."
 UNLABELLED_PICTURES = 8
 """Pictures of a clip that are frames where none is labelled, evenly spread."""
 
@@ -195,6 +203,8 @@ def _scan(root: Path) -> Scan:
     scan = Scan()
     for path in walk_files(root):
         if not may_be_dicom(path):
+            if path.suffix.lower() in EXTENSIONS:
+                scan.damaged.append((path, NOT_DICOM))
             continue
         try:
             header = read_header(path)

@@ -121,6 +121,24 @@ def test_a_damaged_file_is_a_problem_of_its_own(tmp_path: Path) -> None:
     assert all("damaged" in reason for reason in reasons(dataset))
 
 
+def test_files_cut_before_they_begin_are_told(tmp_path: Path) -> None:
+    whole = save(a_still(), tmp_path / "x.dcm").read_bytes()
+    for name, content in (
+        ("empty.dcm", b""),
+        ("empty too.DCM", b""),
+        ("zeros.ima", bytes(9000)),
+        ("cut.dicom", whole[:100]),
+    ):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "notes").write_bytes(b"")
+    dataset = open_dataset(tmp_path, need_labels=False)
+    assert len(dataset.keys) == 1
+    assert ["damaged_" in one and "not a DICOM file" in one for one in reasons(dataset)] == 4 * [
+        True
+    ]
+    assert not any(name in one for one in reasons(dataset) for name in ("empty", "zeros", "cut.d"))
+
+
 def test_pydicom_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
