@@ -156,12 +156,12 @@ def _stacked(masks: Sequence[tuple[int, npt.NDArray[np.bool_]]], shape: tuple[in
 def _plane(
     path: Path, name: str, index: int | None, by_colour: bool, black_and_white: bool
 ) -> npt.NDArray[Any]:
-    """(H, W), or (H, W, 3) of colours; a palette's indices unless colours mean something."""
+    """(H, W), or (H, W, 3) of colours; a palette's indices where they are class ids."""
     reader = IMAGE_IO[suffix_of(path.name)]
     if reader not in BITMAPS:
         return read_plane(path.parent, path, index)[0]
     bitmap = open_bitmap(path, name, see_through=True)
-    if bitmap.indices is not None and not by_colour and bitmap.indices.max() < SMALL_IDS:
+    if bitmap.indices is not None and not by_colour and _are_ids(bitmap.indices, bitmap.pixels):
         return bitmap.indices
     plane = bitmap.pixels
     if reader == "JPEGImageIO" and black_and_white and plane.ndim == 2:
@@ -169,6 +169,22 @@ def _plane(
         if smeared <= MOST_SMEARED:
             return np.where(plane > WHITE // 2, np.uint8(WHITE), np.uint8(0))
     return plane
+
+
+def _are_ids(indices: UInt8HW, pixels: npt.NDArray[Any]) -> bool:
+    """Whether a palette's indices are class ids: few, with colours, and 0 the darkest of them.
+
+    Programs that reduce a picture to few colours put these in any order, white first.
+    """
+    found, first = np.unique(indices, return_index=True)
+    colours = pixels.reshape(indices.size, -1)[first].astype(int)
+    distinct = len(np.unique(colours, axis=0)) == len(found)
+    if found.max() >= SMALL_IDS or (distinct and colours.shape[1] == 1):
+        return False
+    light = colours.sum(axis=1)
+    if found[0]:
+        return bool(light.min() > 0)
+    return bool(light[0] == 0 or (light[1:] > light[0]).all())
 
 
 def _values(plane: npt.NDArray[Any]) -> tuple[list[str], npt.NDArray[np.intp]]:

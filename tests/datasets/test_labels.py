@@ -128,6 +128,28 @@ def test_a_palette_holds_class_ids_or_colours(root: Path) -> None:
     assert read(root, label_map=by_colour)[heart() == 1].tolist() == [3] * (heart() == 1).sum()
 
 
+@pytest.mark.parametrize("place", ["labels/{}.png", "labels/LV/{}.png"])
+@pytest.mark.parametrize("method", [Image.Quantize.MEDIANCUT, Image.Quantize.FASTOCTREE])
+def test_a_palette_that_begins_with_white_does_not_turn_a_mask_over(
+    root: Path, place: str, method: Image.Quantize
+) -> None:
+    mask = Image.fromarray(np.where(heart() == 1, np.uint8(255), np.uint8(0)))
+    for name in "abc":
+        path = root / place.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.convert("RGB").quantize(2, method=method).save(path)
+    np.testing.assert_array_equal(read(root), heart() == 1)
+
+
+def test_a_palette_whose_background_is_not_the_darkest_is_asked_for(root: Path) -> None:
+    picture = Image.fromarray(np.where(heart() == 1, np.uint8(0), np.uint8(1)), "P")
+    picture.putpalette([255, 0, 0, 0, 0, 0])
+    (root / "labels").mkdir()
+    for name in "abc":
+        picture.save(root / "labels" / f"{name}.png")
+    np.testing.assert_array_equal(read(root, **pasted(refused(root))), heart() == 1)
+
+
 def test_more_class_ids_than_camus_has_need_names(root: Path) -> None:
     five = heart()
     five[36:38] = 4
