@@ -100,7 +100,7 @@ def _levels(shown: UInt8) -> tuple[float, float] | None:
     if shown.size < FEWEST:
         return None
     dark, middle = np.percentile(shown, (DARK, MIDDLE))
-    return float(dark), min(float(middle), 254.0)
+    return min(float(dark), 254.0), min(float(middle), 254.0)
 
 
 def _curve(dark: float, middle: float, wanted_dark: float, wanted_middle: float) -> LevelCurve:

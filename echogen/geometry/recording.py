@@ -15,6 +15,9 @@ from echogen.types import Frame
 FanSource = Literal["frame", "clip", "header", "given"]
 """How a fan was found: in one frame, in a clip, in the file's header, or given by the user."""
 
+LENGTH_DIGITS, ANGLE_DIGITS, SHARE_DIGITS = 3, 5, 3
+"""Of a found fan: decimals of a pixel, of a radian, and of its confidence and stretch."""
+
 
 @dataclass(frozen=True)
 class FittedFrame:
@@ -71,16 +74,31 @@ def _fit(frames: list[Frame], clip: npt.NDArray[Any] | None) -> Iterator[FittedF
     shared, how = _together([frame.image for frame in frames], clip, spacing)
     for frame in frames:
         if shared is not None and fits(shared.sector, frame.image, spacing):
-            yield FittedFrame(
-                frame, shared.sector, shared.confidence, how=how, stretch=shared.stretch
-            )
+            yield _fitted(frame, shared, how)
             continue
         try:
             alone = find_fan([frame.image], spacing)
         except DatasetError as error:
             yield FittedFrame(frame, None, 0.0, _reason(frame, error))
             continue
-        yield FittedFrame(frame, alone.sector, alone.confidence, stretch=alone.stretch)
+        yield _fitted(frame, alone, "frame")
+
+
+def _fitted(frame: Frame, found: FanFit, how: FanSource) -> FittedFrame:
+    """With its numbers rounded far below what a fit can tell: other processors add up in another
+    order, and a plan made on one has to be the plan made on the other.
+    """
+    unit, fan = min(frame.unit_spacing), found.sector
+    lengths = (fan.apex_row, fan.apex_col, fan.radius_near, fan.radius_far)
+    row, col, near, far = (round(length / unit, LENGTH_DIGITS) * unit for length in lengths)
+    left, right = (round(angle, ANGLE_DIGITS) for angle in (fan.angle_left, fan.angle_right))
+    return FittedFrame(
+        frame,
+        Sector(row, col, left, right, near, far),
+        round(found.confidence, SHARE_DIGITS),
+        how=how,
+        stretch=round(found.stretch, SHARE_DIGITS),
+    )
 
 
 def _together(

@@ -89,14 +89,16 @@ class EntryList:
     of: int
 
 
-def select_frames(dataset: Dataset, choice: Choice) -> EntryList:
-    """Frames of a dataset.
+def select_frames(dataset: Dataset, choice: Choice, *, fields: bool = False) -> EntryList:
+    """Frames of a dataset; `fields` cuts them to their fans.
 
     Raises:
         UsageError: no frame fits the choice.
     """
     keys = _fitting_keys(dataset, choice)
-    return _entry_list(of_dataset(dataset, at_random(keys, choice.n, choice.seed)), len(keys))
+    return _entry_list(
+        of_dataset(dataset, at_random(keys, choice.n, choice.seed), fields=fields), len(keys)
+    )
 
 
 def select_fans(dataset: Dataset, choice: Choice, reporter: Reporter) -> EntryList:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from echogen.datasets import Dataset
 from echogen.datasets.fans import HOW, FoundFan
+from echogen.datasets.recordings import read_recording
 from echogen.errors import DatasetError, StoreError
-from echogen.geometry.field import seen_on
+from echogen.geometry.field import field_of, seen_on
 from echogen.geometry.sector import fan_mask
 from echogen.geometry.transforms import IDENTITY, MOVES, TransformParams, sector_on_grid
 from echogen.measures.realism import original_rows
@@ -32,7 +33,7 @@ from echogen.planning.dataset import PlannedDataset
 from echogen.planning.plan import Row
 from echogen.report import Problem
 from echogen.store import StoreReader
-from echogen.types import BACKGROUND, IGNORE, FrameKey, Sample
+from echogen.types import BACKGROUND, IGNORE, Frame, FrameKey, Sample
 
 LEAST_SHIFT = 0.005  # of the height; what rounds to nothing is left out
 ORIGINAL, MOVED, PAINTED, LABELS = "original", "moved (hatched: empty)", "painted", "labels"
@@ -143,12 +144,20 @@ def legend(entries: Iterable[Entry], labels: Mapping[int, str]) -> tuple[tuple[s
     return (*classes, *((words, FANS[how]) for how, words in HOW.items() if how in found))
 
 
-def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | Problem]:
-    """Frames at their native resolution, or why one cannot be read."""
+def of_dataset(
+    dataset: Dataset, keys: Sequence[FrameKey], *, fields: bool = False
+) -> Iterator[Entry | Problem]:
+    """Frames at their native resolution, or why one cannot be read.
+
+    Args:
+        dataset: opened.
+        keys: of its frames.
+        fields: cut them to their fields, so that nothing written beside a fan is shown.
+    """
     colours = colours_of(dataset.provenance.labels)
     for key in keys:
         try:
-            frame = dataset.read(key)
+            frame = _field(dataset, key) if fields else dataset.read(key)
         except DatasetError as error:
             yield Problem(key.frame_id, str(error))
             continue
@@ -159,6 +168,21 @@ def of_dataset(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[Entry | P
         facts += [text for text in (key.view, key.phase, key.split) if text]
         picture = Picture(frame.image, frame.label, col / row)
         yield Entry(key.frame_id, " · ".join(facts), picture, colours=colours)
+
+
+def _field(dataset: Dataset, key: FrameKey) -> Frame:
+    """A frame cut to its fan.
+
+    Raises:
+        DatasetError: it cannot be read, or has no fan.
+    """
+    recording = read_recording(dataset, [key])
+    if recording.problems:
+        raise DatasetError(recording.problems[0].reason)
+    (fitted,) = recording.frames
+    if fitted.sector is None:
+        raise DatasetError(fitted.reason)
+    return field_of(fitted.frame, fitted.sector).frame
 
 
 def of_fans(

@@ -138,7 +138,7 @@ def _galleries(path: Path, choice: Choice, reporter: Reporter) -> list[Gallery]:
             galleries = _of_store(store, choice, reporter)
     else:
         dataset = open_chosen(path, choice.dataset, need_labels=False)
-        frames, labels = select_frames(dataset, choice), dataset.provenance.labels
+        frames, labels = select_frames(dataset, choice, fields=True), dataset.provenance.labels
         galleries = [_gallery(f"Frames {choice.words}", frames, labels)]
     return [gallery for gallery in galleries if gallery.lines]
 

@@ -1,7 +1,7 @@
 """A dataset's images on the model's grid, one recording after the other.
 
 Each image is resampled once, from native resolution, as `expand` does it for originals: its field,
-black outside of the fan, or the whole picture where no fan was found.
+black outside of the fan. A picture in which no fan is found is left out.
 """
 
 import hashlib
@@ -15,10 +15,8 @@ import numpy as np
 from echogen.datasets import Dataset, image_digest
 from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import DatasetError
-from echogen.geometry.field import field_grid, field_of
-from echogen.geometry.recording import FittedFrame
+from echogen.geometry.field import Field, field_grid, field_of
 from echogen.geometry.render import frame_grid, warp_image
-from echogen.geometry.transforms import model_grid
 from echogen.report import Problem, Reporter
 from echogen.support.words import counted
 from echogen.training.frames import DIGEST_LENGTH, ModelGrid
@@ -29,13 +27,12 @@ STAGE = "preparing frames"
 
 @dataclass(frozen=True)
 class _Row:
-    """A frame that can be used; `whole` where no fan was found in it."""
+    """A frame that can be used."""
 
     frame_id: str
     case_id: str
     split: str
     digest: str
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -85,16 +82,9 @@ class FramePass:
 
     def notes(self) -> Iterator[str]:
         """What a user should know of these frames, one line each."""
-        whole, by_pixels = [], defaultdict(list)
+        by_pixels = defaultdict(list)
         for row in self.rows:
             by_pixels[row.digest].append(row)
-            if row.whole:
-                whole.append(row.frame_id)
-        if whole:
-            yield (
-                f"{counted(len(whole), 'frame')} in which no fan was found, kept whole, such as "
-                f"{whole[0]}; --fans takes fans given by hand."
-            )
         twins = [group for group in by_pixels.values() if len({row.case_id for row in group}) > 1]
         if twins:
             names = " and ".join(row.frame_id for row in twins[0][:2])
@@ -110,9 +100,12 @@ def _prepare_recording(recording: Recording, dataset: Dataset, grid: ModelGrid) 
     for fitted in sorted(recording.frames, key=lambda fitted: fitted.frame.key.frame_id):
         key = fitted.frame.key
         digest = image_digest(fitted.frame.image)[:DIGEST_LENGTH]
-        whole = fitted.sector is None
-        outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest, whole))
-        outcome.images.append(_on_grid(fitted, grid))
+        if fitted.sector is None:  # kept whole, it would show what is written beside the fan
+            reason = f"{key.file_names[0]}: {fitted.reason}; a fan can be given by --fans."
+            outcome.problems.append(Problem(key.frame_id, reason))
+            continue
+        outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest))
+        outcome.images.append(_on_grid(field_of(fitted.frame, fitted.sector), grid))
     return outcome
 
 
@@ -128,12 +121,7 @@ def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
     return hashlib.sha256(f"{files}\n{given.values}".encode()).hexdigest() if given else files
 
 
-def _on_grid(fitted: FittedFrame, grid: ModelGrid) -> UInt8Grid:
-    if fitted.sector is None:
-        source = frame_grid(fitted.frame)
-        target = model_grid(source.shape, source.spacing_mm, grid.image_size, grid.resize)
-        return warp_image(fitted.frame.image, source, np.eye(3), target)
-    field = field_of(fitted.frame, fitted.sector)
+def _on_grid(field: Field, grid: ModelGrid) -> UInt8Grid:
     source = frame_grid(field.frame)
     target = field_grid(field.sector, source, grid.image_size, grid.resize)
     return warp_image(field.frame.image, source, np.eye(3), target)

@@ -51,6 +51,10 @@ def test_the_way_back_inverts_the_way_there(curve: LevelCurve) -> None:
     assert away.max() <= 8
 
 
+def test_a_picture_of_black_and_white_has_a_curve_too() -> None:
+    assert curve_to(USUAL, np.full(REAL.shape, 255, np.uint8), REAL) is not None
+
+
 def test_only_real_pixels_are_put_on_the_curve() -> None:
     real = np.zeros((4, 4), np.bool_)
     real[0] = True

@@ -111,16 +111,13 @@ def test_letters_outside_the_fan_are_removed_and_its_edge_is_whole(own_dataset: 
     np.testing.assert_array_equal(prepare(own_dataset).pixels, clean.pixels)
 
 
-def test_a_frame_without_a_fan_is_kept_whole_and_told(own_dataset: Path) -> None:
+def test_a_frame_without_a_fan_is_left_out_and_told(own_dataset: Path) -> None:
     noise = np.random.default_rng(0).integers(1, 255, (120, 110)).astype(np.uint8)
     write_nifti(own_dataset / "patient0001" / "patient0001_4CH_ED.nii.gz", noise)
     prepared = prepare(own_dataset)
-    assert not prepared.problems
-    assert prepared.record.notes == (
-        "1 frame in which no fan was found, kept whole, such as patient0001_4CH_ED; --fans takes "
-        "fans given by hand.",
-    )
-    assert (prepared.pixels[0] > 0).all()
+    assert [problem.frame_id for problem in prepared.problems] == ["patient0001_4CH_ED"]
+    assert "--fans" in prepared.problems[0].reason
+    assert "patient0001_4CH_ED" not in prepared.record.frame_ids
 
 
 def test_bad_frames_are_skipped_with_their_file_or_end_it(
@@ -347,9 +344,9 @@ def test_progress_counts_frames(dataset: Path) -> None:
 
 
 def test_pictures_of_any_size_come_onto_one_grid(tmp_path: Path) -> None:
-    for number, (height, width) in enumerate([(40, 50), (70, 33)]):
+    for number, (below, beside) in enumerate([(0, 0), (30, 10)]):
         image, _ = fan_frame(number)
-        picture = sitk.GetImageFromArray(image[:height, :width])
+        picture = sitk.GetImageFromArray(np.pad(image, ((0, below), (beside, beside))))
         (tmp_path / "in").mkdir(exist_ok=True)
         sitk.WriteImage(picture, str(tmp_path / "in" / f"x{number}.png"))
     prepared = prepare(tmp_path / "in", tmp_path / "frames")
