@@ -35,6 +35,7 @@ MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
+_PLAIN = 0.9
 _WORSE = 0.3
 """A refinement at full size that scores so much less has gone astray."""
 _LIKELY, _MISFIT = 0.4, 0.12
@@ -121,9 +122,11 @@ def _shows_fan(seen: Opinion) -> bool:
 def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     """The best fan, mm, and the evidence for it; `rough` is the network's."""
     unit = search.picture.unit
-    fans = [rough, *(_scaled(fan, unit) for fan in _proposed(search))]
-    fans = [refined(fan, search.small) for fan in fans]
-    evidence = judged([_scaled(fan, 1 / unit) for fan in fans], search.echoes)
+    fans = [refined(rough, search.small)]
+    evidence = judged([_scaled(fans[0], 1 / unit)], search.echoes)
+    if not _is_plain(evidence[0]):
+        fans += [refined(_scaled(fan, unit), search.small) for fan in _proposed(search)]
+        evidence = judged([_scaled(fan, 1 / unit) for fan in fans], search.echoes)
     scores = np.array([one.score for one in evidence])
     scores[0] += _TRUST
     best = int(np.argmax(scores))
@@ -132,6 +135,15 @@ def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     if found.score > evidence[best].score - _WORSE:
         return fine, found
     return fans[best], evidence[best]
+
+
+def _is_plain(found: Evidence) -> bool:
+    """Whether a fan is seen so well all around that no other has to be tried."""
+    return (
+        min(found.left, found.right) > _PLAIN
+        and found.missed < 1 - _PLAIN
+        and found.crossed < 0.2 * (1 - _PLAIN)
+    )
 
 
 def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
