@@ -41,7 +41,7 @@ IN_SEQUENCES = ("camus", "cardiacuda", "dicom")
 """Layouts whose files hold sequences."""
 SETTLED: Mapping[str, tuple[str, ...]] = {
     "window": ("camus", "folder", "nnunet", "images", "dicom"),
-    "max_colour": ("camus", "folder", "nnunet", "images"),
+    "max_colour": ("camus", "folder", "nnunet", "images", "dicom"),
     "label_map": ("folder",),
     "case_salt": ("dicom",),
 }

@@ -28,7 +28,13 @@ from echogen.datasets.dicom_header import (
     require_pydicom,
 )
 from echogen.datasets.dicom_labels import NO_LABELS, Labelled, files_beside, labels_of, read_label
-from echogen.datasets.dicom_pixels import believed_spacing, open_file, read_picture, read_pictures
+from echogen.datasets.dicom_pixels import (
+    MAX_COLOUR,
+    believed_spacing,
+    open_file,
+    read_picture,
+    read_pictures,
+)
 from echogen.datasets.dicom_regions import tissue_of
 from echogen.datasets.dicom_seg import MODALITY, Segmentation, name_classes, read_segmentation
 from echogen.datasets.pairing import walk_files
@@ -95,7 +101,7 @@ def list_dicom(
         labels: {class id: name}; None takes those of the segmentations, else CAMUS' own.
         need_labels: False reads no labels, and takes at most 8 pictures of a file.
         settings: the file of the salt of the case ids (see `dicom_cases`), and the window of
-            pictures of more than 8 bits that have none.
+            pictures of more than 8 bits that have none, and the share of colour that they may have.
 
     Raises:
         DatasetError: pydicom is not installed.
@@ -129,13 +135,13 @@ def list_dicom(
         "dicom",
         "dicom layout (ultrasound)",
         frames,
-        partial(read_frame, window=settings.window) if settings.window else read_frame,
+        partial(read_frame, window=settings.window, max_colour=settings.max_colour),
         labels=declared,
         cases=_cases(recordings),
         unusable=unusable,
         remarks=[*odd, *_about(scan, recordings, copies, unlabelled)],
         extra={"spacing": "known" if spaced else "unknown", "files": ["DICOM"]},
-        read_clip=partial(read_clip, window=settings.window) if settings.window else read_clip,
+        read_clip=partial(read_clip, window=settings.window, max_colour=settings.max_colour),
         root_name=ROOT_NAME,
     )
 
@@ -166,6 +172,7 @@ def read_frame(
     labels: Mapping[int, str],
     *,
     window: tuple[float, float] | None = None,
+    max_colour: float = MAX_COLOUR,
 ) -> Frame:
     """A picture, black outside of its tissue, with its label; all background without one.
 
@@ -173,7 +180,7 @@ def read_frame(
         DatasetError: it cannot be decoded, or its label does not go with it; called by its id.
     """
     try:
-        file = open_file(key.paths[0], window)
+        file = open_file(key.paths[0], window, max_colour)
         image = read_picture(file, key.index or 0)
         label = np.zeros_like(image) if len(key.paths) == 1 else read_label(file, key)
         if len(key.paths) > 1:
@@ -184,7 +191,11 @@ def read_frame(
 
 
 def read_clip(
-    root: Path, key: FrameKey, *, window: tuple[float, float] | None = None
+    root: Path,
+    key: FrameKey,
+    *,
+    window: tuple[float, float] | None = None,
+    max_colour: float = MAX_COLOUR,
 ) -> UInt8Clip | None:
     """Every picture of a frame's file, (N, H, W), black outside of the tissue; None of one alone.
 
@@ -192,7 +203,7 @@ def read_clip(
         DatasetError: as `read_frame`.
     """
     try:
-        file = open_file(key.paths[0], window)
+        file = open_file(key.paths[0], window, max_colour)
         return read_pictures(file) if file.header.frames > 1 else None
     except DatasetError as error:
         raise DatasetError(f"{key.frame_id}: {error}") from None

@@ -2,7 +2,8 @@
 
 pydicom takes the file apart and undoes its compression, each by one decoder that is always the
 same, so that one file gives the same grey levels everywhere. Grey is the luminance: the file's own
-Y where it stores one, else ITU-R BT.601's weights, which leave R = G = B as they are.
+Y where it stores one, else ITU-R BT.601's weights, which leave R = G = B as they are. Pictures with
+more colour than `bitmaps.grey_of` allows in their tissue, such as colour Doppler, are refused.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.datasets.advice import advise
+from echogen.datasets.bitmaps import grey_of
 from echogen.datasets.dicom_header import Header, damage_told, header_of, quiet_pydicom, read_dicom
 from echogen.datasets.dicom_regions import Tissue, blacken, disbelieved, tissue_of
 from echogen.errors import DatasetError
@@ -49,6 +51,7 @@ DECODERS: Mapping[str, str] = {
 """{transfer syntax: pydicom's name of what undoes it}."""
 DARKEST = 0.25
 LONGEST_S = 900.0
+MAX_COLOUR = 0.02
 TRIED = 5
 """Pictures of a clip that its regions are held against."""
 
@@ -63,12 +66,14 @@ class DicomFile:
         tissue: where its pictures show it.
         window: (low, high) stored values that become 0 and 255, where more than 8 bits are stored
             and the file has no window of its own.
+        max_colour: share of a picture's pixels that may be coloured in its tissue.
     """
 
     header: Header
     found: Any
     tissue: Tissue
     window: tuple[float, float] | None = None
+    max_colour: float = MAX_COLOUR
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
@@ -83,25 +88,29 @@ def believed_spacing(header: Header, tissue: Tissue) -> tuple[float, float] | No
     return header.pixel_spacing[:2]
 
 
-def open_file(path: Path, window: tuple[float, float] | None = None) -> DicomFile:
+def open_file(
+    path: Path, window: tuple[float, float] | None = None, max_colour: float = MAX_COLOUR
+) -> DicomFile:
     """A file with its pixels, and where they show tissue; the last ones are kept.
 
     Raises:
         DatasetError: one line without the file's name: it cannot be read, or holds no picture.
     """
     with quiet_pydicom(), damage_told():  # threads that need the same file wait for one to read it
-        return _open(path, stamp(path), window)
+        return _open(path, stamp(path), window, max_colour)
 
 
 @lru_cache(maxsize=2)  # a loop may have hundreds of megabytes
-def _open(path: Path, stamped: tuple[int, ...], window: tuple[float, float] | None) -> DicomFile:
+def _open(
+    path: Path, stamped: tuple[int, ...], window: tuple[float, float] | None, max_colour: float
+) -> DicomFile:
     found = read_dicom(path, pixels=True)
     header = header_of(path, found)
     if header.problem:
         raise DatasetError(header.problem)
     if "PixelData" not in found or not all(header.shape):
         raise DatasetError("holds no picture (no PixelData).")
-    file = DicomFile(header, found, tissue_of(header.regions, header.shape), window)
+    file = DicomFile(header, found, tissue_of(header.regions, header.shape), window, max_colour)
     if file.tissue.problem:
         raise DatasetError(file.tissue.problem)
     tried = list(_some_pictures(file)) if file.tissue.window is not None else []
@@ -154,7 +163,8 @@ def grey_levels(file: DicomFile, index: int) -> UInt8HW:
 
     Raises:
         DatasetError: one line without the file's name: it is compressed in a way that cannot be
-            undone, damaged, or stores its grey levels in a way that cannot be shown.
+            undone, damaged, shows more colour than it may, or stores its grey levels in a way that
+            cannot be shown.
     """
     with quiet_pydicom(), damage_told():
         return _grey_levels(file, index)
@@ -174,11 +184,13 @@ def _grey_levels(file: DicomFile, index: int) -> UInt8HW:
         grey = _windowed(values, file)
         return 255 - grey if kind == "MONOCHROME1" else grey
     if kind == "PALETTE COLOR":
-        return _luminance(_looked_up(values, file.found))
-    if kind in ("YBR_FULL", "YBR_FULL_422"):
-        return _to_uint8(values[..., 0])
+        kind, values = "RGB", _looked_up(values, file.found)
     if kind == "RGB":
+        _check_colour(_to_uint8(values), file, index)
         return _luminance(values)
+    if kind in ("YBR_FULL", "YBR_FULL_422"):
+        _check_colour(_to_rgb(_to_uint8(values)), file, index)
+        return _to_uint8(values[..., 0])
     raise DatasetError(f"stores colours as {kind[:32]!a}, which cannot be turned into grey levels.")
 
 
@@ -249,6 +261,18 @@ def _decoded_apart(path: Path, stamped: tuple[int, ...]) -> list[tuple[dict[str,
         size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"]) if about else 0
         found.append((about, output.read(size)))
     return found
+
+
+def _check_colour(colours: npt.NDArray[np.uint8], file: DicomFile, index: int) -> None:
+    """Refuse (H, W, 3) of colours in the tissue; beside it, where all becomes black, any may be."""
+    if (colours != colours[..., :1]).any():
+        grey_of(blacken(colours, file.tissue), f"picture {index}", file.max_colour)
+
+
+def _to_rgb(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    from pydicom.pixels import convert_color_space
+
+    return convert_color_space(values, "YBR_FULL", "RGB")
 
 
 def _luminance(values: npt.NDArray[Any]) -> UInt8HW:

@@ -177,7 +177,16 @@ def _looked_up(values: npt.NDArray[np.float64], segments: Mapping[int, int]) -> 
 def _decoded(found: Any, number: int) -> npt.NDArray[np.float64]:
     from pydicom.pixels import get_decoder
 
-    decoder = get_decoder(found.file_meta.TransferSyntaxUID)
+    syntax = found.file_meta.TransferSyntaxUID
+    shape = int(found.Rows), int(found.Columns)
+    size = shape[0] * shape[1]
+    within_a_byte = found.BitsAllocated == 1 and size % 8 != 0
+    if within_a_byte and syntax.is_little_endian and not syntax.is_encapsulated:
+        first, skip = divmod(number * size, 8)  # planes follow each other without padding
+        packed = np.frombuffer(found.PixelData[first : first + size // 8 + 2], np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[skip : skip + size]
+        return bits.reshape(shape).astype(np.float64)
+    decoder = get_decoder(syntax)
     values, _ = decoder.as_array(found, index=number, raw=True)
     return np.asarray(values, np.float64)
 

@@ -320,6 +320,16 @@ def test_fractions_and_label_maps_are_read(tmp_path: Path) -> None:
     assert (again.read(again.keys[0]).label == LABELS[0]).all()
 
 
+def test_planes_that_begin_within_a_byte_are_read(tmp_path: Path) -> None:
+    image, label = CLIP[0, 1:, 1:], LABELS[0, 1:, 1:]
+    assert image.size % 8
+    save(an_ultrasound(image[None], regions=[a_region((0, 0, 118, 108))]), tmp_path / "x.dcm")
+    of = [(number, "1.1", 1) for number in (1, 2, 3)]
+    save(a_segmentation(masks_of(label), of), tmp_path / "seg.dcm")
+    dataset = open_dataset(tmp_path)
+    assert (dataset.read(dataset.keys[0]).label == label).all()
+
+
 def test_segments_are_told_apart_by_name_across_files(tmp_path: Path) -> None:
     save(a_still(), tmp_path / "x.dcm")
     save(a_still(instance="1.2"), tmp_path / "y.dcm")

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.pixels import convert_color_space
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -39,8 +40,8 @@ def written(found: Dataset, folder: Path) -> Path:
     return save(found, folder / "x.dcm")
 
 
-def first(found: Dataset, folder: Path, index: int = 0) -> np.ndarray:
-    return grey_levels(open_file(written(found, folder)), index)
+def first(found: Dataset, folder: Path, index: int = 0, max_colour: float = 0.02) -> np.ndarray:
+    return grey_levels(open_file(written(found, folder), None, max_colour), index)
 
 
 def reason(found: Dataset, folder: Path, index: int = 0) -> str:
@@ -101,20 +102,60 @@ def test_planes_of_colours_one_after_the_other_are_read(tmp_path: Path) -> None:
     woven, stacked = an_ultrasound(pixels, "RGB"), an_ultrasound(pixels, "RGB")
     stacked.PlanarConfiguration = 1
     stacked.PixelData = np.ascontiguousarray(pixels[0].transpose(2, 0, 1)).tobytes()
-    assert (first(woven, tmp_path / "a") == first(stacked, tmp_path / "b")).all()
+    assert (first(woven, tmp_path / "a", 0, 1) == first(stacked, tmp_path / "b", 0, 1)).all()
     expected = np.rint(pixels[0] @ np.array([0.299, 0.587, 0.114]))
-    assert (first(woven, tmp_path / "c") == expected).all()
+    assert (first(woven, tmp_path / "c", 0, 1) == expected).all()
 
 
 def test_luminance_and_chroma_uncompressed_give_the_luminance(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 256, (1, 24, 30, 3)).astype(np.uint8)
-    assert (first(an_ultrasound(pixels, "YBR_FULL"), tmp_path / "a") == pixels[0, ..., 0]).all()
+    whole = an_ultrasound(pixels, "YBR_FULL")
+    assert (first(whole, tmp_path / "a", 0, 1) == pixels[0, ..., 0]).all()
     half = an_ultrasound(pixels, "YBR_FULL_422")
     pairs = pixels[0].reshape(24, 15, 2, 3)
     woven = np.stack([pairs[:, :, 0, 0], pairs[:, :, 1, 0], pairs[:, :, 0, 1], pairs[:, :, 0, 2]])
     half.PixelData = np.ascontiguousarray(woven.transpose(1, 2, 0)).tobytes()
-    assert (first(half, tmp_path / "b") == pixels[0, ..., 0]).all()
+    assert (first(half, tmp_path / "b", 0, 1) == pixels[0, ..., 0]).all()
+
+
+def a_flow() -> np.ndarray:
+    """(1, H, W, 3): a heart with a box of colour Doppler."""
+    pixels = colour(CLIP[:1])
+    pixels[0, 50:70, 40:70] = (255, 30, 0)
+    pixels[0, 60:70, 40:70] = (0, 60, 255)
+    return pixels
+
+
+@pytest.mark.parametrize("kind", ["RGB", "JPEG", "YBR_FULL", "PALETTE COLOR"])
+def test_colour_doppler_is_refused(kind: str, tmp_path: Path) -> None:
+    pixels = a_flow()
+    found = an_ultrasound(pixels, "RGB")
+    if kind == "JPEG":
+        found = as_jpeg(found, pixels)
+    elif kind == "YBR_FULL":
+        found = an_ultrasound(convert_color_space(pixels, "RGB", "YBR_FULL"), "YBR_FULL")
+    elif kind == "PALETTE COLOR":
+        indices = CLIP[:1] // 2
+        indices[0, 50:70, 40:70] += 128
+        found = an_ultrasound(indices, "PALETTE COLOR")
+        for number, name in enumerate(("Red", "Green", "Blue")):
+            table = np.r_[np.arange(128) * 2, np.full(128, 0 if number else 255)]
+            setattr(found, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            data = (table.astype(np.uint16) * 257).tobytes()
+            setattr(found, f"{name}PaletteColorLookupTableData", data)
+    assert "picture 0: a colour picture: " in reason(found, tmp_path / "a")
+    assert first(found, tmp_path / "b", 0, 0.1).shape == CLIP[0].shape
+
+
+def test_colour_beside_the_tissue_is_read(tmp_path: Path) -> None:
+    pixels = np.zeros((1, 200, 200, 3), np.uint8)
+    pixels[0, 20:140, 20:130] = colour(CLIP[0])
+    pixels[0, 150:190, :] = (255, 30, 0)
+    bare = an_ultrasound(pixels, "RGB")
+    assert "a colour picture: 20.0%" in reason(bare, tmp_path / "a")
+    told = an_ultrasound(pixels, "RGB", regions=[a_region((20, 20, 139, 129))])
+    assert (first(told, tmp_path / "b")[20:140, 20:130] == CLIP[0]).all()
 
 
 def test_the_other_monochrome_is_turned_round(tmp_path: Path) -> None:
@@ -185,7 +226,7 @@ def test_sixteen_bits_without_a_window_are_refused_where_they_would_be_black(
     ],
 )
 def test_files_of_pydicom_decode_to_the_luminance_of_their_colours(file: str) -> None:
-    opened = open_file(OWN / file)
+    opened = open_file(OWN / file, None, 1.0)
     shown = grey_levels(opened, 0)
     reference = pydicom.dcmread(OWN / file)
     pixels = pydicom.pixels.pixel_array(reference, index=0).astype(float)
