@@ -38,7 +38,10 @@ def read_cases(root: Path) -> dict[str, Line]:
         frame = line["frame"].replace("\\", "/")
         frame = _bare(frame)
         if frame in lines:
-            raise DatasetError(f"{CASES} line {number}: {frame} is listed twice; remove one line.")
+            raise DatasetError(
+                f"{CASES}: lines {lines[frame]['number']} and {number} name the same frame; remove "
+                "one of them."
+            )
         lines[frame] = {**line, "number": str(number)}
     return lines
 
@@ -72,13 +75,13 @@ def with_cases(
     """The frames as the table has them, and remarks on what does not match.
 
     Raises:
-        DatasetError: a spacing is no length.
+        DatasetError: a spacing is no length, or a line's bare file name is that of several files.
     """
+    keys = list(keys)
     if not lines:
-        return list(keys), []
+        return keys, []
     known, used, unlisted = [], set(), 0
-    for key in keys:
-        found = [name for name in _names(root, key) if name in lines]
+    for key, found in _listed(root, keys, lines):
         if not found:
             unlisted += 1
             known.append(key)
@@ -116,13 +119,36 @@ def _bare(file: str) -> str:
     return file[: len(file) - len(suffix)]
 
 
-def _names(root: Path, key: FrameKey) -> Iterator[str]:
-    """What the table may call a frame, the most particular first, each once."""
+def _listed(
+    root: Path, keys: Iterable[FrameKey], lines: Mapping[str, Line]
+) -> Iterator[tuple[FrameKey, list[str]]]:
+    """Each frame with the names of its lines, the most particular first.
+
+    A file's name alone does not mean it where that is another's whole name.
+    """
+    named = [(key, _names(root, key)) for key in keys]
+    whole = {name for _, names in named for name, bare in names.items() if not bare}
+    owners: dict[str, Path] = {}
+    for key, names in named:
+        found = [name for name in names if name in lines and not (names[name] and name in whole)]
+        for name in found:
+            if names[name] and owners.setdefault(name, key.paths[0]) != key.paths[0]:
+                line = lines[name]["number"]
+                raise DatasetError(
+                    f"{CASES} line {line}: names several files; write the folder too."
+                )
+        yield key, found
+
+
+def _names(root: Path, key: FrameKey) -> dict[str, bool]:
+    """What the table may call a frame, the most particular first: whether it lacks the folder."""
     path = key.paths[0]
     inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    files = dict.fromkeys((_bare(inside), _bare(path.name)))
-    numbered = [f"{file}_f{key.index:03d}" for file in files if key.index is not None]
-    yield from dict.fromkeys((key.frame_id, *numbered, *files, *filter(None, (key.recording,))))
+    files = {_bare(inside): False, _bare(path.name): _bare(path.name) != _bare(inside)}
+    number = "" if key.index is None else f"_f{key.index:03d}"
+    numbered = {f"{file}{number}": bare for file, bare in files.items() if number}
+    own = dict.fromkeys(filter(None, (key.frame_id, key.recording)), False)
+    return {key.frame_id: False, **numbered, **files, **own}
 
 
 def _spacing(line: Line) -> tuple[float, float] | None:

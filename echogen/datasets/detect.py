@@ -35,6 +35,8 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Reader]] = {
 }
 INDEXED = ("nnunet", "echonet", "cardiacuda")
 """Layouts recognised by a file or folder of their own; CAMUS' names may occur in them too."""
+PRIVATE = ("dicom",)
+"""Layouts whose file names may be patients': no message holds them."""
 UNNAMED = ("camus", "folder")
 """Layouts whose own files do not name their classes; `classes.csv` may."""
 IN_SEQUENCES = ("camus", "cardiacuda", "dicom")
@@ -90,7 +92,7 @@ def open_dataset(
     readers = READERS if need_labels else {**READERS, **UNLABELLED}
     if format != "auto" and format not in readers:
         raise UsageError(f"--format {format}: expected auto, {', '.join(readers)}.")
-    root = Path(path)
+    root, chosen = Path(path), format
     _require_utf8(root)
     try:
         _require_folder(root)
@@ -110,9 +112,10 @@ def open_dataset(
         more = _settings_of(chosen, settings)
         dataset = reader(root, labels, need_labels=need_labels, **more)
     except OSError as error:
-        raise DatasetError(
-            f"{error.filename or root}: cannot be read ({error.strerror})."
-        ) from error
+        private = chosen in PRIVATE
+        where = root if private else error.filename or root
+        problem = DatasetError(f"{where}: cannot be read ({error.strerror}).")
+        raise problem from (None if private else error)
 
     if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
         dataset = with_copies(dataset)

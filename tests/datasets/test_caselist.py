@@ -48,7 +48,7 @@ def test_semicolons_and_sides_of_their_own(root: Path) -> None:
     ("text", "message"),
     [
         ("name,case\nf1,anna\n", "expected a column 'frame', found name, case"),
-        ("frame\nf1\nf1\n", "cases.csv line 3: f1 is listed twice"),
+        ("frame\nf1\nf1\n", "cases.csv: lines 2 and 3 name the same frame; remove one of them"),
         ("frame,spacing_mm\nf1,wide\n", "cases.csv line 2: spacing 'wide'; expected millimetres"),
         ("frame,spacing_mm\nf1,-1\n", "cases.csv line 2: spacing '-1'"),
         ("frame,spacing_mm_row\nf1,1\n", "cases.csv line 2: spacing '1'"),
@@ -58,6 +58,21 @@ def test_a_table_that_cannot_be_used_is_one_line(root: Path, text: str, message:
     (root / "cases.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         opened(root)
+
+
+def test_a_bare_name_that_several_files_have_is_refused(tmp_path: Path) -> None:
+    for seed, place in enumerate(("A", "B")):
+        save(tmp_path / place / "x.png", speckle(seed))
+        save(tmp_path / place / "x_mask.png", heart())
+    (tmp_path / "cases.csv").write_text("frame,case\nA/x,anna\nx,bob\n")
+    with pytest.raises(DatasetError, match=r"line 3: names several files; write the folder too"):
+        opened(tmp_path)
+    (tmp_path / "cases.csv").write_text("frame,case\nA/x,anna\nB/x.png,bob\n")
+    assert [key.case_id for key in opened(tmp_path).keys] == ["anna", "bob"]
+    save(tmp_path / "x.png", speckle(2))
+    save(tmp_path / "x_mask.png", heart())
+    (tmp_path / "cases.csv").write_text("frame,case\nx,eve\n")
+    assert [key.case_id for key in opened(tmp_path).keys] == ["A", "B", "eve"]
 
 
 def test_a_spacing_for_all_gives_way_to_the_table_and_wins_over_files(root: Path) -> None:

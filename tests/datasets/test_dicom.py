@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset as Elements
 
 from echogen.datasets import Dataset, open_dataset, open_frames
 from echogen.datasets.base import DatasetConfig
+from echogen.datasets.detect import READERS
 from echogen.datasets.dicom import who_is_who
 from echogen.errors import DatasetError, UsageError
 from tests.support.dicoms import ROOT, a_region, a_segmentation, an_ultrasound, save
@@ -450,6 +451,21 @@ def test_the_table_says_who_is_who(tmp_path: Path) -> None:
         assert row["patient_name"] == "Smith^Jane"
     assert table[-1]["file"] == "junk.dcm"
     assert table[-1]["recording"].startswith("damaged_")
+
+
+def test_a_folder_that_cannot_be_listed_names_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(root / "Smith_4711"))
+
+    root = a_hospital(tmp_path)
+    fits, _ = READERS["dicom"]
+    monkeypatch.setitem(READERS, "dicom", (fits, torn))  # type: ignore[arg-type]
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(root)
+    assert str(caught.value) == f"{root}: cannot be read (Permission denied)."
+    assert caught.value.__cause__ is None
 
 
 def test_no_message_names_a_patient_or_a_file(tmp_path: Path) -> None:
