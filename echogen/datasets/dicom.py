@@ -18,7 +18,12 @@ import numpy as np
 from echogen.config import DatasetConfig
 from echogen.datasets.base import AS_FOUND, Dataset, UInt8Clip, list_dataset, resolve_labels
 from echogen.datasets.caselist import read_cases, with_cases
-from echogen.datasets.dicom_cases import case_table, read_salt, recording_ids
+from echogen.datasets.dicom_cases import (
+    case_table,
+    patients_of_several_studies,
+    read_salt,
+    recording_ids,
+)
 from echogen.datasets.dicom_header import (
     EXTENSIONS,
     INDEX,
@@ -139,7 +144,10 @@ def list_dicom(
         labels=declared,
         cases=_cases(recordings),
         unusable=unusable,
-        remarks=[*odd, *_about(scan, recordings, copies, unlabelled)],
+        remarks=[
+            *odd,
+            *_about(scan, recordings, copies, unlabelled, salted=settings.case_salt is not None),
+        ],
         extra={"spacing": "known" if spaced else "unknown", "files": ["DICOM"]},
         read_clip=partial(read_clip, window=settings.window, max_colour=settings.max_colour),
         root_name=ROOT_NAME,
@@ -365,7 +373,7 @@ def _cases(recordings: Iterable[Recording]) -> list[Case]:
 
 
 def _about(
-    scan: Scan, recordings: Sequence[Recording], copies: int, unlabelled: int
+    scan: Scan, recordings: Sequence[Recording], copies: int, unlabelled: int, *, salted: bool
 ) -> Iterator[str]:
     if scan.others:
         shown = ", ".join(f"{name} {count}" for name, count in sorted(scan.others.items()))
@@ -398,6 +406,12 @@ def _about(
     if doubts:
         name, doubt = doubts[0]
         yield f"{counted(len(doubts), 'file')} without a usable spacing, such as {name}: {doubt}"
+    several = 0 if salted else patients_of_several_studies(scan.pictures)
+    if several:
+        yield (
+            f"{counted(several, 'patient')} with several studies: case ids change if earlier "
+            "studies are added; --case-salt keeps them."
+        )
     yield (
         "Cases and frames have ids that name nobody; echogen validate --case-map FILE writes which "
         "patient and file each one is."

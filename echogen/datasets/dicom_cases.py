@@ -3,14 +3,16 @@
 A patient's id is what a hospital counts its patients by, so a hash of it alone is undone by trying
 all numbers. With a salt, a file that only its owner has, the case's id is a keyed hash of the
 patient's id: the same in every folder that is read with that salt. Without one it is a hash of the
-patient's first study's unique id, which holds no patient's id, so nothing can be tried; it is the
-same wherever the same files lie. Files' names never go into an id.
+unique id of one of the patient's studies, the first in order of these ids, which holds no patient's
+id, so nothing can be tried; it is the same wherever the same files lie, and another where a study
+that comes first is added or taken away. Files' names never go into an id.
 """
 
 import csv
 import hashlib
 import hmac
 import io
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -64,6 +66,14 @@ def recording_ids(headers: Sequence[Header], salt: bytes = b"") -> list[tuple[st
         picture = _hash(salt, "instance", (header.instance or _content(header),))[:INSTANCE_DIGITS]
         found.append((case, f"{case}_{picture}"))
     return found
+
+
+def patients_of_several_studies(headers: Sequence[Header]) -> int:
+    """How many patients are known to have several studies."""
+    studies: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for header in headers:
+        studies[_patient(header)].add(header.study or header.instance)
+    return sum(len(found) > 1 for found in studies.values())
 
 
 def check_case_map(file: Path) -> None:

@@ -19,7 +19,6 @@ HOW: Mapping[str, str] = {
     "clip": "fitted to a clip",
     "frame": "fitted to frames",
     "given": "given",
-    "header": "from the file's header",
     "refused": "refused",
 }
 """How a fan was found, for people."""

@@ -12,8 +12,8 @@ from echogen.geometry.fit import FanFit, find_fan, fits, is_upside_down
 from echogen.geometry.sector import Sector
 from echogen.types import Frame
 
-FanSource = Literal["frame", "clip", "header", "given"]
-"""How a fan was found: in one frame, in a clip, in the file's header, or given by the user."""
+FanSource = Literal["frame", "clip", "given"]
+"""How a fan was found: in one frame, in a clip, or given by the user."""
 
 LENGTH_DIGITS, ANGLE_DIGITS, SHARE_DIGITS = 3, 5, 3
 """Of a found fan: decimals of a pixel, of a radian, and of its confidence and stretch."""
@@ -52,8 +52,8 @@ def fit_recording(
         frames: with pixels.
         clip: (N, H, W) uint8, every image of the recording, where its file holds more than the
             frames; used for frames of the same shape.
-        given: the recording's fan where the user or the file's header gives it, mm (pixels without
-            a spacing); it is taken as it is.
+        given: the recording's fan where the user gives it, mm (pixels without a spacing); it is
+            taken as it is.
 
     Yields:
         One item a frame; frames on the same grid come together.

@@ -25,7 +25,6 @@ CAVITY, MYOCARDIUM, ATRIUM = (255, 112, 82), (64, 214, 168), (110, 170, 255)
 FANS: Mapping[str, Colour] = {
     "clip": MYOCARDIUM,
     "frame": MYOCARDIUM,
-    "header": IGNORED,
     "given": ATRIUM,
     "refused": CAVITY,
 }

@@ -429,6 +429,25 @@ def test_a_salt_makes_ids_of_patients_that_only_its_owner_can_make(tmp_path: Pat
         open_dataset("sample_data/camus", settings=DatasetConfig(case_salt=salts[1]))
 
 
+def test_case_ids_that_another_study_would_change_are_told(tmp_path: Path) -> None:
+    def notes(salt: Path | None = None) -> str:
+        settings = DatasetConfig(case_salt=salt)
+        return "\n".join(open_dataset(root, need_labels=False, settings=settings).notes)
+
+    root = tmp_path / "files"
+    for number in (1, 2):
+        later = a_still(instance=f"1.{number}", StudyInstanceUID=f"{ROOT}7.5")
+        save(later, root / f"{number}.dcm")
+    before = {key.case_id for key in open_dataset(root, need_labels=False).keys}
+    assert "several studies" not in notes()
+    save(a_still(instance="1.3", StudyInstanceUID=f"{ROOT}7.4"), root / "3.dcm")
+    assert {key.case_id for key in open_dataset(root, need_labels=False).keys} != before
+    assert "1 patient with several studies: case ids change" in notes()
+    salt = tmp_path / "salt"
+    salt.write_text("0123456789abcdef")
+    assert "several studies" not in notes(salt)
+
+
 def test_without_a_patients_id_a_case_is_a_study_and_without_that_a_file(tmp_path: Path) -> None:
     for number, study in enumerate(("1", "1", "2", "", "")):
         found = a_still(instance=f"1.{number}", patient="")
