@@ -7,7 +7,6 @@ Sources: https://github.com/wkentaro/labelme, https://cocodataset.org/#format-da
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def read_labelme(root: Path, path: Path) -> Drawing:
     outlines = []
     for number, shape in enumerate(content["shapes"]):
         kind = shape.get("shape_type", "polygon") if isinstance(shape, dict) else "none"
-        if kind in MARKS:
+        if isinstance(kind, str) and kind in MARKS:
             continue
         if kind != "polygon":
             raise DatasetError(
@@ -124,7 +123,7 @@ def _corners(values: Sequence[Any], where: str) -> Corners:
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if len(values) < 6 or len(values) % 2 or not numbers:
         raise DatasetError(f"{where}: expected the x and y of 3 corners or more.")
-    if not all(math.isfinite(v) and abs(v) <= FARTHEST for v in values):
+    if not all(abs(v) <= FARTHEST for v in values):  # which NaN and infinity are not
         raise DatasetError(f"{where}: a corner lies outside of any image.")
     return tuple(float(value) for value in values)
 
@@ -164,11 +163,10 @@ def coco_drawings(content: Mapping[str, Any], name: str) -> Iterator[tuple[str, 
 
 
 def _coco_outline(annotation: Mapping[str, Any], classes: Mapping[Any, str], where: str) -> Outline:
-    name = classes.get(annotation.get("category_id"))
+    category = annotation.get("category_id")
+    name = classes.get(category) if isinstance(category, (int, str)) else None
     if name is None:
-        raise DatasetError(
-            f"{where}: category {annotation.get('category_id')!r} is not among the categories."
-        )
+        raise DatasetError(f"{where}: category {category!r} is not among the categories.")
     parts = annotation.get("segmentation")
     if isinstance(parts, dict):
         raise DatasetError(

@@ -1,11 +1,16 @@
-"""Which pixels a polygon holds."""
+"""Which pixels a polygon holds, and files that cannot be read as polygons."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from contourpy import contour_generator
 
-from echogen.datasets.polygons import Drawing, Outline, drawing_of
+from echogen.datasets.polygons import Drawing, Outline, coco_drawings, drawing_of, read_labelme
+from echogen.errors import DatasetError
 from echogen.phantom import make_frame
+from tests.support.pictures import save_json
 
 
 def test_the_outline_of_a_label_is_filled_by_the_label() -> None:
@@ -39,3 +44,31 @@ def test_parts_are_one_region_and_a_drawing_is_text() -> None:
     drawing = Drawing((3, 3), (Outline("LV", parts), Outline("müde", parts[:1])))
     assert drawing_of(drawing.text()) == drawing
     assert drawing.outlines[0].fill((3, 3)).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"points": [[10**400, 1], [2, 3], [4, 5]]}, "shape 0: a corner lies outside"),
+        ({"points": [[1e999, 1], [2, 3], [4, 5]]}, "shape 0: a corner lies outside"),
+        ({"shape_type": ["polygon"]}, "shape 0 is a .*; expected a polygon"),
+    ],
+)
+def test_a_shape_of_the_wrong_type_is_told(
+    tmp_path: Path, shape: dict[str, Any], message: str
+) -> None:
+    path = save_json(tmp_path / "a.json", {"shapes": [{"label": "LV", **shape}]})
+    with pytest.raises(DatasetError, match=f"a.json: {message}"):
+        read_labelme(tmp_path, path)
+
+
+@pytest.mark.parametrize("category", [[1], {"id": 1}, None, 2])
+def test_a_category_of_the_wrong_type_is_told(category: object) -> None:
+    content = {
+        "images": [{"id": 0, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "LV"}],
+        "annotations": [{"image_id": 0, "category_id": category}],
+    }
+    ((file, reason),) = coco_drawings(content, "x.json")
+    assert file == "a.png"
+    assert "is not among the categories" in str(reason)
