@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from echogen.config import Resize
-from echogen.diffusion.levels import GreyLevels
 from echogen.errors import CheckpointError
 from echogen.support.settings import Settings, explain
 
@@ -28,7 +27,20 @@ HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
 BUILTIN = "builtin"
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
+Level = Annotated[float, Field(ge=0, le=255)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class GreyLevels(Settings, extra="ignore"):
+    """What was usual in the images that a network was trained on.
+
+    Attributes:
+        dark, middle: the lowest that was usual, the median and the highest, 0 to 255, of the 5th
+            and of the 50th percentile of an image's grey levels above 0.
+    """
+
+    dark: tuple[Level, Level, Level]
+    middle: tuple[Level, Level, Level]
 
 
 class CheckpointInfo(Settings, extra="ignore", validate_default=False):

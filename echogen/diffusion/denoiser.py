@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from echogen.diffusion.levels import GreyLevels
+from echogen.diffusion.checkpoint import GreyLevels
 from echogen.diffusion.schedule import PredictionType, Schedule, VarianceType
 
 Network = Callable[[Tensor, Tensor], Tensor]

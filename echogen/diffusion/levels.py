@@ -9,16 +9,13 @@ as they were.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from echogen.support.settings import Settings
+from echogen.diffusion.checkpoint import GreyLevels
 
 UInt8 = npt.NDArray[np.uint8]
-Level = Annotated[float, Field(ge=0, le=255)]
 
 DARK, MIDDLE = 5, 50
 """Percentiles of an image's grey levels above 0: of blood, and of what is between it and tissue."""
@@ -30,18 +27,6 @@ LEAST_GAMMA, MOST_GAMMA = 0.4, 1.2
 """A higher gamma would make steps of what is painted just above black."""
 MOST_LIFT = 64.0
 HALVINGS = 40
-
-
-class GreyLevels(Settings, extra="ignore"):
-    """What was usual in the images that a network was trained on.
-
-    Attributes:
-        dark, middle: the lowest that was usual, the median and the highest, 0 to 255, of the 5th
-            and of the 50th percentile of an image's grey levels above 0.
-    """
-
-    dark: tuple[Level, Level, Level]
-    middle: tuple[Level, Level, Level]
 
 
 @dataclass(frozen=True)

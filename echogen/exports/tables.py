@@ -34,6 +34,7 @@ _PARTS = {
     "spacing_mm": ("row", "col"),
     "sector": tuple("012345"),
     "crop": ("row0", "col0", "row1", "col1"),
+    "seen": ("row0", "col0", "row1", "col1"),
 }
 _LEFT_OUT = ("status", "reason")
 

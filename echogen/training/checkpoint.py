@@ -16,11 +16,11 @@ from echogen.diffusion.checkpoint import (
     UNET_CONFIG,
     WEIGHTS,
     CheckpointInfo,
+    GreyLevels,
     read_info,
     read_json,
 )
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.levels import GreyLevels
 from echogen.diffusion.network import build_denoiser
 from echogen.diffusion.saving import save_checkpoint
 from echogen.training.card import CaseDigests, ModelFacts, TrainingRecord, model_card

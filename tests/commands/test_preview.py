@@ -264,9 +264,9 @@ def test_a_stored_sample_is_painted_as_it_was(store: Path, checkpoint: Path) -> 
     with open_store(store) as opened:
         row = opened.columns["sample_id"].tolist().index(name)
         assert subject.seed == opened.columns["seed"][row]
-        np.testing.assert_array_equal(subject.keep, opened.keep[row])
+        np.testing.assert_array_equal(subject.sample.keep, opened.keep[row])
         known = np.where(opened.keep[row], opened.images[row], 0)
-        np.testing.assert_array_equal(subject.image, known)
+        np.testing.assert_array_equal(subject.sample.image, known)
 
 
 def test_an_original_has_no_way(store: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from echogen.diffusion.checkpoint import GreyLevels, read_info
 from echogen.diffusion.levels import (
     FEWEST,
     MOST_GAMMA,
-    GreyLevels,
     LevelCurve,
     curve_to,
     usual_levels,
@@ -80,7 +80,6 @@ def test_usual_levels_are_those_of_the_images_within_their_fans() -> None:
 
 
 def test_the_built_in_model_knows_what_is_usual() -> None:
-    from echogen.diffusion.checkpoint import read_info
 
     info = read_info("builtin")
     assert info.grey_levels is not None

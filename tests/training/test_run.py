@@ -468,9 +468,9 @@ def test_only_a_better_model_replaces_the_exported_one(tmp_path, packed, monkeyp
     exported: list[int] = []
     original = loop.write_checkpoint
 
-    def watched(out, average, facts, record, samples):
+    def watched(out, average, facts, record, *rest):
         exported.append(record.step)
-        return original(out, average, facts, record, samples)
+        return original(out, average, facts, record, *rest)
 
     monkeypatch.setattr(loop, "write_checkpoint", watched)
     progress = train(recipe(), packed, tmp_path, quick(evaluations=3))
