@@ -139,7 +139,12 @@ def list_folder(
         ),
         labels=labelled.decision.labels if labelled else resolve_labels(labels),
         unusable=unusable,
-        remarks=[*_about(found, spaced or told, by), *remarks, *_torn(keys)],
+        remarks=[
+            *_about(found, spaced or told, by),
+            *_left_over(root, found, labelled),
+            *remarks,
+            *_torn(keys),
+        ],
         extra={"spacing": "known" if spaced else "unknown", "files": list(formats)},
     )
 
@@ -296,9 +301,27 @@ def _unusable(root: Path, found: Listing, labelled: _Labelled | None) -> list[tu
         if not reason and frame_id not in labelled.files:
             expected = _like(root, frame_id, {one: f[0] for one, f in labelled.files.items() if f})
             reason = f"{relative(root, path)}: no label, expected {expected or 'a polygon'}."
+        for one in labelled.files.get(frame_id, ()):
+            if one in found.doubled:
+                both = f"{relative(root, one)} and {relative(root, found.doubled[one])}"
+                reason = f"two label files: {both}; keep one."
         if reason:
             unusable.append((_alone(frame_id, path), reason))
     return unusable
+
+
+def _left_over(root: Path, found: Listing, labelled: _Labelled | None) -> list[str]:
+    """What is said of label files of a kind that was not chosen."""
+    if labelled is None:
+        return []
+    used = {path for files in labelled.files.values() for path in files}
+    classes = (path for named in found.classes.values() for path in named.values())
+    every = (*found.labels.values(), *classes, *found.polygons.values())
+    left = sorted(path for path in every if path not in used)
+    if not left:
+        return []
+    files = counted(len(left), "label file")
+    return [f"{files} of another kind, such as {relative(root, left[0])}, left out."]
 
 
 def _like(root: Path, frame_id: str, files: Mapping[str, Path]) -> str:
@@ -366,5 +389,8 @@ def _about(found: Listing, spaced: bool, by: str) -> list[str]:
             "out."
         )
     if found.repeated:
-        remarks.append(f"{counted(found.repeated, 'image')} found twice; the first is used.")
+        remarks.append(
+            f"{counted(found.repeated, 'image')} found twice; one without loss, else "
+            "the first, is used."
+        )
     return remarks

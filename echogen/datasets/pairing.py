@@ -46,6 +46,7 @@ class Listing:
         polygons: {frame id: its JSON file}.
         tables: JSON files that belong to no frame.
         stray: label files without an image, by the id that it would have.
+        doubled: {the file of a label: another of the same frame}.
         repeated: images that another file has the same id as.
         others: images outside of the folders whose names say that they hold images.
         folders: names of the folders that hold images and labels, as they are written.
@@ -57,6 +58,7 @@ class Listing:
     polygons: dict[str, Path] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
     stray: dict[str, Path] = field(default_factory=dict)
+    doubled: dict[Path, Path] = field(default_factory=dict)
     repeated: int = 0
     others: int = 0
     folders: set[str] = field(default_factory=set)
@@ -163,6 +165,7 @@ def list_files(root: Path, names: Collection[str]) -> Listing:
             continue
         images.append(("/".join([*kept, stem]), role, path))
     told = {role for _, role, _ in images}
+    images.sort(key=lambda image: IMAGE_IO[suffix_of(image[2].name)] == "JPEGImageIO")
     for frame_id, role, path in images:
         if IMAGE in told and role == OTHER:
             found.others += 1
@@ -204,11 +207,13 @@ def _place(found: Listing, path: Path, kept: list[str], stem: str, is_picture: b
         if frame_id not in found.images:
             continue
         if not is_picture:
-            found.polygons.setdefault(frame_id, path)
+            kept_one = found.polygons.setdefault(frame_id, path)
         elif name:
-            found.classes.setdefault(frame_id, {}).setdefault(name, path)
+            kept_one = found.classes.setdefault(frame_id, {}).setdefault(name, path)
         else:
-            found.labels.setdefault(frame_id, path)
+            kept_one = found.labels.setdefault(frame_id, path)
+        if kept_one != path:
+            found.doubled[kept_one] = path
         return
     if is_picture:
         found.stray.setdefault("/".join([*kept, stem]), path)

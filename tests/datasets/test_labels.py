@@ -77,6 +77,19 @@ def test_black_and_white_is_one_class_and_said(root: Path, ending: str) -> None:
     assert set(np.unique(atrium.read(atrium.keys[0]).label)) == {0, 3}
 
 
+def test_a_frame_with_two_label_files_is_left_out(root: Path) -> None:
+    label(root, heart())
+    save(root / "masks" / "b.png", heart())
+    save(root / "labels" / "LV" / "c.png", heart())
+    save(root / "images" / "a.jpg", speckle(7))
+    dataset = opened(root)
+    assert [key.frame_id for key in dataset.keys] == ["a", "c"]
+    assert dataset.keys[0].paths[0].name == "a.png"
+    (problem,) = dataset.problems()
+    assert problem.reason == "two label files: labels/b.png and masks/b.png; keep one."
+    assert any("1 label file of another kind, such as labels/LV/c.png" in n for n in dataset.notes)
+
+
 def test_black_and_white_of_one_bit(root: Path) -> None:
     for name in "abc":
         (root / "labels").mkdir(exist_ok=True)
