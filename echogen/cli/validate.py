@@ -176,7 +176,8 @@ def _next(report: "ValidationReport", given: Mapping[str, Any]) -> None:
     from echogen.datasets.advice import as_flag
 
     if report.fans:
-        typer.echo(f"fans written to {report.fans}: correct it and give it back with --fans")
+        typer.echo(f"fans written to {report.fans}: keep the lines that you correct, delete the "
+                   "others, and give it back with --fans")  # fmt: skip
     path, flags = shlex.quote(report.path), _reading_flags(given)
     if report.advice:
         file = given.get("config") or "run.toml"
@@ -193,13 +194,16 @@ def _next(report: "ValidationReport", given: Mapping[str, Any]) -> None:
     refused = report.dataset is not None and report.dataset.fans.get("refused")
     word = "next"
     if refused or any(one.check == "fan-uncertain" for one in report.findings):
-        typer.echo(f"next: echogen preview {path}{flags} --fans{table} --out fans.png shows the "
+        shown = _reading_flags({**given, "limit": None})  # preview chooses by itself
+        typer.echo(f"next: echogen preview {path}{shown} --fans{table} --out fans.png shows the "
                    "fans, worst first")  # fmt: skip
         if not report.fans and not table:
             typer.echo(f"      echogen validate {path}{flags} --fans fans.csv writes them, to be "
                        "corrected and given back with --fans")  # fmt: skip
         word = "then"
-    if report.usable:
+    if report.usable and report.dataset is not None and not report.dataset.areas:
+        typer.echo(f"{word}: echogen train --in {path}: no frame has a label, which expand needs")
+    elif report.usable:
         output = f"{Path(report.path).resolve().name}_aug.zarr"
         fans = f" --fans{table}" if table else ""
         typer.echo(f"{word}: echogen expand --in {path}{flags}{fans} --out {shlex.quote(output)} "

@@ -142,6 +142,9 @@ def test_unlabelled_files_can_be_validated_measured_and_looked_at(tmp_path: Path
     assert any("expand cannot" in one.message for one in report.findings)
     assert stats(root).samples == {"originals": 6}
     assert preview(root, out=tmp_path / "sheet.png").of == 6
+    said = CliRunner().invoke(app, ["validate", str(root), "--limit", "3"]).stdout
+    assert f"echogen train --in {root}: no frame has a label" in said
+    assert "echogen expand" not in said
     with pytest.raises(DatasetError, match="no image has a label"):
         expand(input=root, output=tmp_path / "x.zarr")
 

@@ -342,6 +342,8 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
     assert done.exit_code == 1
     assert "fans written to" in done.stdout
     assert f"next: echogen preview {own_dataset} --fans --out fans.png" in done.stdout
+    limited = CliRunner().invoke(app, ["validate", str(own_dataset), "--limit", "9"]).stdout
+    assert f"next: echogen preview {own_dataset} --fans --out fans.png" in limited
     written = table.read_text()
     lines = written.splitlines()
     assert lines[1].startswith('patient0001_4CH_ED,120,110,,,,,,,0.000,,"no sector found:')
