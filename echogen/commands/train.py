@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
-from echogen.datasets.fan_table import with_fans
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
@@ -239,6 +238,8 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
         config.input, format=config.format, need_labels=False, settings=config.dataset
     )
     if config.dataset.fans is not None:
+        from echogen.datasets.fan_table import with_fans
+
         dataset = with_fans(dataset, config.dataset.fans)
     reporter.tell(dataset.describe())
     problems, out = dataset.problems(config.dataset), config.output

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from echogen.datasets.base import Dataset, list_dataset, relative, resolve_labels
 from echogen.datasets.integrity import labelled_slices, sizes_of
@@ -148,6 +147,8 @@ def fill_outlines(label: UInt8HW) -> UInt8HW:
 
     Where one class encloses another, the inner one keeps its pixels.
     """
+    from scipy import ndimage
+
     filled = label.copy()
     for class_id in np.unique(label).tolist():
         if class_id != BACKGROUND:
@@ -157,6 +158,8 @@ def fill_outlines(label: UInt8HW) -> UInt8HW:
 
 
 def _is_thin(part: npt.NDArray[np.bool_]) -> bool:
+    from scipy import ndimage
+
     return not ndimage.binary_erosion(part, np.ones((3, 3)), THINNEST // 2, border_value=1).any()
 
 

@@ -14,7 +14,6 @@ from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.dicom import has_labels, is_dicom_layout, list_dicom
 from echogen.datasets.echonet import is_echonet_layout, list_echonet
 from echogen.datasets.exported import listed_classes, with_copies
-from echogen.datasets.fan_table import with_fans
 from echogen.datasets.folder import is_folder_layout, is_paired_layout, list_folder
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import IMAGE_IO
@@ -196,7 +195,11 @@ def open_chosen(path: Path | str, chosen: DatasetConfig, *, need_labels: bool = 
             raise
         dataset = opened(need_labels=False)
         dataset = replace(dataset, notes=(*dataset.notes, UNLABELLED_DICOM))
-    return dataset if chosen.fans is None else with_fans(dataset, chosen.fans)
+    if chosen.fans is None:
+        return dataset
+    from echogen.datasets.fan_table import with_fans  # brings scipy, which training can do without
+
+    return with_fans(dataset, chosen.fans)
 
 
 def _is_bare_dicom(root: Path, format: str) -> bool:

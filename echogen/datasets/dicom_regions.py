@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from echogen.types import UInt8HW
 
@@ -208,6 +207,8 @@ def _shared(main: Region, one: Region) -> float:
 def _rough(picture: UInt8HW) -> npt.NDArray[np.bool_]:
     """Where grey levels vary as speckle does, over 5 x 5 pixels."""
     levels = picture.astype(np.float32)
+    from scipy import ndimage
+
     mean = ndimage.uniform_filter(levels, 5)
     spread = ndimage.uniform_filter(levels * levels, 5) - mean * mean
     rough: npt.NDArray[np.bool_] = (mean > DARK) & (spread > ROUGH * ROUGH)

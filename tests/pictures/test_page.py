@@ -204,7 +204,7 @@ def test_a_browser_shows_it_without_network_or_overflow(
     assert found["images"] == found["decoded"] == found["described"] > 20
     assert found["scripts"] == 0
     assert all(found["sections"])
-    assert len(found["sections"]) == 8
+    assert len(found["sections"]) == 9
     assert found["title"] == "out.zarr: what is in it"
     assert found["paper"] == ("rgb(17, 19, 23)" if dark else "rgb(255, 255, 255)")
     assert set(asked) - {"/favicon.ico"} == {f"/{name}", "/report.html"}
