@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,25 @@ def list_pairs(
         else:
             frames.append(key)
     return frames, unusable
+
+
+def require_installed(root: Path, module: str, name: str, holds: str, extra: str) -> None:
+    """Refuse a dataset that nothing here can read.
+
+    Args:
+        root: of the dataset.
+        module, name: of the package that reads it, as it is imported and as people call it.
+        holds: what it reads, such as `videos`.
+        extra: of echogen, which brings the package.
+
+    Raises:
+        DatasetError: the package is not installed.
+    """
+    if find_spec(module) is None:
+        raise DatasetError(
+            f"{root}: contains {holds}, but {name}, which reads them, is not installed; pip "
+            f"install 'echogen[{extra}]'"
+        )
 
 
 def as_number(text: str) -> float | None:

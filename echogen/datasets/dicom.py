@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import AS_FOUND, Dataset, UInt8Clip, list_dataset, resolve_labels
+from echogen.datasets.base import (
+    AS_FOUND,
+    Dataset,
+    UInt8Clip,
+    list_dataset,
+    require_installed,
+    resolve_labels,
+)
 from echogen.datasets.caselist import read_cases, with_cases
 from echogen.datasets.dicom_cases import (
     case_table,
@@ -30,7 +37,6 @@ from echogen.datasets.dicom_header import (
     Header,
     may_be_dicom,
     read_header,
-    require_pydicom,
 )
 from echogen.datasets.dicom_labels import NO_LABELS, Labelled, files_beside, labels_of, read_label
 from echogen.datasets.dicom_pixels import (
@@ -218,7 +224,7 @@ def read_clip(
 
 
 def _scan(root: Path) -> Scan:
-    require_pydicom(root)
+    require_installed(root, "pydicom", "pydicom", "DICOM files", "dicom")
     scan = Scan()
     for path in walk_files(root):
         if not may_be_dicom(path):

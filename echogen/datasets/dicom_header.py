@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -133,19 +132,6 @@ def may_be_dicom(path: Path) -> bool:
 def stem_of(path: Path) -> str:
     """The file's name without an extension of DICOM; names that are UIDs have none."""
     return path.stem if path.suffix.lower() in EXTENSIONS else path.name
-
-
-def require_pydicom(root: Path) -> None:
-    """Refuse a dataset of DICOM files where nothing can read them.
-
-    Raises:
-        DatasetError: pydicom is not installed.
-    """
-    if find_spec("pydicom") is None:
-        raise DatasetError(
-            f"{root}: contains DICOM files, but pydicom, which reads them, is not installed; pip "
-            "install 'echogen[dicom]'"
-        )
 
 
 @contextmanager

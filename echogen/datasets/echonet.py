@@ -19,7 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from echogen.datasets.base import Dataset, as_number, list_dataset, relative, resolve_labels
+from echogen.datasets.base import (
+    Dataset,
+    as_number,
+    list_dataset,
+    relative,
+    require_installed,
+    resolve_labels,
+)
 from echogen.datasets.tracings import (
     TRACINGS,
     VideoTracings,
@@ -30,7 +37,7 @@ from echogen.datasets.tracings import (
     read_tracings,
     tracing_of,
 )
-from echogen.datasets.videos import read_video, read_video_frame, require_decoder
+from echogen.datasets.videos import read_video, read_video_frame
 from echogen.errors import DatasetError, UsageError
 from echogen.support.words import counted
 from echogen.types import LV_CAVITY, Case, Frame, FrameKey, UInt8HW
@@ -124,7 +131,7 @@ def list_echonet(
         DatasetError: a table is not there or lacks a column, or PyAV is not installed.
         UsageError: `labels` declares an impossible class id, or not class 1.
     """
-    require_decoder(root)
+    require_installed(root, "av", "PyAV", "videos", "video")
     declared = resolve_labels(LABELS if labels is None else labels)
     if LV_CAVITY not in declared:
         raise UsageError(

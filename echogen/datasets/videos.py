@@ -5,7 +5,6 @@ PyAV decodes them, the optional extra `video`; it is imported when the first fra
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
@@ -33,19 +32,6 @@ class _Video:
     frames: UInt8Clip
     damaged: frozenset[int]
     broken: str
-
-
-def require_decoder(root: Path) -> None:
-    """Refuse a dataset of videos where nothing can decode them.
-
-    Raises:
-        DatasetError: PyAV is not installed.
-    """
-    if find_spec("av") is None:
-        raise DatasetError(
-            f"{root}: contains videos, but PyAV, which reads them, is not installed; pip install "
-            "'echogen[video]'"
-        )
 
 
 def read_video_frame(path: Path, number: int, name: str) -> UInt8HW:

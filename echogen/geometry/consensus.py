@@ -143,7 +143,7 @@ def _lines(found: Outline, side: int) -> list[tuple[float, float]]:
     angle, anchor = angle[fits][:_PAIRS], points[pair[fits, 0]][:_PAIRS]
     if not len(angle):
         return []
-    offset = np.cos(angle) * anchor[:, 1] - np.sin(angle) * anchor[:, 0]
+    offset = _offset(angle, anchor)
     score = _line_scores(angle, offset, points, _thinned(found.all, 300), side)
     return _distinct(angle, offset, score, anchor)
 

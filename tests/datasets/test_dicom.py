@@ -144,7 +144,7 @@ def test_pydicom_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(a_still(), tmp_path / "x.dcm")
-    monkeypatch.setattr("echogen.datasets.dicom_header.find_spec", lambda name: None)
+    monkeypatch.setattr("echogen.datasets.base.find_spec", lambda name: None)
     with pytest.raises(DatasetError, match=r"pip install 'echogen\[dicom\]'"):
         open_dataset(tmp_path)
 

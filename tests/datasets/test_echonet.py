@@ -323,7 +323,7 @@ def test_an_outline_outside_of_the_picture_is_refused(one: Callable[..., Path]) 
 def test_without_pyav_one_sentence_says_what_to_install(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("echogen.datasets.videos.find_spec", lambda name: None)
+    monkeypatch.setattr("echogen.datasets.base.find_spec", lambda name: None)
     with pytest.raises(DatasetError, match=r"pip install 'echogen\[video\]'"):
         open_dataset(made)
 
