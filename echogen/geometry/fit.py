@@ -76,11 +76,6 @@ class _Search:
     masks: list[BoolHW]
 
 
-def fit_sector(images: Sequence[UInt8], spacing_mm: Spacing) -> Sector:
-    """The fan of one image, or of several of the same recording; see `find_fan`."""
-    return find_fan(images, spacing_mm).sector
-
-
 def find_fan(images: Sequence[UInt8], spacing_mm: Spacing) -> FanFit:
     """The fan of one image, or of several images of the same recording, and how sure it is.
 

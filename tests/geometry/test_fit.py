@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import fft, ndimage
 
 from echogen.errors import DatasetError
-from echogen.geometry.fit import find_fan, fit_sector, fits, is_upside_down
+from echogen.geometry.fit import find_fan, fits, is_upside_down
 from echogen.geometry.foreground import background_level, joined
 from echogen.geometry.sector import Sector
 from echogen.phantom import View, make_frame
@@ -145,25 +145,25 @@ def test_a_clean_fan_is_found(name: str) -> None:
 def test_text_and_a_trace_do_not_move_the_fan(name: str) -> None:
     truth = SECTORS[name]
     image = with_text_and_trace(speckled(truth, 2), truth, 2)
-    assert_close(fit_sector([image], SPACING), truth)
+    assert_close(find_fan([image], SPACING).sector, truth)
 
 
 @pytest.mark.parametrize("name", SECTORS)
 def test_background_noise_does_not_move_the_fan(name: str) -> None:
     truth = SECTORS[name]
-    assert_close(fit_sector([with_noise(speckled(truth, 3), 3)], SPACING), truth)
+    assert_close(find_fan([with_noise(speckled(truth, 3), 3)], SPACING).sector, truth)
 
 
 @pytest.mark.parametrize("name", SECTORS)
 def test_compression_does_not_move_the_fan(name: str) -> None:
     truth = SECTORS[name]
-    assert_close(fit_sector([compressed(speckled(truth, 4))], SPACING), truth)
+    assert_close(find_fan([compressed(speckled(truth, 4))], SPACING).sector, truth)
 
 
 @pytest.mark.parametrize("name", SECTORS)
 def test_dark_edges_do_not_move_the_fan(name: str) -> None:
     truth = SECTORS[name]
-    assert_close(fit_sector([with_dark_edges(speckled(truth, 5), truth)], SPACING), truth)
+    assert_close(find_fan([with_dark_edges(speckled(truth, 5), truth)], SPACING).sector, truth)
 
 
 @pytest.mark.parametrize("name", SECTORS)
@@ -171,13 +171,13 @@ def test_everything_at_once_does_not_move_the_fan(name: str) -> None:
     truth = SECTORS[name]
     image = with_dark_edges(speckled(truth, 6), truth)
     image = compressed(with_noise(with_text_and_trace(image, truth, 6), 6), 8.0)
-    assert_close(fit_sector([image], SPACING), truth)
+    assert_close(find_fan([image], SPACING).sector, truth)
 
 
 def test_millimetres_count_when_pixels_are_not_square() -> None:
     truth = Sector(2.0, 56.0, -0.62, 0.62, 0.0, 61.0)
     spacing = (0.154, 0.2)
-    found = fit_sector([speckled(truth, 7, spacing)], spacing)
+    found = find_fan([speckled(truth, 7, spacing)], spacing).sector
     assert_close(found, truth, spacing)
     assert abs(found.radius_far - truth.radius_far) < 0.1
 
@@ -187,13 +187,13 @@ def test_several_images_see_more_than_one() -> None:
     halves = [speckled(truth, 8), speckled(truth, 9)]
     halves[0][:, : SHAPE[1] // 2 - 20] = 0
     halves[1][:, SHAPE[1] // 2 + 20 :] = 0
-    assert_close(fit_sector(halves, SPACING), truth)
+    assert_close(find_fan(halves, SPACING).sector, truth)
 
 
 def test_a_video_gives_the_fan_of_its_frames() -> None:
     truth = SECTORS["tilted"]
     frames = [compressed(speckled(truth, seed)) for seed in range(6)]
-    assert_close(fit_sector(frames, SPACING), truth)
+    assert_close(find_fan(frames, SPACING).sector, truth)
 
 
 def test_a_grey_background_and_bars_do_not_move_the_fan() -> None:
@@ -204,7 +204,8 @@ def test_a_grey_background_and_bars_do_not_move_the_fan() -> None:
     image[outside] = (20 + 20 * rows / SHAPE[0]).astype(np.uint8)[outside]
     image = np.pad(image, ((0, 0), (60, 60)), constant_values=128)
     across = 60 * SPACING[1]
-    assert_close(fit_sector([image], SPACING), replace(truth, apex_col=truth.apex_col + across))
+    found = find_fan([image], SPACING).sector
+    assert_close(found, replace(truth, apex_col=truth.apex_col + across))
 
 
 def test_dark_flanks_do_not_make_the_fan_narrow() -> None:
@@ -214,7 +215,9 @@ def test_dark_flanks_do_not_make_the_fan_narrow() -> None:
         cols * SPACING[1] - truth.apex_col, np.maximum(rows * SPACING[0] - truth.apex_row, 1e-3)
     )
     shade = np.clip((truth.angle_right - np.abs(angle)) / 0.3, 0.15, 1)
-    found = fit_sector([compressed((speckled(truth, 22) * shade).astype(np.uint8), 8.0)], SPACING)
+    found = find_fan(
+        [compressed((speckled(truth, 22) * shade).astype(np.uint8), 8.0)], SPACING
+    ).sector
     assert found.angle_left == pytest.approx(truth.angle_left, abs=0.01)
     assert found.angle_right == pytest.approx(truth.angle_right, abs=0.01)
     assert found.apex_row == pytest.approx(truth.apex_row, abs=0.01 * truth.radius_far)
@@ -266,7 +269,7 @@ def test_a_picture_that_is_upside_down_is_told() -> None:
 
 def test_the_fit_is_deterministic() -> None:
     image = with_noise(speckled(SECTORS["blunt"], 10), 10)
-    assert fit_sector([image], SPACING) == fit_sector([image.copy()], SPACING)
+    assert find_fan([image], SPACING).sector == find_fan([image.copy()], SPACING).sector
 
 
 def test_the_background_level_of_a_black_background_is_zero() -> None:
@@ -304,7 +307,7 @@ def spectrum() -> Image:
 )
 def test_an_image_without_a_fan_is_refused(image: Image) -> None:
     with pytest.raises(DatasetError, match="expected a fan, apex up"):
-        fit_sector([image], SPACING)
+        find_fan([image], SPACING)
 
 
 def test_a_fan_is_found_in_a_screenshot_between_panels() -> None:
@@ -333,13 +336,13 @@ def test_a_fan_is_found_in_a_screenshot_between_panels() -> None:
 def test_wrong_arguments_are_named() -> None:
     image = speckled(SECTORS["pointed"], 15)
     with pytest.raises(DatasetError, match="no image"):
-        fit_sector([], SPACING)
+        find_fan([], SPACING)
     with pytest.raises(DatasetError, match="one shape"):
-        fit_sector([image, image[:-1]], SPACING)
+        find_fan([image, image[:-1]], SPACING)
     with pytest.raises(DatasetError, match="uint8"):
-        fit_sector([image.astype(np.float32)], SPACING)  # type: ignore[list-item]
+        find_fan([image.astype(np.float32)], SPACING)  # type: ignore[list-item]
     with pytest.raises(DatasetError, match="positive"):
-        fit_sector([image], (0.0, 0.3))
+        find_fan([image], (0.0, 0.3))
 
 
 fans = st.builds(
@@ -402,7 +405,7 @@ def test_any_fan_is_found(
     row: float, col: float, left: float, right: float, near: float, far: float, seed: int
 ) -> None:
     truth = Sector(row, col, left, right, near, far)
-    assert_close(fit_sector([speckled(truth, seed)], SPACING), truth)
+    assert_close(find_fan([speckled(truth, seed)], SPACING).sector, truth)
 
 
 def read_camus(path: Path) -> tuple[Image, tuple[float, float]]:
@@ -426,7 +429,7 @@ def test_real_fans_agree_with_their_foreground(pattern: str, least: float) -> No
         pytest.skip(f"no {pattern} under ../shared/data")
     for path in paths:
         image, spacing = read_camus(path)
-        assert iou(fit_sector([image], spacing), image, spacing) >= least, path.name
+        assert iou(find_fan([image], spacing).sector, image, spacing) >= least, path.name
 
 
 @pytest.mark.slow
@@ -441,9 +444,9 @@ def test_a_real_compressed_recording_is_found() -> None:
     video = [np.frombuffer(frame, np.uint8).reshape(height, width) for frame in frames]
     del frames
     gc.collect()
-    found = fit_sector(video, (1.0, 1.0))
+    found = find_fan(video, (1.0, 1.0)).sector
     for frame in video[::30]:
-        assert_close(fit_sector([frame], (1.0, 1.0)), found, (1.0, 1.0))
+        assert_close(find_fan([frame], (1.0, 1.0)).sector, found, (1.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -451,7 +454,7 @@ def test_a_real_compressed_recording_is_found() -> None:
 )
 def test_the_fan_of_a_phantom_is_found(index: int, view: View) -> None:
     frame = make_frame(index, view, "ED")
-    found = fit_sector([frame.image], frame.spacing_mm)
+    found = find_fan([frame.image], frame.spacing_mm).sector
     assert_close(found, frame.sector, frame.spacing_mm)
 
 
@@ -460,4 +463,4 @@ def test_the_fan_of_a_compressed_noisy_phantom_is_found() -> None:
     for index in range(1, 7):
         frame = make_frame(index, "4CH", "ES")
         image = compressed(with_noise(frame.image, index))
-        assert_close(fit_sector([image], frame.spacing_mm), frame.sector, frame.spacing_mm)
+        assert_close(find_fan([image], frame.spacing_mm).sector, frame.sector, frame.spacing_mm)
