@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.levels import usual_levels
 from echogen.report import QUIET, Reporter
@@ -62,16 +64,29 @@ def train(
         Interrupted: at a signal while nothing has to be finished, or at the second one.
     """
     stop = stop or Stop()
+    task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
     with open_machine(options) as machine:
         heard = reporter if reporter is not None and machine.is_main_process else QUIET
-        task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
-        session = open_session(task, machine, heard, resume=resume, overwrite=overwrite)
-        stop.finishing = True
-        progress = _learn(session, stop)
-        stop.finishing = False
-        if options.done(progress) >= 1 and machine.is_main_process:
-            _finish(session, new=progress.step > session.progress.step)
-        machine.wait_for_everyone()
+        return _train(task, machine, heard, stop, resume=resume, overwrite=overwrite)
+
+
+def _train(
+    task: TrainingTask,
+    machine: Accelerator,
+    reporter: Reporter,
+    stop: Stop,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Progress:
+    """A function of its own, so that the wrapped network has gone when the machine is closed."""
+    session = open_session(task, machine, reporter, resume=resume, overwrite=overwrite)
+    stop.finishing = True
+    progress = _learn(session, stop)
+    stop.finishing = False
+    if task.options.done(progress) >= 1 and machine.is_main_process:
+        _finish(session, new=progress.step > session.progress.step)
+    machine.wait_for_everyone()
     return progress
 
 

@@ -36,6 +36,9 @@ def open_machine(options: TrainingOptions) -> Iterator[Accelerator]:
     try:
         yield accelerator
     finally:
+        # The network's wrapper first: ending the group's threads, it would wait for them with
+        # Python's lock held, which they may be waiting for.
+        accelerator.free_memory()
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # the next run may use another
         GradientState._reset_state()

@@ -22,6 +22,7 @@ from echogen.painting.engine import Canvas, Levels
 from echogen.painting.local import LocalEngine
 from echogen.report import Quiet
 from echogen.store import open_store
+from echogen.types import UInt8HW
 from tests.commands.test_interrupted import start, wait_for_painting
 from tests.painting.test_local import NoiseSampler, denoiser
 from tests.support.hearts import make_canvas, make_config
@@ -68,6 +69,7 @@ def test_two_devices_give_the_images_of_one_in_the_same_order(
 
 def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine) -> None:
     taken: list[int] = []
+    images: list[UInt8HW] = []
 
     def canvases() -> Iterator[Canvas]:
         for i in range(90):
@@ -81,12 +83,12 @@ def test_order_and_memory_hold_while_one_device_stands_still(two: DevicesEngine)
     seen_while_still: list[int] = []
 
     def go_on() -> None:
-        seen_while_still.append(len(taken))
+        seen_while_still.append(len(taken) - len(images))
         os.kill(process.pid or 0, signal.SIGCONT)
 
     timer = threading.Timer(1.0, go_on)
     timer.start()
-    images = list(two.run(canvases()))
+    images.extend(two.run(canvases()))
     timer.join()
     assert_painted(images, range(90))
     assert 9 < seen_while_still[0] <= 3 * 8  # four batches of three a device, and no more

@@ -4,10 +4,12 @@ JSON: {"killed": [...], "kills": n, "seed": s, "two": [...], "place": {...}}, li
 `python -m echogen`. What training on prepared frames must do without cannot be imported here, and
 torch is imported once: each run is a forked child. The first command is started over and over and
 killed by SIGKILL after a random time, n times, then left to finish. The second runs as two
-processes that train together, in the environment `place`. Prints the state's step after each kill,
-and exit codes.
+processes that train together, in the environment `place`; a network still wrapped when their group
+ends would now and then wait for the group's threads for ever, so it is an error. Prints the state's
+step after each kill, and exit codes.
 """
 
+import gc
 import json
 import os
 import random
@@ -21,7 +23,9 @@ for name in ("SimpleITK", "zarr", "h5py", "scipy"):
 
 # ruff: noqa: E402 (what follows must do without the modules above)
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DModel  # noqa: F401 (for speed, before the forks)
+from torch.nn.parallel import DistributedDataParallel
 
 from echogen.cli import main
 from echogen.training import loop  # noqa: F401
@@ -49,7 +53,7 @@ def run_and_kill(arguments: list[str], kills: int, seed: int) -> tuple[list[int]
     while True:
         child = start(arguments, Path(f"{out}.log"), {})
         if len(hits) < kills:
-            while not (out / "state.safetensors").exists():
+            while not (out / "state.safetensors").exists() and running(child):
                 time.sleep(0.005)
             time.sleep(draw.uniform(0.1, 0.6))
             os.kill(child, signal.SIGKILL)
@@ -58,6 +62,11 @@ def run_and_kill(arguments: list[str], kills: int, seed: int) -> tuple[list[int]
             return hits, os.waitstatus_to_exitcode(status)
         saved = read_state(out)
         hits.append(saved.progress.step if saved else -1)
+
+
+def running(child: int) -> bool:
+    """Whether it has not ended; its exit code can still be waited for."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def run_two(arguments: list[str], place: dict[str, str]) -> list[int]:
@@ -69,8 +78,16 @@ def run_two(arguments: list[str], place: dict[str, str]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
+def end_training(accelerator: Accelerator) -> None:
+    if any(type(thing) is DistributedDataParallel for thing in gc.get_objects()):
+        raise AssertionError("the group ends before the network's wrapper")
+    ended(accelerator)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    ended = Accelerator.end_training
+    Accelerator.end_training = end_training  # type: ignore[method-assign]
     asked = json.loads(sys.argv[1])
     hits, code = run_and_kill(asked["killed"], asked["kills"], asked["seed"])
     codes = run_two(asked["two"], asked["place"])

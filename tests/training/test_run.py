@@ -168,6 +168,7 @@ def processes(tmp_path_factory) -> tuple[Path, dict[str, object]]:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
