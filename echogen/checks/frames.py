@@ -16,6 +16,7 @@ from echogen.datasets.fans import FoundFan, found_fans
 from echogen.datasets.recordings import Recording
 from echogen.errors import DatasetError
 from echogen.geometry.field import crop_of
+from echogen.geometry.fit import objection
 from echogen.geometry.recording import FittedFrame
 from echogen.geometry.render import frame_grid
 from echogen.geometry.sector import Sector
@@ -176,6 +177,10 @@ def _problems(
             f"{file}: its fan is not round in the millimetres given, but would be with a row "
             f"spacing {fitted.stretch:.2f} times as large: the spacing, or the fan, is in doubt.",
         )
+    if fitted.how == "given":
+        against = objection(sector, frame.image, frame.unit_spacing)
+        if against:
+            yield warning("sector", name, f"{file}: the fan that was given is in doubt: {against}.")
     low, high = PLAUSIBLE_DEPTH_MM
     if frame.spacing_mm is not None and not low <= facts.depth <= high:
         yield warning(

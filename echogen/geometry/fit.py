@@ -32,6 +32,8 @@ MIN_CONFIDENCE = 0.4
 """A fan that is less sure than this is no fan."""
 MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 """A recording's fan is not that of an image which has more than this outside or across it."""
+LEAST_ENDS = 0.2
+"""Of a fan's edges and arc, foreground ends at more than this of one's length at least."""
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
@@ -44,8 +46,9 @@ _ROOM = 0.12
 """What lies further outside of the network's fan, as a share of its depth, is not looked at."""
 _CLEAR = 0.05
 """What lies further outside of the network's fan, as a share of its depth, is background."""
-_TRUST = 0.3
-"""What the network's fan may score less than another and still be taken."""
+_TRUST, _ASTRAY = 0.3, 6.0
+"""What the network's fan may score less than another and still be taken: this, and this times how
+far they are apart, as a share of the depth. Drawn frames and clips of another scanner chose it."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,12 @@ def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     if not _is_plain(evidence[0]):
         fans += [refined(_scaled(fan, unit), search.small) for fan in _proposed(search)]
         evidence = judged([_scaled(fan, 1 / unit) for fan in fans], search.echoes)
-    scores = np.array([one.score for one in evidence])
+    scores = np.array(
+        [
+            one.score - _ASTRAY * _apart(fan, fans[0])
+            for fan, one in zip(fans, evidence, strict=True)
+        ]
+    )
     scores[0] += _TRUST
     best = int(np.argmax(scores))
     fine = refined(fans[best], search.picture)
@@ -149,12 +157,45 @@ def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
         image: (H, W) uint8.
         spacing_mm: (row, col) mm per pixel.
     """
+    found = _evidence(sector, image, spacing_mm)
+    return found is not None and not _is_cut(found)
+
+
+def objection(sector: Sector, image: UInt8, spacing_mm: Spacing) -> str:
+    """What an image shows that speaks against a fan that was given for it; empty if nothing does.
+
+    Args:
+        sector: mm.
+        image: (H, W) uint8.
+        spacing_mm: (row, col) mm per pixel.
+    """
+    found = _evidence(sector, image, spacing_mm)
+    if found is None:
+        return "the picture shows hardly any echoes in it"
+    if _is_cut(found):
+        return (
+            f"the picture goes on beyond it: {found.outside:.0%} of its echoes lie outside, and "
+            f"they cross {found.crossed:.0%} of its outline"
+        )
+    if max(found.left, found.right, found.arc) < LEAST_ENDS:
+        return (
+            f"echoes end at {found.left:.0%} of its left edge, {found.right:.0%} of its right one "
+            f"and {found.arc:.0%} of its arc"
+        )
+    return ""
+
+
+def _evidence(sector: Sector, image: UInt8, spacing_mm: Spacing) -> Evidence | None:
+    """For a fan, mm, in an image; None where this shows hardly anything."""
     try:
         search = _search(image, spacing_mm, sector)
     except DatasetError:
-        return False
-    found = judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
-    return found.outside < MOST_OUTSIDE and found.crossed < MOST_CROSSED
+        return None
+    return judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
+
+
+def _is_cut(found: Evidence) -> bool:
+    return found.outside >= MOST_OUTSIDE or found.crossed >= MOST_CROSSED
 
 
 def is_upside_down(image: UInt8, spacing_mm: Spacing) -> bool:
@@ -230,6 +271,20 @@ def _scaled(fan: Sector, by: float) -> Sector:
         fan.apex_row * by, fan.apex_col * by, fan.angle_left, fan.angle_right,
         fan.radius_near * by, fan.radius_far * by,
     )  # fmt: skip
+
+
+def _apart(fan: Sector, other: Sector) -> float:
+    """How far outlines are apart on the mean of five points, as a share of the other's depth."""
+
+    def points(of: Sector) -> npt.NDArray[np.float64]:
+        middle = (of.angle_left + of.angle_right) / 2
+        angle = np.array([of.angle_left, of.angle_left, of.angle_right, of.angle_right, middle])
+        radius = np.array([0.2, 0.9, 0.2, 0.9, 1.0]) * of.radius_far
+        return np.array(
+            [of.apex_row + radius * np.cos(angle), of.apex_col + radius * np.sin(angle)]
+        )
+
+    return float(np.hypot(*(points(fan) - points(other))).mean() / other.radius_far)
 
 
 def _distinct(fans: list[Sector], most: int) -> list[Sector]:

@@ -363,6 +363,29 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
     assert table.read_text() == written
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("2,55,-35,37,3,113", ""),
+        ("2,55,-15,15,3,113", "the picture goes on beyond it"),
+        ("2,55,-35,37,3,60", "the picture goes on beyond it"),
+        ("-90,55,-80,80,0,400", "echoes end at"),
+    ],
+)
+def test_a_given_fan_that_the_picture_speaks_against_is_a_warning(
+    dataset: Path, tmp_path: Path, given: str, said: str
+) -> None:
+    table = tmp_path / "fans.csv"
+    table.write_text(
+        "recording,apex_row,apex_col,angle_left_deg,angle_right_deg,radius_near,radius_far\n"
+        f"*,{given}\n"
+    )
+    report = validate(dataset, fans=table)
+    doubts = [one.message for one in report.findings if "the fan that was given" in one.message]
+    assert len(doubts) == (4 if said else 0)
+    assert all(said in doubt for doubt in doubts)
+
+
 def test_a_table_of_fans_that_cannot_be_written_is_refused_first(
     dataset: Path, made: Path, tmp_path: Path
 ) -> None:
