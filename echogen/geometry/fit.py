@@ -32,8 +32,8 @@ MIN_CONFIDENCE = 0.4
 """A fan that is less sure than this is no fan."""
 MOST_OUTSIDE, MOST_CROSSED = 0.05, 0.25
 """A recording's fan is not that of an image which has more than this outside or across it."""
-LEAST_ENDS = 0.2
-"""Of a fan's edges and arc, foreground ends at more than this of one's length at least."""
+LEAST_SHARED = 0.7
+"""A given fan and that which the picture as a whole shows share at least this of their pixels."""
 _REDUCED = 176
 """Pixels along the longer side of the image that fans are proposed on, at least, or all it has."""
 _ARCS, _TRIED = 24, 3
@@ -47,8 +47,8 @@ _ROOM = 0.12
 _CLEAR = 0.05
 """What lies further outside of the network's fan, as a share of its depth, is background."""
 _TRUST, _ASTRAY = 0.3, 6.0
-"""What the network's fan may score less than another and still be taken: this, and this times how
-far they are apart, as a share of the depth. Drawn frames and clips of another scanner chose it."""
+"""Another fan than the network's is taken if its score is higher by the first of these, plus the
+second times the distance between the two as a share of the depth (chosen as decision 013 says)."""
 
 
 @dataclass(frozen=True)
@@ -157,41 +157,42 @@ def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
         image: (H, W) uint8.
         spacing_mm: (row, col) mm per pixel.
     """
-    found = _evidence(sector, image, spacing_mm)
-    return found is not None and not _is_cut(found)
+    try:
+        search = _search(image, spacing_mm, sector)
+    except DatasetError:
+        return False
+    return not _is_cut(judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0])
 
 
 def objection(sector: Sector, image: UInt8, spacing_mm: Spacing) -> str:
-    """What an image shows that speaks against a fan that was given for it; empty if nothing does.
+    """What an image shows that speaks against a fan that was given for it; empty if nothing does,
+    or if the image does not show by itself where its echoes are.
 
     Args:
         sector: mm.
         image: (H, W) uint8.
         spacing_mm: (row, col) mm per pixel.
     """
-    found = _evidence(sector, image, spacing_mm)
-    if found is None:
-        return "the picture shows hardly any echoes in it"
+    seen = opinion(image, spacing_mm)
+    if seen.fan is None or not _shows_fan(seen):
+        return ""
+    try:
+        search = _search(image, spacing_mm, seen.fan)
+    except DatasetError:
+        return ""
+    found = judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
     if _is_cut(found):
         return (
             f"the picture goes on beyond it: {found.outside:.0%} of its echoes lie outside, and "
             f"they cross {found.crossed:.0%} of its outline"
         )
-    if max(found.left, found.right, found.arc) < LEAST_ENDS:
+    given, shown = (fan.mask(image.shape, spacing_mm) for fan in (sector, seen.fan))
+    if (given & shown).sum() < LEAST_SHARED * (given | shown).sum():
         return (
-            f"echoes end at {found.left:.0%} of its left edge, {found.right:.0%} of its right one "
-            f"and {found.arc:.0%} of its arc"
+            f"it covers {given.mean():.0%} of the picture, of which {shown.mean():.0%} looks like "
+            "a fan"
         )
     return ""
-
-
-def _evidence(sector: Sector, image: UInt8, spacing_mm: Spacing) -> Evidence | None:
-    """For a fan, mm, in an image; None where this shows hardly anything."""
-    try:
-        search = _search(image, spacing_mm, sector)
-    except DatasetError:
-        return None
-    return judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
 
 
 def _is_cut(found: Evidence) -> bool:
@@ -228,7 +229,8 @@ def _search(joined: UInt8, spacing_mm: Spacing, rough: Sector) -> _Search:
     image = np.where(grown(rough, joined.shape, spacing_mm, _ROOM * rough.radius_far), image, 0)
     height, width = image.shape[0] * spacing_mm[0], image.shape[1] * spacing_mm[1]
     target = max(height, width) / _REDUCED
-    factors = (max(1, int(target / spacing_mm[0])), max(1, int(target / spacing_mm[1])))
+    by_row, by_col = (int(target / spacing) for spacing in spacing_mm)
+    factors = (min(max(1, by_row), image.shape[0]), min(max(1, by_col), image.shape[1]))
     small = foreground.reduced(image, factors)
     row_mm, col_mm = factors[0] * spacing_mm[0], factors[1] * spacing_mm[1]
     unit = float(np.sqrt(row_mm * col_mm))
@@ -274,7 +276,7 @@ def _scaled(fan: Sector, by: float) -> Sector:
 
 
 def _apart(fan: Sector, other: Sector) -> float:
-    """How far outlines are apart on the mean of five points, as a share of the other's depth."""
+    """The mean distance of five points of two outlines, as a share of the other's depth."""
 
     def points(of: Sector) -> npt.NDArray[np.float64]:
         middle = (of.angle_left + of.angle_right) / 2

@@ -7,6 +7,7 @@ order of data and noise depends on nothing but the seed. Only the first process 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
 
 import torch
 from accelerate import Accelerator
@@ -35,13 +36,18 @@ def open_machine(options: TrainingOptions) -> Iterator[Accelerator]:
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     try:
         yield accelerator
+    except BaseException as error:
+        clear_frames(error.__traceback__)  # they hold the wrapped network
+        raise
     finally:
-        # The network's wrapper first: ending the group's threads, it would wait for them with
-        # Python's lock held, which they may be waiting for.
-        accelerator.free_memory()
-        accelerator.end_training()
-        AcceleratorState._reset_state(reset_partial_state=True)  # the next run may use another
-        GradientState._reset_state()
+        try:
+            # Before the group of processes: a wrapped network that is destroyed after it waits for
+            # the group's threads while it holds the interpreter's lock, which they may need to end.
+            accelerator.free_memory()
+        finally:
+            accelerator.end_training()
+            AcceleratorState._reset_state(reset_partial_state=True)  # the next run may use another
+            GradientState._reset_state()
 
 
 def training_precision(name: str, device: torch.device) -> str:

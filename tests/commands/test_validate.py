@@ -369,7 +369,7 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
         ("2,55,-35,37,3,113", ""),
         ("2,55,-15,15,3,113", "the picture goes on beyond it"),
         ("2,55,-35,37,3,60", "the picture goes on beyond it"),
-        ("-90,55,-80,80,0,400", "echoes end at"),
+        ("-90,55,-80,80,0,400", "it covers 100% of the picture"),
     ],
 )
 def test_a_given_fan_that_the_picture_speaks_against_is_a_warning(

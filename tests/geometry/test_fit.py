@@ -261,6 +261,13 @@ def test_the_fan_of_a_recording_is_one_of_its_frames_if_little_lies_outside() ->
     assert not fits(replace(truth, angle_left=-0.3), image, SPACING)
 
 
+@pytest.mark.parametrize("shape", [(16, 3000), (3000, 16), (1, 1), (2, 900)])
+def test_a_picture_of_any_shape_is_no_failure(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    fan = Sector(0.0, shape[1] / 2, -0.7, 0.7, 0.0, float(shape[0]))
+    assert isinstance(fits(fan, noise, (1.0, 1.0)), bool)
+
+
 def test_a_picture_that_is_upside_down_is_told() -> None:
     image = speckled(SECTORS["pointed"], 27)
     assert is_upside_down(np.ascontiguousarray(image[::-1]), SPACING)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,27 @@ def test_two_processes_learn_what_one_learns(processes, tmp_path, packed):
     assert [line[:2] for line in logs[0]] == [line[:2] for line in logs[1]]
     assert [line[2] for line in logs[0]] == pytest.approx([line[2] for line in logs[1]], rel=1e-4)
     assert read_info(two / "checkpoint").training["hardware"].startswith("2 x ")
+
+
+def test_what_a_failed_run_held_is_gone_when_its_machine_closes(monkeypatch):
+    from accelerate import Accelerator
+
+    from echogen.training.machine import open_machine
+
+    class Network:
+        pass
+
+    alive, at_the_end = [], []
+
+    def fail() -> None:
+        network = Network()
+        alive.append(weakref.ref(network))
+        raise EngineError("the loss is not finite")
+
+    monkeypatch.setattr(Accelerator, "end_training", lambda _: at_the_end.append(alive[0]()))
+    with pytest.raises(EngineError, match="not finite"), open_machine(QUICK):
+        fail()
+    assert at_the_end == [None]
 
 
 def test_fewer_images_than_processes_are_refused():
