@@ -121,7 +121,7 @@ def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     """The best fan, mm, and the evidence for it; `rough` is the network's."""
     unit = search.picture.unit
     fans = [refined(rough, search.small)]
-    evidence = judged([_scaled(fans[0], 1 / unit)], search.echoes)
+    evidence = [_evidence(fans[0], search)]
     if not _is_plain(evidence[0]):
         fans += [refined(_scaled(fan, unit), search.small) for fan in _proposed(search)]
         evidence = judged([_scaled(fan, 1 / unit) for fan in fans], search.echoes)
@@ -134,7 +134,7 @@ def _best(search: _Search, rough: Sector) -> tuple[Sector, Evidence]:
     scores[0] += _TRUST
     best = int(np.argmax(scores))
     fine = refined(fans[best], search.picture)
-    found = judged([_scaled(fine, 1 / unit)], search.echoes)[0]
+    found = _evidence(fine, search)
     if found.score > evidence[best].score - _WORSE:
         return fine, found
     return fans[best], evidence[best]
@@ -161,7 +161,7 @@ def fits(sector: Sector, image: UInt8, spacing_mm: Spacing) -> bool:
         search = _search(image, spacing_mm, sector)
     except DatasetError:
         return False
-    return not _is_cut(judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0])
+    return not _is_cut(_evidence(sector, search))
 
 
 def objection(sector: Sector, image: UInt8, spacing_mm: Spacing) -> str:
@@ -180,7 +180,7 @@ def objection(sector: Sector, image: UInt8, spacing_mm: Spacing) -> str:
         search = _search(image, spacing_mm, seen.fan)
     except DatasetError:
         return ""
-    found = judged([_scaled(sector, 1 / search.picture.unit)], search.echoes)[0]
+    found = _evidence(sector, search)
     if _is_cut(found):
         return (
             f"the picture goes on beyond it: {found.outside:.0%} of its echoes lie outside, and "
@@ -193,6 +193,11 @@ def objection(sector: Sector, image: UInt8, spacing_mm: Spacing) -> str:
             "a fan"
         )
     return ""
+
+
+def _evidence(fan: Sector, search: _Search) -> Evidence:
+    """For a fan, mm."""
+    return judged([_scaled(fan, 1 / search.picture.unit)], search.echoes)[0]
 
 
 def _is_cut(found: Evidence) -> bool:
