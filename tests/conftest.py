@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import hypothesis
 import pytest
@@ -38,16 +39,27 @@ def own_dataset(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network of 32 x 32 images, 4 x 4 space-to-depth, 20 timesteps."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", "none")
+
+
+@pytest.fixture(scope="session")
+def known_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same kind of network, which is shown what is known."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny-known", "known")
+
+
+def save_tiny(folder: Path, conditioning: Literal["none", "known"]) -> Path:
     import torch
     from diffusers import UNet2DModel
 
     from echogen.diffusion.checkpoint import CheckpointInfo
     from echogen.diffusion.saving import save_checkpoint
 
+    more = 16 if conditioning == "known" else 0
     torch.manual_seed(0)
     network = UNet2DModel(
         sample_size=8,
-        in_channels=16,
+        in_channels=16 + more,
         out_channels=16,
         block_out_channels=(16, 16),
         down_block_types=("DownBlock2D", "DownBlock2D"),
@@ -66,17 +78,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clip_sample": True,
     }
     info = CheckpointInfo(
-        name="tiny",
+        name=folder.name,
         image_size=32,
         resize="stretch",
         patch=4,
         channels=1,
+        conditioning=conditioning,
+        keep_channels=more,
+        known_pixels="clean" if more else None,
         labels={},
         training_data="none",
         licence="CC0-1.0",
         citation="none",
     )
-    folder = tmp_path_factory.mktemp("model") / "tiny"
     save_checkpoint(
         folder, network.state_dict(), dict(network.config), scheduler, info, readme="# tiny\n"
     )

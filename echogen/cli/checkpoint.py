@@ -154,6 +154,7 @@ def show_description(found: "CheckpointDescription") -> None:
             ("name", found.name),
             ("folder", found.folder),
             ("images", f"{grid}, {'grey' if found.channels == 1 else 'colour'}{space}"),
+            ("is shown", _shown(found)),
             ("network", f"{found.architecture}; {found.parameters:,} parameters "
              f"({found.weights_type})"),
             ("predicts", f"{found.prediction}, {found.steps} steps of the {found.schedule} "
@@ -174,6 +175,12 @@ def show_verification(found: "Verification") -> None:
     show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not usable as it is'}")
+
+
+def _shown(found: "CheckpointDescription") -> str:
+    if found.conditioning == "none":
+        return "the noisy picture alone"
+    return f"what is known, {found.known_pixels}, and where ({found.keep_channels} channels more)"
 
 
 def _trained(found: "CheckpointDescription") -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
@@ -27,6 +27,9 @@ HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
 BUILTIN = "builtin"
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
+Conditioning = Literal["none", "known"]
+"""What a network is shown besides the noisy picture: nothing, or what is known of it and where."""
+OF_CONDITIONING = frozenset({"conditioning", "keep_channels", "known_pixels"})
 Level = Annotated[float, Field(ge=0, le=255)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -52,6 +55,12 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
         resize: how a frame came to that grid in training: stretched, or padded to a square.
         patch: space-to-depth factor: the network sees (channels patch^2, size/patch, size/patch).
         channels: of the image, 1 or 3 (grey repeated).
+        conditioning: "known" of a network that is also shown which pixels are known, and these as
+            they are; "none" of one that sees nothing but the noisy picture.
+        keep_channels: channels after those of the picture, which hold the map of what is known (1
+            known, 0 to paint) after space-to-depth: patch^2, or 0 without conditioning.
+        known_pixels: what takes the place of x_t at known pixels: "clean", x_0 without noise and
+            unscaled. None without conditioning.
         labels: {class id: name} that the network was conditioned on; empty for an image prior.
         training_data: what it was trained on, in words.
         licence: terms of the weights.
@@ -66,6 +75,9 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
     resize: Resize
     patch: int = Field(ge=1, strict=True)
     channels: int = Field(strict=True)
+    conditioning: Conditioning = "none"
+    keep_channels: int = Field(default=0, strict=True)
+    known_pixels: Literal["clean"] | None = None
     labels: dict[NonNegativeInt, str]
     training_data: str
     licence: str
@@ -82,6 +94,14 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
             )
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+        known = self.conditioning == "known"
+        expected = (self.patch**2, "clean") if known else (0, None)
+        if (self.keep_channels, self.known_pixels) != expected:
+            raise ValueError(
+                f"conditioning {self.conditioning!r} with patch {self.patch} needs keep_channels "
+                f"{expected[0]} and known_pixels {expected[1]!r}, got {self.keep_channels} and "
+                f"{self.known_pixels!r}"
+            )
         if unknown := self.files.keys() - set(HASHED_FILES):
             raise ValueError(f"files: unknown file, got {min(unknown)!r}")
         return self
@@ -94,6 +114,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
         """
         decisive = {"files", "image_size", "resize", "patch", "channels"}
         decisive |= set() if self.grey_levels is None else {"grey_levels"}
+        decisive |= OF_CONDITIONING if self.conditioning == "known" else set()
         identity = json.dumps(self.model_dump(include=decisive), sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()
 
@@ -203,6 +224,30 @@ def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> No
                 f"{UNET_CONFIG} a network for {side * info.patch} (sample_size {side} x patch "
                 f"{info.patch}); these belong to different models. Download or save it again."
             )
+
+
+def check_channels(
+    unet_config: Mapping[str, Any], variance_type: str, info: CheckpointInfo
+) -> None:
+    """Refuse a description whose channels are not its network's.
+
+    Args:
+        unet_config: of diffusers' `UNet2DModel`.
+        variance_type: of its scheduler; a learned range doubles what comes out.
+        info: of the same checkpoint.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    picture = info.channels * info.patch**2
+    into, out = picture + info.keep_channels, picture * (1 + (variance_type == "learned_range"))
+    found = (unet_config.get("in_channels", 3), unet_config.get("out_channels", 3))
+    if found != (into, out):
+        raise CheckpointError(
+            f"checkpoint {info.name}: {info.channels} channels with patch {info.patch}, "
+            f"conditioning {info.conditioning} and variance {variance_type} need a network of "
+            f"{into} -> {out} channels, found {found[0]} -> {found[1]}"
+        )
 
 
 def read_json(file: Path) -> dict[str, Any]:

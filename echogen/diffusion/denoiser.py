@@ -1,7 +1,8 @@
 """A network and its noise schedule as one function: a noisy image in, a clean one predicted.
 
 Hides what differs between models: what the network predicts (noise, v or the image), a learned or
-a fixed variance, grey or three channels, space-to-depth, and the precision it runs in. With
+a fixed variance, grey or three channels, space-to-depth, what is known as
+part of the input or not, and the precision it runs in. With
 abar = alphas_cumprod[t], x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps (Ho et al. 2020, 2006.11239) and
 v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022, 2202.00512).
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from echogen.diffusion.checkpoint import GreyLevels
+from echogen.diffusion.checkpoint import Conditioning, GreyLevels
 from echogen.diffusion.schedule import PredictionType, Schedule, VarianceType
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -23,7 +24,8 @@ class Prediction:
     """What the denoiser makes of x_t.
 
     Attributes:
-        x0: (B, C, H, W) float32, the clean image, clipped if the checkpoint says so.
+        x0: (B, C, H, W) float32, the clean image, clipped if the checkpoint says so; where the
+            network was shown known pixels, these.
         variance_mix: (B, C, H, W) float32 for a learned range, else None: f in [0, 1] between the
             posterior's log-variance (0) and log beta (1) (2102.09672, eq. 15).
     """
@@ -33,7 +35,9 @@ class Prediction:
 
 
 Watch = Callable[[Tensor, float, Prediction], None]
-"""Called with x_t (B, C, H, W), the timestep and the prediction, none of which it may modify."""
+"""Called with the picture that the network is shown, (B, C, H, W), the timestep and the prediction,
+none of which it may modify.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,16 @@ class Denoiser:
     """A network with everything a sampler needs to use it.
 
     Attributes:
-        network: (B, C patch^2, H/patch, W/patch) and (B,) timesteps, all equal, on the CPU, int64
-            or float32 between them, to the raw output, with twice the channels for a learned range.
+        network: (B, C patch^2, H/patch, W/patch), with conditioning patch^2 channels more, and
+            (B,) timesteps, all equal, on the CPU, int64 or float32 between them, to the raw output,
+            with twice the channels for a learned range.
         schedule: the full schedule it was trained on.
         prediction_type: what its output means.
         variance_type: of the reverse step.
         clip: x0 is clipped to [-clip, clip]; None leaves it.
         channels: C, 1 or 3. Three channels carry three independent noises over one grey image.
         patch: space-to-depth factor.
+        conditioning: "known" if it is shown what is known, and where.
         device, dtype: where and in what precision the network runs.
         image_size: the side it was trained on; None takes any.
         grey_levels: that were usual in training; None where that is not known.
@@ -63,6 +69,7 @@ class Denoiser:
     clip: float | None = 1.0
     channels: int = 1
     patch: int = 1
+    conditioning: Conditioning = "none"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     image_size: int | None = None
@@ -70,29 +77,50 @@ class Denoiser:
     name: str = ""
     watch: Watch = lambda *_: None
 
-    def predict(self, x: Tensor, t: float) -> Prediction:
-        """The clean image behind x_t.
+    def predict(
+        self, x: Tensor, t: float, known: Tensor | None = None, keep: Tensor | None = None
+    ) -> Prediction:
+        """The clean image behind x_t, and behind what is known of it.
+
+        A network without conditioning is shown x_t alone, whatever is known. One with
+        conditioning "known" is shown the known pixels in place of x_t's, and which these are (RAD,
+        2412.09191); where nothing is known it is an unconditional model like any other.
 
         Args:
             x: (B, C, H, W) float32 on `device`.
             t: the model's timestep in [0, T - 1], an index into `schedule` or between two.
+            known: (B, C, H, W) float32, x_0; only where kept does it count.
+            keep: (B, 1, H, W) bool, True where known. Without both, nothing is known.
 
         Returns:
             float32 tensors of x's shape, whatever precision the network runs in.
         """
-        packed = torch.pixel_unshuffle(x, self.patch)
-        packed = packed.to(self.dtype, memory_format=torch.channels_last)
+        if self.conditioning == "none" or known is None or keep is None:
+            known = keep = None
+        else:
+            x = torch.where(keep, known, x)
         kind = torch.int64 if float(t).is_integer() else torch.float32
-        output = self.network(packed, torch.full((len(x),), t, dtype=kind))
+        output = self.network(self._pack(x, keep), torch.full((len(x),), t, dtype=kind))
         mix = None
         if self.variance_type == "learned_range":
             output, mix = output.chunk(2, dim=1)
             mix = (self._unpack(mix) + 1.0) / 2.0
         abar = 1.0 / (1.0 + self.schedule.sigma_at(t) ** 2)
         x0 = self._x0(x, self._unpack(output), abar)
-        prediction = Prediction(x0 if self.clip is None else x0.clamp(-self.clip, self.clip), mix)
+        x0 = x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+        if known is not None and keep is not None:
+            x0 = torch.where(keep, known, x0)  # there, the network's output means nothing
+        prediction = Prediction(x0, mix)
         self.watch(x, t, prediction)
         return prediction
+
+    def _pack(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """The network's input: the picture, and the map of what is known if it takes one."""
+        if self.conditioning == "known":
+            mask = x.new_zeros(len(x), 1, *x.shape[2:]) if keep is None else keep.to(x.dtype)
+            x = torch.cat([x, mask], dim=1)
+        packed = torch.pixel_unshuffle(x, self.patch)
+        return packed.to(self.dtype, memory_format=torch.channels_last)
 
     def _unpack(self, packed: Tensor) -> Tensor:
         return torch.pixel_shuffle(packed, self.patch).to(torch.float32).contiguous()

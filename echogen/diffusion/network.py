@@ -13,6 +13,7 @@ from echogen.diffusion.checkpoint import (
     UNET_CONFIG,
     WEIGHTS,
     CheckpointInfo,
+    check_channels,
     check_image_size,
     checkpoint_folder,
     read_json,
@@ -93,7 +94,7 @@ def build_denoiser(
     if compile not in get_args(CompileMode):
         raise UsageError(f"compile: expected {', '.join(get_args(CompileMode))}; got {compile!r}")
     scheduler = read_scheduler(scheduler_config, f"checkpoint {info.name}")
-    _check_channels(network, scheduler.variance_type, info)
+    check_channels(cast(Any, network).config, scheduler.variance_type, info)
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     return Denoiser(
@@ -103,6 +104,7 @@ def build_denoiser(
         variance_type=scheduler.variance_type,
         clip=scheduler.clip_sample_range if scheduler.clip_sample else None,
         channels=info.channels,
+        conditioning=info.conditioning,
         patch=info.patch,
         device=target,
         dtype=dtype,
@@ -235,15 +237,3 @@ def _compiler(compile: CompileMode, device: torch.device, tell: Callable[[str], 
         return lambda network: network
     graphs = compile == "graphs" and device.type == "cuda"
     return lambda network: CompiledNetwork(network, graphs, tell)
-
-
-def _check_channels(network: torch.nn.Module, variance: str, info: CheckpointInfo) -> None:
-    config: Mapping[str, Any] = cast(Any, network).config
-    into = info.channels * info.patch**2
-    out = into * (2 if variance == "learned_range" else 1)
-    if (config["in_channels"], config["out_channels"]) != (into, out):
-        raise CheckpointError(
-            f"checkpoint {info.name}: {info.channels} channels with patch {info.patch} and "
-            f"variance {variance} need a network of {into} -> {out} channels, found "
-            f"{config['in_channels']} -> {config['out_channels']}"
-        )

@@ -11,6 +11,7 @@ from echogen.diffusion.checkpoint import (
     SCHEDULER_CONFIG,
     UNET_CONFIG,
     WEIGHTS,
+    check_channels,
     check_image_size,
     checkpoint_folder,
     read_info,
@@ -30,6 +31,8 @@ class CheckpointDescription(CommandReport):
         name, training_data, licence, citation: words.
         folder: where it lies.
         image_size: side in pixels; resize: how frames come to it; patch, channels: of the network.
+        conditioning: "known" if it is shown which pixels are known, else "none"; keep_channels: of
+            that map; known_pixels: how these are shown, or None.
         architecture: diffusers' class and its levels' widths.
         parameters: of the network; weights_type: as stored, such as "F16".
         size: of all files, bytes.
@@ -47,6 +50,9 @@ class CheckpointDescription(CommandReport):
     resize: str
     patch: int
     channels: int
+    conditioning: str
+    keep_channels: int
+    known_pixels: str | None
     architecture: str
     parameters: int
     weights_type: str
@@ -85,6 +91,7 @@ def describe(path_or_name: str | Path) -> CheckpointDescription:
     unet, file = read_json(folder / UNET_CONFIG), folder / SCHEDULER_CONFIG
     scheduler = read_scheduler(read_json(file), file)
     check_image_size(unet, info)
+    check_channels(unet, scheduler.variance_type, info)
     parameters, types = read_header(folder / WEIGHTS)
     card = folder / CARD_FILE
     trained, held_out = _cases(info.training)
@@ -95,6 +102,9 @@ def describe(path_or_name: str | Path) -> CheckpointDescription:
         resize=info.resize,
         patch=info.patch,
         channels=info.channels,
+        conditioning=info.conditioning,
+        keep_channels=info.keep_channels,
+        known_pixels=info.known_pixels,
         architecture=_architecture(unet),
         parameters=parameters,
         weights_type=", ".join(types),

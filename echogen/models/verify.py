@@ -2,7 +2,8 @@
 
 Simulated frames x_0 with noise of a known level, y = x_0 + sigma n, are given to the network, and
 its x_0 must be nearer to the truth than the best that needs no model: one grey level, or y blurred
-by the Gaussian that suits that level best.
+by the Gaussian that suits that level best. A network that is shown what is known must come nearer
+to what is hidden with it than without.
 """
 
 import math
@@ -32,6 +33,8 @@ Images = npt.NDArray[np.float32]
 SIGMAS = (0.1, 0.3, 0.6)
 BLURS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 HIGHEST_RATIO = 0.95
+HIDDEN_SIGMA = 8.0
+STRIPES = 32  # side by side over an image's width, every other one hidden
 FRAMES = 3
 
 
@@ -108,8 +111,11 @@ def verify(path_or_name: str | Path) -> Verification:
         except (CheckpointError, EngineError) as error:
             checks.append(Check("network", False, str(error)))
         else:
-            levels = denoising(denoiser, phantom_images(info))
+            images = phantom_images(info)
+            levels = denoising(denoiser, images)
             checks.append(_check_levels(levels))
+            if info.conditioning == "known":
+                checks.append(_check_known(*hidden_errors(denoiser, images)))
     return Verification(info.name, str(folder), tuple(checks), levels)
 
 
@@ -156,6 +162,33 @@ def denoising(denoiser: "Denoiser", images: Images) -> tuple[Level, ...]:
     return tuple(levels)
 
 
+def hidden_errors(denoiser: "Denoiser", images: Images) -> tuple[float, float]:
+    """Errors in hidden stripes of images, seen through noise of `HIDDEN_SIGMA`.
+
+    Args:
+        denoiser: of a checkpoint with conditioning.
+        images: (N, S, S) in [-1, 1].
+
+    Returns:
+        Root mean square errors with the other stripes known, and with nothing known.
+    """
+    import torch
+
+    t = round(float(denoiser.schedule.timestep_at(HIDDEN_SIGMA)))
+    sigma = float(denoiser.schedule.sigma_at(t))
+    side = images.shape[-1]
+    truth = torch.from_numpy(images)[:, None].expand(-1, denoiser.channels, -1, -1)
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (truth + sigma * noise) / math.sqrt(1.0 + sigma**2)
+    hidden = torch.arange(side) * STRIPES // side % 2 == 1
+    keep = (~hidden).expand(len(truth), 1, side, side)
+    with torch.inference_mode():
+        x, known, kept = (value.to(denoiser.device) for value in (noisy, truth, keep))
+        found = [denoiser.predict(x, t, *what).x0.cpu() for what in ((known, kept), ())]
+    wrong, blind = (_rms((each - truth)[..., hidden].numpy()) for each in found)
+    return wrong, blind
+
+
 def _best_without_a_model(noisy: Images, images: Images) -> float:
     from scipy.ndimage import gaussian_filter
 
@@ -185,3 +218,14 @@ def _check_levels(levels: tuple[Level, ...]) -> Check:
     ok = all(level.ratio <= HIGHEST_RATIO for level in levels)  # NaN is not
     wanted = "" if ok else f"; expected {HIGHEST_RATIO} or less at each level: it does not denoise"
     return Check("denoising", ok, figures + wanted)
+
+
+def _check_known(wrong: float, blind: float) -> Check:
+    figures = (
+        f"error {wrong:.3f} in hidden stripes with the others known, {blind:.3f} with nothing known"
+    )
+    ok = wrong <= HIGHEST_RATIO * blind
+    wanted = (
+        "" if ok else f"; expected {HIGHEST_RATIO:.0%} of it or less: what is known is not used"
+    )
+    return Check("known pixels", ok, figures + wanted)

@@ -164,6 +164,26 @@ def test_the_identity_follows_pixels_not_prose(saved):
     assert info.model_copy(update={"files": files}).sha256 != info.sha256
 
 
+def test_checkpoints_of_before_conditioning_keep_their_identity(tiny, saved):
+    raw = json.loads((tiny / INFO_FILE).read_text())
+    assert raw["sha256"] == saved[1].sha256
+    for name in ("conditioning", "keep_channels", "known_pixels"):
+        raw.pop(name)
+    (tiny / INFO_FILE).write_text(json.dumps(raw))
+    assert read_info(tiny) == saved[1]
+    files = dict.fromkeys(HASHED_FILES, "0" * 64)
+    assert INFO.model_copy(update={"files": files}).sha256 == (
+        "2c6309a10011c7bd051c64c73f9c12b117788c6df744cd3f20f46570cd5597f8"
+    )
+
+
+def test_conditioning_is_part_of_the_identity(known_checkpoint):
+    info = read_info(known_checkpoint)
+    assert (info.conditioning, info.keep_channels, info.known_pixels) == ("known", 16, "clean")
+    plain = {"conditioning": "none", "keep_channels": 0, "known_pixels": None}
+    assert info.model_copy(update=plain).sha256 != info.sha256
+
+
 def test_every_damaged_file_is_named(tiny):
     (tiny / SCHEDULER_CONFIG).unlink()
     weights = (tiny / WEIGHTS).read_bytes()
@@ -223,6 +243,14 @@ def test_a_pickle_in_place_of_weights_is_never_opened(tiny):
         ({"files": {}}, "missing hash of unet/config.json"),
         ({"licence": None}, "licence: Input should be a valid string"),
         ({"resize": "stretch"}, "sha256 does not match"),
+        ({"conditioning": "keep"}, r"conditioning: Input should be 'none' or 'known'"),
+        ({"conditioning": "known"}, "needs keep_channels 4 and known_pixels 'clean', got 0 and"),
+        ({"keep_channels": 4}, "'none' with patch 2 needs keep_channels 0 and .* None, got 4"),
+        (
+            {"conditioning": "known", "keep_channels": 1, "known_pixels": "clean"},
+            "needs keep_channels 4 and known_pixels 'clean', got 1 and 'clean'",
+        ),
+        ({"known_pixels": "noisy"}, r"known_pixels: Input should be 'clean' \(got 'noisy'\)"),
     ],
 )
 def test_a_wrong_field_is_named(tiny, changes, word):
@@ -284,6 +312,11 @@ def test_what_is_no_checkpoint_is_said(tiny, tmp_path):
         (UNET_CONFIG, {"norm_num_groups": 3}, "not a valid network"),
         (INFO_FILE, {"patch": 1, "image_size": 8}, "1 -> 1 channels, found 4 -> 4"),
         (INFO_FILE, {"image_size": 32}, "images of 32, unet/config.json a network for 16"),
+        (
+            INFO_FILE,
+            {"conditioning": "known", "keep_channels": 4, "known_pixels": "clean"},
+            "conditioning known .* 8 -> 4 channels, found 4 -> 4",
+        ),
         (UNET_CONFIG, {"sample_size": [8, 16]}, "images of 16, .*sample_size 16"),
     ],
 )

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ PLAIN = {
 }
 VARIANTS = {
     "shift only": {},
+    "more channels in than out": {"in_channels": 3},
     "scale and shift": {"resnet_time_scale_shift": "scale_shift"},
     "resampling blocks": {"downsample_type": "resnet", "upsample_type": "resnet"},
     "no attention": {
@@ -70,8 +72,8 @@ def unet(**settings: object) -> torch.nn.Module:
     return network.requires_grad_(False)
 
 
-def noisy(batch: int = 3) -> Tensor:
-    return torch.randn(batch, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+def noisy(batch: int = 3, channels: int = 1) -> Tensor:
+    return torch.randn(batch, channels, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def raw(network: torch.nn.Module, x: Tensor, t: float) -> Tensor:
@@ -79,11 +81,11 @@ def raw(network: torch.nn.Module, x: Tensor, t: float) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_the_output_is_that_of_diffusers(variant: dict[str, object]) -> None:
+def test_the_output_is_that_of_diffusers(variant: dict[str, Any]) -> None:
     plain = unet(**variant)
     assert is_supported(plain)
     quick = FastUNet(copy.deepcopy(plain), CPU, torch.float32)
-    x = noisy()
+    x = noisy(channels=variant.get("in_channels", 1))
     with torch.inference_mode():
         for t in (7, 91, 40.25):
             expected = raw(plain, x, t)
@@ -96,7 +98,9 @@ def test_the_builtin_network_is_supported_and_the_same() -> None:
     plain = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
     assert is_supported(plain)
     quick = FastUNet(copy.deepcopy(plain), CPU, torch.float32)
-    x = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        1, plain.config["in_channels"], 16, 16, generator=torch.Generator().manual_seed(1)
+    )
     with torch.inference_mode():
         expected = raw(plain, x, 300)
         torch.testing.assert_close(quick(x, quick.modulation(300)), expected, atol=1e-5, rtol=0)

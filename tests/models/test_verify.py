@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from echogen.diffusion.checkpoint import (
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError
 from echogen.models.describe import describe, read_header
-from echogen.models.verify import SIGMAS, Level, verify
+from echogen.models.verify import SIGMAS, Level, hidden_errors, phantom_images, verify
 from tests.support.shapes import printed
 
 
@@ -76,6 +77,48 @@ def test_a_network_that_does_not_denoise_fails_with_exit_code_4(checkpoint: Path
     assert [check["ok"] for check in report["checks"]] == [True, True, True, False]
     assert "it does not denoise" in report["checks"][-1]["detail"]
     assert set(report["denoising"][0]) == {"sigma", "error", "baseline", "ratio"}
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_network_that_does_not_use_what_is_known_fails(
+    known_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    def network(x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The mean of the known pixels, if it looks at them."""
+        picture, keep = x.chunk(2, dim=1)
+        total = keep.sum(dim=(1, 2, 3), keepdim=True) if looks else torch.zeros(1)
+        mean = (picture * keep).sum(dim=(1, 2, 3), keepdim=True) / total.clamp(min=1.0)
+        return torch.where(total > 0, mean, 1.0).expand_as(picture)
+
+    plain = load_checkpoint(known_checkpoint, "cpu", "fp32")
+    fake = replace(plain, network=network, prediction_type="sample")
+    monkeypatch.setattr("echogen.models.verify.load_checkpoint", lambda *_: fake)
+    (check,) = (each for each in verify(known_checkpoint).checks if each.name == "known pixels")
+    assert check.ok == looks
+    assert ("what is known is not used" in check.detail) != looks
+    seen, blind = hidden_errors(fake, phantom_images(read_info(known_checkpoint)))
+    assert (seen < 0.5 * blind) if looks else (seen == blind > 0)
+
+
+def test_a_description_says_what_the_network_is_shown(
+    checkpoint: Path, known_checkpoint: Path, tmp_path: Path
+) -> None:
+    found = describe(known_checkpoint)
+    assert (found.conditioning, found.keep_channels, found.known_pixels) == ("known", 16, "clean")
+    done = CliRunner().invoke(app, ["checkpoint", "info", str(known_checkpoint), "--json"])
+    assert printed("checkpoint-info", done.stdout)["conditioning"] == "known"
+    for folder, words in (
+        (known_checkpoint, "what is known, clean, and where (16 channels more)"),
+        (checkpoint, "the noisy picture alone"),
+    ):
+        shown = CliRunner().invoke(app, ["checkpoint", "info", str(folder)]).stdout
+        assert words in " ".join(shown.split())
+    wrong = Path(shutil.copytree(known_checkpoint, tmp_path / "wrong"))
+    change(wrong / INFO_FILE, conditioning="none", keep_channels=0, known_pixels=None)
+    rehash(wrong)
+    with pytest.raises(CheckpointError, match="16 -> 16 channels, found 32 -> 16"):
+        describe(wrong)
+    assert "found 32 -> 16" in failed(wrong)["network"]
 
 
 def test_a_wrong_noise_schedule_is_seen(builtin: Path, tmp_path: Path) -> None:
@@ -165,13 +208,13 @@ def test_a_header_is_counted_as_the_library_counts_it(tmp_path: Path) -> None:
     assert read_header(tmp_path / "x.safetensors") == (13, ("F16", "F32"))
 
 
-@pytest.mark.parametrize("which", ["builtin", "saved"])
+@pytest.mark.parametrize("which", ["builtin", "checkpoint", "known_checkpoint"])
 def test_plain_diffusers_reads_the_folder_and_predicts_the_same(
-    which: str, builtin: Path, checkpoint: Path
+    which: str, request: pytest.FixtureRequest
 ) -> None:
     from diffusers import DDPMScheduler, UNet2DModel
 
-    folder = builtin if which == "builtin" else checkpoint
+    folder: Path = request.getfixturevalue(which)
     network = UNet2DModel.from_pretrained(folder, subfolder="unet").eval()
     scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     denoiser = load_checkpoint(folder, "cpu", "fp32")
@@ -181,8 +224,10 @@ def test_plain_diffusers_reads_the_folder_and_predicts_the_same(
     side, t = denoiser.image_size, scheduler.config.num_train_timesteps // 2
     x = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(1))
     packed = torch.pixel_unshuffle(x, denoiser.patch)
+    nothing = torch.zeros(1, network.config.in_channels - packed.shape[1], *packed.shape[2:])
     with torch.inference_mode():
-        step = scheduler.step(network(packed, t).sample, t, packed)
+        output = network(torch.cat([packed, nothing], dim=1), t).sample
+        step = scheduler.step(output, t, packed)
         mine = denoiser.predict(x, t).x0
     theirs = torch.pixel_shuffle(step.pred_original_sample, denoiser.patch)
     torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=0)
