@@ -157,7 +157,7 @@ def _header(count: int, side: int) -> bytes:
 def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
     """Of frames that the pass has gone through; (N, S, S) pixels in its order."""
     source, rows = frames.dataset.provenance, frames.rows
-    ids = tuple(row.frame_id for row in rows)
+    ids, fans = tuple(row.frame_id for row in rows), tuple(row.fan for row in rows)
     return FrameRecord(
         grid=frames.grid,
         source=FrameOrigin(
@@ -167,7 +167,7 @@ def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
             citation=source.extra.get("citation", ""),
         ),
         listing=_listing(frames.dataset, frames.keys),
-        fingerprint=frames_fingerprint(ids, pixels),
+        fingerprint=frames_fingerprint(ids, fans, pixels),
         notes=(*frames.dataset.notes, *frames.notes()),
         problems=tuple((problem.frame_id, problem.reason) for problem in frames.problems),
         files=frames.files,
@@ -175,6 +175,7 @@ def _record(frames: FramePass, pixels: np.ndarray) -> FrameRecord:
         case_ids=tuple(row.case_id for row in rows),
         splits=tuple(row.split for row in rows),
         digests=tuple(row.digest for row in rows),
+        fans=fans,
     )
 
 
@@ -202,8 +203,8 @@ def _difference(
     """How a record's frames differ from these, or None; files are hashed only if they were touched
     since, or moved.
     """
-    if record.format != FrameRecord.model_fields["format"].default:
-        return "an earlier version of echogen prepared them, of whole pictures"
+    if not record.is_current:
+        return "an earlier version of echogen prepared them, without their fans"
     if record.grid != grid:
         return f"the grid was {record.grid.model_dump()}, is now {grid.model_dump()}"
     if record.listing == _listing(dataset, keys):

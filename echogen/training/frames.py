@@ -1,7 +1,7 @@
 """Frames on the model's grid, as training reads them: a folder, or that folder packed as a .zip.
 
 `frames.npy` (N, S, S) uint8 is read through a memory map, or from a .zip into memory;
-`frames.json` says what each frame is and where it came from. `echogen train` makes both (see
+`frames.json` says what each frame is, where its fan lies and where it came from. `echogen train` makes both (see
 `frame_folder`); reading them needs neither the dataset nor a library for its files. Cases are set
 aside as a whole, so that held-out loss is measured on patients that the model never saw.
 """
@@ -12,11 +12,11 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from echogen.config import Resize
 from echogen.errors import DatasetError, UsageError
@@ -27,6 +27,18 @@ from echogen.support.settings import Settings, explain
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
 DIGEST_LENGTH = 12
 HASHED_TOGETHER = 256
+
+FAN_COLUMNS = (
+    "apex_row", "apex_col", "angle_left", "angle_right", "radius_near", "radius_far",
+    "aspect", "seen_row0", "seen_col0", "seen_row1", "seen_col1",
+)  # fmt: skip
+"""A frame's fan on the model's grid: `sector` of `geometry.transforms.sector_on_grid` (pixels, rows
+and radians), the aspect of a displayed pixel, and the part of the grid that the source's picture
+covers (`geometry.field.seen_on`).
+"""
+
+FanNumbers = Annotated[tuple[float, ...], Field(min_length=11, max_length=11)]
+"""One number for each of `FAN_COLUMNS`."""
 
 Rows = npt.NDArray[np.int64]
 """Indices into all frames."""
@@ -52,11 +64,11 @@ class FrameRecord(Settings, extra="ignore"):
     """`frames.json`: what the pixels are, N frames in their order.
 
     Attributes:
-        format: 1 of whole pictures, as earlier versions prepared them; 2 of their fields.
+        format: 1 of whole pictures and 2 without their fans, as earlier versions prepared them.
         grid: of the model.
         source: of the frames.
         listing: SHA-256 over names, sizes and times of the dataset's files.
-        fingerprint: SHA-256 over ids and pixels, see `frames_fingerprint`.
+        fingerprint: SHA-256 over ids, fans and pixels, see `frames_fingerprint`.
         notes: what a user should know, one line each.
         problems: frames that cannot be used, each with the reason.
         files: {frame id: fingerprint of its files}, also of frames that cannot be used.
@@ -64,9 +76,10 @@ class FrameRecord(Settings, extra="ignore"):
         splits: of each frame as the dataset says, "" where it does not.
         digests: the first 12 hexadecimal digits of each source frame's `datasets.image_digest` at
             native resolution.
+        fans: of each frame, its `FAN_COLUMNS`, whole float32 numbers.
     """
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 3
     grid: ModelGrid
     source: FrameOrigin = FrameOrigin()
     listing: str = ""
@@ -78,6 +91,29 @@ class FrameRecord(Settings, extra="ignore"):
     case_ids: tuple[str, ...]
     splits: tuple[str, ...]
     digests: tuple[str, ...]
+    fans: tuple[FanNumbers, ...] = ()
+
+    @model_validator(mode="after")
+    def _with_their_fans(self) -> Self:
+        if not self.is_current:
+            return self
+        if len(self.fans) != len(self.frame_ids):
+            raise ValueError(f"fans: expected {len(self.frame_ids)}, got {len(self.fans)}")
+        fans, side = np.array(self.fans, np.float32).reshape(-1, 11).T, self.grid.image_size
+        left, right, near, far, aspect, row0, col0, row1, col1 = fans[2:]
+        fitting = (left < right) & (right - left <= 2 * np.pi) & (aspect > 0)
+        fitting &= (near >= 0) & (near < far)
+        fitting &= (row0 >= 0) & (row0 < row1) & (row1 <= side)
+        fitting &= (col0 >= 0) & (col0 < col1) & (col1 <= side)
+        if not fitting.all():
+            row = int(np.argmin(fitting))
+            raise ValueError(f"fans: of {self.frame_ids[row]}: is none, got {self.fans[row]}")
+        return self
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this version of echogen prepared them so."""
+        return self.format == type(self).model_fields["format"].default
 
 
 @dataclass(frozen=True)
@@ -91,6 +127,11 @@ class PreparedFrames:
 
     pixels: npt.NDArray[np.uint8]
     record: FrameRecord
+
+    @property
+    def fans(self) -> npt.NDArray[np.float32]:
+        """(N, 11) `FAN_COLUMNS` of each frame."""
+        return np.array(self.record.fans, np.float32).reshape(-1, len(FAN_COLUMNS))
 
     @property
     def cases(self) -> list[str]:
@@ -147,9 +188,14 @@ def hold_out(case_ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
     return tuple(sorted(ranked[:count]))
 
 
-def frames_fingerprint(frame_ids: Sequence[str], pixels: npt.NDArray[np.uint8]) -> str:
-    """SHA-256 over the ids, one a line, and then (N, S, S) pixels, read a few frames at a time."""
+def frames_fingerprint(
+    frame_ids: Sequence[str], fans: Sequence[Sequence[float]], pixels: npt.NDArray[np.uint8]
+) -> str:
+    """SHA-256 over the ids, one a line, the fans as little-endian float32, and (N, S, S) pixels,
+    read a few frames at a time.
+    """
     digest = hashlib.sha256("\n".join(frame_ids).encode())
+    digest.update(np.array(fans, "<f4").tobytes())
     for start in range(0, len(pixels), HASHED_TOGETHER):
         digest.update(np.ascontiguousarray(pixels[start : start + HASHED_TOGETHER]).data)
     return digest.hexdigest()
@@ -159,10 +205,17 @@ def read_frames(place: Path) -> PreparedFrames:
     """The frames of a folder or a .zip, their pixels compared with their fingerprint.
 
     Raises:
-        DatasetError: a file is missing, damaged, or does not fit the other.
+        DatasetError: a file is missing, damaged, or does not fit the other, or an earlier version
+            of echogen prepared them.
     """
     try:
         record = read_record(place)
+        if not record.is_current:
+            raise DatasetError(
+                f"{place}: prepared by an earlier version of echogen, without the fans that holes "
+                "are drawn from; prepare the frames again from the dataset: echogen train --in "
+                "DATASET --out RUN --pack FRAMES.zip"
+            )
         pixels = _read_pixels(place, (len(record.frame_ids), *[record.grid.image_size] * 2))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         why = explain(error, FrameRecord) if isinstance(error, ValidationError) else error
@@ -170,9 +223,9 @@ def read_frames(place: Path) -> PreparedFrames:
             f"{place}: not prepared frames, or damaged ({why}); expected a folder with "
             f"{PIXELS_FILE} and {RECORD_FILE}, or one packed by `echogen train --pack`."
         ) from error
-    if record.fingerprint != frames_fingerprint(record.frame_ids, pixels):
+    if record.fingerprint != frames_fingerprint(record.frame_ids, record.fans, pixels):
         raise DatasetError(
-            f"{place}: the pixels are not the ones that were prepared; prepare the frames again."
+            f"{place}: pixels or fans are not the ones that were prepared; prepare the frames again."
         )
     return PreparedFrames(pixels, record)
 

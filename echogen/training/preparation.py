@@ -15,8 +15,9 @@ import numpy as np
 from echogen.datasets import Dataset, image_digest
 from echogen.datasets.recordings import Recording, each_recording
 from echogen.errors import DatasetError
-from echogen.geometry.field import Field, field_grid, field_of
+from echogen.geometry.field import field_grid, field_of, seen_on
 from echogen.geometry.render import frame_grid, warp_image
+from echogen.geometry.transforms import sector_on_grid
 from echogen.report import Problem, Reporter
 from echogen.support.words import counted
 from echogen.training.frames import DIGEST_LENGTH, ModelGrid
@@ -33,6 +34,7 @@ class _Row:
     case_id: str
     split: str
     digest: str
+    fan: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,14 @@ def _prepare_recording(recording: Recording, dataset: Dataset, grid: ModelGrid) 
             reason = f"{key.file_names[0]}: {fitted.reason}; a fan can be given by --fans."
             outcome.problems.append(Problem(key.frame_id, reason))
             continue
-        outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest))
-        outcome.images.append(_on_grid(field_of(fitted.frame, fitted.sector), grid))
+        field = field_of(fitted.frame, fitted.sector)
+        source = frame_grid(field.frame)
+        target = field_grid(field.sector, source, grid.image_size, grid.resize)
+        sector, aspect = sector_on_grid(field.sector, target)
+        fan = np.array([*sector, aspect, *seen_on(target, source)], np.float32)
+        numbers = tuple(map(float, fan))
+        outcome.rows.append(_Row(key.frame_id, key.case_id, key.split, digest, numbers))
+        outcome.images.append(warp_image(field.frame.image, source, np.eye(3), target))
     return outcome
 
 
@@ -119,9 +127,3 @@ def files_fingerprint(dataset: Dataset, key: FrameKey) -> str:
         return ""
     given = dataset.fans.get(key.frame_id)
     return hashlib.sha256(f"{files}\n{given.values}".encode()).hexdigest() if given else files
-
-
-def _on_grid(field: Field, grid: ModelGrid) -> UInt8Grid:
-    source = frame_grid(field.frame)
-    target = field_grid(field.sector, source, grid.image_size, grid.resize)
-    return warp_image(field.frame.image, source, np.eye(3), target)

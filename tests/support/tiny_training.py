@@ -1,6 +1,7 @@
 """A recipe of 16 x 16 images and twelve frames to train it on in a second."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,19 @@ def cone(count: int, side: int = SIDE) -> np.ndarray:
 
 
 def prepared(pixels: np.ndarray, case_ids: tuple[str, ...]) -> PreparedFrames:
-    """Frames as if they had been prepared: ids from the cases' and their number."""
-    ids = tuple(f"{case}_{i}" for i, case in enumerate(case_ids))
+    """Frames of `cone` as if they had been prepared: ids from the cases' and their number."""
+    ids, side = tuple(f"{case}_{i}" for i, case in enumerate(case_ids)), pixels.shape[1]
+    angle, middle = math.atan(0.4), (side - 1) / 2
+    fan = (0.0, middle, -angle, angle, 0.0, side * 1.05, 1.0, 0.0, 0.0, float(side), float(side))
+    fans = (fan,) * len(ids)
     record = FrameRecord(
-        grid=ModelGrid(image_size=pixels.shape[1], resize="stretch"),
-        fingerprint=frames_fingerprint(ids, pixels),
+        grid=ModelGrid(image_size=side, resize="stretch"),
+        fingerprint=frames_fingerprint(ids, fans, pixels),
         frame_ids=ids,
         case_ids=case_ids,
         splits=("",) * len(ids),
         digests=tuple(f"{i:012x}" for i in range(len(ids))),
+        fans=fans,
     )
     return PreparedFrames(pixels, record)
 

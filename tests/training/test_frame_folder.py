@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from echogen.datasets import image_digest, open_dataset
 from echogen.datasets.fan_table import GivenFan
 from echogen.errors import DatasetError, StoreError
+from echogen.geometry.sector import fan_mask
 from echogen.planning.dataset import plan_dataset
 from echogen.planning.plan import PlannedFrame
 from echogen.report import Quiet
@@ -84,6 +86,46 @@ def test_in_memory_and_in_a_folder_they_are_the_same(dataset: Path, tmp_path: Pa
     assert kept.record.fingerprint == held.record.fingerprint
     assert kept.record.digests == held.record.digests
     assert read_frames(tmp_path / "frames").record.splits == held.record.splits
+
+
+def test_each_frames_fan_is_the_one_that_its_pixels_lie_in(dataset: Path, tmp_path: Path) -> None:
+    prepared = prepare(dataset, tmp_path / "frames")
+    assert prepared.fans.shape == (4, 11)
+    for image, fan in zip(prepared.pixels, prepared.fans, strict=True):
+        shown = ndimage.maximum_filter(fan_mask(fan[:6], fan[6], image.shape, fan[7:]), 3)
+        assert not image[~shown].any()
+        assert (image[shown] > 0).mean() > 0.85
+    pack_frames(tmp_path / "frames", tmp_path / "frames.zip")
+    np.testing.assert_array_equal(read_frames(tmp_path / "frames.zip").fans, prepared.fans)
+
+
+def test_frames_of_an_earlier_version_are_refused_or_prepared_again(
+    dataset: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "frames"
+    first = prepare(dataset, cache)
+    record = json.loads((cache / "frames.json").read_text())
+    del record["fans"]
+    (cache / "frames.json").write_text(json.dumps(record | {"format": 2}))
+    pack_frames(cache, tmp_path / "frames.zip")
+    for place in (cache, tmp_path / "frames.zip"):
+        with pytest.raises(DatasetError, match=r"an earlier version of echogen, without the fans"):
+            read_frames(place)
+    with pytest.raises(DatasetError, match="earlier version of echogen prepared them"):
+        prepare(dataset, cache, keep_old=True)
+    assert prepare(dataset, cache).record == first.record
+    for change, match in (
+        ({}, "fans: expected 4, got 0"),
+        ({"fans": [[0.0] * 11] * 4}, "is none, got"),
+        ({"fans": [[0.0] * 10] * 4}, "at least 11 items"),
+    ):
+        (cache / "frames.json").write_text(json.dumps(record | change))
+        with pytest.raises(DatasetError, match=match):
+            read_frames(cache)
+    moved = [[fan[0] + 0.5, *fan[1:]] for fan in first.record.fans]
+    (cache / "frames.json").write_text(json.dumps(record | {"fans": moved}))
+    with pytest.raises(DatasetError, match=r"pixels or fans are not the ones"):
+        read_frames(cache)
 
 
 def test_digests_are_of_the_frames_at_native_resolution(dataset: Path) -> None:
@@ -255,7 +297,8 @@ def test_pixels_that_the_record_does_not_expect_are_never_read(
 ) -> None:
     prepare(dataset, tmp_path / "frames")
     record = json.loads((tmp_path / "frames" / "frames.json").read_text())
-    for change in ({"grid": {"image_size": 64, "resize": "stretch"}}, {"frame_ids": ["a", "b"]}):
+    fewer = {"frame_ids": ["a", "b"], "fans": record["fans"][:2]}
+    for change in ({"grid": {"image_size": 64, "resize": "stretch"}}, fewer):
         (tmp_path / "frames" / "frames.json").write_text(json.dumps(record | change))
         with pytest.raises(DatasetError, match=r"frames\.npy is uint8 \(4, 32, 32\), but frames"):
             read_frames(tmp_path / "frames")
