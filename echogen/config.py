@@ -115,14 +115,13 @@ class DatasetConfig(Settings):
         return {"format": True, "fans": True, "case_salt": True} | same
 
 
-class TransformConfig(Settings):
-    """The moves and what is painted after them; defaults are the published ones (2502.20100).
+class MoveConfig(Settings):
+    """How a frame is moved; defaults are the published ones (2502.20100).
 
     Each move is drawn with `probability`. `depth` scales the shown depth about the apex,
     `tilt_deg` turns about the apex, `width` scales across the sector's axis, `shift` is a radius
-    in fractions of the field's height, its direction uniform. A draw is valid when at least
-    `min_label_inside` of the labelled pixels stay in the sector and the move leaves between
-    `min_hole` and `max_hole` of the sector empty.
+    in fractions of the field's height, its direction uniform. `border`, of that height too, is
+    taken away from the edge of the moved scan.
     """
 
     probability: float = Field(default=0.5, ge=0, le=1)
@@ -131,14 +130,6 @@ class TransformConfig(Settings):
     width: Range = (0.5, 1.5)
     shift: Range = (0.0, 50 / 256)
     border: float = Field(default=5 / 256, ge=0, le=0.25)
-    min_label_inside: float = Field(default=0.5, ge=0, le=1)
-    min_hole: float = Field(default=0.005, ge=0, le=1)
-    max_hole: float = Field(default=1.0, ge=0, le=1)
-    max_tries: int = Field(default=30, ge=1, le=255)
-    outside: Literal["background", "inpaint"] = "background"
-    label_outside: Literal["keep", "clip"] = "keep"
-    labels_on_paint: Literal["keep", "clip", "ignore"] = "keep"
-    ignore_distance_mm: float = Field(default=15.0, ge=0)
 
     @field_validator("depth", "width", "tilt_deg", "shift")
     @classmethod
@@ -157,6 +148,23 @@ class TransformConfig(Settings):
         if max(abs(angle) for angle in self.tilt_deg) >= 180:
             raise ValueError(f"tilt_deg must lie within -180 and 180, got {self.tilt_deg}")
         return self
+
+
+class TransformConfig(MoveConfig):
+    """The moves and what is painted after them.
+
+    A draw is valid when at least `min_label_inside` of the labelled pixels stay in the sector and
+    the move leaves between `min_hole` and `max_hole` of the sector empty.
+    """
+
+    min_label_inside: float = Field(default=0.5, ge=0, le=1)
+    min_hole: float = Field(default=0.005, ge=0, le=1)
+    max_hole: float = Field(default=1.0, ge=0, le=1)
+    max_tries: int = Field(default=30, ge=1, le=255)
+    outside: Literal["background", "inpaint"] = "background"
+    label_outside: Literal["keep", "clip"] = "keep"
+    labels_on_paint: Literal["keep", "clip", "ignore"] = "keep"
+    ignore_distance_mm: float = Field(default=15.0, ge=0)
 
 
 class LangevinConfig(Settings):

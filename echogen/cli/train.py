@@ -81,6 +81,15 @@ def train(
             rich_help_panel=LEARN,
         ),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        Flag(
+            metavar="NAME|DIR",
+            help="Fine-tune: start from the weights of a checkpoint, such as builtin or what an "
+            "earlier run made.",
+            rich_help_panel=LEARN,
+        ),
+    ] = None,
     steps: Annotated[
         int | None, Flag(help="Length in steps; exactly repeatable.", rich_help_panel=LEARN)
     ] = None,
@@ -105,6 +114,13 @@ def train(
         int | None,
         Flag(
             help="Times to measure, draw samples and keep the best (default: 20).",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    measured: Annotated[
+        int | None,
+        Flag(
+            help="At most so many frames to measure on, held out and trained on (default: 256).",
             rich_help_panel=MEASURE,
         ),
     ] = None,
@@ -245,7 +261,7 @@ def _command(ctx: typer.Context) -> str:
             words.append(flag)
             continue
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            path = Path(one).resolve() if option.name == "preset" else one
+            path = Path(one).resolve() if option.name in ("preset", "start_from") else one
             words += [flag, path.name if isinstance(path, Path) else str(path)]
     return shlex.join(words)
 

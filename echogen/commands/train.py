@@ -16,7 +16,7 @@ from typing import Any, Literal
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
-from echogen.errors import DatasetError, UsageError, exit_code_of
+from echogen.errors import CheckpointError, DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.support.files import check_writable
 from echogen.support.lock import store_lock
@@ -43,6 +43,8 @@ class TrainConfig(Settings):
         output: the run's folder.
         recipe: what is trained.
         options: how long, where and how.
+        start_from: the checkpoint whose weights a new run starts from: whatever `--checkpoint` of
+            `expand` takes. A run that continues does not need it again.
         input: the dataset's folder.
         frames: frames prepared before, in place of a dataset: a run's `frames`, or packed ones.
         pack: train nothing; write the prepared frames here, as one .zip.
@@ -62,6 +64,7 @@ class TrainConfig(Settings):
     output: Path
     recipe: Recipe
     options: TrainingOptions
+    start_from: str | None = None
     input: Path | None = None
     frames: Path | None = None
     pack: Path | None = None
@@ -179,6 +182,7 @@ def _train(config: TrainConfig, reporter: Reporter) -> TrainReport:
             out,
             options,
             facts=_facts(config, frames),
+            start_from=_start(config, reporter),
             resume=config.resume,
             overwrite=config.overwrite,
             reporter=reporter,
@@ -266,6 +270,20 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
         keep_old=(out / STATE_FILE).is_file() and not config.overwrite,
     )
     return frames, problems
+
+
+def _start(config: TrainConfig, reporter: Reporter) -> Path | str | None:
+    """The checkpoint to start from; of a run that continues it may be gone."""
+    from echogen.models.resolve import resolve_checkpoint
+
+    if config.start_from is None:
+        return None
+    try:
+        return resolve_checkpoint(config.start_from, reporter.tell)
+    except CheckpointError as error:
+        if (config.output / STATE_FILE).is_file() and not config.overwrite:
+            return None
+        raise CheckpointError(f"--start-from {error}") from error
 
 
 def _facts(config: TrainConfig, frames: PreparedFrames) -> ModelFacts:

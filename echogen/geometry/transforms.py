@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import Resize, TransformConfig
+from echogen.config import MoveConfig, Resize, TransformConfig
 from echogen.geometry.sector import Sector
 
 Matrix = npt.NDArray[np.float64]
@@ -94,7 +94,7 @@ def model_grid(
     return Grid((size, size), (side / size, side / size), origin)
 
 
-def draw(rng: np.random.Generator, config: TransformConfig) -> TransformParams:
+def draw(rng: np.random.Generator, config: MoveConfig) -> TransformParams:
     """Draw one move.
 
     The generator advances by the same number of draws whatever is chosen, so that a range or a

@@ -66,7 +66,11 @@ class TrainingRecord(Settings, extra="allow"):
         hardware, precision: that it was trained on and in.
         memorisation: `Memorisation.as_dict`, and the sampler; empty until it is measured.
         score: geometric mean of the held-out losses, or of the training losses without any.
-        held_out_loss, training_loss: {time step: mean squared error}.
+        held_out_loss, training_loss: {time step: mean squared error}; with conditioning of hidden
+            pixels, with the same holes each time.
+        held_out_loss_whole, training_loss_whole: with conditioning, of images hidden as a whole.
+        start_from: name and sha256 of the checkpoint whose weights it started from; empty where it
+            started from none.
         run: step, images and seconds of the whole run, once it is finished.
     """
 
@@ -86,6 +90,9 @@ class TrainingRecord(Settings, extra="allow"):
     score: float
     held_out_loss: dict[str, float]
     training_loss: dict[str, float]
+    held_out_loss_whole: dict[str, float] = Field(default_factory=dict)
+    training_loss_whole: dict[str, float] = Field(default_factory=dict)
+    start_from: dict[str, str] = Field(default_factory=dict)
     run: dict[str, int | float] = Field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,12 +161,21 @@ def _what(info: CheckpointInfo, recipe: Recipe) -> str:
     steps = recipe.schedule.get("num_train_timesteps", 1000)
     betas = recipe.schedule.get("beta_schedule", "linear")
     variance = ", learned variance" if recipe.learns_variance else ""
-    seen = f"{recipe.network['in_channels']} x {side} x {side}"
+    picture = info.channels * info.patch**2
+    seen = f"{picture} x {side} x {side}"
+    shown = "the noisy picture alone"
+    if info.conditioning == "known":
+        shown = (
+            "the picture, its known pixels as they are and the others noisy, and in "
+            f"{info.keep_channels} more channels which are known (1) and which are to be painted "
+            "(0). With nothing known it is an unconditional model"
+        )
     return _section(
         "What it is",
         f"- Image: {size} x {size}, {grey}, in [-1, 1]; frames {_RESIZE[info.resize]}.",
         f"- Network: diffusers `UNet2DModel`, fp16 safetensors, on {info.patch} x {info.patch} "
         f"space-to-depth ({seen}).",
+        f"- It is shown {shown}.",
         f"- Schedule: {steps} steps, {betas} betas, {recipe.prediction}{variance}.",
     )
 
@@ -184,18 +200,17 @@ def _how(record: TrainingRecord) -> str:
     ]
     if words:
         lines.insert(1, f"- Dataset: {', '.join(words)}.")
+    if record.start_from:
+        started = f"{record.start_from['name']}, sha256 {record.start_from['sha256'][:12]}"
+        lines.append(f"- Started from the weights of {started}.")
     if record.command:
         lines += ["- Command:", "", f"      {record.command}"]
     return _section("How it was trained", *lines)
 
 
 def _loss(record: TrainingRecord) -> str:
-    held_out, known = record.held_out_loss, record.training_loss
-    rows = [
-        f"| {step} | {_figure(held_out.get(step))} | {_figure(known.get(step))} |" for step in known
-    ]
     name, note = "held-out", ""
-    if not held_out:
+    if not record.held_out_loss:
         name, note = (
             "training",
             (
@@ -203,17 +218,30 @@ def _loss(record: TrainingRecord) -> str:
                 "they were trained on, so nothing here shows overfitting."
             ),
         )
-    return _section(
-        "Held-out loss",
+    holes = ", on pixels hidden by the same holes" if record.training_loss_whole else ""
+    lines = [
         f"Mean squared error of {record.config.prediction} at selected time steps, with the same "
-        "noise each time.",
+        f"noise each time{holes}.",
         "",
-        "| step | held-out frames | training frames |",
-        "| --- | --- | --- |",
-        *rows,
+        *_table(record.held_out_loss, record.training_loss),
         "",
         f"Geometric mean over {name} frames: {record.score:.5f}.{note}",
-    )
+    ]
+    if record.training_loss_whole:
+        whole = _table(record.held_out_loss_whole, record.training_loss_whole)
+        lines += ["", "With the whole image hidden:", "", *whole]
+    return _section("Held-out loss", *lines)
+
+
+def _table(held_out: Mapping[str, float], known: Mapping[str, float]) -> list[str]:
+    return [
+        "| step | held-out frames | training frames |",
+        "| --- | --- | --- |",
+        *(
+            f"| {step} | {_figure(held_out.get(step))} | {_figure(known.get(step))} |"
+            for step in known
+        ),
+    ]
 
 
 def _memorisation(nearest: Mapping[str, Any]) -> str:

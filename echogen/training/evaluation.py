@@ -1,11 +1,12 @@
 """Measurements and pictures of the averaged network, during training and once at the end."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.denoiser import Denoiser
@@ -19,7 +20,9 @@ from echogen.training.checkpoint import (
     denoiser_of,
     rewrite_checkpoint,
 )
+from echogen.training.fans import Fans
 from echogen.training.frames import PreparedFrames, Rows, Split, split_of
+from echogen.training.holes import fixed_keep
 from echogen.training.learner import VariedUNet
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
 from echogen.training.machine import training_precision
@@ -47,15 +50,19 @@ class Evaluation:
     """What an evaluation finds.
 
     Attributes:
-        held_out, known: {step: loss} on frames that are not, and that are trained on.
+        held_out, known: {step: loss} on frames that are not, and that are trained on; of a network
+            with conditioning on what is hidden by fixed holes.
         samples: (N, S, S).
         pictures: {kind: (H, W)}, as they were written.
+        held_out_whole, known_whole: of a network with conditioning, with the whole image hidden.
     """
 
     held_out: dict[int, float]
     known: dict[int, float]
     samples: Images
     pictures: dict[str, Images]
+    held_out_whole: dict[int, float] = field(default_factory=dict)
+    known_whole: dict[int, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -64,7 +71,12 @@ class Evaluation:
 
     def as_record(self) -> dict[str, Any]:
         """The figures, JSON-able."""
-        losses = {"held_out_loss": self.held_out, "training_loss": self.known}
+        losses = {
+            "held_out_loss": self.held_out,
+            "training_loss": self.known,
+            "held_out_loss_whole": self.held_out_whole,
+            "training_loss_whole": self.known_whole,
+        }
         return {"score": self.score} | {
             name: {str(step): value for step, value in by_step.items()}
             for name, by_step in losses.items()
@@ -90,12 +102,16 @@ def evaluate(
         pictures: the pictures' files without their kind, such as `pictures/000012800`.
     """
     recipe, pixels, options = task.recipe, task.frames.pixels, task.options
+    fans, sees = torch.from_numpy(task.frames.fans), recipe.conditioning == "known"
     objective = make_objective(recipe, device)
     total = len(objective.abar)
     levels = [level * total // 1000 for level in LEVELS]
     batch = min(options.micro_batch or BATCH, BATCH)
 
-    def losses(rows: Rows) -> dict[int, float]:
+    def holes(rows: Rows) -> Tensor:
+        return fixed_keep(Fans(fans[torch.from_numpy(rows)], recipe.image_size), recipe.holes)
+
+    def losses(rows: Rows, keep: Tensor | None) -> dict[int, float]:
         if not len(rows):
             return {}
         frames = torch.from_numpy(to_model_range(pixels[rows]))[:, None].to(device)
@@ -103,11 +119,15 @@ def evaluate(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             return loss_by_level(
                 average.unvaried, frames, objective.abar, objective.prediction, recipe.patch,
-                levels, batch,
+                levels, batch, None if keep is None else keep.to(device),
             )  # fmt: skip
 
     aside = _spread(split.held_out, options.measured)
     known = _spread(split.trained, len(aside) or options.measured)
+    in_holes = [losses(rows, holes(rows) if sees else None) for rows in (aside, known)]
+    whole: list[dict[int, float]] = [{}, {}]
+    if sees:
+        whole = [losses(rows, torch.zeros_like(holes(rows))) for rows in (aside, known)]
     denoiser = denoiser_of(average, recipe, device, precision)
     samples = draw_samples(
         denoiser, options.samples, steps=options.sample_steps, seed=recipe.seed, batch_size=batch
@@ -115,12 +135,14 @@ def evaluate(
     sheets = {"samples": sheet(samples)}
     shown = _spread(split.held_out if len(aside) else split.trained, options.inpainted)
     if len(shown):
-        frames = pixels[shown]
-        painted = inpaint(denoiser, frames, seed=recipe.seed, batch_size=batch)
-        sheets["inpainted"] = inpainting_sheet(frames, painted)
+        frames, keep = pixels[shown], holes(shown)[:, 0].numpy()
+        painted = inpaint(
+            denoiser, frames, keep, steps=options.sample_steps, seed=recipe.seed, batch_size=batch
+        )
+        sheets["inpainted"] = inpainting_sheet(frames, keep, painted)
     for kind, picture in sheets.items():
         write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)
-    return Evaluation(losses(aside), losses(known), samples, sheets)
+    return Evaluation(in_holes[0], in_holes[1], samples, sheets, whole[0], whole[1])
 
 
 def compare(

@@ -1,9 +1,10 @@
 """Frames on the model's grid, as training reads them: a folder, or that folder packed as a .zip.
 
 `frames.npy` (N, S, S) uint8 is read through a memory map, or from a .zip into memory;
-`frames.json` says what each frame is, where its fan lies and where it came from. `echogen train` makes both (see
-`frame_folder`); reading them needs neither the dataset nor a library for its files. Cases are set
-aside as a whole, so that held-out loss is measured on patients that the model never saw.
+`frames.json` says what each frame is, where its fan lies and where it came from. `echogen train`
+makes both (see `frame_folder`); reading them needs neither the dataset nor a library for its files.
+Cases are set aside as a whole, so that held-out loss is measured on patients that the model never
+saw.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ class FrameRecord(Settings, extra="ignore"):
     @property
     def is_current(self) -> bool:
         """Whether this version of echogen prepared them so."""
-        return self.format == type(self).model_fields["format"].default
+        return bool(self.format == type(self).model_fields["format"].default)
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,8 @@ def read_frames(place: Path) -> PreparedFrames:
         ) from error
     if record.fingerprint != frames_fingerprint(record.frame_ids, record.fans, pixels):
         raise DatasetError(
-            f"{place}: pixels or fans are not the ones that were prepared; prepare the frames again."
+            f"{place}: pixels or fans are not the ones that were prepared; prepare the frames "
+            "again."
         )
     return PreparedFrames(pixels, record)
 

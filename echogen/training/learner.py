@@ -10,7 +10,7 @@ import math
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -21,35 +21,38 @@ from echogen.report import Reporter
 from echogen.support.words import one_line
 from echogen.training.augment import PARAMETERS
 from echogen.training.batches import TrainingBatch, step_seed
-from echogen.training.loss import Objective, noised
+from echogen.training.loss import Objective, counted, noised, shown
 from echogen.training.recipe import OptimiserConfig, Recipe
 
 
 class VariedUNet(nn.Module):
-    """x_t (B, C, H, W), t (B,), variation (B, 7) to an output like x_t, or of 2 C channels.
+    """What it is shown (B, C + K, H, W), t (B,), variation (B, 7) to an output of C channels, or of
+    2 C.
 
     Attributes:
         unet: diffusers' network, whose "class embedding" takes the variation's embedding.
         variation: the bias-free map from parameters to the time embedding.
-        channels: C; channels of the output beyond it are the learned variance.
+        channels: C of the picture; channels of the output beyond it are the learned variance.
+        seen: C + K, with those for the map of what is known.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.channels = recipe.channels * recipe.patch**2
+        self.seen = self.channels + recipe.keep_channels
         self.unet = make_unet(recipe, class_embed_type="identity", dropout=recipe.optimiser.dropout)
         width = 4 * int(recipe.network["block_out_channels"][0])
         self.variation = nn.Linear(len(PARAMETERS), width, bias=False)
         nn.init.zeros_(self.variation.weight)
 
-    def forward(self, x_t: Tensor, t: Tensor, variation: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, variation: Tensor) -> Tensor:
         """The network's output."""
-        output: Tensor = self.unet(x_t, t, self.variation(variation), return_dict=False)[0]
+        output: Tensor = self.unet(x, t, self.variation(variation), return_dict=False)[0]
         return output
 
-    def unvaried(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def unvaried(self, x: Tensor, t: Tensor) -> Tensor:
         """What the exported U-Net predicts, its variance left out."""
-        output: Tensor = self(x_t, t, x_t.new_zeros(len(x_t), len(PARAMETERS)))
+        output: Tensor = self(x, t, x.new_zeros(len(x), len(PARAMETERS)))
         return output[:, : self.channels]
 
 
@@ -61,14 +64,18 @@ def make_unet(recipe: Recipe, **more: Any) -> nn.Module:
     """
     from diffusers import UNet2DModel
 
-    into = recipe.channels * recipe.patch**2
-    out = 2 * into if recipe.learns_variance else into
-    why = "channels x patch^2" + (" x 2 for a learned variance" if recipe.learns_variance else "")
-    for key, expected in (("in_channels", into), ("out_channels", out)):
+    picture, kept = recipe.channels * recipe.patch**2, recipe.keep_channels
+    out = 2 * picture if recipe.learns_variance else picture
+    seen = " + patch^2 for conditioning 'known'" if kept else " without conditioning"
+    doubled = " x 2 for a learned variance" if recipe.learns_variance else ""
+    for key, expected, why in (
+        ("in_channels", picture + kept, seen),
+        ("out_channels", out, doubled),
+    ):
         if recipe.network.get(key) != expected:
             raise UsageError(
                 f"[network] {key} {recipe.network.get(key)}: expected {expected}, "
-                f"{why if key == 'out_channels' else 'channels x patch^2'}."
+                f"channels x patch^2{why}."
             )
     side = recipe.image_size // recipe.patch
     sample = recipe.network.get("sample_size")
@@ -149,45 +156,50 @@ def gradients(
     batch: TrainingBatch,
     objective: Objective,
     accelerator: Accelerator,
-    batch_size: int,
     micro_batch: int | None,
 ) -> Tensor:
-    """Adds the gradient of the mean loss of the whole batch to the parameters' `grad`.
+    """Adds the gradient of the whole batch's loss to the parameters' `grad`.
+
+    The loss is the mean over all pixels of all processes' images, weighted, where there is
+    something known over those that are hidden.
 
     Args:
         model: the network as accelerate prepared it.
         batch: this process' share.
         objective: the recipe's.
         accelerator: of the run; over several processes gradients are averaged with the last piece.
-        batch_size: of all processes together.
         micro_batch: at most so many images at once.
 
     Returns:
-        This process' share of the mean loss, on the device.
+        This process' share of the loss, on the device.
 
     Raises:
         EngineError: the device's memory does not hold a piece.
     """
     processes = accelerator.num_processes
-    total = torch.zeros((), device=batch.t.device)
+    share = torch.zeros((), device=batch.t.device)
+    total = batch.total.clamp(min=1)
+    if processes > 1:
+        total = cast(Tensor, accelerator.reduce(total, "sum"))
     pieces = list(batch.parts(micro_batch))
     try:
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
             with nullcontext() if last else accelerator.no_sync(model):
                 x_t, _ = noised(piece.x0, piece.noise, objective.abar[piece.t], "epsilon")
-                x_t = x_t.contiguous(memory_format=torch.channels_last)
-                output = model(x_t, piece.t, piece.variation)
-                loss = objective(output, piece.x0, piece.noise, piece.t).sum() / batch_size
+                x = shown(x_t, piece.x0, piece.keep).contiguous(memory_format=torch.channels_last)
+                output = model(x, piece.t, piece.variation)
+                errors = objective(output, piece.x0, piece.noise, piece.t)
+                loss = counted(errors, piece.weight) / total
                 accelerator.backward(loss * processes)  # they will be averaged over processes
-            total += loss.detach()
+            share += loss.detach()
     except torch.OutOfMemoryError as error:
         size = len(pieces[0].t)
         raise EngineError(
             f"out of memory with {size} images at once; use --micro-batch {max(size // 2, 1)}, "
             "which changes neither data nor noise."
         ) from error
-    return total
+    return share
 
 
 def update(learner: Learner, config: OptimiserConfig, rate: float) -> Tensor:
@@ -218,7 +230,7 @@ def compile_network(
     """
     unet: Any = learner.network.unet
     device, side = accelerator.device, recipe.image_size // recipe.patch
-    x = torch.zeros(size, learner.network.channels, side, side, device=device)
+    x = torch.zeros(size, learner.network.seen, side, side, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     t = torch.zeros(size, dtype=torch.long, device=device)
     try:

@@ -36,6 +36,7 @@ def train(
     options: TrainingOptions,
     *,
     facts: ModelFacts | None = None,
+    start_from: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -52,6 +53,7 @@ def train(
         out: folder of the run.
         options: length and machine.
         facts: for the model's card and record.
+        start_from: the checkpoint whose weights a new run starts from, a folder or "builtin".
         resume: refuse to start anew: there must be a state.
         overwrite: start over, whatever is there.
         reporter: takes progress and lines for people.
@@ -59,12 +61,14 @@ def train(
 
     Raises:
         UsageError: an option or the recipe is wrong, or too many cases are to be held out.
-        CheckpointError: there is nothing to resume, or the folder is of another run.
+        CheckpointError: there is nothing to resume, the folder is of another run, or `start_from`
+            is no checkpoint of the recipe's network.
         EngineError: no such device, out of memory, or the loss is not finite.
         Interrupted: at a signal while nothing has to be finished, or at the second one.
     """
     stop = stop or Stop()
-    task = TrainingTask(recipe, frames, out, options, facts or ModelFacts(recipe.name))
+    facts = facts or ModelFacts(recipe.name)
+    task = TrainingTask(recipe, frames, out, options, facts, start_from)
     with open_machine(options) as machine:
         heard = reporter if reporter is not None and machine.is_main_process else QUIET
         return _train(task, machine, heard, stop, resume=resume, overwrite=overwrite)
@@ -100,8 +104,7 @@ def _learn(session: TrainingSession, stop: Stop) -> Progress:
             batch = next(batches)
             seed_dropout(recipe, progress.step, machine.process_index)
             rate = learning_rate(recipe.optimiser, progress.step, options.done(progress))
-            loss = gradients(session.model, batch, session.objective, machine,
-                             recipe.optimiser.batch_size, options.micro_batch)  # fmt: skip
+            loss = gradients(session.model, batch, session.objective, machine, options.micro_batch)
             norm = update(learner, recipe.optimiser, rate)
             before, progress = progress, meter.after(progress, loss, norm)
             follow(learner.average, learner.network, recipe.optimiser, progress.images)

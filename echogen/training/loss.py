@@ -5,6 +5,9 @@ x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; v = sqrt(abar_t) eps - sqrt(1 - a
 hybrid L_simple + lambda L_vlb of Nichol and Dhariwal (2021, 2102.09672, eq. 16), in which the
 variational bound moves the variance only:
 
+A network that sees what is known is given x_0 there in place of x_t, and the error is taken on the
+others (RAD, 2412.09191).
+
 L_t = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, and -log p(x_0 | x_1) of the grey
 levels for t = 0 (eq. 4 to 7), with the learned log variance f log beta_t + (1 - f) log of the
 posterior's (eq. 15). Steps are counted from 0 here.
@@ -50,7 +53,7 @@ class VariationalBound:
     high: Tensor
 
     def bits(self, x0: Tensor, x_t: Tensor, t: Tensor, predicted: Tensor, share: Tensor) -> Tensor:
-        """L_t in bits a dimension, one figure an image.
+        """L_t of every pixel, in bits.
 
         Args:
             x0: (B, C, H, W) whole grey levels in [-1, 1].
@@ -61,7 +64,7 @@ class VariationalBound:
             share: like x0, the network's output for the variance, f = (share + 1) / 2.
 
         Returns:
-            (B,) float32.
+            Like x0, float32.
         """
         of_x0, of_xt, low, high = (
             table[t][:, None, None, None] for table in (self.of_x0, self.of_xt, self.low, self.high)
@@ -78,7 +81,7 @@ class VariationalBound:
         )
         first = (t == 0)[:, None, None, None]
         nats = torch.where(first, -log_likelihood(x0, mean, log_variance), kl)
-        return nats.mean(dim=(1, 2, 3)) / math.log(2)
+        return nats / math.log(2)
 
 
 def variational_bound(schedule: Schedule, device: torch.device) -> VariationalBound:
@@ -125,7 +128,7 @@ class Objective:
     bound_weight: float = 0.0
 
     def __call__(self, output: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The loss of each image.
+        """The loss at every pixel.
 
         Args:
             output: (B, C, H, W) of the network, or (B, 2 C, H, W) with a learned variance.
@@ -133,17 +136,16 @@ class Objective:
             t: (B,) steps.
 
         Returns:
-            (B,) float32.
+            Like x0, float32.
         """
         x_t, target = noised(x0, noise, self.abar[t], self.prediction)
-        output = output.float()
+        output, weight = output.float(), self.weight[t][:, None, None, None]
         if self.bound is None:
-            return self.weight[t] * (output - target).square().mean(dim=(1, 2, 3))
+            return weight * (output - target).square()
         output, share = output.chunk(2, dim=1)
-        error = (output - target).square().mean(dim=(1, 2, 3))
         predicted = clean(x_t, output.detach(), self.abar[t], self.prediction)
         bits = self.bound.bits(x0, x_t, t, predicted, share)
-        return self.weight[t] * error + self.bound_weight * bits
+        return weight * (output - target).square() + self.bound_weight * bits
 
 
 def make_objective(recipe: Recipe, device: torch.device) -> Objective:
@@ -193,6 +195,35 @@ def noised(
     return x_t, signal * noise - sigma * x0 if prediction == "v_prediction" else noise
 
 
+def shown(x_t: Tensor, x0: Tensor, keep: Tensor | None) -> Tensor:
+    """What the network is given: x_t, or with a map of what is known x_0 there, and the map.
+
+    Args:
+        x_t, x0: (B, C patch^2, H, W).
+        keep: (B, patch^2, H, W) bool, True where known; None without conditioning.
+
+    Returns:
+        (B, C patch^2, H, W), with a map patch^2 channels more.
+    """
+    if keep is None:
+        return x_t
+    channels = x0.shape[1] // keep.shape[1]
+    return torch.cat([torch.where(keep.repeat(1, channels, 1, 1), x0, x_t), keep.to(x_t)], dim=1)
+
+
+def counted(errors: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum of what each pixel's error counts.
+
+    Args:
+        errors: (B, C patch^2, H, W).
+        weight: (B, patch^2, H, W), of any type; None counts all the same.
+    """
+    if weight is None:
+        return errors.sum()
+    count, pixels, *sides = weight.shape
+    return (errors.reshape(count, -1, pixels, *sides) * weight[:, None]).sum()
+
+
 def clean(x_t: Tensor, output: Tensor, abar_t: Tensor, prediction: Prediction) -> Tensor:
     """The x_0 that a prediction stands for; the inverse of `noised`."""
     signal = abar_t.sqrt()[:, None, None, None]
@@ -210,6 +241,18 @@ def stratified_steps(count: int, total: int, generator: torch.Generator) -> Tens
     return (u * total).long().clamp(max=total - 1)
 
 
+def draw_steps(count: int, total: int, config: LossConfig, generator: torch.Generator) -> Tensor:
+    """(count,) time steps: of a share `low_share` uniform over the lowest ones, of the others over
+    all, as `stratified_steps` spreads them.
+    """
+    steps = stratified_steps(count, total, generator)
+    if not config.low_share:
+        return steps
+    low, place = torch.rand(2, count, generator=generator, device=generator.device)
+    lowest = max(round(config.low_until * total), 1)
+    return torch.where(low < config.low_share, (place * lowest).long(), steps)
+
+
 @torch.no_grad()
 def loss_by_level(
     predict: Predict,
@@ -219,17 +262,21 @@ def loss_by_level(
     patch: int,
     levels: Sequence[int] = LEVELS,
     batch_size: int = 256,
+    keep: Tensor | None = None,
 ) -> dict[int, float]:
     """Mean squared error of v (or epsilon) at each time step of `levels`, unweighted.
 
     Args:
-        predict: the network, in evaluation mode, without a learned variance.
+        predict: the network, in evaluation mode, without a learned variance; it is given what
+            `shown` makes.
         frames: (N, C, S, S) in [-1, 1].
         abar: (T,), on the frames' device.
         prediction: "v_prediction" or "epsilon".
         patch: space-to-depth factor.
         levels: time steps.
         batch_size: at most so many frames at once; of no consequence to the noise.
+        keep: (N, 1, S, S) bool, what a network with conditioning is shown; the error is that of the
+            other pixels. None without conditioning.
 
     The noise of a frame at a level depends on its number and the level's place alone, so figures
     of different networks and moments may be compared.
@@ -237,14 +284,19 @@ def loss_by_level(
     result = {}
     for number, level in enumerate(levels):
         generator = torch.Generator().manual_seed(1_000_003 * number + 17)
-        total, seen = 0.0, 0
-        for chunk in torch.split(frames, batch_size):
+        total, seen = 0.0, 0.0
+        for first in range(0, len(frames), batch_size):
+            chunk, known, hidden = frames[first : first + batch_size], None, None
+            if keep is not None:
+                known = functional.pixel_unshuffle(keep[first : first + batch_size], patch)
+                hidden = ~known
             noise = torch.randn(chunk.shape, generator=generator).to(chunk.device)
             x0, eps = (functional.pixel_unshuffle(x, patch) for x in (chunk, noise))
             t = torch.full((len(chunk),), level, device=chunk.device)
             x_t, target = noised(x0, eps, abar[t], prediction)
-            error = (predict(x_t, t).float() - target).square().mean(dim=(1, 2, 3))
-            total, seen = total + float(error.sum()), seen + len(chunk)
+            error = (predict(shown(x_t, x0, known), t).float() - target).square()
+            total += float(counted(error, hidden))
+            seen += float(counted(torch.ones_like(error), hidden))
         result[level] = total / seen
     return result
 

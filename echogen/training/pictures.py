@@ -1,6 +1,7 @@
 """Pictures to look at while a model learns: its samples, and held-out frames painted by it.
 
-Both are made as users make them, by the samplers of `echogen sample` and `echogen expand`.
+Both are made as users make them: by the samplers of `echogen sample` and `echogen expand`, the
+frames with holes that moves of the latter leave.
 """
 
 import io
@@ -23,7 +24,8 @@ Images = npt.NDArray[np.uint8]
 GAP = 96
 """Grey level of the gaps between the images of a sheet."""
 
-SAMPLER = LangevinConfig.model_validate(PRESETS["fast"]["sampler"])
+UNCONDITIONAL = LangevinConfig.model_validate(PRESETS["fast"]["sampler"])
+"""The sampler that paints with a network that is not shown what is known."""
 
 
 @torch.inference_mode()
@@ -52,40 +54,43 @@ def draw_samples(
     return np.concatenate(drawn)
 
 
-def hidden_parts(frames: Images) -> npt.NDArray[np.bool_]:
-    """(N, S, S) True where a frame's fan is to be hidden: a flank, or the bottom, by turns.
+def inpaint(
+    denoiser: Denoiser,
+    frames: Images,
+    keep: npt.NDArray[np.bool_],
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 64,
+) -> Images:
+    """Frames painted where they are not kept; (N, S, S).
 
-    The fan is taken to be what lies between the outermost bright pixels of a row.
+    Args:
+        denoiser: an image prior. One that is shown what is known paints with `steps` evaluations,
+            any other with `UNCONDITIONAL`.
+        frames: (N, S, S).
+        keep: (N, S, S), True where known.
+        steps: as for `draw_samples`.
+        seed: of the noise.
+        batch_size: at most so many at once.
     """
-    bright = frames > 0
-    fan = np.logical_or.accumulate(bright, axis=2)
-    fan &= np.logical_or.accumulate(bright[:, :, ::-1], axis=2)[:, :, ::-1]
-    side = frames.shape[1]
-    rows, columns = np.mgrid[:side, :side]
-    parts = (columns < side * 0.36, rows > side * 0.66, columns > side * 0.64)
-    hidden: npt.NDArray[np.bool_] = fan & np.stack([parts[n % 3] for n in range(len(frames))])
-    return hidden
-
-
-def inpaint(denoiser: Denoiser, frames: Images, *, seed: int, batch_size: int = 64) -> Images:
-    """The frames' `hidden_parts` painted with the preset `fast`; (N, S, S)."""
-    sampler = Sampler(SAMPLER)
-    hidden = hidden_parts(frames)
+    known = denoiser.conditioning == "known"
+    sampler = Sampler(DpmConfig(steps=steps) if known else UNCONDITIONAL)
     painted = []
     for first in range(0, len(frames), batch_size):
         part = slice(first, first + batch_size)
         image = torch.from_numpy(to_model_range(frames[part]))[:, None]
-        keep = ~torch.from_numpy(hidden[part])[:, None]
+        kept = torch.from_numpy(keep[part])[:, None]
         seeds = _seeds(seed, 1, range(first, first + len(image)))
-        shown = torch.where(keep, image, -1.0)
-        result = sampler(denoiser, shown, keep, SampleNoise(seeds, denoiser.device))
+        shown = torch.where(kept, image, -1.0)
+        result = sampler(denoiser, shown, kept, SampleNoise(seeds, denoiser.device))
         painted.append(to_uint8(result[:, 0].cpu().numpy()))
     return np.concatenate(painted)
 
 
-def inpainting_sheet(frames: Images, painted: Images) -> Images:
+def inpainting_sheet(frames: Images, keep: npt.NDArray[np.bool_], painted: Images) -> Images:
     """(H, W): a row for each frame, with the frame, what was hidden (light), and painted."""
-    covered = np.where(hidden_parts(frames), 160, frames).astype(np.uint8)
+    covered = np.where(keep, frames, 160).astype(np.uint8)
     triplets = np.stack([frames, covered, painted], axis=1)
     return sheet(triplets.reshape(-1, *frames.shape[1:]), columns=6)
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from echogen.config import Resize
+from echogen.config import MoveConfig, Resize
+from echogen.diffusion.checkpoint import Conditioning
 from echogen.errors import UsageError
 from echogen.support.settings import Settings, explain
 
@@ -50,21 +51,35 @@ class LossConfig(Settings):
     2303.09556); `snr_gamma` 0 gives every step the weight 1. Where the network learns a variance,
     the variational bound in bits a dimension, summed over all steps, is added with `vlb_weight`
     (lambda of Nichol and Dhariwal 2021, 2102.09672, eq. 17).
+
+    Time steps are uniform, but for a share `low_share` of the images, whose steps lie in the lowest
+    `low_until` of the schedule: there seams and speckle are decided.
     """
 
     snr_gamma: NotNegative = 5.0
     weight_floor: NotNegative = 0.0
     vlb_weight: NotNegative = 0.001
+    low_share: Share = 0.0
+    low_until: float = Field(default=0.3, gt=0, le=1)
 
 
 class AugmentConfig(Settings):
-    """How frames are varied, each with `probability`; see `augment`.
+    """How frames are varied, each with `probability`, in each way with `each`; see `augment`.
 
     `zoom` and `lateral` are ranges of factors, `tilt_deg`, `shift` (of the image's side) and
     `gamma` (log of the exponent) are the largest deviation to either side.
+
+    Without conditioning a network is told how each frame was varied, so that it does not paint so.
+    With conditioning "known" it is not: what it sees of a frame tells it enough. A share `cut` of
+    the varied frames is then cut to the fan that the frame had, the others have a moved fan. An
+    image that is hidden as a whole only has its content moved, within its own fan: grown by at most
+    `inside` in height and in width.
     """
 
     probability: Share = 0.0
+    each: Share = 1.0
+    cut: Share = 0.5
+    inside: float = Field(default=1.2, ge=1, le=2)
     zoom: Factors = (1.0, 1.0)
     lateral: Factors = (1.0, 1.0)
     tilt_deg: float = Field(default=0.0, ge=0, le=90)
@@ -79,8 +94,48 @@ class AugmentConfig(Settings):
         return value
 
 
+class HolesConfig(MoveConfig):
+    """What is hidden from a network that sees what is known; see `holes`.
+
+    Three shares of the images that add up to 1: `moves` hides what a move of `expand` leaves empty
+    of a frame's fan, drawn as there; `shapes` half planes, ellipses, wedges, bands and blobs, so
+    that it paints what is missing in fans and scans of another kind; `whole` everything, for
+    `echogen sample`. Of the first two kinds holes take between `min_hole` and `max_hole` of the
+    fan. A share `border_varied` of the moves has any `border` up to `border_most` (of the height).
+
+    The loss is taken on hidden pixels. One with known pixels around it counts up to
+    1 + `border_weight` times, by their share of the 7 x 7 pixels about it.
+    """
+
+    moves: Share = 0.7
+    shapes: Share = 0.2
+    whole: Share = 0.1
+    min_hole: Share = 0.02
+    max_hole: Share = 0.92
+    border_varied: Share = 0.4
+    border_most: float = Field(default=8 / 256, ge=0, le=0.25)
+    border_weight: NotNegative = 4.0
+
+    @model_validator(mode="after")
+    def _adding_up(self) -> Self:
+        shares = {"moves": self.moves, "shapes": self.shapes, "whole": self.whole}
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            said = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"moves, shapes and whole must add up to 1, got {said}")
+        if self.min_hole >= self.max_hole:
+            raise ValueError(
+                f"min_hole must be below max_hole, got {self.min_hole} and {self.max_hole}"
+            )
+        return self
+
+
 class Recipe(Settings):
-    """Everything that decides which weights a run ends with, apart from its frames and length."""
+    """Everything that decides which weights a run ends with, apart from its frames and length.
+
+    `conditioning` "known" trains a network that is shown known pixels as they are and a map of
+    them, and paints the others; `holes` says which it does not know. "none" trains on whole noisy
+    images, and `holes` means nothing.
+    """
 
     name: str
     image_size: int = Field(ge=1)
@@ -89,10 +144,12 @@ class Recipe(Settings):
     schedule: dict[str, Any]
     channels: Literal[1, 3] = 1
     resize: Resize = "stretch"
+    conditioning: Conditioning = "none"
     seed: int = Field(default=0, ge=0, lt=2**63)
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
+    holes: HolesConfig = HolesConfig()
 
     @field_validator("schedule")
     @classmethod
@@ -111,6 +168,11 @@ class Recipe(Settings):
                 f"image_size must be a multiple of patch {self.patch}, got {self.image_size}"
             )
         return self
+
+    @property
+    def keep_channels(self) -> int:
+        """Channels of the network's input for the map of what is known."""
+        return self.patch**2 if self.conditioning == "known" else 0
 
     @property
     def prediction(self) -> Prediction:

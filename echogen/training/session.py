@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, UsageError
 from echogen.report import Reporter
 from echogen.support.differences import differences
@@ -24,6 +25,7 @@ from echogen.training.machine import hardware, precision_of, share_of
 from echogen.training.options import TrainingOptions, held_out_count
 from echogen.training.recipe import Recipe
 from echogen.training.run_folder import BOARD, LOG_FILE, STATE_FILE, open_run_folder
+from echogen.training.start import load_start, start_record
 from echogen.training.state import (
     Progress,
     SavedRun,
@@ -35,13 +37,16 @@ from echogen.training.state import (
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to do: a recipe, its frames, a folder, options, and facts for the card."""
+    """What to do: a recipe, its frames, a folder, options, facts for the card, and the checkpoint
+    to start from, by its folder or as "builtin", if any.
+    """
 
     recipe: Recipe
     frames: PreparedFrames
     out: Path
     options: TrainingOptions
     facts: ModelFacts
+    start_from: Path | str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class TrainingSession:
         share: which images of a batch are this process'.
         log: of the run.
         progress: where it begins.
+        identity: what decides which weights the run ends with, apart from its length.
     """
 
     task: TrainingTask
@@ -73,6 +79,7 @@ class TrainingSession:
     share: slice
     log: RunLog
     progress: Progress
+    identity: dict[str, Any]
 
     def batches(self) -> Generator[TrainingBatch, None, None]:
         """From the run's next step on."""
@@ -82,15 +89,14 @@ class TrainingSession:
     def save(self, progress: Progress) -> None:
         """Writes the state, from the first process."""
         if self.machine.is_main_process:
-            task = self.task
-            identity = _identity(task, self.split)
-            save_state(task.out, self.learner, progress, identity, task.options.length)
+            length = self.task.options.length
+            save_state(self.task.out, self.learner, progress, self.identity, length)
 
     def record(self, progress: Progress, **measured: Any) -> TrainingRecord:
         """The training record, with the losses that were measured."""
         task, split = self.task, self.split
         return TrainingRecord(
-            **_identity(task, split),
+            **self.identity,
             dataset=dict(task.facts.dataset),
             cases=case_digests(task.frames, split.held_out_cases),
             frames=self.counts,
@@ -129,9 +135,13 @@ def open_session(
     if first:
         open_run_folder(task.out, resume=resume, overwrite=overwrite)
     machine.wait_for_everyone()
-    saved = _saved(task, split, reporter)
+    saved = read_state(task.out)
+    identity = _identity(task, split, saved)
     if saved is not None:
+        _check_same(saved, identity, task, reporter)
         load_state(task.out, learner)
+    elif task.start_from is not None:
+        load_start(task.start_from, recipe, learner)
     progress = saved.progress if saved is not None else Progress()
     if options.compile:
         size = min(options.micro_batch or share.stop, share.stop - share.start)
@@ -141,11 +151,12 @@ def open_session(
         progress.step,
         task.out / BOARD if options.tensorboard else None,
     )
-    source = frame_source(frames.pixels, split.trained, machine.device)
+    source = frame_source(frames, split.trained, machine.device)
     model = machine.prepare_model(learner.network)
     session = TrainingSession(
-        task, machine, reporter, split, source, objective, learner, model, share, log, progress
-    )
+        task, machine, reporter, split, source, objective, learner, model, share, log, progress,
+        identity,
+    )  # fmt: skip
     if saved is None:
         session.save(progress)
     _announce(session)
@@ -162,17 +173,20 @@ def _check_grid(recipe: Recipe, frames: PreparedFrames) -> None:
 
 
 def _announce(session: TrainingSession) -> None:
-    task, split, progress = session.task, session.split, session.progress
+    split, progress = session.split, session.progress
     session.log.write(
         "start",
         progress.step,
         hardware=hardware(session.machine),
         precision=precision_of(session.machine),
         torch=torch.__version__,
-        options=task.options.model_dump(mode="json"),
+        options=session.task.options.model_dump(mode="json"),
         frames=session.counts.model_dump(),
-        **_identity(task, split),
+        **session.identity,
     )
+    start = session.identity["start_from"]
+    if start and not progress.step:
+        session.reporter.tell(f"starting from the weights of {start['name']}")
     if progress.step:
         session.reporter.tell(f"continuing after step {progress.step}")
     if not len(split.held_out):
@@ -182,23 +196,29 @@ def _announce(session: TrainingSession) -> None:
         )
 
 
-def _identity(task: TrainingTask, split: Split) -> dict[str, Any]:
-    """What decides which weights a run ends with, apart from its length."""
+def _identity(task: TrainingTask, split: Split, saved: SavedRun | None) -> dict[str, Any]:
+    """What decides which weights a run ends with, apart from its length.
+
+    A run that continues has its start in its state: the checkpoint is not needed again.
+    """
+    start = {} if saved is None else saved.identity.get("start_from", {})
+    if task.start_from is not None:
+        start = start_record(read_info(task.start_from))
     return {
         "config": task.recipe.model_dump(mode="json"),
         "data_fingerprint": task.frames.record.fingerprint,
         "held_out_cases": list(split.held_out_cases),
+        "start_from": start,
     }
 
 
-def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | None:
-    """The state to continue from, or None for a new run."""
-    saved = read_state(task.out)
-    if saved is None:
-        return None
+def _check_same(
+    saved: SavedRun, identity: dict[str, Any], task: TrainingTask, reporter: Reporter
+) -> None:
+    """Refuse to continue a run of other settings; say where its length is another."""
     differing = [
         f"{name} was {_short(old)}, is {_short(new)}"
-        for name, old, new in differences(saved.identity, _identity(task, split))
+        for name, old, new in differences(saved.identity, identity)
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -212,7 +232,6 @@ def _saved(task: TrainingTask, split: Split, reporter: Reporter) -> SavedRun | N
             f"the run was planned for {saved.length}, now for {task.options.length}: the learning "
             "rate decays over the new length from here on."
         )
-    return saved
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from echogen.support.files import write_whole
 from echogen.training.learner import Learner
 from echogen.training.run_folder import STATE_FILE
 
-FORMAT = 2
+FORMAT = 3
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 

@@ -20,7 +20,7 @@ from echogen.training.recipe import AugmentConfig, LossConfig, OptimiserConfig, 
 SIDE = 16
 NETWORK = {
     "sample_size": 8,
-    "in_channels": 4,
+    "in_channels": 8,
     "out_channels": 4,
     "block_out_channels": [8, 8],
     "layers_per_block": 1,
@@ -54,6 +54,7 @@ QUICK = TrainingOptions(
 
 
 def recipe(**changes: object) -> Recipe:
+    """Of a network that sees what is known."""
     optimiser = OptimiserConfig(
         batch_size=4, warmup_steps=2, ema_half_life=50, ema_ramp=1.0, dropout=0.1
     )
@@ -61,6 +62,7 @@ def recipe(**changes: object) -> Recipe:
         name="tiny",
         image_size=SIDE,
         patch=2,
+        conditioning="known",
         network=NETWORK,
         schedule=SCHEDULE,
         optimiser=optimiser,
@@ -69,9 +71,15 @@ def recipe(**changes: object) -> Recipe:
     return base.model_copy(update=changes)
 
 
+def unconditional(**changes: object) -> Recipe:
+    """The same, of a network that sees the noisy picture alone."""
+    network = {**NETWORK, "in_channels": 4}
+    return recipe(**{"conditioning": "none", "network": network, **changes})
+
+
 def learning_variance() -> Recipe:
-    """As the published network: 3 channels, noise and variance, no space-to-depth."""
-    network = {**NETWORK, "sample_size": SIDE, "in_channels": 3, "out_channels": 6}
+    """As the preset `reference`: 3 channels, noise and variance, no space-to-depth."""
+    network = {**NETWORK, "sample_size": SIDE, "in_channels": 4, "out_channels": 6}
     schedule = {**SCHEDULE, "prediction_type": "epsilon", "variance_type": "learned_range"}
     loss = LossConfig(snr_gamma=0.0)
     return recipe(channels=3, patch=1, network=network, schedule=schedule, loss=loss)

@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from echogen.errors import UsageError
 from echogen.training.augment import PARAMETERS, draw_variation, vary
-from echogen.training.batches import batches, frame_source
+from echogen.training.batches import TrainingBatch, batches, frame_source
 from echogen.training.frames import PreparedFrames, hold_out
+from echogen.training.loss import draw_steps
 from echogen.training.options import held_out_count
-from echogen.training.recipe import AugmentConfig
-from tests.support.tiny_training import VARY, cone, recipe, tiny_frames
+from echogen.training.recipe import AugmentConfig, LossConfig, Recipe
+from tests.support.tiny_training import VARY, cone, recipe, tiny_frames, unconditional
 
 
 @pytest.fixture
@@ -96,36 +99,69 @@ def test_what_is_told_is_enough_to_repeat_a_variation():
 # --- batches
 
 
-def first_batches(packed: PreparedFrames, count: int, start: int = 0, share: slice = slice(0, 4)):
-    source = frame_source(packed.pixels, np.arange(len(packed.pixels)), torch.device("cpu"))
-    stream = batches(source, recipe(), 1000, start, share)
+CONFIGS = pytest.mark.parametrize("config", [recipe(), unconditional()], ids=["known", "none"])
+
+
+def first_batches(
+    packed: PreparedFrames,
+    config: Recipe,
+    count: int,
+    start: int = 0,
+    share: slice = slice(0, 4),
+):
+    source = frame_source(packed, np.arange(len(packed.pixels)), torch.device("cpu"))
+    stream = batches(source, config, 1000, start, share)
     made = [next(stream) for _ in range(count)]
     stream.close()
     return made
 
 
-def equal(one, two) -> bool:
+def given(batch: TrainingBatch) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in vars(batch).items() if value is not None}
+
+
+def equal(one: TrainingBatch, two: TrainingBatch) -> bool:
     return all(
-        torch.equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True)
+        torch.equal(a, b) for a, b in zip(given(one).values(), given(two).values(), strict=True)
     )
 
 
-def test_a_batch_depends_on_its_step_alone(packed):
-    whole, later = first_batches(packed, 4), first_batches(packed, 2, start=2)
+@CONFIGS
+def test_a_batch_depends_on_its_step_alone(packed, config):
+    whole, later = first_batches(packed, config, 4), first_batches(packed, config, 2, start=2)
     assert equal(whole[2], later[0])
     assert equal(whole[3], later[1])
     assert not torch.equal(whole[0].noise, whole[1].noise)
     assert whole[0].x0.shape == whole[0].noise.shape == (4, 4, 8, 8)
+    assert ("keep" in given(whole[0])) == (config.conditioning == "known")
 
 
-def test_shares_and_pieces_put_together_are_the_batch(packed):
-    whole = first_batches(packed, 2)[1]
-    shares = [first_batches(packed, 2, share=slice(n, n + 2))[1] for n in (0, 2)]
+@CONFIGS
+def test_shares_and_pieces_put_together_are_the_batch(packed, config):
+    whole = first_batches(packed, config, 2)[1]
+    shares = [first_batches(packed, config, 2, share=slice(n, n + 2))[1] for n in (0, 2)]
     pieces = list(whole.parts(3))
     assert [len(piece.t) for piece in pieces] == [3, 1]
     for parts in (shares, pieces):
-        for name, value in vars(whole).items():
+        for name, value in given(whole).items():
             assert torch.equal(torch.cat([vars(part)[name] for part in parts]), value)
+    assert float(sum(share.total for share in shares)) == pytest.approx(float(whole.total))
+
+
+def test_what_is_known_is_not_told_and_does_not_count(packed):
+    for batch in first_batches(packed, recipe(), 8):
+        assert not batch.variation.any()
+        assert not batch.weight[batch.keep].any()
+        hidden = batch.weight[~batch.keep]
+        assert 1 <= hidden.min() <= hidden.max() <= 5
+        assert float(batch.total) == pytest.approx(float(batch.weight.sum()))
+
+
+def test_low_steps_come_as_often_as_asked():
+    config = LossConfig(low_share=0.5, low_until=0.1)
+    steps = draw_steps(4000, 1000, config, torch.Generator().manual_seed(0))
+    assert (steps < 100).float().mean() == pytest.approx(0.55, abs=0.03)
+    assert 0 <= int(steps.min()) <= int(steps.max()) < 1000
 
 
 def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
@@ -138,8 +174,8 @@ def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
 
     mapped = np.load(tmp_path / "frames.npy", mmap_mode="r").view(Watched)
     rows = np.array([1, 4, 7, 9, 10])
-    source = frame_source(mapped, rows, torch.device("cpu"))
-    stream = batches(source, recipe(augment=AugmentConfig()), 1000, 0, slice(0, 4))
+    source = frame_source(replace(packed, pixels=mapped), rows, torch.device("cpu"))
+    stream = batches(source, unconditional(augment=AugmentConfig()), 1000, 0, slice(0, 4))
     images = torch.pixel_shuffle(next(stream).x0, 2)
     stream.close()
     levels = ((images[:, 0] + 1) * 127.5).round().byte().numpy()
@@ -147,7 +183,7 @@ def test_a_memory_map_is_read_by_rows_and_never_as_a_whole(packed, tmp_path):
 
 
 def test_an_error_in_the_thread_that_gathers_is_raised(packed):
-    source = frame_source(packed.pixels, np.array([99]), torch.device("cpu"))
+    source = frame_source(packed, np.array([99]), torch.device("cpu"))
     with pytest.raises(IndexError):
         next(batches(source, recipe(), 1000, 0, slice(0, 4)))
 

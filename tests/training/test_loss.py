@@ -3,19 +3,22 @@ import pytest
 import torch
 
 from echogen.diffusion.schedule import read_scheduler
+from echogen.training.batches import TrainingBatch
 from echogen.training.loss import (
     clean,
+    counted,
     geometric_mean,
     log_likelihood,
     loss_by_level,
     make_objective,
     noised,
+    shown,
     stratified_steps,
     variational_bound,
     weights,
 )
 from echogen.training.recipe import LossConfig
-from tests.support.tiny_training import SCHEDULE, SIDE, learning_variance
+from tests.support.tiny_training import SCHEDULE, SIDE, learning_variance, recipe
 
 ABAR = torch.from_numpy(read_scheduler(SCHEDULE).schedule.alphas_cumprod).float()
 
@@ -78,6 +81,68 @@ def test_clean_undoes_noised_for_both_predictions():
         assert torch.allclose(clean(x_t, target, abar_t, kind), x0, atol=1e-4)
 
 
+# --- what is known
+
+
+def known_batch(config):
+    generator = torch.Generator().manual_seed(2)
+    channels, side = config.channels * config.patch**2, SIDE // config.patch
+    x0, noise = torch.randn(2, 3, channels, side, side, generator=generator).clamp(-1, 1)
+    keep = torch.rand(3, config.patch**2, side, side, generator=generator) < 0.5
+    return TrainingBatch(
+        x0, noise, torch.tensor([3, 400, 900]), torch.zeros(3, 7), keep, (~keep).float() * 2
+    )
+
+
+@pytest.mark.parametrize("config", [recipe(), learning_variance()], ids=["v", "variance"])
+def test_known_pixels_are_shown_clean_and_as_a_map(config):
+    batch = known_batch(config)
+    abar = make_objective(config, torch.device("cpu")).abar
+    x_t, _ = noised(batch.x0, batch.noise, abar[batch.t], "epsilon")
+    picture, kept = shown(x_t, batch.x0, batch.keep).split([len(x_t[0]), config.keep_channels], 1)
+    assert torch.equal(kept.bool(), batch.keep)
+    for channel in range(picture.shape[1]):
+        known = batch.keep[:, channel % config.keep_channels]
+        assert torch.equal(picture[:, channel][known], batch.x0[:, channel][known])
+        assert torch.equal(picture[:, channel][~known], x_t[:, channel][~known])
+    assert shown(x_t, batch.x0, None) is x_t
+
+
+@pytest.mark.parametrize("config", [recipe(), learning_variance()], ids=["v", "variance"])
+def test_loss_and_gradient_do_not_see_what_is_known(config):
+    batch, objective = known_batch(config), make_objective(config, torch.device("cpu"))
+    known = batch.keep.repeat(1, config.channels * (1 + config.learns_variance), 1, 1)
+    output = torch.randn(known.shape, generator=torch.Generator().manual_seed(3))
+    losses = []
+    for other in (0.0, 5.0):
+        given = torch.where(known, output + other, output).requires_grad_()
+        errors = objective(given, batch.x0, batch.noise, batch.t)
+        loss = counted(errors, batch.weight) / batch.total
+        loss.backward()
+        assert not given.grad[known].any()
+        assert (given.grad[~known] != 0).float().mean() > 0.99
+        losses.append(float(loss.detach()))
+    assert losses[0] == losses[1]
+    hidden = ~batch.keep.repeat(1, config.channels, 1, 1)
+    errors = objective(output, batch.x0, batch.noise, batch.t)
+    assert losses[0] == pytest.approx(float(errors[hidden].mean()), rel=1e-5)
+
+
+def test_loss_by_level_is_of_hidden_pixels_whatever_the_batch():
+    frames = torch.rand(5, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    keep = torch.zeros(5, 1, SIDE, SIDE, dtype=torch.bool)
+    keep[:, :, :, : SIDE // 2] = True
+
+    def network(x, t):
+        assert x.shape[1] == 8
+        return torch.where(x[:, 4:] > 0, 99.0, 0.0)  # nonsense where known
+
+    found = [loss_by_level(network, frames, ABAR, "v_prediction", 2, batch_size=size, keep=keep)
+             for size in (2, 5)]  # fmt: skip
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert max(found[0].values()) < 2
+
+
 # --- the learned variance
 
 
@@ -100,6 +165,7 @@ def test_the_bound_is_the_divergence_of_two_gaussians_by_numerical_integration(t
     found = variational_bound(schedule, torch.device("cpu")).bits(
         x0, x_t, torch.full((2,), t), predicted, share
     )
+    found = found.mean(dim=(1, 2, 3))
     beta, abar, before = (
         schedule.betas[t],
         schedule.alphas_cumprod[t],
@@ -138,6 +204,7 @@ def test_the_first_step_is_the_mass_on_each_grey_level():
     schedule, x0, x_t, predicted, share = bound_case(0)
     t = torch.zeros(2, dtype=torch.long)
     bits = variational_bound(schedule, torch.device("cpu")).bits(x0, x_t, t, predicted, share)
+    bits = bits.mean(dim=(1, 2, 3))
     f = (share + 1) / 2
     log_variance = f * np.log(schedule.betas[0]) + (1 - f) * schedule.posterior_log_variance[0]
     nats = -log_likelihood(x0, predicted, log_variance).mean(dim=(1, 2, 3))

@@ -14,7 +14,14 @@ from echogen.training.learner import (
 )
 from echogen.training.loss import make_objective
 from echogen.training.recipe import Recipe, load_recipe
-from tests.support.tiny_training import NETWORK, SCHEDULE, learning_variance, recipe, write_recipe
+from tests.support.tiny_training import (
+    NETWORK,
+    SCHEDULE,
+    learning_variance,
+    recipe,
+    unconditional,
+    write_recipe,
+)
 
 
 def test_the_small_preset_fits_its_budget():
@@ -23,7 +30,7 @@ def test_the_small_preset_fits_its_budget():
         network = make_unet(config)
     parameters = sum(p.numel() for p in network.parameters())
     assert 6e6 < parameters < 8e6
-    assert config.network["in_channels"] == config.patch**2
+    assert config.network["in_channels"] == config.patch**2 + config.keep_channels
 
 
 @pytest.mark.parametrize("name", ["small", "reference"])
@@ -31,11 +38,12 @@ def test_a_preset_makes_a_network_and_an_objective(name):
     config = load_recipe(name)
     with torch.device("meta"):
         network = VariedUNet(config)
-        x = torch.empty(2, network.channels, *[config.image_size // config.patch] * 2)
+        x = torch.empty(2, network.seen, *[config.image_size // config.patch] * 2)
         output = network(x, torch.zeros(2), torch.zeros(2, 7))
         predicted = network.unvaried(x, torch.zeros(2))
     assert output.shape[1] == config.network["out_channels"]
-    assert predicted.shape == x.shape
+    assert predicted.shape == (2, network.channels, *x.shape[2:])
+    assert network.seen == network.channels + config.patch**2
     objective = make_objective(config, torch.device("cpu"))
     assert (objective.bound is not None) == (name == "reference")
     if name == "reference":
@@ -44,7 +52,7 @@ def test_a_preset_makes_a_network_and_an_objective(name):
 
 
 def test_a_recipe_survives_its_file_and_its_record(tmp_path):
-    for config in (recipe(), learning_variance()):
+    for config in (recipe(), unconditional(), learning_variance()):
         file = write_recipe(tmp_path / "recipe.toml", config)
         assert load_recipe(str(file)) == config
         assert Recipe.model_validate(config.model_dump()) == config
@@ -81,6 +89,13 @@ def test_unknown_keys_and_presets_are_refused_with_a_hint(tmp_path):
         ("optimiser.betas", [0.9], r"optimiser\.betas"),
         ("optimiser.betas", [0.9, 1.0], r"optimiser\.betas\.1: .*less than 1 \(got 1.0\)"),
         ("optimiser.learning_rate", float("inf"), "learning_rate: .*finite number"),
+        ("conditioning", "some", r"conditioning: .*'none' or 'known'.*got 'some'"),
+        ("holes.moves", 0.5, r"holes: moves, shapes and whole must add up to 1, got moves 0\.5"),
+        ("holes.whole", -0.1, r"holes\.whole: .*greater than or equal to 0 \(got -0.1\)"),
+        ("holes.min_hole", 0.95, r"min_hole must be below max_hole, got 0\.95 and 0\.92"),
+        ("holes.depth", [0.0, 1.0], "depth must be above 0"),
+        ("holes.labels_on_paint", "clip", "unknown key 'recipe.holes.labels_on_paint'"),
+        ("loss.low_share", 1.5, r"low_share: .*less than or equal to 1 \(got 1.5\)"),
         ("augment.zoom", [1.2, 0.8], "zoom: must be two factors in order, got"),
         ("loss.snr_gamma", -1, r"snr_gamma: .*greater than or equal to 0 \(got -1\)"),
         ("channels", 2, r"channels: .*1 or 3 \(got 2\)"),
@@ -106,7 +121,7 @@ def test_values_replace_those_of_the_recipe():
 @pytest.mark.parametrize(
     ("network", "match"),
     [
-        ({"in_channels": 3}, "in_channels 3: expected 4"),
+        ({"in_channels": 4}, "in_channels 4: expected 8, .* for conditioning 'known'"),
         ({"out_channels": 8}, "out_channels 8: expected 4"),
         ({"block_out_channels": [8, 7]}, "does not describe a UNet2DModel"),
         ({"wings": 2}, "does not describe a UNet2DModel"),
@@ -116,6 +131,12 @@ def test_values_replace_those_of_the_recipe():
 def test_a_network_that_cannot_be_is_refused(network, match):
     with pytest.raises(UsageError, match=match):
         make_unet(recipe(network={**NETWORK, **network}))
+
+
+def test_a_network_without_conditioning_takes_the_picture_alone():
+    network = {**NETWORK, "in_channels": 8}
+    with pytest.raises(UsageError, match=r"in_channels 8: expected 4, .* without conditioning"):
+        make_unet(unconditional(network=network))
 
 
 def test_a_side_that_cannot_be_halved_is_refused():

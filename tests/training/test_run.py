@@ -25,13 +25,16 @@ from echogen.training import loop
 from echogen.training.card import ModelFacts
 from echogen.training.evaluation import compare
 from echogen.training.frames import PreparedFrames
+from echogen.training.learner import make_learner
 from echogen.training.loop import train
 from echogen.training.options import TrainingOptions
 from echogen.training.recipe import Recipe
+from echogen.training.start import load_start
 from echogen.training.state import Progress, read_state
 from tests.support.tiny_training import (
     NETWORK,
     QUICK,
+    SCHEDULE,
     SIDE,
     learning_variance,
     prepared,
@@ -40,6 +43,7 @@ from tests.support.tiny_training import (
     same,
     state_of,
     tiny_frames,
+    unconditional,
     write_frames,
     write_recipe,
 )
@@ -384,22 +388,30 @@ def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
 # --- what it learns and says
 
 
-def test_a_run_learns_and_says_what_happens(tmp_path, packed):
+@pytest.mark.parametrize("kind", [recipe, unconditional])
+def test_a_run_learns_and_says_what_happens(tmp_path, packed, kind):
     optimiser = recipe().optimiser.model_copy(update={"learning_rate": 3e-3, "batch_size": 8})
-    config = recipe(optimiser=optimiser)
+    config = kind(optimiser=optimiser)
     options = quick(steps=40, inpainted=3)
     told = Told()
     progress = train(config, packed, tmp_path, options, reporter=told)
     assert options.done(progress) == 1
     log = read_log(tmp_path / "log.jsonl")
     losses = [entry["loss"] for entry in log if entry["event"] == "step"]
-    assert losses[-1] < 0.8 * losses[0]
+    if config.conditioning == "none":  # else it depends on the holes more than on what is learnt
+        assert losses[-1] < 0.8 * losses[0]
     start = log[0]
     assert len(start["held_out_cases"]) == 2
     assert start["frames"] == {"trained": 8, "held_out": 4}
     measured = [entry for entry in log if entry["event"] == "evaluation"]
     assert [entry["step"] for entry in measured] == [20, 40]
     assert len(measured[0]["held_out_loss"]) == len(measured[0]["training_loss"]) == 12
+    assert measured[1]["score"] < measured[0]["score"]
+    whole = [measured[0][f"{frames}_loss_whole"] for frames in ("held_out", "training")]
+    assert [len(table) for table in whole] == [12 * (kind is recipe)] * 2
+    assert kind is unconditional or whole[0] != measured[0]["held_out_loss"]
+    card = (tmp_path / "checkpoint/README.md").read_text()
+    assert ("With the whole image hidden" in card) == (kind is recipe)
     for kind in ("samples", "inpainted"):
         assert len(list((tmp_path / "pictures").glob(f"{kind}_*.png"))) == 2
     assert any("held-out loss" in line for line in told.lines)
@@ -449,12 +461,122 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
     unet = UNet2DModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False)
     assert unet.config.class_embed_type is None
     state = state_of(finished)
+    assert (unet.config.in_channels, unet.config.out_channels) == (8, 4)
+    info = read_info(folder)
+    assert (info.conditioning, info.keep_channels, info.known_pixels) == ("known", 4, "clean")
     for name, value in load_file(folder / "unet/diffusion_pytorch_model.safetensors").items():
         assert value.dtype == torch.float16
         assert torch.equal(value, state[f"average.unet.{name}"].half())
     schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     assert schedule.config.prediction_type == "v_prediction"
-    load_checkpoint(finished / "checkpoint", "cpu", "fp32")
+    denoiser = load_checkpoint(finished / "checkpoint", "cpu", "fp32")
+    x, known = torch.randn(2, 1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    keep = torch.zeros(x.shape, dtype=torch.bool)
+    keep[..., :8] = True
+    shown = torch.where(keep, known, x)
+    packed = torch.cat([torch.pixel_unshuffle(y, 2) for y in (shown, keep.float())], dim=1)
+    with torch.no_grad():
+        v = torch.pixel_shuffle(unet(packed, torch.tensor(300), return_dict=False)[0], 2)
+    abar = float(schedule.alphas_cumprod[300])
+    expected = (abar**0.5 * shown - (1 - abar) ** 0.5 * v).clamp(-1, 1)
+    found = denoiser.predict(x, 300, known, keep).x0
+    assert torch.allclose(found[~keep], expected[~keep], atol=1e-5)
+
+
+# --- to start from given weights
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory) -> Path:
+    """A run of a network without conditioning; do not change."""
+    out = tmp_path_factory.mktemp("noisy") / "run"
+    train(unconditional(), tiny_frames(), out, quick(steps=3))
+    return out
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    file = run / "checkpoint/unet/diffusion_pytorch_model.safetensors"
+    return {name: value.float() for name, value in load_file(file).items()}
+
+
+def test_a_network_that_sees_what_is_known_starts_as_one_that_did_not(tmp_path, noisy):
+    learner, plain = (make_learner(kind(), torch.device("cpu")) for kind in (recipe, unconditional))
+    load_start(noisy, recipe(), learner)
+    load_start(noisy, unconditional(), plain)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    keep = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    t = torch.tensor([5, 700])
+    for one, two in zip((learner.network, learner.average), (plain.network, plain.average),
+                        strict=True):  # fmt: skip
+        one.eval(), two.eval()
+        found = one.unvaried(torch.cat([x, keep.float()], dim=1), t)
+        assert torch.allclose(found, two.unvaried(x, t), atol=1e-6)
+    for name, value in weights_of(noisy).items():
+        if name != "conv_in.weight":
+            assert torch.equal(learner.network.unet.state_dict()[name], value)
+
+
+def test_a_run_says_where_it_started_and_does_not_need_it_again(tmp_path, packed, noisy):
+    start, out = shutil.copytree(noisy, tmp_path / "start"), tmp_path / "run"
+    told = Told()
+    train(recipe(), packed, out, quick(stop_after=0.0), start_from=start, reporter=told)
+    assert any("starting from the weights of tiny" in line for line in told.lines)
+    expected = {"name": "tiny", "sha256": read_info(noisy / "checkpoint").sha256}
+    assert read_state(out).identity["start_from"] == expected
+    shutil.rmtree(start)
+    train(recipe(), packed, out, QUICK)
+    record = read_info(out / "checkpoint").training
+    assert record["start_from"] == expected
+    assert (
+        f"weights of tiny, sha256 {expected['sha256'][:12]}"
+        in (out / "checkpoint/README.md").read_text()
+    )
+    whole = tmp_path / "whole"
+    train(recipe(), packed, whole, QUICK, start_from=noisy)
+    assert same(state_of(whole), state_of(out))
+    train(recipe(), packed, tmp_path / "fresh", QUICK)
+    assert not same(state_of(whole), state_of(tmp_path / "fresh"))
+    with pytest.raises(CheckpointError, match=r"start_from\.sha256 was"):
+        train(recipe(), packed, out, QUICK, start_from=whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"network": {**NETWORK, "block_out_channels": [8, 16]}}, r"conv_norm_out|is 8.*recipe's"),
+        ({"network": {**NETWORK, "layers_per_block": 2}}, r"is missing, the recipe's"),
+        ({"patch": 1, "network": {**NETWORK, "sample_size": 16, "in_channels": 2,
+                                  "out_channels": 1}}, "has patch 2, but the recipe tiny 1"),
+        ({"schedule": {**SCHEDULE, "prediction_type": "epsilon"}},
+         "has prediction_type v_prediction, but the recipe tiny epsilon"),
+    ],
+)  # fmt: skip
+def test_a_start_of_another_network_is_refused(tmp_path, packed, noisy, changes, match):
+    with pytest.raises(CheckpointError, match=rf"--start-from .*{match}"):
+        train(recipe(**changes), packed, tmp_path / "run", QUICK, start_from=noisy)
+
+
+def test_a_network_without_conditioning_does_not_start_from_one_with(tmp_path, packed, finished):
+    with pytest.raises(CheckpointError, match="is shown what is known, but the recipe tiny has"):
+        train(unconditional(), packed, tmp_path / "run", QUICK, start_from=finished)
+    assert not (tmp_path / "run/state.safetensors").exists()
+
+
+def test_the_command_starts_from_a_run_by_its_folder_or_name(tmp_path, packed, noisy, capsys):
+    words = arguments(tmp_path, packed, "run", steps=1)
+    assert command([*words, "--start-from", str(noisy)]) == 0
+    record = read_info(tmp_path / "run/checkpoint").training
+    assert record["start_from"]["name"] == "tiny"
+    assert "--start-from run" in record["command"]
+    assert command([*words, "--start-from", str(tmp_path / "gone")]) == 0  # it is finished
+    words = arguments(tmp_path, packed, "other", steps=1)
+    capsys.readouterr()
+    assert command([*words, "--start-from", str(tmp_path / "gone")]) == 4
+    assert "--start-from" in capsys.readouterr().err
+    assert command([*words, "--start-from", "builtin"]) == 4
+    assert "has patch 4, but the recipe tiny 2" in capsys.readouterr().err
 
 
 def test_the_record_says_what_the_model_has_seen(finished, packed):
