@@ -28,10 +28,11 @@ RECIPE = """
 name = "tiny"
 image_size = 32
 patch = 4
+conditioning = "known"
 
 [network]
 sample_size = 8
-in_channels = 16
+in_channels = 32
 out_channels = 16
 block_out_channels = [16, 16]
 layers_per_block = 1
@@ -372,7 +373,7 @@ def test_the_folder_at_hand_can_be_the_runs(
 
 def test_values_that_fit_only_together_can_be_set(train: Train) -> None:
     values = ("image_size=18", "patch=3", "network.sample_size=6")
-    channels = ("network.in_channels=9", "network.out_channels=9")
+    channels = ("network.in_channels=18", "network.out_channels=9")
     result = train(*(word for value in values + channels for word in ("--set", value)))
     assert result.exit_code == 0, result.output
 
