@@ -216,12 +216,7 @@ class LangevinConfig(Settings):
     @model_validator(mode="after")
     def _falling(self) -> Self:
         _check_range_of_levels(self.sigma_min, self.sigma_max)
-        if self.refine_levels == 1:
-            raise ValueError("refine_levels must be 0 or at least 2, got 1")
-        if self.refine_levels and self.refine_from <= self.sigma_min:
-            raise ValueError(
-                f"refine_from must be above sigma_min, {self.sigma_min}; got {self.refine_from}"
-            )
+        _check_refinement("refine_levels", self.refine_levels, self.refine_from, self.sigma_min)
         return self
 
 
@@ -235,17 +230,22 @@ class RepaintConfig(Settings):
 
 
 class DpmConfig(Settings):
-    """SDE-DPM-Solver++ (`echogen.diffusion.dpm`), which paints whole images; as `balanced`.
+    """SDE-DPM-Solver++ (`echogen.diffusion.dpm`); as `balanced`.
+
+    It paints what is missing with a network that is shown what is known, and whole images with any.
 
     Attributes:
         name: of the sampler.
-        steps: noise levels, each one network evaluation.
+        steps: noise levels, each one network evaluation, besides those of `refine_steps`.
         eta: noise of the reverse process: 1 as much as went in, 0 none (an ordinary differential
             equation).
         order: 2 extrapolates from the step before, 1 does not (DDPM's posterior where eta is 1).
         sigma_min, sigma_max: noise levels at the last evaluation and at the first, which is not
             above the model's highest.
         rho: how strongly the levels crowd at the low end.
+        refine_steps: at the end, noise is added once more and taken away over this many levels down
+            to `sigma_min`; 0 leaves it out.
+        refine_from: the noise level to which that goes back up.
     """
 
     name: Literal["dpm"] = "dpm"
@@ -255,10 +255,13 @@ class DpmConfig(Settings):
     sigma_min: float = Field(default=0.01, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
     rho: float = Field(default=7.0, gt=0)
+    refine_steps: int = Field(default=0, ge=0)
+    refine_from: float = Field(default=0.25, gt=0)
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
         _check_range_of_levels(self.sigma_min, self.sigma_max)
+        _check_refinement("refine_steps", self.refine_steps, self.refine_from, self.sigma_min)
         return self
 
 
@@ -267,9 +270,14 @@ def _check_range_of_levels(sigma_min: float, sigma_max: float) -> None:
         raise ValueError(f"must have sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
 
-SamplerConfig = Annotated[LangevinConfig | RepaintConfig, Field(discriminator="name")]
-"""The samplers that paint the missing part of an image."""
-AnySampler = Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
+def _check_refinement(name: str, levels: int, start: float, sigma_min: float) -> None:
+    if levels == 1:
+        raise ValueError(f"{name} must be 0 or at least 2, got 1")
+    if levels and start <= sigma_min:
+        raise ValueError(f"refine_from must be above sigma_min, {sigma_min}; got {start}")
+
+
+SamplerConfig = Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]
 
 
 class EngineConfig(Settings):
@@ -332,6 +340,14 @@ PRESETS: Presets = {
         "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
     },
 }
+
+KNOWN_PRESETS: Presets = {
+    "fast": {"sampler": {"name": "dpm", "steps": 10}},
+    "balanced": {"sampler": {"name": "dpm"}},
+    "high": {"sampler": {"name": "dpm", "steps": 40}},
+    "paper": PRESETS["paper"],
+}
+"""`PRESETS` with a network that is shown what is known."""
 
 SAMPLE_PRESETS: Presets = {
     "fast": {"sampler": {"steps": 15}},

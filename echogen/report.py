@@ -112,6 +112,7 @@ class RunReport(CommandReport):
         painted: images painted by this run.
         seconds: from the start to the end of this run, planning included.
         images_per_s: painted images per second of painting; 0 where nothing was painted.
+        sampler: what painted, by name.
         nfe: network evaluations an image.
         device, precision: where it was painted; empty where nothing was.
         checkpoint, licence: the model's name and terms.
@@ -125,6 +126,7 @@ class RunReport(CommandReport):
     painted: int
     seconds: float
     images_per_s: float
+    sampler: str
     nfe: int
     device: str
     precision: str

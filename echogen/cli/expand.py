@@ -107,11 +107,13 @@ def _print_config(
     settings: dict[str, Any],
 ) -> None:
     from echogen.config import ExpandConfig
-    from echogen.support.settings import load_config, to_toml
+    from echogen.models.resolve import load_with_model
+    from echogen.support.settings import to_toml
 
     preset, file = settings.pop("preset", None), settings.pop("config", None)
     settings.pop("overwrite")
-    typer.echo(to_toml(load_config(ExpandConfig, settings, preset=preset, file=file)), nl=False)
+    resolved, _, _ = load_with_model(ExpandConfig, settings, preset=preset, file=file)
+    typer.echo(to_toml(resolved), nl=False)
 
 
 def show_run(report: "ExpandReport") -> None:
@@ -145,7 +147,7 @@ def show_dry_run(report: "DryRunReport") -> None:
             ("samples", both(report.originals, report.copies)),
             ("rejected", f"{report.rejected} (no valid move found)"),
             ("frames skipped", str(len(report.skipped))),
-            ("cost", f"{report.nfe} network evaluations per image"),
+            ("cost", f"{report.nfe} network evaluations per image ({report.sampler})"),
             ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
             ("disk", f"about {report.megabytes:.0f} MB"),
             ("model", f"{report.checkpoint}, {report.licence}"),

@@ -123,7 +123,7 @@ Checkpoint = Annotated[
     ),
 ]
 Sampler = Annotated[
-    str | None, Flag(metavar="langevin|repaint", help="Painting method.", rich_help_panel=PAINT)
+    str | None, Flag(metavar="dpm|langevin|repaint", help="Painting method.", rich_help_panel=PAINT)
 ]
 Device = Annotated[
     str | None,

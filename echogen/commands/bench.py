@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echogen.commands.expand import compressed_megabytes
-from echogen.commands.run import with_model
+from echogen.commands.run import sampler_in_words, with_model
 from echogen.config import BenchConfig
 from echogen.datasets import open_frames
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.phantom.samples import phantom_samples
 from echogen.report import QUIET, CommandReport, Reporter
-from echogen.support.settings import load_config
 from echogen.types import Sample
 
 if TYPE_CHECKING:
@@ -110,8 +109,8 @@ def bench(
     from echogen.painting.devices import open_engine
     from echogen.painting.local import LocalEngine
 
-    config = load_config(BenchConfig, settings, preset=preset, file=config)
-    config, info = with_model(config, reporter)
+    config, info = with_model(BenchConfig, settings, preset, config, reporter)
+    reporter.tell(sampler_in_words(config, info))
     dataset, frames = "", 0
     if config.input is not None:
         reader, keys = open_frames(config.input, config.dataset, reporter.tell)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echogen.commands.run import locked_output, run_report, with_model
+from echogen.commands.run import locked_output, run_report, sampler_in_words, with_model
 from echogen.config import ExpandConfig
 from echogen.datasets import open_frames
 from echogen.diffusion.schedule import sampler_nfe
@@ -24,7 +24,6 @@ from echogen.planning.plan import Plan
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import open_store, present_store_path
-from echogen.support.settings import load_config
 from echogen.support.signals import catch_signals
 from echogen.types import Sample
 
@@ -58,7 +57,7 @@ class DryRunReport(CommandReport):
         skipped: frames that cannot be used, with the reason.
         notes: what else a user should know.
         plan_digest: names the run.
-        nfe: network evaluations an image.
+        sampler: what would paint, by name; nfe: its network evaluations an image.
         seconds: estimated from a few evaluations on this machine.
         megabytes: estimated from a few samples.
         device, precision, checkpoint, licence: what would paint.
@@ -73,6 +72,7 @@ class DryRunReport(CommandReport):
     skipped: tuple[Problem, ...]
     notes: tuple[str, ...]
     plan_digest: str
+    sampler: str
     nfe: int
     seconds: float
     megabytes: float
@@ -99,7 +99,8 @@ def expand(
 
     Args:
         config: all settings, or a TOML file with some.
-        preset: "fast", "balanced" (the default), "high" or "paper".
+        preset: "fast", "balanced" (the default), "high" or "paper"; the first three mean another
+            sampler where the model is shown what is known.
         overwrite: replace a store that is already at `output`.
         reporter: where progress goes.
         settings: as the flags of `echogen expand`, such as `input`, `output`, `copies`, `views`;
@@ -110,8 +111,7 @@ def expand(
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
-    config = load_config(ExpandConfig, settings, preset=preset, file=config)
-    config, info = with_model(config, reporter)
+    config, info = with_model(ExpandConfig, settings, preset, config, reporter)
     dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
@@ -147,10 +147,10 @@ def dry_run(
     """
     from echogen.painting.devices import open_engine
 
-    config = load_config(ExpandConfig, settings, preset=preset, file=config)
-    config, info = with_model(config, reporter)
+    config, info = with_model(ExpandConfig, settings, preset, config, reporter)
     with catch_signals(reporter.tell):
         reporter.tell(terms(info))
+        reporter.tell(sampler_in_words(config, info))
         dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
@@ -174,6 +174,7 @@ def dry_run(
         skipped=plan.problems,
         notes=plan.notes,
         plan_digest=plan.digest,
+        sampler=config.sampler.name,
         nfe=sampler_nfe(config.sampler),
         seconds=seconds,
         megabytes=compressed_megabytes(samples) * len(plan.rows),

@@ -2,14 +2,22 @@
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from echogen.config import BenchConfig, ExpandConfig, RunConfig, SampleConfig
-from echogen.diffusion.checkpoint import CheckpointInfo, read_info
+from echogen.config import (
+    AugmentationConfig,
+    BenchConfig,
+    ExpandConfig,
+    RepaintConfig,
+    RunConfig,
+    SampleConfig,
+)
+from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
-from echogen.models.resolve import resolve_checkpoint
+from echogen.models.resolve import load_with_model
 from echogen.painting.fill import begun_precision, terms
 from echogen.painting.stream import Throughput
 from echogen.report import Problem, Reporter, RunReport
@@ -20,14 +28,31 @@ from echogen.support.signals import Stop, catch_signals
 Config = TypeVar("Config", BenchConfig, ExpandConfig, SampleConfig)
 
 
-def with_model(config: Config, reporter: Reporter) -> tuple[Config, CheckpointInfo]:
+def with_model(
+    kind: type[Config],
+    settings: Mapping[str, Any],
+    preset: str | None,
+    file: Config | str | Path | None,
+    reporter: Reporter,
+) -> tuple[Config, CheckpointInfo]:
     """The configuration with its model's folder in place of a name, and what that model is.
 
     Raises:
-        CheckpointError: there is no such model, or it cannot be used.
+        UsageError, CheckpointError: as `load_with_model`.
     """
-    folder = str(resolve_checkpoint(config.checkpoint, reporter.tell))
-    return config.model_copy(update={"checkpoint": folder}), read_info(folder)
+    config, folder, info = load_with_model(
+        kind, settings, preset=preset, file=file, tell=reporter.tell
+    )
+    return config.model_copy(update={"checkpoint": str(folder)}), info
+
+
+def sampler_in_words(config: AugmentationConfig, info: CheckpointInfo) -> str:
+    """Which sampler paints, what it costs, and why it does where the model decided."""
+    cost = f"{config.sampler.name}, {sampler_nfe(config.sampler)} evaluations an image"
+    if isinstance(config.sampler, RepaintConfig):
+        return f"sampler: {cost}"
+    takes = "is shown what is known" if info.conditioning == "known" else "takes no keep map"
+    return f"sampler: {cost} ({info.name} {takes})"
 
 
 @contextmanager
@@ -43,6 +68,8 @@ def locked_output(
     with catch_signals(reporter.tell) as stop, store_lock(config.output):
         check_output(config.output, overwrite)
         reporter.tell(terms(info))
+        if isinstance(config, ExpandConfig):
+            reporter.tell(sampler_in_words(config, info))
         yield stop, begun_precision(config, overwrite)
 
 
@@ -63,6 +90,7 @@ def run_report(
         painted=throughput.images,
         seconds=time.monotonic() - started,
         images_per_s=throughput.images_per_s,
+        sampler=config.sampler.name,
         nfe=sampler_nfe(config.sampler),
         device=throughput.device,
         precision=throughput.precision,

@@ -35,7 +35,6 @@ from echogen.store import (
     present_store_path,
 )
 from echogen.support.files import check_writable
-from echogen.support.settings import load_config
 from echogen.types import Sample
 
 MOST_ON_A_SHEET = 256
@@ -84,11 +83,10 @@ def sample(
         Interrupted: by a signal before painting began, or by a second one.
     """
     started = time.monotonic()
-    config = load_config(SampleConfig, settings, preset=preset, file=config)
+    config, info = with_model(SampleConfig, settings, preset, config, reporter)
     sheet = None if sheet is None else Path(sheet)
     if sheet is not None:
         _check_sheet(sheet, columns)
-    config, info = with_model(config, reporter)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
         throughput = fill_store(_run(config, info, precision), overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:

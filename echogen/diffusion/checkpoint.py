@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from echogen.config import Resize
-from echogen.errors import CheckpointError
+from echogen.errors import CheckpointError, UsageError
 from echogen.support.settings import Settings, explain
 
 FORMAT = 1
@@ -247,6 +247,20 @@ def check_channels(
             f"checkpoint {info.name}: {info.channels} channels with patch {info.patch}, "
             f"conditioning {info.conditioning} and variance {variance_type} need a network of "
             f"{into} -> {out} channels, found {found[0]} -> {found[1]}"
+        )
+
+
+def check_sees_known(conditioning: Conditioning, name: str) -> None:
+    """Refuse to let the sampler dpm complete images with a network that is not shown them.
+
+    Raises:
+        UsageError: says what to use.
+    """
+    if conditioning == "none":
+        raise UsageError(
+            f"sampler dpm: checkpoint {name or 'without a name'} takes no keep map, so what is "
+            "known would be ignored; use the sampler langevin or repaint, or a checkpoint with "
+            'conditioning "known".'
         )
 
 

@@ -50,17 +50,24 @@ def chain(
     return z
 
 
-def predict_at(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:
+def predict_at(
+    denoiser: Denoiser,
+    z: Tensor,
+    sigma: float,
+    known: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> Tensor:
     """E[x_0 | z] for z = x_0 + sigma n, at the timestep whose noise level is sigma.
 
     Args:
         denoiser: an image prior.
         z: (B, C, H, W) float32.
         sigma: noise level; outside the model's schedule, its nearest end is used.
+        known, keep: as `Denoiser.predict` takes them.
     """
     timestep = denoiser.schedule.timestep_at(sigma)
     level = denoiser.schedule.sigma_at(timestep)
-    return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep).x0
+    return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep, known, keep).x0
 
 
 def smoother(inside: Tensor, scale: float) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echogen.config import AnySampler
+from echogen.config import SamplerConfig
 from echogen.diffusion import dpm, langevin, repaint
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
@@ -28,7 +28,7 @@ class Sampler:
         config: which sampler, and its settings.
     """
 
-    config: AnySampler
+    config: SamplerConfig
 
     @property
     def nfe(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, field_validator
 
-from echogen.config import AnySampler, DpmConfig, LangevinConfig, RepaintConfig
+from echogen.config import DpmConfig, LangevinConfig, RepaintConfig, SamplerConfig
 from echogen.errors import CheckpointError, UsageError
 from echogen.support.settings import Settings, explain
 
@@ -258,10 +258,10 @@ def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -
     return [(high + i / (levels - 1) * (low - high)) ** rho for i in range(levels)]
 
 
-def sampler_nfe(config: AnySampler) -> int:
+def sampler_nfe(config: SamplerConfig) -> int:
     """Network function evaluations for one image: the cost of a sampler."""
     if isinstance(config, DpmConfig):
-        return config.steps
+        return config.steps + config.refine_steps
     if isinstance(config, LangevinConfig):
         return len(langevin_walk(config))
     return sum(after < before for before, after in itertools.pairwise(repaint_times(config)))

@@ -1,4 +1,4 @@
-"""What `--checkpoint` means: the name of a model, a folder, or a foreign file.
+"""What `--checkpoint` means: the name of a model, a folder, or a foreign file; and what it decides.
 
 A name is a known model's, never a folder's, unless a checkpoint's folder of that name lies in the
 working directory: then both are meant, and it is refused. Whatever holds a path separator, or
@@ -10,15 +10,20 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
+from echogen.config import KNOWN_PRESETS, AugmentationConfig, SampleConfig
 from echogen.diffusion.checkpoint import (
     BUILTIN,
     INFO_FILE,
+    CheckpointInfo,
+    check_sees_known,
     checkpoint_folder,
     checkpoint_in,
     file_sha256,
+    read_info,
 )
 from echogen.errors import CheckpointError
 from echogen.models.registry import (
@@ -29,6 +34,9 @@ from echogen.models.registry import (
     parse_cards,
     read_cards,
 )
+from echogen.support.settings import Presets, load_config
+
+Config = TypeVar("Config", bound=AugmentationConfig | SampleConfig)
 
 FOREIGN = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -68,6 +76,42 @@ def resolve_checkpoint(
     if path.exists():
         return checkpoint_folder(path.absolute())  # else ./builtin would become the name again
     raise CheckpointError(unknown_name(name_or_path))
+
+
+def load_with_model(
+    kind: type[Config],
+    settings: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    file: Config | str | Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[Config, Path | str, CheckpointInfo]:
+    """The settings of a run with a model, which decides what a preset's sampler is.
+
+    Args:
+        kind, settings, preset, file: as of `load_config`.
+        tell: as of `resolve_checkpoint`.
+
+    Returns:
+        The configuration, the checkpoint's folder or "builtin", and what it is.
+
+    Raises:
+        UsageError: as `load_config`, or the sampler cannot be used with the model.
+        CheckpointError: there is no such model, or it cannot be used.
+    """
+    used: list[tuple[Path | str, CheckpointInfo]] = []
+
+    def choose(given: Mapping[str, Any]) -> Presets:
+        folder = resolve_checkpoint(str(given.get("checkpoint", BUILTIN)), tell)
+        used.append((folder, read_info(folder)))
+        seen = used[0][1].conditioning == "known" and issubclass(kind, AugmentationConfig)
+        return KNOWN_PRESETS if seen else kind.presets
+
+    config = load_config(kind, settings, preset=preset, file=file, choose=choose)
+    folder, info = used[0]
+    if isinstance(config, AugmentationConfig) and config.sampler.name == "dpm":
+        check_sees_known(info.conditioning, info.name)
+    return config, folder, info
 
 
 def is_path(name_or_path: str) -> bool:

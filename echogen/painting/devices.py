@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from echogen.config import AnySampler, EngineConfig
+from echogen.config import EngineConfig, SamplerConfig
 from echogen.diffusion.network import resolve_device
 from echogen.errors import EchogenError, EngineError
 from echogen.painting.engine import Begin, Canvas, Engine, Levels, batches
@@ -65,7 +65,7 @@ def resolve_devices(name: str) -> list[torch.device]:
 
 
 def open_engine(
-    checkpoint: str, sampler: AnySampler, engine: EngineConfig, tell: Callable[[str], None]
+    checkpoint: str, sampler: SamplerConfig, engine: EngineConfig, tell: Callable[[str], None]
 ) -> Engine:
     """Load a checkpoint onto the device or the devices that were asked for.
 

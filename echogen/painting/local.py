@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echogen.config import AnySampler, EngineConfig
+from echogen.config import EngineConfig, SamplerConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.levels import LevelCurve, curve_to
 from echogen.diffusion.network import load_checkpoint, precision_name
@@ -30,7 +30,7 @@ WORTH_A_TRIAL = 1000  # evaluations of one image; a trial up to batches of 32 co
 
 
 def open_local(
-    checkpoint: str, sampler: AnySampler, engine: EngineConfig, tell: Callable[[str], None]
+    checkpoint: str, sampler: SamplerConfig, engine: EngineConfig, tell: Callable[[str], None]
 ) -> "LocalEngine":
     """Load a checkpoint onto the one device that was asked for.
 

@@ -17,7 +17,7 @@ from echogen.errors import EchogenError, EngineError
 from echogen.support.signals import leave_signals_to_parent
 
 if TYPE_CHECKING:
-    from echogen.config import AnySampler, EngineConfig
+    from echogen.config import EngineConfig, SamplerConfig
     from echogen.painting.engine import Canvas, Levels
     from echogen.painting.local import LocalEngine
 
@@ -27,7 +27,7 @@ class Task:
     """What a worker is: the model, the sampler, its one device, and its share of the threads."""
 
     checkpoint: str
-    sampler: "AnySampler"
+    sampler: "SamplerConfig"
     engine: "EngineConfig"
     threads: int
 

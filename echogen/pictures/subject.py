@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from echogen.config import AnySampler, AugmentationConfig, EngineConfig, LangevinConfig
+from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig
 from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.geometry.sector import fan_mask
-from echogen.models.resolve import resolve_checkpoint
+from echogen.models.resolve import load_with_model, resolve_checkpoint
 from echogen.pictures.choice import Choice
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
@@ -21,7 +21,7 @@ from echogen.report import Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.types import Sample
 
-_SAMPLERS: TypeAdapter[AnySampler] = TypeAdapter(AnySampler)
+_SAMPLERS: TypeAdapter[SamplerConfig] = TypeAdapter(SamplerConfig)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Subject:
     sample: Sample
     aspect: float
     seed: int
-    sampler: AnySampler
+    sampler: SamplerConfig
     checkpoint: str
     engine: EngineConfig
 
@@ -124,9 +124,9 @@ def _of_source(source: PlannedDataset, name: str, checkpoint: str, engine: Engin
         raise UsageError(f"--gif: {name} has no valid move; choose another with --seed.")
     grid = source.plan.grid_of(source.frames[row.frame_id])
     aspect = grid.spacing_mm[1] / grid.spacing_mm[0]
+    config, _, _ = load_with_model(AugmentationConfig, {"checkpoint": checkpoint})
     return Subject(
-        row.sample_id, sample, aspect, row.seed, LangevinConfig(), checkpoint,
-        engine,
+        row.sample_id, sample, aspect, row.seed, config.sampler, checkpoint, engine,
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _of_store(store: StoreReader, name: str, checkpoint: str, engine: EngineConf
     )  # fmt: skip
 
 
-def _sampler(path: Path, settings: Mapping[str, Any]) -> AnySampler:
+def _sampler(path: Path, settings: Mapping[str, Any]) -> SamplerConfig:
     try:
         return _SAMPLERS.validate_python(settings)
     except ValidationError as error:

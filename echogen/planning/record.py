@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen import __version__
-from echogen.config import ExpandConfig, RunConfig, SampleConfig
+from echogen.config import DpmConfig, ExpandConfig, RunConfig, SampleConfig, SamplerConfig
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.errors import StoreError
 from echogen.geometry.field import seen_on
@@ -140,13 +140,20 @@ def _run_attributes(
         "seed": config.seed,
         "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
         "sampler": {
-            **config.sampler.model_dump(mode="json"),
+            **_recorded(config.sampler),
             "precision": precision,
             "nfe": nfe,
             "noise": NOISE,
         },
         "complete": False,
     }
+
+
+def _recorded(sampler: SamplerConfig) -> dict[str, Any]:
+    """Its settings, without those that are newer than the first stores and change nothing."""
+    newer = {"refine_steps", "refine_from"}
+    unused = isinstance(sampler, DpmConfig) and not sampler.refine_steps
+    return sampler.model_dump(mode="json", exclude=newer if unused else None)
 
 
 def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
@@ -166,7 +173,9 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     if part := theirs.exported:
         _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels"):
-        for key, *values in differences({name: found.get(name)}, {name: wanted.get(name)}):
+        changed = differences({name: found.get(name)}, {name: wanted.get(name)})
+        # Another sampler has other settings: its name tells most.
+        for key, *values in sorted(changed, key=lambda change: change[0] != "sampler.name"):
             if key != "sampler.nfe":
                 old, new = (_in_words(key, value) for value in values)
                 _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")

@@ -6,7 +6,7 @@ Unknown keys are refused, with the nearest valid name.
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
@@ -21,7 +21,8 @@ Config = TypeVar("Config", bound="Settings")
 class Settings(BaseModel):
     """A frozen table of settings; unknown keys and numbers that are not finite are refused.
 
-    `presets` are choices of them by name, of which "balanced" is the default.
+    `presets` are choices of them by name, of which "balanced" is the default. Others with the same
+    names may be given to `load_config` where a choice depends on the settings themselves.
     """
 
     presets: ClassVar[Presets] = {}
@@ -65,6 +66,7 @@ def load_config(
     preset: str | None = None,
     file: Config | str | Path | None = None,
     shared: tuple[str, type[Settings]] | None = None,
+    choose: Callable[[Mapping[str, Any]], Presets] | None = None,
 ) -> Config:
     """The resolved settings of a command: defaults, then preset, then file, then flags.
 
@@ -77,6 +79,8 @@ def load_config(
         file: TOML with settings, or a configuration, of which what was set counts.
         shared: a table's name, and the configuration of another command that has it: of a file,
             which is written for that command, this table alone is taken.
+        choose: from the settings of file and flags, unchecked, to the presets that apply; None
+            takes the configuration's own, whose names any others must have.
 
     Raises:
         UsageError: no such preset, the file cannot be read, a key is unknown, or a value is out of
@@ -92,9 +96,11 @@ def load_config(
             below = _of_table(*shared, below, source)
     elif file is not None:
         below = _set_in(file)
-    settings = merge(kind.presets.get(preset or "balanced", {}), _nested(kind, below))
+    below, above = _nested(kind, below), _nested(kind, flags)
+    presets = kind.presets if choose is None else choose(merge(below, above))
+    settings = merge(presets.get(preset or "balanced", {}), below)
     try:
-        return kind.model_validate(merge(settings, _nested(kind, flags)))
+        return kind.model_validate(merge(settings, above))
     except ValidationError as error:
         cause = error.errors()[0].get("ctx", {}).get("error")
         if isinstance(cause, UsageError):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echogen.config import AnySampler, LangevinConfig, RepaintConfig
+from echogen.config import LangevinConfig, RepaintConfig, SamplerConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
@@ -80,7 +80,7 @@ def test_a_network_without_conditioning_is_shown_the_noisy_picture_alone() -> No
     ids=["langevin", "repaint"],
 )
 def test_samplers_for_unconditional_networks_use_one_with_conditioning_as_such(
-    known_checkpoint: Path, config: AnySampler
+    known_checkpoint: Path, config: SamplerConfig
 ) -> None:
     denoiser = load_checkpoint(known_checkpoint, "cpu", "fp32")
 
