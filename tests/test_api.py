@@ -88,7 +88,7 @@ def test_a_configuration_counts_as_far_as_it_was_set_and_keywords_win(tmp_path: 
         ({"view": "4CH"}, "unknown key 'view'; did you mean 'views'?"),
         ({"copies": -1}, "copies: Input should be greater than or equal to 0"),
         ({"preset": "poster"}, "--preset poster: unknown; expected one of fast, balanced"),
-        ({"sampler": "ddim"}, "sampler: expected one of langevin, repaint; got 'ddim'"),
+        ({"sampler": "ddim"}, "sampler: expected one of langevin, repaint, dpm; got 'ddim'"),
         ({"input": None}, "--in is missing"),
     ],
 )

@@ -54,7 +54,10 @@ def test_paper_preset_is_the_published_method() -> None:
             {"sampler": {"steps": 3}},
             r"'sampler.steps' of sampler langevin; it belongs to --sampler re",
         ),
-        ({"sampler": {"name": "ddim"}}, "sampler: expected one of langevin, repaint; got 'ddim'"),
+        (
+            {"sampler": {"name": "ddim"}},
+            "sampler: expected one of langevin, repaint, dpm; got 'ddim'",
+        ),
         ({"sampler": {"memory": 1}}, r"sampler.memory: .*less than 1 \(got 1\)"),
         ({"copies": -1}, r"copies: .*greater than or equal to 0.* \(got -1\)"),
         ({"output": "out.tar"}, r"output: must end in .zarr or .h5, got 'out.tar'"),
