@@ -6,7 +6,8 @@
 FRAMES is the `frames/` of a run of `echogen train`, or what its --pack wrote. FOLDER holds `unet/`
 and `scheduler/`, for grey images of 256 x 256; training.json names the cases that were held out (a
 checkpoint's echogen.json has them under "training"). The noise is fixed, so that figures of several
-models may be compared. With --sheets DIR it also writes a picture of the samples of each model, and
+models may be compared; of a network that sees what is known they are those of whole images, and of
+holes that moves leave. With --sheets DIR it also writes a picture of the samples of each model, and
 how near they lie to training frames as a figure.
 """
 
@@ -21,7 +22,9 @@ from measures.grid import grid_amplitude
 from echogen.diffusion.checkpoint import CheckpointInfo, read_json
 from echogen.diffusion.network import build_denoiser, load_network
 from echogen.diffusion.schedule import read_scheduler
+from echogen.training.fans import Fans
 from echogen.training.frames import read_frames, split_of
+from echogen.training.holes import fixed_keep
 from echogen.training.loss import geometric_mean, loss_by_level
 from echogen.training.memorisation import (
     distances_plot,
@@ -30,6 +33,7 @@ from echogen.training.memorisation import (
     summary,
 )
 from echogen.training.pictures import draw_samples, sheet, write_png
+from echogen.training.recipe import HolesConfig
 from echogen.types import to_model_range
 
 SIDE = 256
@@ -41,11 +45,15 @@ def load(folder, name):
     schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
     files = folder / "unet/config.json", folder / "unet/diffusion_pytorch_model.safetensors"
     network, taken_apart = (load_network(*files) for _ in range(2))
-    patch = SIDE // read_json(files[0])["sample_size"]
+    config = read_json(files[0])
+    patch = SIDE // config["sample_size"]
+    kept = config["in_channels"] - patch**2
+    conditioning = ("known", "clean") if kept else ("none", None)
     words = dict.fromkeys(("training_data", "licence", "citation"), "")
     info = CheckpointInfo(
-        name=name, image_size=SIDE, resize="stretch", patch=patch, channels=1, labels={}, **words
-    )
+        name=name, image_size=SIDE, resize="stretch", patch=patch, channels=1, labels={},
+        conditioning=conditioning[0], keep_channels=kept, known_pixels=conditioning[1], **words,
+    )  # fmt: skip
     network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return network, build_denoiser(taken_apart, schedule, info, "cpu", "bf16"), schedule
 
@@ -65,8 +73,8 @@ def main():
     held_out_cases = record.get("training", record)["held_out_cases"]
     split = split_of(frames, held_out_cases)
     aside, trained = split.held_out, split.trained
+    some_known = trained[:: len(trained) // len(aside)]
     held_out = frames.pixels[aside]
-    some_known = frames.pixels[trained[:: len(trained) // len(aside)]]
     figures = {
         "held_out_cases": len(held_out_cases),
         "held_out_frames": len(aside),
@@ -91,18 +99,20 @@ def main():
         if flags.sheets:
             write_png(flags.sheets / f"{name}.png", sheet(images))
             (flags.sheets / f"{name}_nearest.png").write_bytes(distances_plot(memorisation))
+        holes = HolesConfig() if denoiser.conditioning == "known" else None
         with torch.autocast("cpu", torch.bfloat16):
-            losses = {
-                which: loss_by_level(
-                    predict,
-                    torch.from_numpy(to_model_range(pixels))[:, None],
-                    abar,
-                    schedule["prediction_type"],
-                    denoiser.patch,
-                    batch_size=16,
-                )
-                for which, pixels in (("held_out", held_out), ("training", some_known))
-            }
+            losses = {}
+            for which, rows in (("held_out", aside), ("training", some_known)):
+                images_of = torch.from_numpy(to_model_range(frames.pixels[rows]))[:, None]
+                shown = {"": None}
+                if holes is not None:  # whole images, as of an unconditional network, and holes
+                    keep = fixed_keep(Fans(torch.from_numpy(frames.fans[rows]), SIDE), holes)
+                    shown = {"": torch.zeros_like(keep), "_in_holes": keep}
+                for what, keep in shown.items():
+                    losses[which + what] = loss_by_level(
+                        predict, images_of, abar, schedule["prediction_type"], denoiser.patch,
+                        batch_size=16, keep=keep,
+                    )  # fmt: skip
         themselves = torch.arange(len(images)).numpy()
         among = nearest_neighbours(images, images, leave_out=themselves)
         figures["models"][name] = {

@@ -136,9 +136,7 @@ def evaluate(
     shown = _spread(split.held_out if len(aside) else split.trained, options.inpainted)
     if len(shown):
         frames, keep = pixels[shown], holes(shown)[:, 0].numpy()
-        painted = inpaint(
-            denoiser, frames, keep, steps=options.sample_steps, seed=recipe.seed, batch_size=batch
-        )
+        painted = inpaint(denoiser, frames, keep, seed=recipe.seed, batch_size=batch)
         sheets["inpainted"] = inpainting_sheet(frames, keep, painted)
     for kind, picture in sheets.items():
         write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)

@@ -5,7 +5,7 @@ frames with holes that moves of the latter leave.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,11 @@ Images = npt.NDArray[np.uint8]
 GAP = 96
 """Grey level of the gaps between the images of a sheet."""
 
-UNCONDITIONAL = LangevinConfig.model_validate(PRESETS["fast"]["sampler"])
-"""The sampler that paints with a network that is not shown what is known."""
+SAMPLERS: Mapping[str, LangevinConfig | DpmConfig] = {
+    "none": LangevinConfig.model_validate(PRESETS["fast"]["sampler"]),
+    "known": DpmConfig(steps=10),
+}
+"""What paints frames with holes, by the network's conditioning."""
 
 
 @torch.inference_mode()
@@ -59,23 +62,19 @@ def inpaint(
     frames: Images,
     keep: npt.NDArray[np.bool_],
     *,
-    steps: int,
     seed: int,
     batch_size: int = 64,
 ) -> Images:
-    """Frames painted where they are not kept; (N, S, S).
+    """Frames painted where they are not kept, with `SAMPLERS`; (N, S, S).
 
     Args:
-        denoiser: an image prior. One that is shown what is known paints with `steps` evaluations,
-            any other with `UNCONDITIONAL`.
+        denoiser: an image prior.
         frames: (N, S, S).
         keep: (N, S, S), True where known.
-        steps: as for `draw_samples`.
         seed: of the noise.
         batch_size: at most so many at once.
     """
-    known = denoiser.conditioning == "known"
-    sampler = Sampler(DpmConfig(steps=steps) if known else UNCONDITIONAL)
+    sampler = Sampler(SAMPLERS[denoiser.conditioning])
     painted = []
     for first in range(0, len(frames), batch_size):
         part = slice(first, first + batch_size)

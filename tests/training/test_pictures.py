@@ -12,7 +12,7 @@ from echogen.support.settings import load_config
 from echogen.training.log import RunLog
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
-    UNCONDITIONAL,
+    SAMPLERS,
     draw_samples,
     inpaint,
     inpainting_sheet,
@@ -62,7 +62,7 @@ def test_what_is_not_kept_is_painted_and_the_rest_kept(conditioning):
     keep = np.ones(frames.shape, np.bool_)
     keep[:, 9:, :8] = False
     denoiser = replace(oracle(), conditioning=conditioning)
-    painted = inpaint(denoiser, frames, keep, steps=10, seed=0)
+    painted = inpaint(denoiser, frames, keep, seed=0)
     assert np.array_equal(painted[keep], frames[keep])
     assert np.abs(painted[~keep].astype(int) - 191).max() <= 1
     page = inpainting_sheet(frames, keep, painted)
@@ -72,7 +72,7 @@ def test_what_is_not_kept_is_painted_and_the_rest_kept(conditioning):
 
 
 def test_the_samplers_are_those_of_the_commands():
-    assert load_config(AugmentationConfig, {}, preset="fast").sampler == UNCONDITIONAL
+    assert load_config(AugmentationConfig, {}, preset="fast").sampler == SAMPLERS["none"]
     assert DpmConfig().steps == TrainingOptions(steps=1).sample_steps
 
 
