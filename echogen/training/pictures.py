@@ -5,14 +5,14 @@ frames with holes that moves of the latter leave.
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from echogen.config import PRESETS, DpmConfig, LangevinConfig
+from echogen.config import KNOWN_PRESETS, PRESETS, AugmentationConfig, DpmConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
@@ -24,9 +24,9 @@ Images = npt.NDArray[np.uint8]
 GAP = 96
 """Grey level of the gaps between the images of a sheet."""
 
-SAMPLERS: Mapping[str, LangevinConfig | DpmConfig] = {
-    "none": LangevinConfig.model_validate(PRESETS["fast"]["sampler"]),
-    "known": DpmConfig(steps=10),
+SAMPLERS = {
+    conditioning: AugmentationConfig.model_validate(presets["fast"]).sampler
+    for conditioning, presets in (("none", PRESETS), ("known", KNOWN_PRESETS))
 }
 """What paints frames with holes, by the network's conditioning."""
 

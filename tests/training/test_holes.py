@@ -169,6 +169,8 @@ def test_shares_come_out_and_holes_have_the_size_that_is_asked():
     assert float(whole.float().mean()) == pytest.approx(0.1, abs=0.04)
     moved = draws[:, 0] < config.moves
     assert float(moved.float().mean()) == pytest.approx(0.7, abs=0.06)
+    assert 0.015 < share[moved].min() < 0.05
+    assert 0.7 < share[moved].max() < 0.94
     assert share[~whole].min() > 0.01
     assert share[~whole].max() < 0.95
     assert float(share[~whole].std()) > 0.15
