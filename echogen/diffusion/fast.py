@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from echogen.diffusion.unet_modules import UNetModules
+
 KEPT_TIMESTEPS = 1024  # of some 20 KB each
 SMALL = 1024  # pixels; below, torch takes another way through group norms
 
 
 class FastUNet(nn.Module):
-    """A `UNet2DModel`, rebuilt for sampling from its own modules.
+    """A `UNet2DModel`, rebuilt for sampling from its own modules, or from `UNetModules`.
 
     Attributes:
         sizes: how the vector of `modulation` is shared out among residual blocks, in their order.
@@ -98,6 +100,8 @@ class FastUNet(nn.Module):
 
 def is_supported(unet: nn.Module) -> bool:
     """Whether a network is built of what `FastUNet` knows; others are run as they are."""
+    if isinstance(unet, UNetModules):
+        return True
     if type(unet).__name__ != "UNet2DModel":
         return False
     config = cast(Any, unet).config

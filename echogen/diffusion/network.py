@@ -23,6 +23,7 @@ from echogen.diffusion.compiled import CompiledNetwork
 from echogen.diffusion.denoiser import Denoiser, Network
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.schedule import read_scheduler
+from echogen.diffusion.unet_modules import UNetModules, can_build
 from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.words import one_line
 
@@ -58,7 +59,7 @@ def load_checkpoint(
     """
     info = verify_checkpoint(path_or_name)
     folder = checkpoint_folder(path_or_name)
-    network = load_network(folder / UNET_CONFIG, folder / WEIGHTS)
+    network = load_network(folder / UNET_CONFIG, folder / WEIGHTS, callable=False)
     scheduler = read_json(folder / SCHEDULER_CONFIG)
     check_image_size(read_json(folder / UNET_CONFIG), info)
     return build_denoiser(network, scheduler, info, device, precision, compile=compile, tell=tell)
@@ -80,7 +81,7 @@ def build_denoiser(
     `FastUNet` can do its work.
 
     Args:
-        network: a `UNet2DModel` in float32.
+        network: a `UNet2DModel` or its `UNetModules`, in float32.
         scheduler_config, info: of its checkpoint.
         device, precision: as `resolve_device` and `resolve_precision` read them.
         compile: "on" runs the network through torch.compile, "graphs" records CUDA graphs too.
@@ -114,13 +115,19 @@ def build_denoiser(
     )
 
 
-def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
-    """A diffusers `UNet2DModel` with its weights, in float32 on the CPU.
+def load_network(
+    config_file: Path, weights_file: Path, *, callable: bool = True
+) -> torch.nn.Module:
+    """A network with its weights, in float32 on the CPU.
+
+    Args:
+        config_file, weights_file: of diffusers' `UNet2DModel`.
+        callable: False takes `UNetModules` where these have all parts, for `FastUNet` to take over:
+            diffusers, whose import takes seconds, is then left alone.
 
     Raises:
         CheckpointError: the two files are damaged or do not fit together.
     """
-    from diffusers import UNet2DModel
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -130,7 +137,7 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
             f"{config_file}: expected a UNet2DModel, found {config['_class_name']!r}"
         )
     try:
-        network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
+        network = _empty(config, callable)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{config_file}: is not a valid network configuration: {one_line(error)}"
@@ -143,7 +150,7 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
             "again."
         ) from error
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"{weights_file}: does not fit {config_file.name}: {one_line(error)}"
@@ -153,6 +160,16 @@ def load_network(config_file: Path, weights_file: Path) -> torch.nn.Module:
         raise CheckpointError(
             f"{weights_file}: NaN or infinite values in {bad[0]}; download it again."
         )
+    return network
+
+
+def _empty(config: Mapping[str, Any], callable: bool) -> torch.nn.Module:
+    if not callable and can_build(config):
+        with torch.device("meta"):  # the weights follow: none are drawn
+            return UNetModules(config)
+    from diffusers import UNet2DModel
+
+    network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
     return network
 
 

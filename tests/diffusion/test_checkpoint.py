@@ -144,6 +144,16 @@ def test_reading_a_description_imports_neither_torch_nor_diffusers():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_painting_with_the_builtin_network_imports_no_diffusers():
+    code = (
+        "import sys; from echogen.diffusion.network import load_checkpoint;"
+        "load_checkpoint('builtin', 'cpu');"
+        "bad = {'diffusers', 'transformers', 'scipy'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_sampling_needs_none_of_the_dependencies_of_other_stages():
     code = (
         "import sys; import echogen.diffusion.repaint;"

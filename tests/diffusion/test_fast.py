@@ -1,4 +1,5 @@
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from echogen.diffusion import fast
 from echogen.diffusion.checkpoint import UNET_CONFIG, WEIGHTS, CheckpointInfo, checkpoint_folder
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.network import build_denoiser, load_network
+from echogen.diffusion.unet_modules import DEFAULTS, UNetModules, can_build
 
 CPU = torch.device("cpu")
 INFO = CheckpointInfo(
@@ -37,6 +39,8 @@ PLAIN = {
 VARIANTS = {
     "shift only": {},
     "more channels in than out": {"in_channels": 3},
+    "norm in the middle": {"attn_norm_num_groups": 4, "resnet_time_scale_shift": "scale_shift"},
+    "more layers": {"layers_per_block": 3, "block_out_channels": (16, 24), "norm_eps": 1e-3},
     "scale and shift": {"resnet_time_scale_shift": "scale_shift"},
     "resampling blocks": {"downsample_type": "resnet", "upsample_type": "resnet"},
     "no attention": {
@@ -48,6 +52,8 @@ VARIANTS = {
     "scaled middle": {"mid_block_scale_factor": 2.0, "attention_head_dim": None},
     "padding of older models": {"downsample_padding": 0, "flip_sin_to_cos": False},
 }
+NOT_HERE = {"resampling blocks", "no middle", "padding of older models"}
+"""What only diffusers builds."""
 OTHERS = {
     "another activation": {"act_fn": "gelu"},
     "other blocks": {
@@ -91,6 +97,40 @@ def test_the_output_is_that_of_diffusers(variant: dict[str, Any]) -> None:
             expected = raw(plain, x, t)
             torch.testing.assert_close(quick(x, quick.modulation(t)), expected, atol=1e-5, rtol=0)
         assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_modules_built_without_diffusers_are_the_same(name: str) -> None:
+    plain: Any = unet(**VARIANTS[name])
+    assert can_build(plain.config) == (name not in NOT_HERE)
+    if name in NOT_HERE:
+        return
+    given = {
+        key: value for key, value in plain.config.items() if key in {**PLAIN, **VARIANTS[name]}
+    }
+    assert can_build(given)  # the defaults are diffusers'
+    modules = UNetModules(given)
+    assert is_supported(modules)
+    modules.load_state_dict(plain.state_dict())
+    one, other = (FastUNet(copy.deepcopy(net), CPU, torch.float32) for net in (plain, modules))
+    x = noisy(channels=plain.config["in_channels"])
+    with torch.inference_mode():
+        for t in (7, 40.25):
+            assert torch.equal(one(x, one.modulation(t)), other(x, other.modulation(t)))
+
+
+def test_the_defaults_of_a_configuration_are_those_of_diffusers() -> None:
+    from diffusers import UNet2DModel
+
+    theirs = inspect.signature(UNet2DModel.__init__).parameters
+    assert {name: theirs[name].default for name in theirs if name != "self"} == DEFAULTS
+
+
+@pytest.mark.parametrize("variant", OTHERS.values(), ids=OTHERS)
+def test_other_networks_are_left_to_diffusers(variant: dict[str, object]) -> None:
+    assert not can_build({**PLAIN, **variant})
+    assert not can_build({**PLAIN, "new_setting": 1})
+    assert not can_build({**PLAIN, "block_out_channels": 16})
 
 
 def test_the_builtin_network_is_supported_and_the_same() -> None:
