@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from echogen.diffusion.checkpoint import read_info
+from echogen.diffusion.checkpoint import CheckpointInfo, read_info
 from echogen.errors import CheckpointError, UsageError
 from echogen.report import Reporter
 from echogen.support.differences import differences
+from echogen.support.words import counted
 from echogen.training.batches import FrameSource, TrainingBatch, batches, frame_source
 from echogen.training.card import FrameCounts, ModelFacts, TrainingRecord
 from echogen.training.checkpoint import case_digests
@@ -25,7 +26,7 @@ from echogen.training.machine import hardware, precision_of, share_of
 from echogen.training.options import TrainingOptions, held_out_count
 from echogen.training.recipe import Recipe
 from echogen.training.run_folder import BOARD, LOG_FILE, STATE_FILE, open_run_folder
-from echogen.training.start import load_start, start_record
+from echogen.training.start import load_start, start_record, trained_before
 from echogen.training.state import (
     Progress,
     SavedRun,
@@ -142,6 +143,7 @@ def open_session(
         load_state(task.out, learner)
     elif task.start_from is not None:
         load_start(task.start_from, recipe, learner)
+        _tell_of_leaks(read_info(task.start_from), task.frames, split, reporter)
     progress = saved.progress if saved is not None else Progress()
     if options.compile:
         size = min(options.micro_batch or share.stop, share.stop - share.start)
@@ -210,6 +212,19 @@ def _identity(task: TrainingTask, split: Split, saved: SavedRun | None) -> dict[
         "held_out_cases": list(split.held_out_cases),
         "start_from": start,
     }
+
+
+def _tell_of_leaks(
+    info: CheckpointInfo, frames: PreparedFrames, split: Split, reporter: Reporter
+) -> None:
+    """Say where held-out cases are not new to the weights that a run starts from."""
+    held_out = case_digests(frames, split.held_out_cases).held_out
+    if seen := trained_before(info, held_out):
+        reporter.tell(
+            f"note: {counted(len(seen), 'held-out case')} of {len(held_out)}, such as {seen[0]}: "
+            f"{info.name} was trained on them, so held-out figures will be too good. Hold out its "
+            "own held-out cases: the same dataset, --hold-out and --seed."
+        )
 
 
 def _check_same(

@@ -1,6 +1,6 @@
 """Starting from a checkpoint's weights instead of random ones: to fine-tune it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from echogen.diffusion.checkpoint import (
 )
 from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError
+from echogen.training.card import training_record
 from echogen.training.learner import Learner
 from echogen.training.recipe import Recipe
 
@@ -67,6 +68,21 @@ def load_start(place: Path | str, recipe: Recipe, learner: Learner) -> None:
 def start_record(info: CheckpointInfo) -> dict[str, str]:
     """What a run and its model's record say of where it started."""
     return {"name": info.name, "sha256": info.sha256}
+
+
+def trained_before(info: CheckpointInfo, cases: Mapping[str, Iterable[str]]) -> list[str]:
+    """The cases of which a checkpoint was trained on a frame, by what its record says.
+
+    Args:
+        info: of the checkpoint.
+        cases: {case: digests of its frames}, such as those that are held out now.
+    """
+    try:
+        known = training_record(info).cases.trained
+    except CheckpointError:
+        return []  # it was not trained by echogen, and says of no frame
+    seen = {digest for digests in known.values() for digest in digests}
+    return sorted(case for case, digests in cases.items() if seen.intersection(digests))
 
 
 def _check(

@@ -564,6 +564,20 @@ def test_a_network_without_conditioning_does_not_start_from_one_with(tmp_path, p
     assert not (tmp_path / "run/state.safetensors").exists()
 
 
+def test_held_out_cases_that_the_start_was_trained_on_are_told(tmp_path, packed, noisy):
+    told, again = Told(), Told()
+    options = quick(stop_after=0.0)
+    train(recipe(seed=4), packed, tmp_path / "a", options, start_from=noisy, reporter=told)
+    train(recipe(), packed, tmp_path / "b", options, start_from=noisy, reporter=again)
+    own = set(read_info(noisy / "checkpoint").training["held_out_cases"])
+    others = set(read_state(tmp_path / "a").identity["held_out_cases"]) - own
+    assert others
+    (line,) = [line for line in told.lines if line.startswith("note:")]
+    assert f"{len(others)} held-out case" in line
+    assert f"such as {min(others)}: tiny was trained on them" in line
+    assert not [line for line in again.lines if line.startswith("note:")]
+
+
 def test_the_command_starts_from_a_run_by_its_folder_or_name(tmp_path, packed, noisy, capsys):
     words = arguments(tmp_path, packed, "run", steps=1)
     assert command([*words, "--start-from", str(noisy)]) == 0
