@@ -284,9 +284,9 @@ class EngineConfig(Settings):
     """Where and how to paint; none of this changes which samples are made.
 
     `device` is auto, cpu, mps, cuda, cuda:1, or a comma list with a process for each of its
-    devices; auto and cuda mean all visible GPUs. `batch_size` 0 finds one by trial. `compile` "on"
-    runs the network through torch.compile, "graphs" with CUDA graphs besides. `workers` 0 takes
-    every core for planning.
+    devices; auto and cuda mean all visible GPUs. `batch_size` 0 is 8 on a CPU, and found by trial
+    on a GPU. `compile` "on" runs the network through torch.compile, "graphs" with CUDA graphs
+    besides. `workers` 0 takes every core for planning.
     """
 
     device: str = "auto"

@@ -141,7 +141,10 @@ Precision = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    Flag(help="Images at once; 0 (default): find it by trial.", rich_help_panel=PAINT),
+    Flag(
+        help="Images at once; 0 (default): 8, or by trial on a GPU.",
+        rich_help_panel=PAINT,
+    ),
 ]
 Compile = Annotated[
     str | None,

@@ -120,7 +120,7 @@ def expand(
         plan = source.plan
         run = PaintingRun(
             config,
-            attributes(plan, config, info, sampler_nfe(config.sampler), precision),
+            attributes(plan, config, info, sampler_nfe(config.sampler), precision.result()),
             columns(plan),
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],

@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,19 +59,28 @@ def sampler_in_words(config: AugmentationConfig, info: CheckpointInfo) -> str:
 @contextmanager
 def locked_output(
     config: RunConfig, info: CheckpointInfo, overwrite: bool, reporter: Reporter
-) -> Iterator[tuple[Stop, str]]:
+) -> Iterator[tuple[Stop, Future[str]]]:
     """The output as this process' own: what stops the run, and the precision to paint in.
+
+    The latter needs torch. It is imported in a thread, beside the planning that comes first.
 
     Raises:
         StoreError: another process has it, or something else is in its place.
         EngineError: no such device.
     """
-    with catch_signals(reporter.tell) as stop, store_lock(config.output):
+    with (
+        catch_signals(reporter.tell) as stop,
+        store_lock(config.output),
+        ThreadPoolExecutor(1) as pool,
+    ):
         check_output(config.output, overwrite)
         reporter.tell(terms(info))
         if isinstance(config, ExpandConfig):
             reporter.tell(sampler_in_words(config, info))
-        yield stop, begun_precision(config, overwrite)
+        precision = pool.submit(begun_precision, config, overwrite)
+        if config.engine.device not in ("auto", "cpu"):
+            precision.result()  # no such device: better said before planning
+        yield stop, precision
 
 
 def run_report(

@@ -88,7 +88,7 @@ def sample(
     if sheet is not None:
         _check_sheet(sheet, columns)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
-        throughput = fill_store(_run(config, info, precision), overwrite, reporter, stop)
+        throughput = fill_store(_run(config, info, precision.result()), overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
             written = sheet if store.complete else None
             if written is not None:

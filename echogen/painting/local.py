@@ -89,10 +89,15 @@ class LocalEngine:
         return self.batch_size
 
     def settle(self, expected: int) -> None:
-        """Find the batch size by trial, where none was given and there is enough to paint."""
+        """Find the batch size by trial, where none was given and there is enough to paint.
+
+        On a CPU nothing is tried: from `UNTRIED` on, larger batches are no faster
+        (`benchmarks/results/speed.json`), and a run would begin seconds later.
+        """
         if self.batch_size:
             return
-        if expected * self.sampler.nfe < WORTH_A_TRIAL:
+        on_cpu = self.denoiser.device.type == "cpu"
+        if on_cpu or expected * self.sampler.nfe < WORTH_A_TRIAL:
             self.batch_size = max(1, min(expected, UNTRIED))
             return
         trials = try_sizes(self.denoiser, expected)

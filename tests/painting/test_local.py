@@ -15,6 +15,7 @@ from echogen.errors import EngineError
 from echogen.painting import local
 from echogen.painting.engine import Canvas
 from echogen.painting.local import LocalEngine
+from echogen.painting.trial import Trial
 from echogen.types import to_uint8
 from tests.support.hearts import make_canvas
 
@@ -205,28 +206,38 @@ def test_a_run_ends_with_the_first_canvas_that_is_no_longer_wanted(
     assert asked == [[0, 1, 2], [3, 4, 5]][: len(wanted)]
 
 
-def test_without_a_batch_size_one_is_found_by_trial_and_told() -> None:
+def test_without_a_batch_size_one_is_found_by_trial_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = [Trial(size, 1.0, 0.0, 0.5) for size in (1, 2, 16)]
+    monkeypatch.setattr(local, "try_sizes", lambda *_: trials)
     told: list[str] = []
-    engine = LocalEngine(replace(denoiser(), image_size=SIDE), NoiseSampler(), 0, told.append)
+    gpu = replace(denoiser(), device=torch.device("cuda"))
+    engine = LocalEngine(gpu, NoiseSampler(), 0, told.append)
     engine.settle(local.WORTH_A_TRIAL)
-    assert 1 <= engine.batch_size <= 64
-    assert f"cpu: batches of {engine.batch_size}" in told[0]
-    chosen = engine.batch_size
+    assert engine.batch_size == 16
+    assert told == ["cuda: batches of 16, found by a trial of 1.5 s"]
     engine.settle(10 * local.WORTH_A_TRIAL)
-    assert (engine.batch_size, len(told)) == (chosen, 1)
+    assert (engine.batch_size, len(told)) == (16, 1)
 
 
-def test_with_little_to_paint_no_batch_size_is_tried() -> None:
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cuda", local.WORTH_A_TRIAL - 1), ("cpu", 100 * local.WORTH_A_TRIAL)]
+)
+def test_with_little_to_paint_and_on_a_cpu_no_batch_size_is_tried(
+    device: str, expected: int
+) -> None:
     evaluated: list[int] = []
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         evaluated.append(len(x))
         return x
 
-    engine = LocalEngine(replace(denoiser(), network=network), NoiseSampler(), 0)
-    engine.settle(local.WORTH_A_TRIAL - 1)
+    at = {"network": network, "device": torch.device(device)}
+    engine = LocalEngine(replace(denoiser(), **at), NoiseSampler(), 0)
+    engine.settle(expected)
     assert engine.batch_size == local.UNTRIED
-    few = LocalEngine(replace(denoiser(), network=network), NoiseSampler(), 0)
+    few = LocalEngine(replace(denoiser(), **at), NoiseSampler(), 0)
     few.settle(2)
     assert few.batch_size == 2
     assert evaluated == []
