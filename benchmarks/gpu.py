@@ -27,7 +27,6 @@ sys.path.insert(0, str(HERE.parent))
 from record import Record  # noqa: E402
 
 from echogen.config import AugmentationConfig, EngineConfig, SamplerConfig  # noqa: E402
-from echogen.diffusion.checkpoint import read_info  # noqa: E402
 from echogen.diffusion.compiled import PATIENCE  # noqa: E402
 from echogen.diffusion.cost import evaluation_flops, matmul_ceiling, synchronise  # noqa: E402
 from echogen.diffusion.denoiser import Denoiser  # noqa: E402
@@ -35,7 +34,6 @@ from echogen.diffusion.network import PRECISIONS, load_checkpoint  # noqa: E402
 from echogen.diffusion.noise import SampleNoise  # noqa: E402
 from echogen.painting.devices import open_engine, resolve_devices  # noqa: E402
 from echogen.painting.engine import Canvas, Engine  # noqa: E402
-from echogen.support.settings import load_config  # noqa: E402
 
 DISTINCT = 64
 CALLS = 20
@@ -76,10 +74,11 @@ class Packed:
 
 def pack(file: Path, checkpoint: str, sampler: dict[str, Any], count: int) -> None:
     """Moved phantoms, the sampler's settings and the checkpoint's name in one file."""
+    from echogen.models.resolve import load_with_model
     from echogen.phantom.samples import phantom_samples
 
-    config = load_config(AugmentationConfig, {"sampler": sampler, "checkpoint": checkpoint})
-    info = read_info(checkpoint)
+    given = {"sampler": sampler, "checkpoint": checkpoint}
+    config, _, info = load_with_model(AugmentationConfig, given)
     samples = phantom_samples(count, (info.image_size, info.resize), config.transforms)
     settings = {
         "sampler": config.sampler.model_dump(mode="json", exclude_none=True),

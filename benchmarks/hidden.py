@@ -1,9 +1,10 @@
 """Real frames with a part hidden, and that part painted: what the benchmarks on real data share.
 
 Of each frame, the part that a drawn move would leave empty is hidden. With a CAMUS folder, the
-frames are those of patients held out when the built-in model was trained, if it names them.
-Painted images are kept in a cache folder of the caller's, one file for each sampler, run and
-draw, so that a long series can be interrupted. The cache shows patients: keep it to yourself.
+frames are those of the patients that the record of `checkpoints/unconditional` holds out.
+Painted images are kept in a cache folder of the caller's, one file for each checkpoint, sampler,
+run and draw, and while a draw is under way one for every eight frames, so that a long series can be
+interrupted. The cache shows patients: keep it to yourself.
 """
 
 import dataclasses
@@ -16,20 +17,45 @@ from typing import Any
 import numpy as np
 
 import echogen.diffusion
-from echogen.config import AugmentationConfig, DatasetConfig, EngineConfig, TransformConfig
+from echogen.config import (
+    AugmentationConfig,
+    DatasetConfig,
+    EngineConfig,
+    SamplerConfig,
+    TransformConfig,
+)
 from echogen.datasets import open_dataset, open_frames
 from echogen.diffusion.checkpoint import read_info
-from echogen.errors import EngineError
+from echogen.errors import EngineError, UsageError
 from echogen.geometry.transforms import footprint, sector_on_grid
 from echogen.painting.devices import open_engine
-from echogen.painting.engine import Canvas
+from echogen.painting.engine import Canvas, Engine
 from echogen.painting.stream import canvas_of
 from echogen.planning.dataset import plan_dataset
 from echogen.report import QUIET
-from echogen.support.settings import load_config
 from echogen.types import Sample
 
+UNCONDITIONAL = str(Path(__file__).parent / "checkpoints" / "unconditional")
 BY_VALUE = ("name", "steps", "jump_length", "resamplings")
+GROUP = 8  # frames that are painted, and kept, together
+
+
+@dataclasses.dataclass(frozen=True)
+class Painter:
+    """A network and the sampler that paints with it.
+
+    Attributes:
+        checkpoint: a folder, or "builtin".
+        sampler: settings, as in the configuration.
+    """
+
+    checkpoint: str
+    sampler: SamplerConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the sampler, as JSON has them."""
+        return self.sampler.model_dump(mode="json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +71,7 @@ class Hidden:
         aspects: (N,) displayed width of a pixel over its height.
         patients: whose frames these are, how many.
         of: and which, in words.
+        digests: of the frames' pixels, as training records name them.
     """
 
     canvases: list[Canvas]
@@ -55,9 +82,12 @@ class Hidden:
     aspects: np.ndarray
     patients: int
     of: str
+    digests: tuple[str, ...]
 
 
-def hidden_frames(data: Path, count: int, seed: int, *, labelled: bool = True) -> Hidden:
+def hidden_frames(
+    data: Path, count: int, seed: int, *, labelled: bool = True, apart_from: int = 0
+) -> Hidden:
     """`count` frames of a dataset, each with the hole of its own first copy.
 
     Args:
@@ -65,8 +95,9 @@ def hidden_frames(data: Path, count: int, seed: int, *, labelled: bool = True) -
         count: frames; of those without a valid move there are fewer.
         seed: of the choice and the holes.
         labelled: False takes every image, with or without a label, and any hole.
+        apart_from: other frames than so many of the same seed, and of none of their patients.
     """
-    info = read_info("builtin")
+    info = read_info(UNCONDITIONAL)
     held_out = info.training.get("held_out_cases", [])
     held_out_frames = DatasetConfig(
         cases=tuple(case for case in held_out if list(data.rglob(case)))
@@ -82,8 +113,10 @@ def hidden_frames(data: Path, count: int, seed: int, *, labelled: bool = True) -
     config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames, transforms=transforms)
     source = plan_dataset(dataset, keys, config, info, QUIET)
     moved_at_all = {row.frame_id for row in source.plan.rows if row.to_paint}
-    chosen = np.random.default_rng(seed).permutation(len(source.plan.frames))[:count]
-    frames = [source.plan.frames[i] for i in sorted(chosen)]
+    order = np.random.default_rng(seed).permutation(len(source.plan.frames))
+    others = {source.plan.frames[i].case_id for i in order[:apart_from]}
+    left = [i for i in order if source.plan.frames[i].case_id not in others]
+    frames = [source.plan.frames[i] for i in sorted(left[:count])]
     frames = [planned for planned in frames if planned.frame_id in moved_at_all]
     names = {planned.frame_id for planned in frames}
     rows = [row for row in source.plan.rows if row.frame_id in names]
@@ -111,26 +144,27 @@ def hidden_frames(data: Path, count: int, seed: int, *, labelled: bool = True) -
         np.array([aspect for _, aspect in fans]),
         len({planned.case_id for planned in frames}),
         "held-out patients" if held_out_frames.cases else "all frames",
+        tuple(planned.digest for planned in frames),
     )
 
 
-def paint(
-    hidden: Hidden, sampler: dict[str, Any], run: int, draws: int, cache: Path | None
-) -> np.ndarray:
+def paint(hidden: Hidden, painter: Painter, run: int, draws: int, cache: Path | None) -> np.ndarray:
     """Every frame painted `draws` times: (draws, N, h, w) uint8.
 
     Args:
         hidden: the frames.
-        sampler: settings, as in the configuration.
+        painter: with what.
         run: another number gives other noise.
         draws: paintings of each frame.
         cache: where finished draws are read from and kept; None keeps nothing.
 
     Raises:
         EngineError: a frame could not be painted.
+        UsageError: the network was trained on one of the frames.
     """
-    folder = None if cache is None else _folder(hidden, sampler, run, cache)
-    engine = None
+    refuse_trained(hidden, painter.checkpoint)
+    folder = None if cache is None else _folder(hidden, painter, run, cache)
+    engine: Engine | None = None
     painted = []
     for draw in range(draws):
         file = None if folder is None else folder / f"{draw}.npy"
@@ -138,21 +172,63 @@ def paint(
             painted.append(np.load(file))
             continue
         if engine is None:
-            config = load_config(AugmentationConfig, {"sampler": sampler})
-            engine = open_engine(config.checkpoint, config.sampler, EngineConfig(), QUIET.tell)
-        canvases = [
-            dataclasses.replace(canvas, seed=_seed(canvas.sample_id, run, draw))
-            for canvas in hidden.canvases
-        ]
-        images = [image for image in engine.run(canvases) if image is not None]
-        if len(images) < len(canvases):
-            raise EngineError(f"{_name(sampler)}: returned values that are not finite")
-        painted.append(np.stack(images))
+            engine = open_engine(
+                painter.checkpoint, painter.sampler, EngineConfig(batch_size=GROUP), QUIET.tell
+            )
+        groups = []
+        for start in range(0, len(hidden.canvases), GROUP):
+            canvases = [
+                dataclasses.replace(canvas, seed=_seed(canvas.sample_id, run, draw))
+                for canvas in hidden.canvases[start : start + GROUP]
+            ]
+            part = None if folder is None else folder / f"{draw}-{start}.part"
+            groups.append(_kept(part, engine, canvases))
+        painted.append(np.concatenate(groups))
         if file is not None:
-            np.save(file.with_name("part.npy"), painted[-1])
-            file.with_name("part.npy").rename(file)
-        print(f"{_name(sampler)} run {run}: draw {draw + 1} of {draws}", file=sys.stderr)
+            _save(file, painted[-1])
+            for part in file.parent.glob(f"{draw}-*.part"):
+                part.unlink()
+        name = _name(painter.sampler.model_dump())
+        print(f"{name} run {run}: draw {draw + 1} of {draws}", file=sys.stderr)
     return np.stack(painted)
+
+
+def refuse_trained(hidden: Hidden, checkpoint: str) -> None:
+    """Refuses a network that has seen one of the frames.
+
+    Raises:
+        UsageError: says how many it was trained on.
+    """
+    info = read_info(checkpoint)
+    cases = info.training.get("cases", {}).get("trained", {})
+    seen = {digest for digests in cases.values() for digest in digests}
+    if count := sum(digest in seen for digest in hidden.digests):
+        raise UsageError(
+            f"checkpoint {info.name} was trained on {count} of these {len(hidden.digests)} frames; "
+            f"measure one that holds out the patients of {UNCONDITIONAL}."
+        )
+
+
+def _kept(file: Path | None, engine: Engine, canvases: list[Canvas]) -> np.ndarray:
+    """Painted canvases (n, h, w), read from the file or painted and kept in it."""
+    if file is not None and file.exists():
+        with file.open("rb") as there:
+            return np.asarray(np.load(there))
+    images = [image for image in engine.run(canvases) if image is not None]
+    if len(images) < len(canvases):
+        raise EngineError(f"{canvases[0].sample_id} and others: values that are not finite")
+    painted = np.stack(images)
+    if file is not None:
+        _save(file, painted)
+    return painted
+
+
+def _save(file: Path, images: np.ndarray) -> None:
+    """Whole, or not at all."""
+    new = file.with_suffix(".new")
+    with new.open("wb") as there:
+        np.save(there, images)
+    new.rename(file)
 
 
 def _name(sampler: dict[str, Any]) -> str:
@@ -162,17 +238,18 @@ def _name(sampler: dict[str, Any]) -> str:
     )
 
 
-def _folder(hidden: Hidden, sampler: dict[str, Any], run: int, cache: Path) -> Path:
+def _folder(hidden: Hidden, painter: Painter, run: int, cache: Path) -> Path:
     """Where the draws of a run are kept; says so if other code has painted those that are there."""
+    sampler = painter.sampler.model_dump()
     frames = hashlib.sha256(hidden.keep.tobytes() + hidden.truths.tobytes()).hexdigest()[:12]
-    model = read_info("builtin").sha256[:12]
+    model = read_info(painter.checkpoint).sha256[:12]
     folder = cache / f"{model}-{frames}" / f"{_name(sampler)}-run{run}"
     folder.mkdir(parents=True, exist_ok=True)
     sources = sorted(Path(echogen.diffusion.__path__[0]).glob("*.py"))
     code = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     made = folder / "made.json"
     if not list(folder.glob("*.npy")):
-        made.write_text(json.dumps({"sampler": sampler, "code": code}) + "\n")
+        made.write_text(json.dumps({"sampler": painter.settings, "code": code}) + "\n")
     elif made.exists() and json.loads(made.read_text())["code"] != code:
         print(
             f"{folder}: painted before echogen/diffusion changed; remove it to paint again",

@@ -17,28 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import measures as realism
 import numpy as np
+from figures import MEASURES, measure
 from hidden import Hidden, hidden_frames, paint
-from measures.compare import all_draws
+from painters import described, preset
 from PIL import Image
-from realism import MEASURES, SAMPLERS, fixed_parts, statistics, tables
-
-from echogen.diffusion.checkpoint import read_info
 
 HERE = Path(__file__).parent
 WAYS = ("as they are", "matched")
 
 
-def measured(frames: Hidden, images: np.ndarray) -> dict[str, float]:
-    """One figure a measure, of (draws, N, h, w) uint8 paintings."""
-    parts = fixed_parts(frames)
-    truths = [statistics(truth, of) for truth, of in zip(frames.truths, parts, strict=True)]
-    draws = [[statistics(image, of) for image in images[:, i]] for i, of in enumerate(parts)]
-    return {
-        name: round(float(realism.figure(table, all_draws(len(table.draws), 0, len(images)))), 3)
-        for name, table in tables(draws, truths).items()
-    }
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """To three places."""
+    return {name: round(figure, 3) for name, figure in figures.items()}
 
 
 def picture(frames: Hidden, painted: dict[str, np.ndarray]) -> Image.Image:
@@ -67,10 +58,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     flags = arguments()
+    painter = preset(flags.preset, "builtin")
     result: dict[str, Any] = {
         "command": "python " + shlex.join(sys.argv),
-        "checkpoint": read_info("builtin").name,
         "preset": flags.preset,
+        **described(painter),
         "samples": flags.samples,
         "sets": {},
     }
@@ -81,12 +73,12 @@ def main() -> None:
         for way, canvases in zip(WAYS, (plain, frames.canvases), strict=True):
             shown = dataclasses.replace(frames, canvases=canvases)
             cache = None if flags.cache is None else flags.cache / way.split()[0]
-            images = paint(shown, SAMPLERS[flags.preset], 0, flags.samples, cache)
+            images = paint(shown, painter, 0, flags.samples, cache)
             painted[way] = np.where(frames.keep, frames.truths, images)
         result["sets"][name] = {
             "frames": len(frames.canvases),
             "hidden_share_of_fan": round(float((~frames.keep).sum() / frames.inside.sum()), 3),
-            **{way: measured(frames, images) for way, images in painted.items()},
+            **{way: rounded(measure(frames, images).figures()) for way, images in painted.items()},
         }
         flags.out.write_text(json.dumps(result, indent=1) + "\n")
         if flags.pictures is not None:
@@ -94,8 +86,8 @@ def main() -> None:
             picture(frames, painted).save(flags.pictures / f"{name}.png")
     print("| set | measure | " + " | ".join(WAYS) + " |\n| --- | --- | --- | --- |")
     for name, of in result["sets"].items():
-        for measure, (title, unit, *_) in MEASURES.items():
-            cells = " | ".join(f"{of[way][measure]:.3g}" for way in WAYS)
+        for which, (title, unit, *_) in MEASURES.items():
+            cells = " | ".join(f"{of[way][which]:.3g}" for way in WAYS)
             print(f"| {name} | {title}, {unit} | {cells} |")
     print(f"wrote {flags.out}", file=sys.stderr)
 

@@ -1,185 +1,64 @@
 """Samplers on real frames whose truth is known, against RePaint 250/10/10 and its own spread.
 
-    python benchmarks/realism.py --data CAMUS --cache DIR [--samplers repaint-25-5-3,...]
+    python benchmarks/realism.py --data CAMUS --cache DIR [--samplers "balanced;langevin-balanced"]
+    python benchmarks/realism.py --data CAMUS --cache DIR --tuning --checkpoint FOLDER \\
+        --samplers "dpm steps=25;dpm steps=25 rho=5"
 
 Of each frame, the part that a drawn move would leave empty is hidden and painted several times.
-Every measure of `measures` becomes one figure over all frames. The reference is painted
-twice, with other noise: what the two runs differ by is the null, and a sampler is worse only where
-it differs by more (a permutation test over draws, frame by frame). DIR keeps finished paintings,
-which show patients; the reference takes 2,410 evaluations an image, hours on two cores.
-Writes results/realism.json and docs/images/realism.png.
+Every measure of `figures.py` becomes one figure over all frames. The reference is the published
+schedule with the unconditional network, painted twice with other noise: what the two runs differ by
+is the null, and a sampler is worse only where it differs by more (a permutation test over draws,
+frame by frame). DIR keeps finished paintings, which show patients; the reference takes 2,410
+evaluations an image, a day of one core for 24 frames. Writes results/realism.json and
+docs/images/realism.png; --tuning only prints figures, of frames of other patients.
 """
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import measures as realism
 import numpy as np
-from hidden import Hidden, hidden_frames, paint
-from measures import Distances, DrawTable
+from figures import MEASURES, measure
+from hidden import Painter, hidden_frames, paint
+from measures import DrawTable
 from measures.compare import all_draws, holm, standard_error
-from pydantic import TypeAdapter
-from scipy import ndimage
-
-from echogen.config import AugmentationConfig, RepaintConfig, SamplerConfig
-from echogen.diffusion.checkpoint import read_info
-from echogen.diffusion.schedule import sampler_nfe
-from echogen.support.settings import load_config
+from painters import DEFAULT, REFERENCE, described, read_painters
 
 HERE = Path(__file__).parent
-REFERENCE = RepaintConfig().model_dump()
-PRESETS = ("fast", "balanced", "high")
-SAMPLERS: dict[str, dict[str, Any]] = {
-    **{
-        name: load_config(AugmentationConfig, {}, preset=name).sampler.model_dump()
-        for name in PRESETS
-    },
-    "repaint-10-1-1": {"name": "repaint", "steps": 10, "jump_length": 1, "resamplings": 1},
-    "repaint-25-5-3": {"name": "repaint", "steps": 25, "jump_length": 5, "resamplings": 3},
-}
 CANDIDATES_RUN = 2  # noise that neither run of the reference has used
-BANDS = 3
+REPORTED = 24  # frames, which are never tuned on
 ROUNDS = 10_000
 LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Hole:
-    """A frame's fixed part: where the hole is."""
-
-    hidden: np.ndarray
-    inside: np.ndarray
-    sector: np.ndarray
-    aspect: float
-    bands: np.ndarray
-    near: np.ndarray
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What is measured of one image."""
-
-    pixels: np.ndarray
-    structure: np.ndarray
-    border: np.ndarray
-    spectrum: np.ndarray
-    axial: np.ndarray
-    lateral: np.ndarray
-    seam: float
-    step: float
-    brightness: float
-    grain: float
-
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
-# name: (title, unit, what is compared, distance, kind); values need no distance.
-MEASURES: dict[str, tuple[str, str, str, Metric | None, Any]] = {
-    "energy": ("energy score", "grey levels", "pixels", realism.rms, "score"),
-    "energy_structure": ("energy, blurred", "grey levels", "structure", realism.rms, "score"),
-    "energy_border": ("energy, 10 px of the edge", "grey levels", "border", realism.rms, "score"),
-    "crps": ("CRPS", "grey levels", "pixels", realism.absolute, "score"),
-    "grey_levels": ("histogram (W1)", "grey levels", "pixels", realism.grey_levels, "score"),
-    "spectrum": ("log spectrum by depth", "dB", "spectrum", realism.rms, "score"),
-    "speckle_axial": ("axial speckle", "correlation", "axial", realism.rms, "score"),
-    "speckle_lateral": ("lateral speckle", "correlation", "lateral", realism.rms, "score"),
-    "grain": ("grain power", "painted / true", "grain", None, "ratio"),
-    "seam": ("seam gradient", "painted / true", "seam", None, "ratio"),
-    "step": ("step at the seam", "painted / true", "step", None, "ratio"),
-    "brightness": ("brightness at the seam", "grey levels", "brightness", None, "difference"),
-    "diversity": ("diversity", "spread / distance", "pixels", realism.rms, "spread"),
-    "diversity_structure": (
-        "diversity, blurred",
-        "spread / distance",
-        "structure",
-        realism.rms,
-        "spread",
-    ),
-}
-
-
-def fixed_parts(frames: Hidden) -> list[Hole]:
-    parts = []
-    for i in range(len(frames.canvases)):
-        hidden, inside = ~frames.keep[i], frames.inside[i]
-        sector, aspect = frames.sectors[i], float(frames.aspects[i])
-        near = hidden & (ndimage.distance_transform_edt(~(inside & ~hidden)) <= 10)
-        bands = realism.depth_bands(hidden.shape, sector, aspect, BANDS)
-        parts.append(Hole(hidden, inside, sector, aspect, bands, near))
-    return parts
-
-
-def statistics(image: np.ndarray, of: Hole) -> Statistics:
-    blurred = realism.masked_blur(image, of.hidden, 3.0)
-    speckle = realism.speckle_correlation(image, of.hidden, of.sector, of.aspect, BANDS)
-    steps = realism.seam_steps(image, of.hidden, of.inside)
-    return Statistics(
-        pixels=image[of.hidden].astype(np.float64),
-        structure=blurred[of.hidden],
-        border=blurred[of.near],
-        spectrum=realism.log_spectrum(image, of.hidden, of.bands),
-        axial=speckle[0],
-        lateral=speckle[1],
-        seam=realism.seam_gradient(image, of.hidden, of.inside),
-        step=float(np.abs(steps).mean()),
-        brightness=float(steps.mean()),
-        grain=realism.grain(image, of.hidden),
-    )
-
-
-def tables(draws: list[list[Statistics]], truths: list[Statistics]) -> dict[str, DrawTable]:
-    """Every measure of every draw; frames in which one cannot be had are left out of it."""
-    found = {}
-    for name, (_, _, what, metric, kind) in MEASURES.items():
-        values = [[getattr(draw, what) for draw in frame] for frame in draws]
-        true = [getattr(truth, what) for truth in truths]
-        if metric is None:
-            table = DrawTable(kind, np.array(values), np.array(true), np.empty(0))
-            usable = np.isfinite(table.truth) & np.isfinite(table.draws).all(axis=1)
-            table = DrawTable(kind, table.draws[usable], table.truth[usable], np.empty(0))
-        else:
-            all_of: list[Distances] = [
-                realism.distances(frame, truth, metric)
-                for frame, truth in zip(values, true, strict=True)
-            ]
-            kept = [d for d in all_of if np.isfinite(d.to_truth).all()]
-            to_truth = np.stack([d.to_truth for d in kept])
-            table = DrawTable(kind, to_truth, np.empty(0), np.stack([d.between for d in kept]))
-        found[name] = table
-    return found
-
-
-def subset(table: DrawTable, draws: np.ndarray) -> DrawTable:
-    """The table of some of the draws, in this order."""
-    between = table.between[:, draws[:, None], draws] if table.between.size else table.between
-    return DrawTable(table.kind, table.draws[:, draws], table.truth, between)
+HIGHEST_SEAM = 1.05
+CLAIMED = ("energy", "crps")
 
 
 def figures(
-    table: dict[str, DrawTable], first: int, last: int, rng: np.random.Generator, reference: int
+    table: dict[str, DrawTable], reference: int, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
-    """The figures of the draws from `first` to `last`, each against the reference.
+    """The figures of the draws after the first `reference` ones, each against those.
 
-    "Worse" and "better" hold for all measures together (Holm); "perhaps worse" is what one test
-    alone would call worse, as it would one in twenty of no difference.
+    "Worse" and "better" hold for all measures of a sampler together (Holm); "perhaps worse" is what
+    one test alone would call worse, as it would one in twenty of no difference.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, measured in table.items():
-        chosen = subset(measured, np.r_[0:reference, first:last])
-        ours = all_draws(len(chosen.draws), reference, reference + last - first)
+        ours = all_draws(len(measured.draws), reference, measured.draws.shape[1])
         found[name] = {
-            "figure": float(realism.figure(chosen, ours)),
-            "standard_error": standard_error(chosen, ours),
-            **asdict(realism.compare(chosen, reference, rng, ROUNDS)),
+            "figure": float(realism.figure(measured, ours)),
+            "standard_error": standard_error(measured, ours),
+            **asdict(realism.compare(measured, reference, rng, ROUNDS)),
         }
     worse, better = (
         holm({name: row[p] for name, row in found.items()}) for p in ("p_worse", "p_better")
     )
     for name, row in found.items():
+        row |= {"p_worse_of_all": worse[name], "p_better_of_all": better[name]}
         row["verdict"] = "no worse" if row["p_worse"] >= LEVEL else "perhaps worse"
         if worse[name] < LEVEL:
             row["verdict"] = "worse"
@@ -209,30 +88,45 @@ def null(
     return found
 
 
-def by_depth(draws: list[list[Statistics]], truths: list[Statistics]) -> dict[str, Any]:
-    """Painted minus true spectrum and correlations, mean over frames and draws, by depth."""
-    detail = {}
-    for what in ("spectrum", "axial", "lateral"):
-        gaps = [
-            np.mean([getattr(draw, what) for draw in frame], axis=0) - getattr(truth, what)
-            for frame, truth in zip(draws, truths, strict=True)
-        ]
-        detail[what] = np.round(np.nanmean(gaps, axis=0), 3).tolist()
-    return detail
+def claim(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Whether a sampler is better than the reference by the claimed scores, and worse in nothing.
+
+    "Better" and "worse" hold for all measures together; `perhaps_worse` do not.
+    """
+    verdicts = {name: row["verdict"] for name, row in found.items()}
+    seam = found["seam"]["figure"]
+    named: dict[str, Any] = {
+        "better": [name for name, verdict in verdicts.items() if verdict == "better"],
+        "worse": [name for name, verdict in verdicts.items() if verdict == "worse"],
+        "perhaps_worse": [name for name, v in verdicts.items() if v == "perhaps worse"],
+        "seam_gradient": seam,
+    }
+    holds = set(CLAIMED) <= set(named["better"]) and not named["worse"] and seam <= HIGHEST_SEAM
+    return {"holds": holds, **named}
 
 
 def print_table(result: dict[str, Any]) -> None:
     """One Markdown row a measure: the reference with its null band, then every sampler."""
-    print("| measure | reference (null band) | " + " | ".join(result["samplers"]) + " |")
+    heads = [f"{name} ({of['nfe']:,})" for name, of in result["samplers"].items()]
+    print("| measure | reference (null band) | " + " | ".join(heads) + " |")
     print("| --- | --- |" + " --- |" * len(result["samplers"]))
     for name, (title, unit, *_) in MEASURES.items():
         of = result["null"][name]
         cells = [f"{of['figure']:.3g} ({of['low']:.3g} to {of['high']:.3g})"]
         for sampler in result["samplers"].values():
             row = sampler["measures"][name]
-            p = row["p_better"] if row["verdict"] == "better" else row["p_worse"]
-            cells.append(f"{row['figure']:.3g} {row['verdict']} (p {p:.2g})")
+            p = "p_better" if row["difference"] < 0 else "p_worse"
+            cells.append(f"{row['figure']:.3g} {row['verdict']} (p {row[p]:.2g})")
         print(f"| {title}, {unit} | " + " | ".join(cells) + " |")
+    for name, of in result["samplers"].items():
+        said = of["claim"]
+        print(
+            f"{name}: the claim {'holds' if said['holds'] else 'does not hold'}; better by "
+            f"{', '.join(said['better']) or 'nothing'}; worse by "
+            f"{', '.join(said['worse']) or 'nothing'}; perhaps worse by "
+            f"{', '.join(said['perhaps_worse']) or 'nothing'}; seam gradient "
+            f"{said['seam_gradient']:.3f} of at most {HIGHEST_SEAM}"
+        )
 
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
@@ -286,64 +180,100 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def print_figures(found: dict[str, dict[str, float]]) -> None:
+    """One line a sampler, one column a measure."""
+    wide = max(len(name) for name in found)
+    print(" " * wide, *(f"{name[:9]:>9}" for name in MEASURES))
+    for name, row in found.items():
+        print(f"{name:{wide}}", *(f"{row[measure]:9.3f}" for measure in MEASURES))
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="a CAMUS folder")
     parser.add_argument("--cache", type=Path, required=True, help="keeps paintings; private")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=4, help="of a frame and run, at least 2")
+    parser.add_argument("--frames", type=int, default=REPORTED)
+    parser.add_argument(
+        "--samples", type=int, default=4, help="of a frame in each run of the reference, 2 or more"
+    )
+    parser.add_argument("--candidate-samples", type=int, help="of the others; as many as --samples")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--samplers", default=",".join(SAMPLERS), help="names, comma-separated")
+    parser.add_argument(
+        "--samplers",
+        default=";".join(DEFAULT),
+        help="separated by ';': fast, balanced, high, langevin-fast, ..., repaint-25-5-3, or free "
+        "settings such as 'dpm steps=25 rho=5'",
+    )
+    parser.add_argument("--checkpoint", default="builtin", help="of the presets and free settings")
+    parser.add_argument(
+        "--tuning", action="store_true", help="figures alone, on frames of other patients"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results" / "realism.json")
     parser.add_argument(
         "--plot", type=Path, default=HERE.parent / "docs" / "images" / "realism.png"
     )
     flags = parser.parse_args()
-    unknown = set(flags.samplers.split(",")) - set(SAMPLERS)
-    if unknown:
-        parser.error(f"--samplers: {', '.join(unknown)} unknown; one of {', '.join(SAMPLERS)}")
-    if flags.samples < 2:
-        parser.error(f"--samples: a score needs 2 or more, got {flags.samples}")
+    flags.candidate_samples = flags.candidate_samples or flags.samples
+    if min(flags.samples, flags.candidate_samples) < 2:
+        parser.error("--samples and --candidate-samples: a score needs 2 or more")
     return flags
 
 
-def main() -> None:
-    flags = arguments()
-    names, m = flags.samplers.split(","), flags.samples
+def tune(flags: argparse.Namespace, painters: dict[str, Painter]) -> None:
+    """The figures of samplers on frames of patients that are not reported on."""
+    frames = hidden_frames(flags.data, flags.frames, flags.seed, apart_from=REPORTED)
+    print(f"{len(frames.canvases)} frames of {frames.patients} other {frames.of}", file=sys.stderr)
+    found = {}
+    for name, painter in painters.items():
+        images = paint(frames, painter, CANDIDATES_RUN, flags.candidate_samples, flags.cache)
+        found[name] = measure(frames, images).figures()
+    print_figures(found)
+
+
+def report(flags: argparse.Namespace, painters: dict[str, Painter]) -> dict[str, Any]:
+    """Every sampler against the reference, which is painted where it is not cached."""
+    m, own = flags.samples, flags.candidate_samples
     frames = hidden_frames(flags.data, flags.frames, flags.seed)
-    runs = [(REFERENCE, 0), (REFERENCE, 1), *((SAMPLERS[name], CANDIDATES_RUN) for name in names)]
-    images = np.concatenate([paint(frames, *run, m, flags.cache) for run in runs])
-    parts = fixed_parts(frames)
-    truths = [statistics(t, of) for t, of in zip(frames.truths, parts, strict=True)]
-    draws = [[statistics(image, of) for image in images[:, i]] for i, of in enumerate(parts)]
-    table = tables(draws, truths)
+    runs = [paint(frames, REFERENCE, run, m, flags.cache) for run in (0, 1)]
+    reference = np.concatenate(runs)
+    measured = measure(frames, reference)
     rng = np.random.default_rng(flags.seed)
-    info = read_info("builtin")
     result: dict[str, Any] = {
         "command": "python benchmarks/realism.py --data CAMUS --cache DIR "
-        f"--frames {flags.frames} --samples {m} --seed {flags.seed} --samplers {flags.samplers}",
-        "checkpoint": info.name,
-        "sha256": info.sha256,
+        f"--frames {flags.frames} --samples {m} --candidate-samples {own} --seed {flags.seed} "
+        f"--samplers {shlex.quote(flags.samplers)}",
         "frames": len(frames.canvases),
         "patients": frames.patients,
         "of": frames.of,
         "hidden_share_of_fan": round(float((~frames.keep).sum() / frames.inside.sum()), 3),
-        "draws": {"reference": 2 * m, "others": m},
-        "reference": {**REFERENCE, "nfe": sampler_nfe(RepaintConfig())},
-        "null": null(table, 2 * m, rng),
-        "reference_by_depth": by_depth([frame[: 2 * m] for frame in draws], truths),
+        "draws": {"reference": 2 * m, "others": own},
+        "reference": described(REFERENCE),
+        "null": null(measured.tables, 2 * m, rng),
+        "reference_by_depth": measured.by_depth(0, 2 * m),
         "samplers": {},
     }
-    for position, name in enumerate(names):
-        first = (position + 2) * m
+    for name, painter in painters.items():
+        images = paint(frames, painter, CANDIDATES_RUN, own, flags.cache)
+        both = measure(frames, np.concatenate([reference, images]))
+        rows = figures(both.tables, 2 * m, rng)
         result["samplers"][name] = {
-            "settings": SAMPLERS[name],
-            "nfe": sampler_nfe(TypeAdapter(SamplerConfig).validate_python(SAMPLERS[name])),
-            "measures": figures(table, first, first + m, rng, 2 * m),
-            "by_depth": by_depth([frame[first : first + m] for frame in draws], truths),
+            **described(painter),
+            "claim": claim(rows),
+            "measures": rows,
+            "by_depth": both.by_depth(2 * m, 2 * m + own),
         }
+    return result
+
+
+def main() -> None:
+    flags = arguments()
+    painters = read_painters(flags.samplers, flags.checkpoint)
+    if flags.tuning:
+        tune(flags, painters)
+        return
+    result = report(flags, painters)
     flags.out.write_text(json.dumps(result, indent=1) + "\n")
     print_table(result)
     draw_plot(result, flags.plot)

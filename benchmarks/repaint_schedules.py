@@ -5,8 +5,9 @@
 Of each frame, the part that a drawn move would leave empty is hidden and painted again. For each
 schedule, over the hidden pixels: root mean square error of the image smoothed by 3 pixels, in grey
 levels, within 10 pixels of the edge and deeper; and grain, the painted over the true standard
-deviation of what a 2-pixel blur removes (1 is right). With a CAMUS folder, the frames are those of
-patients held out when the built-in model was trained, if it names them.
+deviation of what a 2-pixel blur removes (1 is right). The network is the
+unconditional one of `checkpoints/`; with a CAMUS folder, the frames are those of patients that it
+has not seen.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from hidden import hidden_frames, paint
+from hidden import UNCONDITIONAL, Painter, hidden_frames, paint
 from scipy import ndimage
 
 from echogen.config import RepaintConfig
@@ -48,7 +49,7 @@ def main() -> None:
     rows = []
     for steps, jump_length, resamplings in SCHEDULES:
         config = RepaintConfig(steps=steps, jump_length=jump_length, resamplings=resamplings)
-        images = paint(frames, config.model_dump(), run=0, draws=1, cache=None)[0]
+        images = paint(frames, Painter(UNCONDITIONAL, config), run=0, draws=1, cache=None)[0]
         scores = [
             score(image.astype(float), truth.astype(float), keep)
             for image, truth, keep in zip(images, frames.truths, frames.keep, strict=True)
@@ -64,8 +65,8 @@ def main() -> None:
     result = {
         "command": "python benchmarks/repaint_schedules.py "
         f"--data CAMUS --frames {arguments.frames} --seed {arguments.seed}",
-        "checkpoint": read_info("builtin").name,
-        "sha256": read_info("builtin").sha256,
+        "checkpoint": read_info(UNCONDITIONAL).name,
+        "sha256": read_info(UNCONDITIONAL).sha256,
         "frames": len(frames.canvases),
         "of": frames.of,
         "schedules": rows,

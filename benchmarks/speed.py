@@ -34,6 +34,7 @@ from echogen.diffusion.cost import evaluation_flops, matmul_ceiling
 from echogen.diffusion.fast import FastUNet
 from echogen.diffusion.network import PRECISIONS, load_checkpoint, load_network, precision_name
 from echogen.diffusion.schedule import sampler_nfe
+from echogen.models.resolve import load_with_model
 
 HERE = Path(__file__).parent
 PUBLISHED_NFE = sampler_nfe(RepaintConfig())
@@ -49,6 +50,11 @@ PUBLISHED = {  # 64 channels times 1-1-2-2-4-4, three residual blocks, attention
     "norm_num_groups": 32,
     "resnet_time_scale_shift": "scale_shift",
 }
+ONE = ["--sampler", "repaint"] + [
+    word
+    for name in ("steps", "jump_length", "resamplings")
+    for word in ("--set", f"sampler.{name}=1")
+]
 CONVOLUTIONS = ((64, 64), (128, 64), (128, 128), (256, 32), (160, 16))  # channels, side
 KINDS = {
     "conv": "convolution",
@@ -71,7 +77,11 @@ def best_seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def expand(data: Path, limit: int, copies: int, extra: list[str]) -> dict[str, Any]:
-    """A whole run of the command, and one of its start alone."""
+    """A whole run of the command, and what of it is no painting.
+
+    `start_s` ends where the command begins its work; planning, loading the model, the trial of
+    batch sizes and the store's last lines come next, and rendering and writing run beside painting.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "echogen", "expand", "--in", str(data), "--limit", str(limit),
@@ -81,9 +91,13 @@ def expand(data: Path, limit: int, copies: int, extra: list[str]) -> dict[str, A
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         wall = time.monotonic() - began
     report = json.loads(done.stdout)
+    painting = report["painted"] / report["images_per_s"]
     return {
         "images": report["painted"],
         "wall_s": wall,
+        "start_s": wall - report["seconds"],
+        "planning_and_loading_s": report["seconds"] - painting,
+        "painting_s": painting,
         "s_per_image": wall / report["painted"],
         "s_per_image_without_start": 1.0 / report["images_per_s"],
         "nfe": report["nfe"],
@@ -91,6 +105,21 @@ def expand(data: Path, limit: int, copies: int, extra: list[str]) -> dict[str, A
         "device": report["device"],
         "peak_memory_mb": report["peak_memory_mb"],
     }
+
+
+def planning(data: Path, limit: int, copies: int) -> dict[str, float]:
+    """Reading the frames, finding their fans and drawing moves, in this process' workers."""
+    from echogen.config import DatasetConfig
+    from echogen.datasets import open_frames
+    from echogen.planning.dataset import plan_dataset
+    from echogen.report import QUIET
+
+    frames = DatasetConfig(limit=limit)
+    config, _, info = load_with_model(AugmentationConfig, {"copies": copies, "limit": limit})
+    began = time.monotonic()
+    plan_dataset(*open_frames(data, frames), config, info, QUIET)
+    seconds = time.monotonic() - began
+    return {"seconds": seconds, "s_per_image": seconds / (limit * copies)}
 
 
 def reference(side: int, repeats: int) -> dict[str, Any]:
@@ -119,7 +148,7 @@ def plain_network() -> tuple[Any, tuple[int, int, int]]:
     network: Any = load_network(folder / UNET_CONFIG, folder / WEIGHTS).eval()
     info = read_info("builtin")
     side = info.image_size // info.patch
-    return network, (info.channels * info.patch**2, side, side)
+    return network, (info.channels * info.patch**2 + info.keep_channels, side, side)
 
 
 def operations() -> dict[str, float]:
@@ -210,6 +239,8 @@ def summary(stages: dict[str, Any]) -> dict[str, Any]:
     if run and published:
         seconds = PUBLISHED_NFE * published["fp32_s"]
         found |= {
+            "nfe": run["nfe"],
+            "start_s": run["start_s"],
             "s_per_image": run["s_per_image"],
             "s_per_image_without_start": run["s_per_image_without_start"],
             "published_s_per_image": seconds,
@@ -225,6 +256,8 @@ def summary(stages: dict[str, Any]) -> dict[str, Any]:
             "share_of_matmul_ceiling": done / fastest["matmul"],
             "share_of_convolution_ceiling": done / fastest["convolution"],
         }
+    if bare := stages.get("expand_one_evaluation"):
+        found["s_per_image_with_one_evaluation"] = bare["s_per_image"]
     if network := stages.get("network"):
         plain, fast = network["plain"]["ms_per_image"], network["rearranged"]["ms_per_image"]
         found["network_rearranged_is_faster_by"] = plain / fast
@@ -250,13 +283,15 @@ def main() -> None:
     given = parser.parse_args()
     command = "python benchmarks/speed.py " + shlex.join(sys.argv[1:])
     shown = {name: value for name, value in vars(given).items() if name not in ("data", "out")}
-    sampler = AugmentationConfig().sampler
+    sampler = load_with_model(AugmentationConfig, {})[0].sampler
     settings = {**shown, "checkpoint": read_info("builtin").sha256, "sampler": dict(sampler)}
     record = Record(given.out, command.strip(), settings)
     sizes = [int(size) for size in given.sizes.split(",")]
     print(f"load of the machine before: {os.getloadavg()[0]:.1f}", flush=True)
     work: dict[str, Callable[[], Any]] = {
         "expand": lambda: expand(given.data, given.limit, given.copies, given.expand.split()),
+        "expand_one_evaluation": lambda: expand(given.data, given.limit, given.copies, ONE),
+        "planning": lambda: planning(given.data, given.limit, given.copies),
         "reference": lambda: reference(given.reference_side, min(given.repeats, 3)),
         "gflop": operations,
         "network": lambda: rearranged(8, given.repeats),

@@ -85,9 +85,8 @@ def real_frames(data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
         return store.images[:], store.columns["case_id"]
 
 
-def drawn(name: str, count: int, cache: Path) -> np.ndarray:
-    """(count, S, S) images of a sampler, drawn or kept."""
-    file = cache / f"{name}-{count}.npy"
+def drawn(name: str, count: int, file: Path) -> np.ndarray:
+    """(count, S, S) images of a sampler, drawn or kept in a file."""
     if file.exists():
         return np.load(file)
     denoiser, sampler = load_checkpoint("builtin", "cpu", "auto"), SAMPLERS[name][1]()
@@ -240,12 +239,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results/unconditional.json")
     flags = parser.parse_args()
     flags.cache.mkdir(parents=True, exist_ok=True)
+    model = read_info("builtin")
     real, cases = real_frames(flags.data, flags.cache)
     of_real = measured(real, flags.cache / "real.npz")
     some = np.linspace(0, len(real) - 1, flags.count).astype(int)
     report: dict[str, Any] = {
         "command": "python benchmarks/unconditional.py --data CAMUS --cache DIR",
         "machine": machine(),
+        "checkpoint": model.name,
+        "sha256": model.sha256,
         "settings": {"images": flags.count, "frames": len(real), "patients": len(set(cases))},
         "real": summary(real, of_real, cases),
         "samplers": {},
@@ -259,10 +261,13 @@ def main() -> None:
         real[half], rows["a"], cases[half], real[~half], rows["b"], cases[~half]
     )
     if flags.out.exists():
-        report["samplers"] = json.loads(flags.out.read_text())["samplers"]
+        before = json.loads(flags.out.read_text())
+        if before.get("sha256") == model.sha256:
+            report["samplers"] = before["samplers"]
     for name in flags.samplers.split(","):
-        images = drawn(name, flags.count, flags.cache)
-        table = measured(images, flags.cache / f"{name}-{flags.count}.npz")
+        file = flags.cache / f"{model.sha256[:12]}-{name}-{flags.count}.npy"
+        images = drawn(name, flags.count, file)
+        table = measured(images, file.with_suffix(".npz"))
         entry = {
             "evaluations": SAMPLERS[name][0],
             **summary(images, table, np.arange(len(images))),
