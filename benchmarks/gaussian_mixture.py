@@ -8,6 +8,7 @@ ambiguous in places, correlated with what is seen, and textured.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from echogen.diffusion.denoiser import Denoiser
-from echogen.diffusion.schedule import read_scheduler
+from echogen.diffusion.schedule import Schedule, read_scheduler
 
 SIDE = 20
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear"}  # as the built-in model
@@ -133,36 +134,81 @@ def make_prior(side: int = SIDE) -> Mixture:
 
 
 def exact_denoiser(prior: Mixture) -> Denoiser:
-    """E[x_0 | x_t] of a prior over square pictures, as a model that predicts the clean image.
-
-    With z = x_0 + sigma n, component k's part of the answer is
-    mean_k + C (C + sigma^2)^-1 (z - mean_k), weighted by p(k | z). float32, but for the weights,
-    whose exponents are differences of large numbers: float64.
-    """
-    side = math.isqrt(prior.means.shape[1])
-    schedule = read_scheduler(SCHEDULE).schedule
-    centre = prior.means.mean(axis=0)
-    groups = [
-        _Group.of(
-            covariance, prior.means[prior.group == g] - centre, prior.weights[prior.group == g]
-        )
-        for g, covariance in enumerate(prior.covariances)
-    ]
-    shift = torch.tensor(centre, dtype=torch.float32)
+    """E[x_0 | x_t] of a prior over square pictures, as a model that predicts the clean image."""
+    side, schedule, clean = math.isqrt(prior.means.shape[1]), the_schedule(), expectation(prior)
 
     def network(packed: Tensor, timesteps: Tensor) -> Tensor:
         sigma = schedule.sigma_at(float(timesteps[0]))
-        z = packed.flatten(1) * math.sqrt(1.0 + sigma**2) - shift
+        z = packed.flatten(1) * math.sqrt(1.0 + sigma**2)
+        return clean(z, sigma).reshape(-1, 1, side, side)
+
+    return Denoiser(network=network, schedule=schedule, prediction_type="sample", clip=None)
+
+
+def exact_known_denoiser(posterior: Mixture, keep: np.ndarray) -> Denoiser:
+    """E[x_0 | x_t, known] of one picture, as a model that is shown what is known.
+
+    Given the known pixels, the hidden ones are a mixture again, whose denoiser is the prior's with
+    other numbers; what the network is shown where pixels are known is not looked at.
+
+    Args:
+        posterior: of the hidden pixels, `Mixture.posterior`.
+        keep: (n,) bool, of a square picture.
+    """
+    side, schedule, clean = math.isqrt(len(keep)), the_schedule(), expectation(posterior)
+    hidden = torch.tensor(np.flatnonzero(~keep))
+
+    def network(packed: Tensor, timesteps: Tensor) -> Tensor:
+        sigma = schedule.sigma_at(float(timesteps[0]))
+        x = packed[:, :1].flatten(1)
+        z = x[:, hidden] * math.sqrt(1.0 + sigma**2)
+        return x.index_copy(1, hidden, clean(z, sigma)).reshape(-1, 1, side, side)
+
+    return Denoiser(
+        network=network,
+        schedule=schedule,
+        prediction_type="sample",
+        clip=None,
+        conditioning="known",
+    )
+
+
+def the_schedule() -> Schedule:
+    """Of every denoiser here."""
+    return read_scheduler(SCHEDULE).schedule
+
+
+def expectation(mixture: Mixture) -> Callable[[Tensor, float], Tensor]:
+    """E[x_0 | z = x_0 + sigma n] as a function of (B, n) z and sigma.
+
+    Component k's part of the answer is mean_k + C (C + sigma^2)^-1 (z - mean_k), weighted by
+    p(k | z). float32, but for the weights, whose exponents are differences of large numbers:
+    float64.
+    """
+    centre = mixture.means.mean(axis=0)
+    groups = [
+        _Group.of(
+            covariance,
+            mixture.means[mixture.group == g] - centre,
+            mixture.weights[mixture.group == g],
+        )
+        for g, covariance in enumerate(mixture.covariances)
+        if (mixture.group == g).any()
+    ]
+    shift = torch.tensor(centre, dtype=torch.float32)
+
+    def clean(z: Tensor, sigma: float) -> Tensor:
+        z = z - shift
         turned = [z @ group.vectors for group in groups]
         logs = [group.logs(x, sigma) for group, x in zip(groups, turned, strict=True)]
         shares = torch.softmax(torch.cat(logs, dim=1), dim=1).float()
-        clean = shift.expand_as(z)
+        found = shift.expand_as(z)
         split = shares.split([len(group.means) for group in groups], dim=1)
         for group, x, share in zip(groups, turned, split, strict=True):
-            clean = clean + group.clean(x, share, sigma) @ group.vectors.T
-        return clean.reshape(-1, 1, side, side)
+            found = found + group.clean(x, share, sigma) @ group.vectors.T
+        return found
 
-    return Denoiser(network=network, schedule=schedule, prediction_type="sample", clip=None)
+    return clean
 
 
 @dataclass(frozen=True)
