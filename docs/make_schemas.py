@@ -30,6 +30,7 @@ REPORTS = {
     "phantom": "echogen.phantom:PhantomReport",
     "checkpoint list": "echogen.models.listing:ModelList",
     "checkpoint info": "echogen.models.describe:CheckpointDescription",
+    "checkpoint info (a judge)": "echogen.judging.describe:JudgeDescription",
     "checkpoint info (not here)": "echogen.models.listing:ListedModel",
     "checkpoint download": "echogen.models.download:DownloadReport",
     "checkpoint import": "echogen.models.guided.importing:ImportReport",
@@ -37,6 +38,10 @@ REPORTS = {
 }
 ADDED = {
     "checkpoint info": {"here": {"const": True, "description": "It is here."}},
+    "checkpoint info (a judge)": {
+        "kind": {"const": "judge", "description": "Tells it from a model that paints."},
+        "here": {"const": True, "description": "It is here."},
+    },
     "checkpoint verify": {"ok": {"type": "boolean", "description": "Whether every check holds."}},
 }
 EXIT_CODES = (

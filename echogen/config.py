@@ -360,7 +360,8 @@ class AugmentationConfig(Settings):
     """What is made from a dataset, whatever paints it and wherever input and output lie.
 
     `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
-    foreign file: see `echogen.models.resolve`.
+    foreign file: see `echogen.models.resolve`. `judge` is a judge's folder, "builtin" or "none":
+    see `echogen.judging`.
     """
 
     presets: ClassVar[Presets] = PRESETS
@@ -370,6 +371,7 @@ class AugmentationConfig(Settings):
     originals: bool = True
     on_error: Literal["skip", "fail"] = "skip"
     checkpoint: str = "builtin"
+    judge: str = "builtin"
     dataset: DatasetConfig = DatasetConfig()
     transforms: TransformConfig = TransformConfig()
     sampler: SamplerConfig = LangevinConfig()

@@ -105,6 +105,7 @@ def settings(dataset: Path, checkpoint: Path, tmp_path: Path) -> dict[str, objec
         "output": str(tmp_path / "out.zarr"),
         "copies": 3,
         "checkpoint": str(checkpoint),
+        "judge": "none",
         "sampler": {"name": "repaint", "steps": 4, "jump_length": 2, "resamplings": 2},
         "engine": {"device": "cpu", "precision": "fp32", "batch_size": 3, "workers": 1},
         "store": {"shard_size": 5},

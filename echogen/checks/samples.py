@@ -15,6 +15,7 @@ from scipy import ndimage
 from echogen.checks.finding import Finding, error, warning
 from echogen.checks.twins import Fingerprint, fingerprint
 from echogen.errors import StoreError
+from echogen.judging.judge import Judge
 from echogen.measures.realism import MEASURES, log_ratios_of
 from echogen.measures.texture import Floats
 from echogen.store import Status, StoreReader, checked_rows, shared_store
@@ -51,7 +52,11 @@ class ShardCheck:
 
 
 def check_shard(
-    shard: tuple[int, int], path: Path, texture: frozenset[int], generated: bool
+    shard: tuple[int, int],
+    path: Path,
+    texture: frozenset[int],
+    generated: bool,
+    judge: Judge | None = None,
 ) -> ShardCheck:
     """Checks the rows [start, stop) of the store at `path`.
 
@@ -60,6 +65,7 @@ def check_shard(
         path: of the store.
         texture: rows whose texture is measured, too.
         generated: whether the store is of generated images, which have no labels.
+        judge: for its labels; None looks for no unlabelled heart.
     """
     store = shared_store(path)
     start, stop = shard
@@ -85,6 +91,7 @@ def check_shard(
         fan = store.fan(row)
         if not generated:
             findings += check_sample(store, row, pixels[row], fan)
+            findings += _judged(store, row, pixels[row], judge)
         if row in texture:
             hidden = fan if generated else fan & ~pixels[row]["keep"]
             prints.append(fingerprint(pixels[row]["images"], hidden))
@@ -112,6 +119,21 @@ def check_sample(
         *_painting(store, row, pixels, fan),
         *_labels(store, row, pixels, fan),
     ]
+
+
+def _judged(
+    store: StoreReader, row: int, pixels: dict[str, npt.NDArray[Any]], judge: Judge | None
+) -> Iterator[Finding]:
+    if judge is None or store.columns["copy"][row] == 0:
+        return
+    case, cut = (store.columns[name][row] for name in ("case_id", "cut_ids"))
+    if "cut_ids" in store.absent:
+        cut = " ".join(str(k) for k in range(8) if int(store.columns["cut"][row]) >> k & 1)
+    ids = [int(one) for one in str(cut).split()]
+    why = judge.why_not(pixels["images"], pixels["masks"], pixels["keep"], str(case), ids)
+    if why:
+        message = f"{why}. Look at it, and leave it out of training if it is one."
+        yield warning("unlabelled-heart", _name(store, row), message)
 
 
 def _label_ids(store: StoreReader, name: str, mask: npt.NDArray[np.uint8]) -> Iterator[Finding]:

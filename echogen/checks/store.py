@@ -11,6 +11,7 @@ from echogen.checks.samples import ShardCheck, check_shard
 from echogen.checks.table import check_table
 from echogen.checks.twins import TWIN, Fingerprint, find_twins
 from echogen.errors import StoreError
+from echogen.judging.judge import Judge
 from echogen.measures.realism import MEASURES, norm_of, score
 from echogen.measures.texture import Floats
 from echogen.report import Reporter
@@ -63,7 +64,13 @@ class StoreCheck:
     megabytes: float
 
 
-def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Reporter) -> StoreCheck:
+def check_store(
+    store: StoreReader,
+    workers: int,
+    thorough: bool,
+    reporter: Reporter,
+    judge: Judge | None = None,
+) -> StoreCheck:
     """Everything that can be checked without the dataset.
 
     Args:
@@ -71,6 +78,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
         workers: processes; 0 takes one a core.
         thorough: measure the texture of every sample, not of a random thousand.
         reporter: where progress goes.
+        judge: for the store's labels; None looks for no unlabelled heart.
 
     Raises:
         StoreError: the store was removed meanwhile.
@@ -83,7 +91,7 @@ def check_store(store: StoreReader, workers: int, thorough: bool, reporter: Repo
     reporter.progress("checking", 0, len(store))
     shards: list[ShardCheck] = []
     done = 0
-    shared = (store.path, chosen, generated)
+    shared = (store.path, chosen, generated, judge)
     for shard in in_workers(check_shard, list(units(store)), shared, workers):
         shards.append(shard)
         done += shard.rows

@@ -13,6 +13,7 @@ from echogen.cli.console import ConsoleReporter, end, show_table
 from echogen.cli.flags import AsJson, Debug, Flag, Quiet
 
 if TYPE_CHECKING:
+    from echogen.judging.describe import JudgeDescription
     from echogen.models.describe import CheckpointDescription
     from echogen.models.download import DownloadReport
     from echogen.models.listing import ListedModel, ModelList
@@ -77,15 +78,20 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
     Example: echogen checkpoint info builtin
     """
+    from echogen.judging.checkpoint import is_judge
+    from echogen.judging.describe import describe_judge
     from echogen.models.describe import describe
     from echogen.models.listing import list_model
-    from echogen.models.registry import find_card, local_folder
+    from echogen.models.registry import IN_PACKAGE, find_card, local_folder
     from echogen.models.resolve import is_path, resolve_checkpoint
 
     card = None if is_path(model) or Path(model).exists() else find_card(model)
-    if card is not None and card.kind != "package" and local_folder(card) is None:
+    if card is not None and card.kind not in IN_PACKAGE and local_folder(card) is None:
         end(list_model(card), as_json, partial(show_card, page=card.page))
-    end(describe(resolve_checkpoint(model)), as_json, show_description)
+    place = resolve_checkpoint(model)
+    if is_judge(place):
+        end(describe_judge(place), as_json, show_judge)
+    end(describe(place), as_json, show_description)
 
 
 @checkpoint.command("verify", no_args_is_help=True)
@@ -168,6 +174,28 @@ def show_description(found: "CheckpointDescription") -> None:
             ("card", found.card or "none"),
         ]
     )  # fmt: skip
+
+
+def show_judge(found: "JudgeDescription") -> None:
+    """Print the result of `echogen checkpoint info` of a judge."""
+    seen = " and ".join(map(str, found.cases))
+    show_table(
+        [
+            ("name", found.name),
+            ("folder", found.folder),
+            ("is", "a judge: it tells a second, unlabelled heart, and paints nothing"),
+            ("images", f"{found.image_size} x {found.image_size}, grey"),
+            ("sees", ", ".join(found.labels.values())),
+            ("networks", f"{found.networks}, which have seen {seen} cases"),
+            ("lets pass", f"pieces up to {found.threshold:.1%} of the labelled heart's area"),
+            ("size", _megabytes(found.size)),
+            ("trained on", found.training_data),
+            ("licence", found.licence),
+            ("cite", found.citation),
+            ("sha256", found.sha256),
+            ("card", found.card or "none"),
+        ]
+    )
 
 
 def show_verification(found: "Verification") -> None:

@@ -53,6 +53,8 @@ def expand(
     config: flags.ConfigFile = None,
     set_: flags.Set = None,
     checkpoint: flags.Checkpoint = None,
+    judge: flags.Judge = None,
+    no_judge: flags.NoJudge = False,
     sampler: flags.Sampler = None,
     device: flags.Device = None,
     precision: flags.Precision = None,

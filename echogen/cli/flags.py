@@ -122,6 +122,17 @@ Checkpoint = Annotated[
         rich_help_panel=PAINT,
     ),
 ]
+Judge = Annotated[
+    str | None,
+    Flag(
+        metavar="FOLDER",
+        help="What looks for a second, unlabelled heart (default: builtin).",
+        rich_help_panel=PAINT,
+    ),
+]
+NoJudge = Annotated[
+    bool, Flag("--no-judge", help="Look for no second heart.", rich_help_panel=PAINT)
+]
 Sampler = Annotated[
     str | None, Flag(metavar="dpm|langevin|repaint", help="Painting method.", rich_help_panel=PAINT)
 ]
@@ -164,20 +175,25 @@ AsJson = Annotated[bool, Flag("--json", help="The result as one JSON object.", r
 Quiet = Annotated[bool, Flag("--quiet", "-q", help="No progress.", rich_help_panel=RUN)]
 Debug = Annotated[bool, Flag("--debug", help="Show tracebacks.", rich_help_panel=RUN)]
 
-_NO_KEYWORDS = ("as_json", "quiet", "debug", "set_", "dry_run", "plan_file", "print_config")
+_NO_KEYWORDS = ("as_json", "quiet", "debug", "set_", "dry_run", "plan_file", "print_config",
+                "no_judge")  # fmt: skip
 
 
 def settings_from(params: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were given, as keywords of a command's function.
 
     Raises:
-        UsageError: an assignment of `--set` is none.
+        UsageError: an assignment of `--set` is none, or flags contradict each other.
     """
     given = {
         name: value
         for name, value in params.items()
         if value is not None and name not in _NO_KEYWORDS
     }
+    if params.get("no_judge"):
+        if "judge" in given:
+            raise UsageError("--no-judge: contradicts --judge; leave one out.")
+        given["judge"] = "none"
     return given | dict(map(_assignment, params.get("set_") or ()))
 
 

@@ -47,6 +47,8 @@ def validate(
             rich_help_panel=CHECK,
         ),
     ] = False,
+    judge: flags.Judge = None,
+    no_judge: flags.NoJudge = False,
     strict: Annotated[
         bool, Flag("--strict", help="Exit with 1 on warnings too.", rich_help_panel=CHECK)
     ] = False,

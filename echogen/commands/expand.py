@@ -17,10 +17,11 @@ from echogen.config import ExpandConfig
 from echogen.datasets import open_frames
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
+from echogen.judging.judge import Judge, open_judge
 from echogen.painting.fill import PaintingRun, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
-from echogen.planning.dataset import plan_dataset
-from echogen.planning.plan import Plan
+from echogen.planning.dataset import PlannedDataset, plan_dataset
+from echogen.planning.plan import Plan, Row
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import open_store, present_store_path
@@ -118,19 +119,35 @@ def expand(
         for line in source.leakage:
             reporter.tell(f"note: {line}")
         plan = source.plan
+        judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
+        nfe = sampler_nfe(config.sampler)
         run = PaintingRun(
             config,
-            attributes(plan, config, info, sampler_nfe(config.sampler), precision.result()),
+            attributes(
+                plan, config, info, nfe, precision.result(), judge.info.record if judge else None
+            ),
             columns(plan),
             cases=[{"id": case.case_id, **case.info} for case in plan.cases],
             problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
             image_size=info.image_size,
-            work=Work(plan.rows, source.render, labelled_shard),
+            work=_work(source, judge),
         )
         throughput = fill_store(run, overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
             ended = run_report(config, info, store, throughput, plan.notes, started, stop)
             return ExpandReport(**vars(ended), counts=store.counts(), skipped=plan.problems)
+
+
+def _work(source: PlannedDataset, judge: Judge | None) -> Work:
+    """A plan to be painted, with a judge's verdict on what was."""
+    if judge is None:
+        return Work(source.plan.rows, source.render, labelled_shard)
+
+    def condemned(row: Row, sample: Sample) -> str:
+        frame = source.frames[row.frame_id]
+        return judge.why_not(sample.image, sample.label, sample.keep, frame.case_id, frame.cut)
+
+    return Work(source.plan.rows, source.render, labelled_shard, condemned)
 
 
 def dry_run(

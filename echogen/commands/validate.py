@@ -26,6 +26,7 @@ from echogen.errors import (
     StoreError,
     UsageError,
 )
+from echogen.judging.judge import Judge, open_judge
 from echogen.report import QUIET, CommandReport, Counts, Reporter
 from echogen.store import (
     Status,
@@ -101,7 +102,8 @@ class ValidationConfig(Settings):
     `strict` counts warnings as failures. `dataset` says which frames of a dataset are checked, and
     in which layout it, or a store's source, is; its table of fans is written where there is none
     yet, or with `overwrite`. `case_map` is a file to be written: which patient and which file each
-    case of a folder of DICOM files is. `workers` 0 takes a process a core.
+    case of a folder of DICOM files is. `judge` is what looks for second hearts in a store: a
+    judge's folder, "builtin" or "none". `workers` 0 takes a process a core.
     """
 
     source: Path | None = None
@@ -110,6 +112,7 @@ class ValidationConfig(Settings):
     strict: bool = False
     overwrite: bool = False
     case_map: Path | None = None
+    judge: str = "builtin"
     workers: int = Field(default=0, ge=0)
     dataset: DatasetConfig = DatasetConfig()
 
@@ -223,7 +226,9 @@ def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> Validat
             seconds=time.monotonic() - began,
         )
     with store:
-        check = check_store(store, options.workers, options.thorough, reporter)
+        check = check_store(
+            store, options.workers, options.thorough, reporter, _judge(store, options, reporter)
+        )
         findings = list(check.findings)
         if options.source is not None and not any(f.check == "column" for f in findings):
             findings += check_source(
@@ -250,6 +255,17 @@ def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> Validat
         seconds=seconds,
         megabytes=check.megabytes,
     )
+
+
+def _judge(store: StoreReader, options: ValidationConfig, reporter: Reporter) -> Judge | None:
+    """Of the store's copies; None where it has none, or cannot say what it labels."""
+    if store.kind != "expanded":
+        return None
+    try:
+        labels = store.record.labels
+    except StoreError:
+        return None
+    return open_judge(options.judge, labels, reporter.tell)
 
 
 def _output(path: Path) -> Path:

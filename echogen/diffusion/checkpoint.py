@@ -25,6 +25,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
 BUILTIN = "builtin"
+JUDGE = "judge"  # the kind of a folder that holds no model that paints; see `echogen.judging`
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
 
 Conditioning = Literal["none", "known"]
@@ -164,6 +165,11 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
             "unknown; give an echogen checkpoint, or import this one first."
         )
     raw = read_json(file)
+    if raw.get("kind") == JUDGE:
+        raise CheckpointError(
+            f"{folder}: a judge, which paints nothing; give it to --judge, and a model that paints "
+            "here."
+        )
     if raw.get("format") != FORMAT:
         raise CheckpointError(
             f"{file}: expected format {FORMAT}, found {raw.get('format')!r:.100}; "

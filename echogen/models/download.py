@@ -24,8 +24,15 @@ from echogen.diffusion.checkpoint import (
 )
 from echogen.diffusion.saving import whole_folder
 from echogen.errors import CheckpointError
+from echogen.judging.checkpoint import read_judge_info
 from echogen.models.hub import HubFile, fetch
-from echogen.models.registry import ModelCard, checkpoints_home, find_card, local_folder
+from echogen.models.registry import (
+    IN_PACKAGE,
+    ModelCard,
+    checkpoints_home,
+    find_card,
+    local_folder,
+)
 from echogen.models.resolve import unknown_name
 from echogen.report import QUIET, CommandReport, Reporter
 from echogen.support.files import write_whole
@@ -79,10 +86,10 @@ def download(
     card = find_card(name)
     if card is None:
         raise CheckpointError(unknown_name(name))
-    if card.kind == "package":
+    if card.kind in IN_PACKAGE:
         reporter.tell(f"model {card.name}: comes with echogen, nothing to download")
-        info = read_info(BUILTIN)
-        return DownloadReport(card.name, None, False, info.sha256, info.licence)
+        own = read_judge_info(BUILTIN) if card.kind == "judge" else read_info(BUILTIN)
+        return DownloadReport(card.name, None, False, own.sha256, own.licence)
     folder = checkpoints_home() / card.name
     here = _whole(card, reporter)
     if here is not None and (probe is None or card.kind == "echogen"):

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from echogen.diffusion.checkpoint import BUILTIN, checkpoint_folder
-from echogen.models.registry import Kind, ModelCard, folder_size, local_folder, read_cards
+from echogen.judging.checkpoint import judge_folder
+from echogen.models.registry import (
+    IN_PACKAGE,
+    Kind,
+    ModelCard,
+    folder_size,
+    local_folder,
+    read_cards,
+)
 from echogen.report import CommandReport
 
 
@@ -15,7 +23,8 @@ class ListedModel(CommandReport):
 
     Attributes:
         name: what `--checkpoint` takes.
-        kind: how it comes: in the package, as a file of guided diffusion, as a checkpoint's folder.
+        kind: how it comes: in the package, there as a judge, as a file of guided diffusion, as a
+            checkpoint's folder.
         what_for: words.
         architecture: words.
         training_data: words.
@@ -83,11 +92,12 @@ def list_model(card: ModelCard, default: bool = False) -> ListedModel:
         CheckpointError: its checkpoint's folder cannot be read.
     """
     folder = local_folder(card)
-    here = folder is not None or card.kind == "package"
+    here = folder is not None or card.kind in IN_PACKAGE
+    own = judge_folder(BUILTIN) if card.kind == "judge" else checkpoint_folder(folder or BUILTIN)
     facts = {
         **card.to_dict(),
         "where": card.where,
-        "size": folder_size(checkpoint_folder(folder or BUILTIN)) if here else card.size,
+        "size": folder_size(own) if here else card.size,
         "here": here,
         "folder": None if folder is None else str(folder),
         "default": default,

@@ -16,7 +16,8 @@ from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import GuidedOptions
 from echogen.support.settings import Settings, explain
 
-Kind = Literal["package", "guided", "echogen"]
+Kind = Literal["package", "guided", "echogen", "judge"]
+IN_PACKAGE = ("package", "judge")
 CARDS_FILE = "models.toml"
 
 
@@ -31,8 +32,9 @@ class ModelCard(Settings):
 
     Attributes:
         name: what `--checkpoint` takes; letters, digits, `.`, `_`, `-`.
-        kind: "package" (comes with echogen), "guided" (one guided-diffusion file on the hub, which
-            is converted), "echogen" (a checkpoint's folder on the hub).
+        kind: "package" (comes with echogen), "judge" (so does this, which paints nothing), "guided"
+            (one guided-diffusion file on the hub, which is converted), "echogen" (a checkpoint's
+            folder on the hub).
         what_for, architecture, training_data, licence, citation: words.
         repo: on the hub, `owner/name`; empty for "package".
         file: in the repository, for "guided".
@@ -69,7 +71,12 @@ class ModelCard(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        needed = {"package": (), "echogen": ("repo",), "guided": ("repo", "file", "guided")}
+        needed = {
+            "package": (),
+            "judge": (),
+            "echogen": ("repo",),
+            "guided": ("repo", "file", "guided"),
+        }
         if absent := [name for name in needed[self.kind] if not getattr(self, name)]:
             raise ValueError(f"{', '.join(absent)} missing or empty")
         return self
@@ -93,7 +100,7 @@ class ModelCard(Settings):
     @property
     def where(self) -> str:
         """Where it comes from, for a table."""
-        if self.kind == "package":
+        if self.kind in IN_PACKAGE:
             return "in the package"
         return f"{self.repo}@{self.revision[:12]}" if self.revision else self.repo
 
@@ -129,13 +136,13 @@ def read_cards() -> tuple[ModelCard, ...]:
             is taken.
     """
     cards = list(parse_cards(Path(__file__).with_name(CARDS_FILE)))
-    own = cache_home() / CARDS_FILE
+    own, shipped = cache_home() / CARDS_FILE, len(cards)
     if own.is_file():
         cards += parse_cards(own)
     for i, card in enumerate(cards):
         if card.name in {before.name for before in cards[:i]}:
             raise CheckpointError(f"{own}: the name {card.name!r} is taken; choose another.")
-        if i and card.kind == "package":
+        if (i and card.kind == "package") or (card.kind == "judge" and i >= shipped):
             raise CheckpointError(f"{own}: model {card.name!r}: kind: expected guided or echogen")
     return tuple(cards)
 
@@ -150,7 +157,7 @@ def find_card(name: str) -> ModelCard | None:
 
 def local_folder(card: ModelCard) -> Path | None:
     """The folder of a downloaded model; None where it is not here, or comes with the package."""
-    if card.kind == "package":
+    if card.kind in IN_PACKAGE:
         return None
     folder = checkpoints_home() / card.name
     return folder if (folder / INFO_FILE).is_file() else None

@@ -26,6 +26,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
 )
 from echogen.errors import CheckpointError
+from echogen.judging.checkpoint import judge_folder
 from echogen.models.registry import (
     ModelCard,
     checkpoints_home,
@@ -123,6 +124,8 @@ def is_path(name_or_path: str) -> bool:
 def _of_card(card: ModelCard) -> Path | str:
     if card.kind == "package":
         return BUILTIN
+    if card.kind == "judge":
+        return judge_folder(BUILTIN)
     folder = local_folder(card)
     if folder is None:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from echogen.config import Resize
 from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     checkpoint_folder,
@@ -22,6 +23,8 @@ from echogen.diffusion.checkpoint import (
 )
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import EXIT_DONE, CheckpointError, EngineError
+from echogen.judging.checkpoint import JudgeInfo, is_judge, read_judge_info
+from echogen.judging.judge import open_judge
 from echogen.models.describe import describe
 from echogen.report import CommandReport
 
@@ -36,6 +39,8 @@ HIGHEST_RATIO = 0.95
 HIDDEN_SIGMA = 8.0
 STRIPES = 32  # side by side over an image's width, every other one hidden
 FRAMES = 3
+VERIFIED_ON = 256
+LEAST_HEART = 0.03
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def verify(path_or_name: str | Path) -> Verification:
     Raises:
         CheckpointError: there is no checkpoint whose description can be read.
     """
+    if is_judge(path_or_name):
+        return _verify_judge(path_or_name)
     info, folder = read_info(path_or_name), checkpoint_folder(path_or_name)
     checks: list[Check] = []
     levels: tuple[Level, ...] = ()
@@ -119,22 +126,46 @@ def verify(path_or_name: str | Path) -> Verification:
     return Verification(info.name, str(folder), tuple(checks), levels)
 
 
+def _verify_judge(folder: str | Path) -> Verification:
+    """A judge: its hashes, its terms, and that it finds the hearts of simulated frames."""
+    info = read_judge_info(folder)
+    try:
+        judge = open_judge(folder, info.labels, lambda line: None)
+        checks = [Check("hashes", True, f"{len(info.files)} files as recorded")]
+    except CheckpointError as error:
+        judge, checks = None, [Check("hashes", False, str(error))]
+    checks.append(_check_licence(info, Path(folder)))
+    if judge is not None:
+        seen = [judge.heart(image) for image in phantom_frames(VERIFIED_ON, "stretch")]
+        least = min(seen)
+        detail = f"sees a heart on {least:.0%} to {max(seen):.0%} of simulated frames' pixels"
+        wanted = "" if least >= LEAST_HEART else f"; expected {LEAST_HEART:.0%} or more"
+        checks.append(Check("sees hearts", not wanted, detail + wanted))
+    return Verification(info.name, str(folder), tuple(checks), ())
+
+
 def phantom_images(info: CheckpointInfo) -> Images:
     """(3, S, S) simulated frames on the model's grid, in [-1, 1]."""
+    from echogen.types import to_model_range
+
+    return to_model_range(phantom_frames(info.image_size, info.resize))
+
+
+def phantom_frames(image_size: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """(3, S, S) simulated frames on a model's grid, S = `image_size`."""
     from echogen.geometry.field import field_of
     from echogen.geometry.render import render_original
     from echogen.geometry.transforms import model_grid
     from echogen.phantom import PHASES, VIEWS, make_frame
-    from echogen.types import to_model_range
 
     shown = [(view, phase) for view in VIEWS for phase in PHASES][:FRAMES]
     images = []
     for index, (view, phase) in enumerate(shown, 1):
         phantom = make_frame(index, view, phase, 0)
         field = field_of(phantom.frame, phantom.sector).frame
-        grid = model_grid(field.label.shape, field.unit_spacing, info.image_size, info.resize)
+        grid = model_grid(field.label.shape, field.unit_spacing, image_size, resize)
         images.append(render_original(field, grid).image)
-    return to_model_range(np.stack(images))
+    return np.stack(images)
 
 
 def denoising(denoiser: "Denoiser", images: Images) -> tuple[Level, ...]:
@@ -201,7 +232,7 @@ def _rms(difference: npt.NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
 
 
-def _check_licence(info: CheckpointInfo, folder: Path) -> Check:
+def _check_licence(info: CheckpointInfo | JudgeInfo, folder: Path) -> Check:
     known = bool(info.licence.strip()) and not info.licence.lower().startswith("unknown")
     if known:
         return Check("licence", True, info.licence)

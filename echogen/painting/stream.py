@@ -3,9 +3,11 @@
 An engine gets what is to be painted, in batches that cross the borders of shards; originals pass it
 by. What comes out is collected shard by shard, and a shard is written whole while the next ones are
 painted. After a first signal the shards that were begun are finished, and no batch is begun that
-none of them needs.
+none of them needs. What is condemned once painted is painted again, with noise that depends on the
+sample's seed and on how many times it was painted, and on nothing else.
 """
 
+import hashlib
 import os
 import time
 from collections import deque
@@ -30,6 +32,7 @@ from echogen.types import Sample
 
 RENDERED_TOGETHER = 8  # rows of one frame
 MOST_RENDERERS = 8
+MOST_REPAINTS = 3
 NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
 
 Outcome = Sample | Problem | None
@@ -48,11 +51,14 @@ class Work:
         shard: pixels and facts of some rows, called with the (h, w) of an image and the rows'
             painted samples; pixels are 0 where there is no sample. What every kind of store
             records, such as the status, is added to the facts.
+        condemned: called with a row and what was painted of it: why this must not be kept, in a
+            few words, or empty. It is painted again then, at most `MOST_REPAINTS` times.
     """
 
     rows: Sequence[Row]
     render: Callable[[Sequence[Row]], Iterable[Outcome]]
     shard: Callable[[tuple[int, int], Sequence[Sample | None]], Shard]
+    condemned: Callable[[Row, Sample], str] = lambda row, sample: ""
 
 
 @dataclass
@@ -93,18 +99,27 @@ def paint_pending(
         closing(_rendered(work, rows, engine)) as rendered,
     ):
         stream = _Stream(
-            work.rows,
+            work,
             pending,
             stop,
             writing,
             lambda images: reporter.progress("painting", images, total),
         )
-        with closing(engine.run(stream.canvases(rendered), stream.begin, pad=True)) as painted:
-            for levels in painted:
-                stream.add_painted(levels)
+        canvases: Iterator[Canvas] | None = stream.canvases(rendered)
+        while canvases is not None:
+            with closing(engine.run(canvases, stream.begin, pad=True)) as painted:
+                for levels in painted:
+                    stream.add_painted(levels)
+            canvases = stream.left()
     stop.finishing = False
     seconds = time.monotonic() - began
     return Throughput(stream.images, seconds, engine.device, engine.precision)
+
+
+def repaint_seed(seed: int, repaint: int) -> int:
+    """Of the noise with which a sample is painted for the `repaint`-th time again, from 1."""
+    text = f"{seed}/{repaint}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") if repaint else seed
 
 
 def canvas_of(sample: Sample, sample_id: str, seed: int) -> Canvas:
@@ -113,31 +128,53 @@ def canvas_of(sample: Sample, sample_id: str, seed: int) -> Canvas:
     return Canvas(sample_id, seed, sample.image, keep, sample.real)
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A row at the engine.
+
+    Attributes:
+        row: its index.
+        sample: with nothing painted yet.
+        repaints: how many times it was painted before.
+    """
+
+    row: int
+    sample: Sample
+    repaints: int = 0
+
+
 class _Stream:
-    """The rows of a run on their way, through an engine or past it, to their shards."""
+    """The rows of a run on their way, through an engine or past it, to their shards.
+
+    What is condemned goes to the engine again before anything new.
+    """
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        work: Work,
         pending: Mapping[int, Sequence[int]],
         stop: Stop,
         writing: Behind,
         progress: Callable[[int], None],
     ) -> None:
-        """`pending` are the indices of what is to be made of `rows`, {shard: its rows}.
+        """`pending` are the indices of what is to be made of the work's rows, {shard: its rows}.
 
         `writing` is given each shard that is whole, `progress` the number of images painted.
         """
         self.images = 0
-        self._rows = rows
+        self._work, self._rows = work, work.rows
         self._pending = pending
         self._stop = stop
         self._writing = writing
         self._progress = progress
-        self._shard_of = {rows[i].sample_id: shard for shard, of in pending.items() for i in of}
+        self._shard_of = {
+            work.rows[i].sample_id: shard for shard, of in pending.items() for i in of
+        }
         self._begun = -1
-        self._at_engine: deque[tuple[int, Sample]] = deque()  # with the row of each
-        self._outcomes: dict[int, dict[int, Outcome]] = {}  # by shard and row, until it is whole
+        self._at_engine: deque[_Attempt] = deque()
+        self._again: deque[_Attempt] = deque()
+        # by shard and row, with the number of repaints, until the shard is whole
+        self._outcomes: dict[int, dict[int, tuple[Outcome, int]]] = {}
 
     def canvases(self, rendered: Iterable[Outcome]) -> Iterator[Canvas]:
         """What is to be painted of the pending rows; what is not goes to its shard at once.
@@ -147,41 +184,72 @@ class _Stream:
         order = [i for of_shard in self._pending.values() for i in of_shard]
         for i, outcome in zip(order, rendered, strict=True):
             row = self._rows[i]
+            yield from self._repaints()
             if self._stop.signum and self._shard_of[row.sample_id] > self._begun:
                 return
             if isinstance(outcome, Sample) and not outcome.keep.all():
-                self._at_engine.append((i, outcome))
-                yield canvas_of(outcome, row.sample_id, row.seed)
+                yield self._sent(_Attempt(i, outcome))
             else:
                 self.images += row.copy > 0 and isinstance(outcome, Sample)
                 self._add(i, outcome)
+        yield from self._repaints()
+
+    def left(self) -> Iterator[Canvas] | None:
+        """What was condemned too late for `canvases`, or None; asked when the engine has ended."""
+        for attempt in self._at_engine:  # after a stop: sent, and not begun
+            if self._shard_of[self._rows[attempt.row].sample_id] <= self._begun:
+                self._again.append(attempt)
+        self._at_engine.clear()
+        return self._repaints() if self._again else None
+
+    def _repaints(self) -> Iterator[Canvas]:
+        while self._again:
+            yield self._sent(self._again.popleft())
+
+    def _sent(self, attempt: _Attempt) -> Canvas:
+        self._at_engine.append(attempt)
+        row = self._rows[attempt.row]
+        return canvas_of(attempt.sample, row.sample_id, repaint_seed(row.seed, attempt.repaints))
 
     def begin(self, canvases: Sequence[Canvas]) -> int:
         """How many of these are wanted: all, or after a stop those of shards begun before it."""
         self._writing.check()
         shards = [self._shard_of[canvas.sample_id] for canvas in canvases]
         if not self._stop.signum:
-            self._begun = max(self._begun, shards[-1])
-        return sum(shard <= self._begun for shard in shards)
+            self._begun = max(self._begun, *shards)
+        wanted = [k for k, shard in enumerate(shards, 1) if shard <= self._begun]
+        return wanted[-1] if wanted else 0
 
     def add_painted(self, levels: Levels) -> None:
         """The next canvas as it came from the engine."""
-        i, sample = self._at_engine.popleft()
-        self.images += 1
+        attempt = self._at_engine.popleft()
+        row, sample = self._rows[attempt.row], attempt.sample
         if levels is None:
-            self._add(i, Problem(self._rows[i].sample_id, NOT_FINITE))
+            self._finished(attempt, Problem(row.sample_id, NOT_FINITE))
+            return
+        image = levels if sample.beyond is None else np.where(sample.beyond, 0, levels)
+        painted = replace(sample, image=image, real=None, beyond=None)
+        why = self._work.condemned(row, painted)
+        if not why:
+            self._finished(attempt, painted)
+        elif attempt.repaints < MOST_REPAINTS:
+            self._again.append(replace(attempt, repaints=attempt.repaints + 1))
         else:
-            image = levels if sample.beyond is None else np.where(sample.beyond, 0, levels)
-            self._add(i, replace(sample, image=image, real=None, beyond=None))
+            reason = f"{why}, also when painted again {MOST_REPAINTS} times"
+            self._finished(attempt, Problem(row.sample_id, reason))
 
-    def _add(self, i: int, outcome: Outcome) -> None:
+    def _finished(self, attempt: _Attempt, outcome: Outcome) -> None:
+        self.images += 1
+        self._add(attempt.row, outcome, attempt.repaints)
+
+    def _add(self, i: int, outcome: Outcome, repaints: int = 0) -> None:
         shard = self._shard_of[self._rows[i].sample_id]
         outcomes = self._outcomes.setdefault(shard, {})
-        outcomes[i] = outcome
+        outcomes[i] = outcome, repaints
         self._progress(self.images)
         if len(outcomes) == len(self._pending[shard]):
             where = self._pending[shard]
-            self._writing.put(shard, where, [outcomes[j] for j in where])
+            self._writing.put(shard, where, *zip(*(outcomes[j] for j in where), strict=True))
             del self._outcomes[shard]
 
 
@@ -209,7 +277,12 @@ def _chunks(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _write(
-    writer: StoreWriter, work: Work, shard: int, where: Sequence[int], outcomes: Sequence[Outcome]
+    writer: StoreWriter,
+    work: Work,
+    shard: int,
+    where: Sequence[int],
+    outcomes: Sequence[Outcome],
+    repaints: Sequence[int],
 ) -> None:
     samples = [outcome if isinstance(outcome, Sample) else None for outcome in outcomes]
     pixels, facts = work.shard(writer.image_shape, samples)
@@ -223,6 +296,7 @@ def _write(
         "sha256": np.array(hashes, dtype=str),
         "reason": np.array(reasons, dtype=str),
         "status": [_status(outcome) for outcome in outcomes],
+        "repaints": np.array(repaints, np.uint8),
     }
     writer.write_shard(shard, pixels, {**facts, **common}, where)
 

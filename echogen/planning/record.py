@@ -98,10 +98,19 @@ def _drawn(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
 
 
 def attributes(
-    plan: Plan, config: ExpandConfig, info: CheckpointInfo, nfe: int, precision: str
+    plan: Plan,
+    config: ExpandConfig,
+    info: CheckpointInfo,
+    nfe: int,
+    precision: str,
+    judge: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The store's `echogen` attribute for a new run; `precision` is the resolved one."""
+    """The store's `echogen` attribute for a new run; `precision` is the resolved one.
+
+    `judge` is the record of the judge that samples are judged by, None of a run without.
+    """
     return {
+        **({} if judge is None else {"judge": dict(judge)}),
         **_run_attributes(config, info, nfe, precision),
         "kind": EXPANDED.kind,
         "plan_digest": plan.digest,
@@ -172,7 +181,7 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
         _refuse(path, f"its images are {theirs.kind}, this run's are {ours.kind}")
     if part := theirs.exported:
         _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
-    for name in ("config", "seed", "checkpoint", "sampler", "labels"):
+    for name in ("config", "seed", "checkpoint", "sampler", "labels", "judge"):
         changed = differences({name: found.get(name)}, {name: wanted.get(name)})
         # Another sampler has other settings: its name tells most.
         for key, *values in sorted(changed, key=lambda change: change[0] != "sampler.name"):

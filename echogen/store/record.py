@@ -77,6 +77,14 @@ class CheckpointRecord(_Record):
     licence: str = ""
 
 
+class JudgeRecord(_Record):
+    """The judge of what was painted; empty where there was none."""
+
+    name: str = ""
+    sha256: str = ""
+    licence: str = ""
+
+
 class SamplerRecord(_Record):
     """How it painted: the sampler's own settings are among the unknown keys."""
 
@@ -127,6 +135,7 @@ class StoreRecord(_Record):
     dataset: DatasetRecord = DatasetRecord()
     checkpoint: CheckpointRecord = CheckpointRecord()
     sampler: SamplerRecord = SamplerRecord()
+    judge: JudgeRecord = JudgeRecord()
     painting: PaintingRecord | None = None
     grid: GridRecord | None = None
     exported: PartRecord | None = None

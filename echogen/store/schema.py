@@ -115,6 +115,13 @@ COLUMNS: tuple[Column, ...] = (
         outcome=True,
         fill=float("nan"),
     ),
+    Column(
+        "repaints",
+        "uint8",
+        "how many times it was painted again because the judge saw an unlabelled heart",
+        outcome=True,
+        added=True,
+    ),
     Column("sha256", TEXT, "hex, of the image's bytes then the mask's", outcome=True, fill=""),
     Column("reason", TEXT, "why a row was rejected or failed, else empty", outcome=True, fill=""),
 )

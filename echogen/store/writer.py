@@ -48,7 +48,11 @@ class StoreWriter:
         self.shard_size: int = int(images.shards[0])
         self._group = group
         self._pixels = {name: group[name] for name in self.layout.pixels}
-        self._outcomes = {c.name: group[f"{SAMPLES}/{c.name}"] for c in self.layout.outcomes}
+        self._outcomes = {
+            c.name: group[f"{SAMPLES}/{c.name}"]
+            for c in self.layout.outcomes
+            if not c.added or f"{SAMPLES}/{c.name}" in group  # made before there was such a column
+        }
 
     @property
     def n_shards(self) -> int:
@@ -125,7 +129,8 @@ class StoreWriter:
                 # zarr leaves out a shard that holds the fill value alone
                 to_disk(self.path / name / "c" / str(shard) / "0" / "0")
             for name, column in columns.items():  # status last: it declares the shard done
-                self._outcomes[name][where] = column
+                if name in self._outcomes:
+                    self._outcomes[name][where] = column
 
     def _merged(
         self,
@@ -154,7 +159,7 @@ class StoreWriter:
             name = column.name
             new = columns[name]
             old = np.full(column.shape(len(whole)), column.fill, new.dtype)
-            if kept:
+            if kept and name in self._outcomes:
                 with reading(self.path, f"{SAMPLES}/{name}"):
                     found = np.asarray(self._outcomes[name][whole.start : whole.stop])
                 found = as_text(found) if new.dtype.kind == "U" else found

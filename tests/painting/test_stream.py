@@ -1,21 +1,25 @@
 """The stream with a store in memory: what is painted, what passes by, what is written when."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from echogen.geometry.transforms import IDENTITY
 from echogen.painting.local import LocalEngine
 from echogen.painting.stream import (
+    MOST_REPAINTS,
     NOT_FINITE,
     Outcome,
     Work,
     canvas_of,
     labelled_shard,
     paint_pending,
+    repaint_seed,
 )
 from echogen.planning.plan import Row
 from echogen.report import Problem, Quiet
@@ -64,7 +68,12 @@ def sample_of(row: Row) -> Sample:
 
 
 def run(
-    rows: Sequence[Row], sampler: NoiseSampler, instead: Mapping[int, Outcome] | None = None
+    rows: Sequence[Row],
+    sampler: NoiseSampler,
+    instead: Mapping[int, Outcome] | None = None,
+    batch: int = 3,
+    condemned: Callable[[Row, Sample], str] = lambda row, sample: "",
+    stop: Stop | None = None,
 ) -> tuple[MemoryStore, list[int]]:
     """The store, and after each rendering how many rows were rendered and not yet written."""
     store, rendered, waiting = MemoryStore(len(rows)), [0], []
@@ -74,9 +83,9 @@ def run(
         waiting.append(rendered[0] - SHARD * len(store.written))
         return [(instead or {}).get(row.seed, sample_of(row)) for row in some]
 
-    engine = LocalEngine(denoiser(), sampler, 3)
-    work = Work(rows, render, labelled_shard)
-    paint_pending(cast(StoreWriter, store), work, engine, Quiet(), Stop())
+    engine = LocalEngine(denoiser(), sampler, batch)
+    work = Work(rows, render, labelled_shard, condemned)
+    paint_pending(cast(StoreWriter, store), work, engine, Quiet(), stop or Stop())
     return store, waiting
 
 
@@ -132,3 +141,61 @@ def test_what_lies_beyond_the_picture_is_painted_for_the_network_and_stays_black
     assert not pixels["images"][0][beyond].any()
     assert pixels["keep"][0][beyond].all()
     assert (pixels["images"][0][~sample.keep] > 0).mean() > 0.5
+
+
+def condemning(often: Mapping[int, int]) -> Callable[[Row, Sample], str]:
+    """Condemns a row so many times, by its seed, and remembers nothing but that."""
+    times: Counter[int] = Counter()
+
+    def condemned(row: Row, sample: Sample) -> str:
+        times[row.seed] += 1
+        return "not to be kept" if times[row.seed] <= often.get(row.seed, 0) else ""
+
+    return condemned
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 14])
+def test_what_is_condemned_is_painted_again_from_its_own_noise_whatever_the_batches(
+    batch: int,
+) -> None:
+    rows = [row_of(i, copy=i % 3) for i in range(14)]
+    often = {1: 1, 5: 2, 8: 3, 13: 1}
+    store, _ = run(rows, NoiseSampler(), batch=batch, condemned=condemning(often))
+    plain, _ = run(rows, NoiseSampler(), batch=batch)
+    repaints = np.concatenate([store.written[shard][1]["repaints"] for shard in range(4)])
+    assert repaints.tolist() == [often.get(i, 0) for i in range(14)]
+    for i, row in enumerate(rows):
+        image = store.written[i // SHARD][0]["images"][i % SHARD]
+        if i in often:
+            as_seeded = replace(row, seed=repaint_seed(row.seed, often[i]))
+            expected, _ = run([as_seeded], NoiseSampler(), {as_seeded.seed: sample_of(row)})
+            np.testing.assert_array_equal(image, expected.written[0][0]["images"][0])
+        else:
+            untouched = plain.written[i // SHARD][0]["images"][i % SHARD]
+            np.testing.assert_array_equal(image, untouched)
+
+
+def test_what_is_still_condemned_after_three_more_paintings_has_failed() -> None:
+    rows = [row_of(i, copy=1) for i in range(4)]
+    sampler = NoiseSampler()
+    store, _ = run(rows, sampler, condemned=condemning({2: 4, 3: 3}))
+    pixels, facts = store.written[0]
+    assert facts["status"] == [Status.DONE, Status.DONE, Status.FAILED, Status.DONE]
+    assert facts["reason"].tolist()[2] == "not to be kept, also when painted again 3 times"
+    assert facts["repaints"].tolist() == [0, 0, MOST_REPAINTS, 3]
+    assert not pixels["images"][2].any()
+
+
+def test_after_a_stop_what_was_condemned_in_a_begun_shard_is_painted_again() -> None:
+    rows = [row_of(i, copy=1) for i in range(12)]
+    stop, often = Stop(), condemning({0: 2, 3: 3})
+
+    def condemned(row: Row, sample: Sample) -> str:
+        stop.signum = 15
+        return often(row, sample)
+
+    store, _ = run(rows, NoiseSampler(), condemned=condemned, stop=stop)
+    begun = sorted(store.written)
+    assert begun == list(range(len(begun)))
+    assert 0 < len(begun) < 3
+    assert store.written[0][1]["repaints"].tolist() == [2, 0, 0, 3]

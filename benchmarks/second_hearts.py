@@ -1,0 +1,135 @@
+"""How often a model paints a second, unlabelled heart beside the real one.
+
+    python benchmarks/second_hearts.py --data CAMUS --work DIR \\
+        --setting old=FOLDER:balanced --setting new=builtin:balanced [--count 1000]
+
+Each setting is a checkpoint and a preset of `expand`, which makes copies of the frames of held-out
+patients without a judge, in DIR, and goes on where it was when it is interrupted. Then the judge
+looks at each. DIR/NAME.png shows what was condemned, with the painted part in violet and the
+labelled heart in green; it shows patients, so keep it to yourself.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from record import machine
+
+import echogen
+from echogen.cli.console import ConsoleReporter
+from echogen.diffusion.checkpoint import read_info
+from echogen.judging.judge import Judge, open_judge
+from echogen.store import Status, StoreReader, open_store
+
+SHOWN, ACROSS = 48, 8
+
+
+def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) -> None:
+    """Copies of held-out patients' frames in a store, at least `count` of them."""
+    held_out = read_info("builtin").training["held_out_cases"]
+    frames = 4 * len(held_out) - 2
+    echogen.expand(
+        input=data,
+        output=store,
+        checkpoint=checkpoint,
+        preset=preset,
+        copies=math.ceil(count / frames),
+        originals=False,
+        judge="none",
+        dataset={"cases": tuple(held_out)},
+        reporter=ConsoleReporter(),
+    )
+
+
+def shares(store: StoreReader, judge: Judge, count: int) -> dict[int, float]:
+    """{row: what the judge finds there} of `count` copies, chosen at random but always alike."""
+    rows = np.flatnonzero(store.columns["status"] == Status.DONE)
+    chosen = np.random.default_rng(0).permutation(rows)[:count]
+    found = {}
+    for row in sorted(chosen.tolist()):
+        ids = [int(one) for one in str(store.columns["cut_ids"][row]).split()]
+        case = str(store.columns["case_id"][row])
+        pixels = (store.images[row], store.masks[row], store.keep[row])
+        found[row] = judge.share(*pixels, case, ids)
+    return found
+
+
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    if not count:
+        return 0.0, 1.0
+    z, share = 1.96, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    half /= 1 + z * z / count
+    return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)
+
+
+def sheet(store: StoreReader, rows: list[int], file: Path) -> None:
+    """Each as it is, and below with its painted part and its label."""
+    columns = []
+    for row in rows[:SHOWN]:
+        grey = np.repeat(store.images[row][..., None], 3, 2).astype(int)
+        shown = grey.copy()
+        shown[~store.keep[row]] += (50, 0, 50)
+        shown[(store.masks[row] > 0) & (store.masks[row] < 255)] += (0, 60, 0)
+        columns.append(np.concatenate([grey, shown]).clip(0, 255).astype(np.uint8))
+    while len(columns) % ACROSS:
+        columns.append(np.zeros_like(columns[0]))
+    lines = [np.concatenate(columns[i : i + ACROSS], 1) for i in range(0, len(columns), ACROSS)]
+    Image.fromarray(np.concatenate(lines)).save(file)
+
+
+def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[str, Any]:
+    """Counts of a setting, and its sheet."""
+    found = shares(store, judge, count)
+    condemned = [row for row, share in found.items() if share > judge.info.threshold]
+    condemned.sort(key=lambda row: -found[row])
+    if condemned:
+        sheet(store, condemned, file)
+    return {
+        "checkpoint": store.record.checkpoint.name,
+        "checkpoint_sha256": store.record.checkpoint.sha256,
+        "sampler": store.record.sampler.recorded,
+        "copies": len(found),
+        "condemned": len(condemned),
+        "share": round(len(condemned) / max(len(found), 1), 4),
+        "interval_95": interval(len(condemned), len(found)),
+        "largest": [round(found[row], 3) for row in condemned[:10]],
+    }
+
+
+def main() -> None:
+    root = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--judge", default="builtin")
+    parser.add_argument("--setting", action="append", required=True, metavar="NAME=MODEL:PRESET")
+    parser.add_argument("--out", type=Path, default=root / "results" / "second_hearts.json")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+    for setting in options.setting:
+        name, _, model = setting.partition("=")
+        checkpoint, _, preset = model.rpartition(":")
+        path = options.work / f"{name}.zarr"
+        expanded(options.data, path, checkpoint, preset, options.count)
+        with open_store(path) as store:
+            judge = open_judge(options.judge, store.record.labels, print)
+            if judge is None:
+                raise SystemExit(f"{path}: the judge does not apply to these labels")
+            results[name] = measured(store, judge, options.count, options.work / f"{name}.png")
+            about = {**judge.info.record, "threshold": judge.info.threshold}
+        print(name, json.dumps(results[name]), flush=True)
+    record = {"machine": machine(), "judge": about, "settings": results}
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

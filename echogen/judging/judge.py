@@ -1,0 +1,190 @@
+"""A judge at work: samples in, the size of an unlabelled heart out.
+
+Samples are looked at one by one on the processor, so that a verdict depends on nothing but the
+sample; a look takes a few milliseconds.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from echogen.datasets.labels import KNOWN_NAMES
+from echogen.datasets.pairing import folded
+from echogen.errors import CheckpointError
+from echogen.judging.checkpoint import NO_JUDGE, JudgeInfo, judge_folder, verify_judge
+from echogen.types import BACKGROUND, CAMUS_LABELS, IGNORE, BoolGrid, UInt8Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge for the labels of one dataset; see `open_judge`.
+
+    Attributes:
+        info: of the judge.
+        folder: where it lies.
+        ids: {the dataset's class id: the judge's}.
+    """
+
+    info: JudgeInfo
+    folder: Path
+    ids: Mapping[int, int]
+
+    def share(
+        self,
+        image: UInt8Grid,
+        label: UInt8Grid,
+        keep: BoolGrid,
+        case: str,
+        cut: Collection[int] = (),
+    ) -> float:
+        """The largest unlabelled piece of heart, as a share of the labelled heart's area.
+
+        Args:
+            image: grey levels, painted.
+            label: class ids of the dataset.
+            keep: True where the pixel comes from the source.
+            case: whose it is, so that no network judges a case that it has seen.
+            cut: the dataset's ids of the classes that the source's fan cut off.
+
+        Returns:
+            0 where there is none, or no labelled heart to compare with.
+        """
+        from echogen.judging.measure import unlabelled
+
+        rows, cols = (_middles(size, self.info.image_size) for size in label.shape)
+        theirs = np.zeros(256, np.uint8)
+        theirs[IGNORE] = IGNORE
+        theirs[[i for i in range(1, IGNORE) if i not in self.ids]] = IGNORE  # labelled otherwise
+        for own, other in self.ids.items():
+            theirs[own] = other
+        small = theirs[label[np.ix_(rows, cols)]]
+        classes = tuple(self.info.labels)
+        area = int(np.isin(small, classes).sum())
+        if not area:
+            return 0.0
+        kept = keep[np.ix_(rows, cols)]
+        if (kept | (small != BACKGROUND)).all():
+            return 0.0
+        cut_off = frozenset(self.ids[one] for one in cut if one in self.ids)
+        return int(unlabelled(self.seen(image, case), small, kept, classes, cut_off).sum()) / area
+
+    def why_not(
+        self,
+        image: UInt8Grid,
+        label: UInt8Grid,
+        keep: BoolGrid,
+        case: str,
+        cut: Collection[int] = (),
+    ) -> str:
+        """Why a sample must not be kept, in a few words; empty where the judge sees no more heart
+        than is labelled. Arguments as of `share`.
+        """
+        found = self.share(image, label, keep, case, cut)
+        if found <= self.info.threshold:
+            return ""
+        return (
+            f"{self.info.name} sees a second, unlabelled heart in what was painted: its largest "
+            f"piece has {found:.0%} of the labelled heart's area, at most "
+            f"{self.info.threshold:.0%} is let pass"
+        )
+
+    def seen(self, image: UInt8Grid, case: str) -> npt.NDArray[np.uint8]:
+        """What the judge sees: its class ids, (image_size, image_size)."""
+        import torch
+
+        from echogen.judging.network import answer
+
+        side = self.info.image_size
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(image))[None, None].float() / 127.5 - 1
+            x = torch.nn.functional.adaptive_avg_pool2d(x, (side, side))
+            told = [
+                answer(self._weights[member.file], x).softmax(1)
+                for member in self.info.members_for(case)
+            ]
+            found = torch.stack(told).mean(0).argmax(1)[0].numpy()
+        ids = np.array([BACKGROUND, *self.info.labels], np.uint8)
+        return np.asarray(ids[found], np.uint8)
+
+    def heart(self, image: UInt8Grid) -> float:
+        """The share of an image's pixels on which the judge sees a heart."""
+        return float((self.seen(image, "") != BACKGROUND).mean())
+
+    @cached_property
+    def _weights(self) -> dict[str, dict[str, "Tensor"]]:
+        """{file: weights by name}, float32."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        found = {}
+        for member in self.info.networks:
+            try:
+                tensors = load_file(self.folder / member.file)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{self.folder / member.file}: not a readable safetensors file ({error}); "
+                    "install or save the judge again."
+                ) from error
+            found[member.file] = {name: value.float() for name, value in tensors.items()}
+        return found
+
+    def __getstate__(self) -> dict[str, object]:
+        """For worker processes, which load the weights themselves."""
+        return {"info": self.info, "folder": self.folder, "ids": self.ids}
+
+
+def open_judge(
+    path_or_name: str | Path, labels: Mapping[int, str], tell: Callable[[str], None]
+) -> Judge | None:
+    """The judge of a dataset with these labels.
+
+    Args:
+        path_or_name: a judge's folder, "builtin", or "none".
+        labels: {class id: name} of the dataset.
+        tell: called with one line where the judge does not apply.
+
+    Returns:
+        None where there is to be none, or where the dataset does not label every part of the heart
+        that the judge knows, so that what it sees would not be missing from a label.
+
+    Raises:
+        CheckpointError: no such judge, or it is damaged.
+    """
+    if str(path_or_name) == NO_JUDGE:
+        return None
+    info = verify_judge(path_or_name)
+    ids = matching(info.labels, labels)
+    if ids is not None:
+        return Judge(info, judge_folder(path_or_name), ids)
+    needed, found = (
+        ", ".join(name for number, name in some.items() if number) or "none"
+        for some in (info.labels, labels)
+    )
+    tell(f"no sample is judged: {info.name} needs labels of {needed}; found {found}")
+    return None
+
+
+def matching(judged: Mapping[int, str], labels: Mapping[int, str]) -> dict[int, int] | None:
+    """{a dataset's class id: a judge's}, by names; None unless the dataset labels all of them."""
+    by_name = {_meaning(name): number for number, name in labels.items() if number}
+    ids = {by_name.get(_meaning(name)): number for number, name in judged.items()}
+    return None if None in ids else {own: number for own, number in ids.items() if own is not None}
+
+
+def _meaning(name: str) -> str:
+    """A class's name, or what it is short for."""
+    known = KNOWN_NAMES.get(folded(name))
+    return folded(name if known is None else CAMUS_LABELS[known])
+
+
+def _middles(size: int, side: int) -> npt.NDArray[np.intp]:
+    """Of `size` pixels, those in the middle of `side` equal parts."""
+    return ((np.arange(side) + 0.5) * size / side).astype(np.intp)

@@ -1,0 +1,128 @@
+"""Samples with a second heart: painted again, failed, found in a store, or not looked at."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from echogen.commands.expand import expand
+from echogen.commands.validate import validate
+from echogen.errors import CheckpointError, StoreError
+from echogen.judging.judge import Judge
+from echogen.painting.stream import MOST_REPAINTS, repaint_seed
+from echogen.store import Status, StoreWriter, mark_pending, open_store
+from tests.support.hearts import make_config
+from tests.support.judges import write_judge
+
+
+@pytest.fixture
+def judged(
+    settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """Settings with a judge that condemns about half of all paintings, by what was painted."""
+
+    def why_not(self: Judge, image: np.ndarray, *_: object) -> str:
+        return "an odd picture" if int(image.sum()) % 2 else ""
+
+    monkeypatch.setattr(Judge, "why_not", why_not)
+    return {**settings, "judge": str(write_judge(tmp_path / "judge"))}
+
+
+def everything(path: object) -> dict[str, np.ndarray]:
+    with open_store(Path(str(path))) as store:
+        return {"images": store.images[:], **{name: store.columns[name] for name in store.columns}}
+
+
+def test_copies_are_painted_again_or_have_failed(judged: dict[str, object]) -> None:
+    expand(make_config(judged))
+    found = everything(judged["output"])
+    copies, done = found["copy"] > 0, found["status"] == Status.DONE
+    assert (found["repaints"][~copies] == 0).all()
+    assert done[~copies].all()
+    assert len(set(found["repaints"][copies].tolist())) > 2
+    odd = found["images"].reshape(len(done), -1).sum(1) % 2 == 1
+    assert not odd[copies & done].any()
+    failed = found["repaints"][~done] if (~done).any() else np.array([MOST_REPAINTS])
+    assert (failed == MOST_REPAINTS).all()
+    assert all("an odd picture" in reason for reason in found["reason"][~done])
+
+
+@pytest.mark.parametrize("shard_size", [1, 3, 16])
+def test_shards_and_a_run_in_two_parts_change_nothing(
+    judged: dict[str, object], shard_size: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expand(make_config(judged))
+    other = {**judged, "output": str(tmp_path / "b.zarr"), "store": {"shard_size": shard_size}}
+    write, left = StoreWriter.write_shard, [1]
+
+    def fails_later(self: StoreWriter, *arguments: object) -> None:
+        if not left:
+            raise StoreError("the disk is full")
+        left.pop()
+        write(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(StoreWriter, "write_shard", fails_later)
+        if shard_size < 16:
+            with pytest.raises(StoreError, match="full"):
+                expand(make_config(other))
+    expand(make_config(other))
+    one, two = everything(judged["output"]), everything(other["output"])
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, two[name], err_msg=name)
+
+
+def test_a_store_continues_only_with_the_judge_that_it_was_begun_with(
+    judged: dict[str, object],
+) -> None:
+    expand(make_config(judged))
+    with pytest.raises(StoreError, match="made with judge = "):
+        expand(make_config(judged, judge="none"))
+    expand(make_config(judged))
+
+
+def test_without_a_judge_nothing_is_judged_and_a_store_without_the_column_goes_on(
+    settings: dict[str, object],
+) -> None:
+    expand(make_config(settings))
+    before = everything(settings["output"])
+    assert (before["repaints"] == 0).all()
+    shutil.rmtree(Path(str(settings["output"])) / "samples" / "repaints")
+    mark_pending(Path(str(settings["output"])), {1, 2, 6})
+    assert expand(make_config(settings)).painted == 3
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, everything(settings["output"])[name], err_msg=name)
+
+
+def test_validate_names_samples_with_an_unlabelled_heart(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    expand(make_config(settings))
+    path = Path(str(settings["output"]))
+    strict = str(write_judge(tmp_path / "strict", threshold=1e-9))
+    findings = validate(path, judge=strict, workers=1).findings
+    named = [finding for finding in findings if finding.check == "unlabelled-heart"]
+    with open_store(path) as store:
+        copies = set(store.columns["sample_id"][store.columns["copy"] > 0].tolist())
+    assert {finding.where for finding in named} <= copies
+    assert named
+    assert "second, unlabelled heart" in named[0].message
+    lenient = str(write_judge(tmp_path / "lenient", threshold=1e9))
+    for judge in (lenient, "none"):
+        findings = validate(path, judge=judge, workers=1).findings
+        assert "unlabelled-heart" not in {finding.check for finding in findings}
+
+
+def test_a_judge_cannot_paint(settings: dict[str, object], tmp_path: Path) -> None:
+    folder = str(write_judge(tmp_path / "judge"))
+    with pytest.raises(CheckpointError, match="paints nothing; give it to --judge"):
+        expand(make_config(settings, checkpoint=folder))
+
+
+def test_the_noise_of_a_repaint_follows_from_the_seed_and_its_number() -> None:
+    assert repaint_seed(7, 0) == 7
+    seeds = {repaint_seed(seed, k) for seed in (7, 2**64 - 1) for k in range(4)}
+    assert len(seeds) == 8
+    assert max(seeds) < 2**64
+    assert repaint_seed(7, 1) == 15263531989544755806
