@@ -243,9 +243,10 @@ class DpmConfig(Settings):
         sigma_min, sigma_max: noise levels at the last evaluation and at the first, which is not
             above the model's highest.
         rho: how strongly the levels crowd at the low end.
-        refine_steps: at the end, noise is added once more and taken away over this many levels down
-            to `sigma_min`; 0 leaves it out.
+        refine_steps: at the end, noise is added again and taken away over this many levels down to
+            `sigma_min`; 0 leaves it out.
         refine_from: the noise level to which that goes back up.
+        refine_visits: how often, each time with new noise.
     """
 
     name: Literal["dpm"] = "dpm"
@@ -257,6 +258,7 @@ class DpmConfig(Settings):
     rho: float = Field(default=7.0, gt=0)
     refine_steps: int = Field(default=0, ge=0)
     refine_from: float = Field(default=0.25, gt=0)
+    refine_visits: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _falling(self) -> Self:

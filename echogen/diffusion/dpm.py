@@ -48,7 +48,7 @@ def chain(
     lowest = min(config.sigma_min, 0.5 * highest)
     walks = [(config.steps, highest)]
     if config.refine_steps:
-        walks.append((config.refine_steps, min(config.refine_from, highest)))
+        walks += [(config.refine_steps, min(config.refine_from, highest))] * config.refine_visits
     painted = torch.zeros_like(known)
     for steps, level in walks:
         sigmas = karras_sigmas(steps, min(lowest, 0.5 * level), level, config.rho)

@@ -261,7 +261,7 @@ def karras_sigmas(levels: int, sigma_min: float, sigma_max: float, rho: float) -
 def sampler_nfe(config: SamplerConfig) -> int:
     """Network function evaluations for one image: the cost of a sampler."""
     if isinstance(config, DpmConfig):
-        return config.steps + config.refine_steps
+        return config.steps + config.refine_steps * config.refine_visits
     if isinstance(config, LangevinConfig):
         return len(langevin_walk(config))
     return sum(after < before for before, after in itertools.pairwise(repaint_times(config)))

@@ -160,7 +160,7 @@ def _run_attributes(
 
 def _recorded(sampler: SamplerConfig) -> dict[str, Any]:
     """Its settings, without those that are newer than the first stores and change nothing."""
-    newer = {"refine_steps", "refine_from"}
+    newer = {"refine_steps", "refine_from", "refine_visits"}
     unused = isinstance(sampler, DpmConfig) and not sampler.refine_steps
     return sampler.model_dump(mode="json", exclude=newer if unused else None)
 

@@ -26,7 +26,7 @@ NEIGHBOURS = 7
 """Pixels on a side of the square in which a hidden pixel's known neighbours are counted."""
 
 _TRIES = 8
-_MOVE, _SHAPE, _LATTICE = 11, 8, 10
+_MOVE, _SHAPE, _LATTICE = 11, 8, 32
 HOLE_DRAWS = 1 + _TRIES * (_MOVE + _SHAPE) + _LATTICE**2
 """Uniform numbers for the hole of one image."""
 
@@ -150,8 +150,12 @@ def _coarse(shown: Tensor) -> Tensor:
 
 
 def _shapes(fans: Fans, numbers: Tensor, lattice: Tensor, step: int) -> Tensor:
-    """(B, h, w) bool: within a half plane, ellipse, wedge, band or blob; lengths follow the fan."""
-    kind = (numbers[:, 0] * 5).long().clamp(max=4)[:, None, None]
+    """(B, h, w) bool: within a half plane, ellipse, wedge, band or blobs; lengths follow the fan.
+
+    Blobs, from large to a few pixels, are three in seven: of all shapes they have the most border,
+    where the network learns how speckle goes on.
+    """
+    kind = (numbers[:, 0] * 7).long().clamp(max=4)[:, None, None]
     far = fans.radius
     left, right = fans.numbers[:, 2], fans.numbers[:, 3]
 
@@ -177,10 +181,10 @@ def _shapes(fans: Fans, numbers: Tensor, lattice: Tensor, step: int) -> Tensor:
 
 
 def _smooth(lattice: Tensor, scale: Tensor, side: int, step: int) -> Tensor:
-    """(B, h, w) of normal values on a lattice, of which 4 to 10 lie along a side; bicubic."""
+    """(B, h, w) of normal values on a lattice, of which 4 to 32 lie along a side; bicubic."""
     values = torch.special.ndtri(lattice.clamp(1e-6, 1 - 1e-6))
     values = values.reshape(-1, 1, _LATTICE, _LATTICE)
-    shown = (torch.floor(4 + 7 * scale) / _LATTICE)[:, None]
+    shown = (4 * (_LATTICE / 4) ** scale / _LATTICE)[:, None]
     places = (torch.arange(step // 2, side, step, device=lattice.device) + 0.5) / side
     along = places * shown * 2 - 1
     count, length = along.shape

@@ -51,10 +51,14 @@ def half_known(batch: int, value: float) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("value", [0.1, -0.5])
-@pytest.mark.parametrize("refine_steps", [0, 6])
-def test_what_is_painted_is_a_draw_of_the_posterior(value: float, refine_steps: int) -> None:
+@pytest.mark.parametrize(("refine_steps", "refine_visits"), [(0, 1), (6, 1), (6, 3)])
+def test_what_is_painted_is_a_draw_of_the_posterior(
+    value: float, refine_steps: int, refine_visits: int
+) -> None:
     image, keep = half_known(512, value)
-    config = DpmConfig(steps=40, refine_steps=refine_steps, refine_from=0.1)
+    config = DpmConfig(
+        steps=40, refine_steps=refine_steps, refine_from=0.1, refine_visits=refine_visits
+    )
     painted = Sampler(config)(exact_denoiser(), image, keep, SampleNoise(range(512)))
     assert torch.equal(painted[keep], image[keep])
     drawn = painted[..., KNOWN:].double().reshape(-1, 4).numpy()
@@ -75,9 +79,17 @@ class Counted:
         return self.inner.draw(shape)
 
 
-@pytest.mark.parametrize(("changes", "draws"), [({}, 5), ({"refine_steps": 3}, 8), ({"eta": 0}, 1)])
+@pytest.mark.parametrize(
+    ("changes", "draws", "evaluations"),
+    [
+        ({}, 5, 5),
+        ({"refine_steps": 3}, 8, 8),
+        ({"refine_steps": 3, "refine_visits": 4}, 17, 17),
+        ({"eta": 0}, 1, 5),
+    ],
+)
 def test_cost_and_draws_depend_on_the_settings_alone(
-    known_checkpoint: Path, changes: dict[str, float], draws: int
+    known_checkpoint: Path, changes: dict[str, float], draws: int, evaluations: int
 ) -> None:
     denoiser = load_checkpoint(known_checkpoint, "cpu", "fp32")
     config = DpmConfig(steps=5, **changes)
@@ -90,7 +102,7 @@ def test_cost_and_draws_depend_on_the_settings_alone(
         calls.clear()
         Sampler(config)(denoiser, torch.zeros(1, 1, 32, 32), keep, noise)
         assert noise.draws == draws
-        assert len(calls) == sampler_nfe(config) == 5 + config.refine_steps
+        assert len(calls) == sampler_nfe(config) == evaluations
 
 
 def test_a_sample_does_not_depend_on_its_neighbours(known_checkpoint: Path) -> None:
