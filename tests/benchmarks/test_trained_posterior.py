@@ -52,7 +52,9 @@ def test_the_sampler_paints_the_posterior_with_the_exact_denoiser(
 
 
 def test_a_short_training_learns_to_use_what_is_known(bench: ModuleType, case: Any) -> None:
-    prior = bench.make_prior(SIDE)
+    one, count = np.ones(1), SIDE**2
+    brightness = 0.09 * np.ones((count, count)) + 0.001 * np.eye(count)
+    prior = bench.Mixture(one, np.zeros((1, count)), brightness[None], np.zeros(1, dtype=int))
     seeing = bench.trained(prior, True, 150, 0)
     pictures = torch.tensor(prior.sample(np.random.default_rng(1), 256), dtype=torch.float32)
     pictures = pictures.reshape(-1, 1, SIDE, SIDE)
@@ -64,7 +66,7 @@ def test_a_short_training_learns_to_use_what_is_known(bench: ModuleType, case: A
         return float((found - pictures)[~keep].square().mean())
 
     with torch.inference_mode():
-        assert error(pictures, keep) < 0.85 * error(None, None)
+        assert error(pictures, keep) < 0.6 * error(None, None)
 
 
 def test_holes_are_partial_or_whole(bench: ModuleType) -> None:
