@@ -6,12 +6,13 @@ after `judge_network.py`, with the same DIR. Two kinds of samples are judged, by
 not seen the patient:
 
 - *fake holes*: real frames of which a part, as a drawn move would leave it empty, is declared
-  painted. There is one heart in each, so that every alarm is false;
+  painted. There is one heart in each, so that every alarm is false. Each is judged whole, and once
+  more magnified and moved, with its heart at the fan's edge more often than not;
 - *filled holes*: frames after a move as `expand` draws it, what it leaves empty filled with a part
   of another frame, moved more widely: with its heart, or a good part of it (a planted second
   heart), or without any.
 
-The threshold is the least at which at most 1% of the fake holes in the folds' frames alarm. What
+The threshold is the least at which at most 0.25% of the fake holes in the folds' frames alarm. What
 is reported is measured on the held-out patients: hearts are counted as found with no class cut, and
 with all of them, where most may pass for a continuation.
 """
@@ -19,14 +20,15 @@ with all of them, where most may pass for a continuation.
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from judge_frames import FOLDS, HELD_OUT, Frames, labelled_frames
-from judge_network import CLASSES, WIDTHS
-from judge_pictures import SIDE, Moves, Pool, drawn, unmoved
+from judge_network import WIDTHS
+from judge_pictures import CLASSES, SIDE, Moves, Pool, drawn, unmoved
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -36,7 +38,7 @@ from echogen.judging.checkpoint import NETWORK_CONFIG, JudgeInfo
 from echogen.judging.judge import Judge, open_judge
 from echogen.types import CAMUS_LABELS
 
-ALARMS = 0.01
+ALARMS = 0.0025
 LEAST_HOLE, NO_HEART, LEAST_PLANTED = 0.005, 0.002, 0.2
 DRAWS = {"folds": 3, "held out": 12}
 NAME = "camus-judge"
@@ -75,8 +77,8 @@ def write_judge(
     config = {
         "_class_name": "monai.networks.nets.UNet",
         "spatial_dims": 2,
-        "in_channels": 1,
-        "out_channels": CLASSES,
+        "in_channels": 2,
+        "out_channels": 1 + CLASSES,
         "channels": WIDTHS,
         "strides": (2,) * (len(WIDTHS) - 1),
         "num_res_units": 0,
@@ -138,9 +140,10 @@ def trials(pool: Pool, g: torch.Generator, rows: Tensor) -> dict[str, Tensor]:
     """Frames whole, moved, and with what the move leaves empty filled from another frame.
 
     Returns:
-        whole, moved, filled: images in [0, 1]; label, moved_label: theirs; keep: False where the
-        move leaves the fan empty; good: whether `expand` would take the move; other: how large a
-        part of the moved heart's area the other frame's visible heart is.
+        whole, near, filled: images in [0, 1], `near` magnified; label, near_label, moved_label:
+        theirs; keep, near_keep: False where the move leaves the fan empty; good: whether `expand`
+        would take the move; other: how large a part of the moved heart's area the other frame's
+        visible heart is.
     """
     whole, label, target = pool.moved(rows, unmoved(len(rows)))
     moved, moved_label, there = pool.moved(rows, as_expand_moves(g, len(rows)))
@@ -154,7 +157,13 @@ def trials(pool: Pool, g: torch.Generator, rows: Tensor) -> dict[str, Tensor]:
     open_ = hole & (moved_label == 0)
     soft = functional.avg_pool2d(open_[:, None].float(), 5, 1, 2)[:, 0]
     filled = (moved * (1 - soft) + other * soft) * target
+    closer = drawn(g, len(rows))
+    closer = replace(closer, depth=0.5 + 0.4 * torch.rand(len(rows), generator=g))
+    near, near_label, shown = pool.moved(rows, closer)
     return {
+        "near": near * target,
+        "near_label": near_label,
+        "near_keep": ~(hole & shown),
         "whole": whole, "label": label, "moved_label": moved_label, "keep": ~hole,
         "filled": filled,
         "good": (inside > 0.5 / 1.59**2) & (hole.flatten(1).float().mean(1) > LEAST_HOLE)
@@ -165,7 +174,7 @@ def trials(pool: Pool, g: torch.Generator, rows: Tensor) -> dict[str, Tensor]:
 
 def shares(judge: Judge, frames: Frames, which: str, seed: int) -> dict[str, list[Any]]:
     """What the judge finds in fake holes, in holes without a heart, and in those with one."""
-    found: dict[str, list[Any]] = {"fake": [], "empty": [], "planted": []}
+    found: dict[str, list[Any]] = {"fake": [], "near": [], "empty": [], "planted": []}
     for fold in range(FOLDS) if which == "folds" else [HELD_OUT]:
         pool = Pool(frames, np.flatnonzero(frames.folds == fold))
         for draw in range(DRAWS[which]):
@@ -175,6 +184,10 @@ def shares(judge: Judge, frames: Frames, which: str, seed: int) -> dict[str, lis
                 for i in made["good"].nonzero()[:, 0].tolist():
                     case, keep = str(pool.cases[int(rows[i])]), made["keep"][i].numpy()
                     found["fake"].append(_share(judge, made, i, "whole", "label", keep, case))
+                    hidden = made["near_keep"][i].numpy()
+                    if (~hidden).mean() > LEAST_HOLE and (made["near_label"][i] > 0).any():
+                        value = _share(judge, made, i, "near", "near_label", hidden, case)
+                        found["near"].append(value)
                     planted = float(made["other"][i])
                     if planted < NO_HEART or planted >= LEAST_PLANTED:
                         value, least = (
@@ -202,10 +215,12 @@ def _share(
 
 def rates(found: dict[str, list[Any]], threshold: float) -> dict[str, Any]:
     """Counts of alarms."""
-    fake, empty = np.array(found["fake"]), np.array(found["empty"])
+    fake, near, empty = (np.array(found[kind]) for kind in ("fake", "near", "empty"))
     out = {
         "fake holes": len(fake),
         "false alarms": int((fake > threshold).sum()),
+        "fake holes, magnified": len(near),
+        "false alarms in these": int((near > threshold).sum()),
         "holes filled without a heart": len(empty),
         "alarms in these": int((empty > threshold).sum()),
     }
@@ -230,6 +245,7 @@ def card_of(measured: dict[str, Any], threshold: float) -> str:
         cut = held[f"found of these, at least {least}, all classes cut"]
         return f"| {least} | {some} of {count} ({some / count:.0%}) | {cut} ({cut / count:.0%}) |"
 
+    far, moved = held["false alarms in these"], held["fake holes, magnified"]
     alarms, fake = held["false alarms"], held["fake holes"]
     return f"""# {NAME}
 
@@ -251,7 +267,9 @@ pixels, and is only good enough to tell that there is a heart where there should
 ## What it is
 
 - Two U-Nets of MONAI (`monai.networks.nets.UNet`, its arguments in `network/config.json`), 0.2
-  million weights each, float16, on 128 x 128 grey images in [-1, 1]; normalisations are folded in.
+  million weights each, float16, on 128 x 128 grey images in [-1, 1] and their labels: shown where
+  one heart is, they less often take the right ventricle beside it for another. Normalisations are
+  folded in.
 - Cross-fitted: CAMUS' patients (360 of its official training split; the 40 that the model in the
   package was not trained on are in neither half) are divided by a hash of their id. A case is
   judged by the network that has not seen it, a case that none has seen by the mean of both.
@@ -259,8 +277,9 @@ pixels, and is only good enough to tell that there is a heart where there should
   2.5% of the image's height from the labelled heart; next to a class that the fan had cut, its
   own class may go on for 11%. If the largest connected piece is more than {threshold:.1%} of the
   labelled heart's area, it is a second heart.
-- Training: `benchmarks/judge_network.py`, 1,600 steps of 24 mosaics each of moved frames, parts of
-  others, grain and nothing; 14 minutes of one core for both.
+- Training: `benchmarks/judge_network.py`, on mosaics of moved frames, parts of others, grain and
+  nothing: 1,600 steps of 24 without the label, then 900 with it (`--start`, rate 2.5e-3); a
+  quarter of an hour of one core for both.
 
 ## Measured
 
@@ -268,7 +287,8 @@ On the {measured["patients held out"]} patients that no network has seen, with t
 (chosen on the other patients, by networks that had not seen them):
 
 - False alarms: **{alarms} of {fake}** ({alarms / fake:.2%}) on real frames of which a part, as a
-  drawn move would leave it empty, was declared painted.
+  drawn move would leave it empty, was declared painted; **{far} of {moved}** ({far / moved:.2%}) on
+  the same frames magnified and moved, with the heart at the fan's edge more often than not.
 - Hearts found that were planted by filling that part with another patient's frame, by how much of a
   heart is in it, as a share of the labelled heart's area:
 
@@ -278,8 +298,11 @@ On the {measured["patients held out"]} patients that no network has seen, with t
 {found("35%")}
 {found("50%")}
 
-`benchmarks/judge_calibration.py` measures this again. Real second hearts that a model paints are
-fewer and rarely as complete as planted ones: look at what is condemned.
+`benchmarks/judge_calibration.py` measures this again. Second hearts that a model paints are
+rarely as complete as planted ones. Of the 16 of 80 copies that an early model painted in 10
+evaluations and this judge found worst, 3 showed a whole second heart by eye, 9 a part of a chamber
+where the label has none, and 4 a right ventricle or atrium, rightly unlabelled, beside a heart at
+the fan's edge. So a count by this judge is an upper bound: look at what is condemned.
 """
 
 
@@ -306,7 +329,7 @@ def main() -> None:
         fake=np.array(folds["fake"]),
         planted=np.array(folds["planted"]),
     )
-    threshold = round(float(np.quantile(folds["fake"], 1 - ALARMS)) + 5e-4, 3)
+    threshold = round(float(np.quantile([*folds["fake"], *folds["near"]], 1 - ALARMS)) + 5e-4, 3)
     held_out = shares(judge, frames, "held out", 2)
     measured = {
         "patients held out": len(set(frames.cases[frames.folds == HELD_OUT].tolist())),

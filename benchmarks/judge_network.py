@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from judge_frames import FOLDS, Frames, labelled_frames
-from judge_pictures import Pool, batch
+from judge_pictures import CLASSES, Pool, batch
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from torch import Tensor
 
 WIDTHS = (16, 32, 48, 64, 96)
-CLASSES = 4
 BATCH, RATE, WARM_UP = 24, 4e-3, 60
 SAVE_EVERY = 50
 
@@ -29,15 +28,23 @@ SAVE_EVERY = 50
 def network() -> UNet:
     """MONAI's U-Net on 128 x 128: 0.2 million weights, 0.4 MB in float16."""
     strides = (2,) * (len(WIDTHS) - 1)
-    return UNet(2, 1, CLASSES, WIDTHS, strides, num_res_units=0, act="relu", norm="batch")
+    return UNet(2, 2, 1 + CLASSES, WIDTHS, strides, num_res_units=0, act="relu", norm="batch")
 
 
-def trained(frames: Frames, fold: int, steps: int, file: Path) -> dict[str, Tensor]:
+def trained(
+    frames: Frames, fold: int, steps: int, highest: float, file: Path, start: Path | None
+) -> dict[str, Tensor]:
     """The averaged weights of a network that has seen no patient of `fold`."""
     torch.manual_seed(fold)
     pool = Pool(frames, np.flatnonzero((frames.folds >= 0) & (frames.folds != fold)))
     model = network().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
+    if start is not None:
+        begin = torch.load(start, weights_only=True)["mean"]
+        first = begin["model.0.conv.weight"]
+        if first.shape[1] == 1:  # of a network that was shown no label
+            begin["model.0.conv.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
+        model.load_state_dict(begin)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=highest, weight_decay=1e-2)
     mean = {name: value.detach().clone() for name, value in model.state_dict().items()}
     begun = 0
     if file.exists():
@@ -51,7 +58,7 @@ def trained(frames: Frames, fold: int, steps: int, file: Path) -> dict[str, Tens
         g = torch.Generator().manual_seed(1_000_003 * (fold + 1) + step)
         x, truth = batch(pool, torch.randint(len(pool), (BATCH,), generator=g), g)
         falling = 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        rate = RATE * min(1, (step + 1) / WARM_UP) * falling
+        rate = highest * min(1, (step + 1) / WARM_UP) * falling
         for group in optimizer.param_groups:
             group["lr"] = rate + 1e-5
         with torch.autocast("cpu", torch.bfloat16):
@@ -79,12 +86,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1_600)
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--start", type=Path, help="folder of an earlier run, to go on from")
     parser.add_argument("--fold", type=int, nargs="*", default=list(range(FOLDS)))
     options = parser.parse_args()
     torch.set_num_threads(1)
     frames = labelled_frames(options.data, options.work / "frames.npz")
     for fold in options.fold:
-        trained(frames, fold, options.steps, options.work / f"fold{fold}_{options.steps}.pt")
+        name = f"fold{fold}_{options.steps}.pt"
+        start = options.start and next(options.start.glob(f"fold{fold}_*.pt"))
+        trained(frames, fold, options.steps, options.rate, options.work / name, start)
 
 
 if __name__ == "__main__":

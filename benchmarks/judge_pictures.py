@@ -2,11 +2,13 @@
 
 Each is a mosaic in the fan of one frame: that frame after moves as `expand` draws them; in what
 they leave empty, another frame (most often with its heart in there), the same one unmoved, grain,
-or nothing. Truth goes along with the pixels, so hearts come whole and in parts, alone and in pairs.
+or nothing. A third of the frames are magnified first, so that real surroundings of a heart that
+lies at the fan's edge fill the fan. Truth goes along with the pixels, so hearts come whole and in
+parts, alone and in pairs; the label is of the first heart alone.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SIDE = 128
+CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,17 @@ def _areas(g: torch.Generator, count: int) -> Tensor:
 
 
 def batch(pool: Pool, rows: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, SIDE, SIDE) in [-1, 1] and their truth (B, SIDE, SIDE), to learn from."""
+    """What a network sees and is to tell: (B, 2, SIDE, SIDE) and (B, SIDE, SIDE).
+
+    It sees images in [-1, 1], and labels of one heart as a part of the classes, or none at all.
+    """
     count = len(rows)
     _, _, target = pool.moved(rows, unmoved(count))
-    image, label, there = pool.moved(rows, drawn(g, count))
+    moves = drawn(g, count)
+    near = torch.rand(count, generator=g) < 0.35
+    depth = torch.where(near, 0.5 + 0.4 * torch.rand(count, generator=g), moves.depth)
+    image, label, there = pool.moved(rows, replace(moves, depth=depth))
+    labelled = label
     hole = target & ~there
     areas = _areas(g, count)
     hole |= target & areas & (torch.rand(count, generator=g) < 0.35)[:, None, None]
@@ -145,9 +155,11 @@ def batch(pool: Pool, rows: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]
     soft = functional.avg_pool2d(hole[:, None].float(), 5, 1, 2)[:, 0]
     soft = torch.where((torch.rand(count, generator=g) < 0.5)[:, None, None], soft, hole.float())
     image = image * (1 - soft) + other * soft
-    label = torch.where(hole, its_label, label)
-    image, label = image * target, torch.where(target, label, 0)
-    return _seen_otherwise(image, target, g), label
+    truth = torch.where(hole & (labelled == 0), its_label, labelled)
+    truth = torch.where(target, truth, 0)
+    shown = labelled * (torch.rand(count, generator=g) < 0.9)[:, None, None]
+    seen = _seen_otherwise(image * target, target, g)
+    return torch.cat([seen, shown[:, None] / CLASSES], 1), truth
 
 
 def _seen_otherwise(image: Tensor, fan: Tensor, g: torch.Generator) -> Tensor:

@@ -40,7 +40,7 @@ def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) 
         copies=math.ceil(count / frames),
         originals=False,
         judge="none",
-        dataset={"cases": tuple(held_out)},
+        dataset={"cases": tuple(held_out), "limit": min(count, frames)},
         reporter=ConsoleReporter(),
     )
 

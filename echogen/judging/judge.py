@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,10 @@ class Judge:
         if (kept | (small != BACKGROUND)).all():
             return 0.0
         cut_off = frozenset(self.ids[one] for one in cut if one in self.ids)
-        return int(unlabelled(self.seen(image, case), small, kept, classes, cut_off).sum()) / area
+        return (
+            int(unlabelled(self.seen(image, case, small), small, kept, classes, cut_off).sum())
+            / area
+        )
 
     def why_not(
         self,
@@ -96,8 +99,13 @@ class Judge:
             f"{self.info.threshold:.0%} is let pass"
         )
 
-    def seen(self, image: UInt8Grid, case: str) -> npt.NDArray[np.uint8]:
-        """What the judge sees: its class ids, (image_size, image_size)."""
+    def seen(
+        self, image: UInt8Grid, case: str, label: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        """What the judge sees: its class ids, (image_size, image_size), as `label` has them.
+
+        The label tells where one heart is: what lies beside it is the right ventricle, not another.
+        """
         import torch
 
         from echogen.judging.network import answer
@@ -106,6 +114,10 @@ class Judge:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(image))[None, None].float() / 127.5 - 1
             x = torch.nn.functional.adaptive_avg_pool2d(x, (side, side))
+            places = np.zeros(256, np.float32)  # 255 and what is no part of a heart: 0
+            for number, one in enumerate(self.info.labels, 1):
+                places[one] = number / len(self.info.labels)
+            x = torch.cat([x, torch.from_numpy(places[label])[None, None]], 1)
             told = [
                 answer(self._weights[member.file], x).softmax(1)
                 for member in self.info.members_for(case)
@@ -115,8 +127,9 @@ class Judge:
         return np.asarray(ids[found], np.uint8)
 
     def heart(self, image: UInt8Grid) -> float:
-        """The share of an image's pixels on which the judge sees a heart."""
-        return float((self.seen(image, "") != BACKGROUND).mean())
+        """The share of an image's pixels on which the judge sees a heart, without a label."""
+        side = self.info.image_size
+        return float((self.seen(image, "", np.zeros((side, side), np.uint8)) != BACKGROUND).mean())
 
     @cached_property
     def _weights(self) -> dict[str, dict[str, "Tensor"]]:
@@ -142,13 +155,13 @@ class Judge:
 
 
 def open_judge(
-    path_or_name: str | Path, labels: Mapping[int, str], tell: Callable[[str], None]
+    path_or_name: str | Path, labels: Mapping[Any, str], tell: Callable[[str], None]
 ) -> Judge | None:
     """The judge of a dataset with these labels.
 
     Args:
         path_or_name: a judge's folder, "builtin", or "none".
-        labels: {class id: name} of the dataset.
+        labels: {class id: name} of the dataset; ids may be text, as JSON holds them.
         tell: called with one line where the judge does not apply.
 
     Returns:
@@ -165,16 +178,19 @@ def open_judge(
     if ids is not None:
         return Judge(info, judge_folder(path_or_name), ids)
     needed, found = (
-        ", ".join(name for number, name in some.items() if number) or "none"
+        ", ".join(name for number, name in some.items() if int(number)) or "none"
         for some in (info.labels, labels)
     )
     tell(f"no sample is judged: {info.name} needs labels of {needed}; found {found}")
     return None
 
 
-def matching(judged: Mapping[int, str], labels: Mapping[int, str]) -> dict[int, int] | None:
-    """{a dataset's class id: a judge's}, by names; None unless the dataset labels all of them."""
-    by_name = {_meaning(name): number for number, name in labels.items() if number}
+def matching(judged: Mapping[int, str], labels: Mapping[Any, str]) -> dict[int, int] | None:
+    """{a dataset's class id: a judge's}, by names; None unless the dataset labels all of them.
+
+    The ids of `labels` may be text, as JSON holds them.
+    """
+    by_name = {_meaning(name): int(number) for number, name in labels.items() if int(number)}
     ids = {by_name.get(_meaning(name)): number for number, name in judged.items()}
     return None if None in ids else {own: number for own, number in ids.items() if own is not None}
 

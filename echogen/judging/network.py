@@ -25,7 +25,8 @@ def answer(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Args:
         weights: by MONAI's names.
-        x: (B, 1, h, w) float32 in [-1, 1]; h and w are multiples of 2^levels.
+        x: (B, 2, h, w) float32: images in [-1, 1], and labels in [0, 1]; h and w are multiples of
+            2^levels.
 
     Returns:
         (B, classes, h, w) float32.

@@ -6,7 +6,7 @@ leaves nothing to check: what is missing reads as a fill value. The seal covers 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,17 @@ _LATER = (SEAL, "complete")  # of the attributes: written again after the store 
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
-def seal_of(attrs: Mapping[str, Any], planned: Columns, cases: Columns) -> str:
+def seal_of(
+    attrs: Mapping[str, Any], planned: Columns, cases: Columns, added: Iterable[str] = ()
+) -> str:
     """Hex SHA-256 of the attributes, the planned columns and the table of cases.
 
     Args:
         attrs: the root attribute `echogen`.
         planned: {name: values}.
         cases: {name: values}.
+        added: names of outcome columns that older stores lack, so that a store which has them
+            cannot lose them unseen.
     """
     fixed = {name: value for name, value in attrs.items() if name not in _LATER}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode())
@@ -35,6 +39,8 @@ def seal_of(attrs: Mapping[str, Any], planned: Columns, cases: Columns) -> str:
         for name in sorted(columns):
             digest.update(f"\n{table}/{name}\n".encode())
             digest.update(_content(columns[name]))
+    for name in sorted(added):
+        digest.update(f"\n{SAMPLES}/{name}\n".encode())
     return digest.hexdigest()
 
 
@@ -52,7 +58,8 @@ def broken_seal(store: StoreReader) -> str:
         return ""
     names = {column.name for column in store.layout.planned} - store.absent
     planned = {name: store.columns[name] for name in names}
-    if seal_of(store.attrs, planned, store.case_columns) == recorded:
+    added = {column.name for column in store.layout.outcomes if column.added} - store.absent
+    if seal_of(store.attrs, planned, store.case_columns, added) == recorded:
         return ""
     return (
         "the attribute `echogen`, a planned column or the table of cases is not what the run "

@@ -80,7 +80,8 @@ def create_store(
     layout = layout_of(path, root)
     planned = planned_columns(path, layout, columns)
     table = case_table(path, cases)
-    root[SEAL] = seal_of(root, planned, table)
+    added = [column.name for column in layout.outcomes if column.added]
+    root[SEAL] = seal_of(root, planned, table, added)
     needed = sum(column.nbytes for column in planned.values())
     with disk_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)

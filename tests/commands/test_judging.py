@@ -126,3 +126,16 @@ def test_the_noise_of_a_repaint_follows_from_the_seed_and_its_number() -> None:
     assert len(seeds) == 8
     assert max(seeds) < 2**64
     assert repaint_seed(7, 1) == 15263531989544755806
+
+
+def test_a_judge_that_looks_sees_what_was_painted_of_a_dataset(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    strict = write_judge(tmp_path / "strict", threshold=1e-9)
+    expand(make_config(settings, judge=str(strict)))
+    found = everything(settings["output"])
+    assert found["repaints"].max() > 0
+    assert (found["repaints"][found["status"] == Status.FAILED] == MOST_REPAINTS).all()
+    path = Path(str(settings["output"]))
+    named = {finding.check for finding in validate(path, judge=str(strict), workers=1).findings}
+    assert "unlabelled-heart" not in named

@@ -41,9 +41,9 @@ def sample(level: int = 255) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_network_is_monais(seed: int) -> None:
     from monai.networks.nets import UNet
 
-    theirs = UNet(2, 1, 4, (2, 2, 2), (2, 2), num_res_units=0, act="relu", norm=None).eval()
+    theirs = UNet(2, 2, 4, (2, 2, 2), (2, 2), num_res_units=0, act="relu", norm=None).eval()
     theirs.load_state_dict(weights(seed))
-    x = torch.randn(2, 1, 32, 48, generator=torch.Generator().manual_seed(seed))
+    x = torch.randn(2, 2, 32, 48, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         torch.testing.assert_close(answer(weights(seed), x), theirs(x))
 
@@ -112,6 +112,11 @@ def test_classes_are_matched_by_their_names() -> None:
     judged = {1: "LV cavity", 2: "myocardium", 3: "left atrium"}
     assert matching(judged, CAMUS_LABELS) == {1: 1, 2: 2, 3: 3}
     assert matching(judged, {3: "LV", 1: "MYO", 7: "LA", 9: "RV"}) == {3: 1, 1: 2, 7: 3}
+    assert matching(judged, {str(k): name for k, name in CAMUS_LABELS.items()}) == {
+        1: 1,
+        2: 2,
+        3: 3,
+    }
     assert matching(judged, {0: "background", 1: "LV cavity"}) is None
 
 

@@ -194,7 +194,7 @@ def test_own_cards_are_listed_after_the_packages_and_take_no_name(own_places: Pa
     own = cache_home() / "models.toml"
     own.parent.mkdir()
     own.write_text(CARD)
-    assert [card.name for card in read_cards()][2:] == ["tiny"]
+    assert [card.name for card in read_cards()][3:] == ["tiny"]
     own.write_text(CARD.replace('"tiny"', f'"{NAME}"', 1))
     with pytest.raises(CheckpointError, match=f"the name '{NAME}' is taken"):
         read_cards()
@@ -235,7 +235,11 @@ def test_listing_loads_nothing_heavy_and_tells_what_is_here(checkpoint: Path) ->
     listed, loaded = done.stdout.splitlines()
     assert loaded == "set()"
     here = {row["name"]: (row["here"], row["default"]) for row in json.loads(listed)["models"]}
-    assert here == {"camus-256-small": (True, True), NAME: (False, False)}
+    assert here == {
+        "camus-256-small": (True, True),
+        "camus-judge": (True, False),
+        NAME: (False, False),
+    }
     shutil.copytree(checkpoint, checkpoints_home() / NAME)
     shown = CliRunner().invoke(app, ["checkpoint", "list"]).stdout
     assert "camus-256-small" in shown

@@ -17,7 +17,7 @@ def weights(seed: int = 0, classes: int = 4) -> dict[str, torch.Tensor]:
     from monai.networks.nets import UNet
 
     torch.manual_seed(seed)
-    network = UNet(2, 1, classes, WIDTHS, (2, 2), num_res_units=0, act="relu", norm=None)
+    network = UNet(2, 2, classes, WIDTHS, (2, 2), num_res_units=0, act="relu", norm=None)
     return dict(network.state_dict())
 
 
