@@ -380,7 +380,7 @@ def test_a_shared_store_is_opened_anew_when_it_was_replaced(whole: Path, tmp_pat
     assert len(shared_store(store)) == 2
 
 
-ADDED = ("crop", "cut_ids", "seen")
+ADDED = ("crop", "cut_ids", "seen", "repaints")
 
 
 def without_what_was_added(path: Path) -> None:
@@ -422,7 +422,8 @@ def test_a_store_made_before_its_crops_were_recorded_reads_as_whole_pictures(
         assert not opened.columns["crop"].any()
 
 
-def test_a_lost_crop_is_no_old_store(store: Path) -> None:
-    shutil.rmtree(store / "samples" / "crop")
+@pytest.mark.parametrize("name", ["crop", "repaints"])
+def test_a_lost_column_is_no_old_store(store: Path, name: str) -> None:
+    shutil.rmtree(store / "samples" / name)
     with open_store(store) as opened:
         assert "a planned column" in broken_seal(opened)
