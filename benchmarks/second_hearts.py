@@ -24,8 +24,11 @@ from echogen.cli.console import ConsoleReporter
 from echogen.diffusion.checkpoint import read_info
 from echogen.judging.judge import Judge, open_judge
 from echogen.store import Status, StoreReader, open_store
+from echogen.types import LV_CAVITY
 
 SHOWN, ACROSS = 48, 8
+LEAST = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+VENTRICLE = 0.05  # of a cavity, as a share of the labelled heart's area
 
 
 def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) -> None:
@@ -45,8 +48,8 @@ def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) 
     )
 
 
-def shares(store: StoreReader, judge: Judge, count: int) -> dict[int, float]:
-    """{row: what the judge finds there} of `count` copies, chosen at random but always alike."""
+def found_in(store: StoreReader, judge: Judge, count: int) -> dict[int, dict[int, float]]:
+    """{row: the parts that the judge finds} of `count` copies, at random but always alike."""
     rows = np.flatnonzero(store.columns["status"] == Status.DONE)
     chosen = np.random.default_rng(0).permutation(rows)[:count]
     found = {}
@@ -54,7 +57,7 @@ def shares(store: StoreReader, judge: Judge, count: int) -> dict[int, float]:
         ids = [int(one) for one in str(store.columns["cut_ids"][row]).split()]
         case = str(store.columns["case_id"][row])
         pixels = (store.images[row], store.masks[row], store.keep[row])
-        found[row] = judge.share(*pixels, case, ids)
+        found[row] = judge.parts(*pixels, case, ids)
     return found
 
 
@@ -86,7 +89,8 @@ def sheet(store: StoreReader, rows: list[int], file: Path) -> None:
 
 def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[str, Any]:
     """Counts of a setting, and its sheet."""
-    found = shares(store, judge, count)
+    parts = found_in(store, judge, count)
+    found = {row: sum(each.values()) for row, each in parts.items()}
     condemned = [row for row, share in found.items() if share > judge.info.threshold]
     condemned.sort(key=lambda row: -found[row])
     if condemned:
@@ -99,6 +103,10 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
         "condemned": len(condemned),
         "share": round(len(condemned) / max(len(found), 1), 4),
         "interval_95": interval(len(condemned), len(found)),
+        "by_least_share": {
+            str(least): sum(share > least for share in found.values()) for least in LEAST
+        },
+        "condemned_with_a_ventricle": sum(parts[row][LV_CAVITY] > VENTRICLE for row in condemned),
         "largest": [round(found[row], 3) for row in condemned[:10]],
     }
 

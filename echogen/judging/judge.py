@@ -37,15 +37,15 @@ class Judge:
     folder: Path
     ids: Mapping[int, int]
 
-    def share(
+    def parts(
         self,
         image: UInt8Grid,
         label: UInt8Grid,
         keep: BoolGrid,
         case: str,
         cut: Collection[int] = (),
-    ) -> float:
-        """The largest unlabelled piece of heart, as a share of the labelled heart's area.
+    ) -> dict[int, float]:
+        """The largest unlabelled piece of heart, by what it shows.
 
         Args:
             image: grey levels, painted.
@@ -55,7 +55,8 @@ class Judge:
             cut: the dataset's ids of the classes that the source's fan cut off.
 
         Returns:
-            0 where there is none, or no labelled heart to compare with.
+            {the judge's class id: area as a share of the labelled heart's}; zeros where there is
+            none, or no labelled heart to compare with.
         """
         from echogen.judging.measure import unlabelled
 
@@ -68,16 +69,24 @@ class Judge:
         small = theirs[label[np.ix_(rows, cols)]]
         classes = tuple(self.info.labels)
         area = int(np.isin(small, classes).sum())
-        if not area:
-            return 0.0
         kept = keep[np.ix_(rows, cols)]
-        if (kept | (small != BACKGROUND)).all():
-            return 0.0
+        if not area or (kept | (small != BACKGROUND)).all():
+            return dict.fromkeys(classes, 0.0)
         cut_off = frozenset(self.ids[one] for one in cut if one in self.ids)
-        return (
-            int(unlabelled(self.seen(image, case, small), small, kept, classes, cut_off).sum())
-            / area
-        )
+        seen = self.seen(image, case, small)
+        piece = unlabelled(seen, small, kept, classes, cut_off)
+        return {one: int((piece & (seen == one)).sum()) / area for one in classes}
+
+    def share(
+        self,
+        image: UInt8Grid,
+        label: UInt8Grid,
+        keep: BoolGrid,
+        case: str,
+        cut: Collection[int] = (),
+    ) -> float:
+        """The area of the largest unlabelled piece over the labelled heart's; see `parts`."""
+        return sum(self.parts(image, label, keep, case, cut).values())
 
     def why_not(
         self,
@@ -88,14 +97,16 @@ class Judge:
         cut: Collection[int] = (),
     ) -> str:
         """Why a sample must not be kept, in a few words; empty where the judge sees no more heart
-        than is labelled. Arguments as of `share`.
+        than is labelled. Arguments as of `parts`.
         """
-        found = self.share(image, label, keep, case, cut)
+        parts = self.parts(image, label, keep, case, cut)
+        found = sum(parts.values())
         if found <= self.info.threshold:
             return ""
+        named = (f"{self.info.labels[one]} {part:.0%}" for one, part in parts.items() if part)
         return (
             f"{self.info.name} sees a second, unlabelled heart in what was painted: its largest "
-            f"piece has {found:.0%} of the labelled heart's area, at most "
+            f"piece has {found:.0%} of the labelled heart's area ({', '.join(named)}), at most "
             f"{self.info.threshold:.0%} is let pass"
         )
 

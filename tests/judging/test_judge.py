@@ -83,7 +83,11 @@ def test_the_share_is_of_the_labelled_area(tmp_path: Path) -> None:
     judge = opened(write_judge(tmp_path / "judge"))
     assert judge.share(*sample(), "someone") == pytest.approx(0.4, abs=0.11)
     assert judge.share(*sample(0), "someone") == 0
-    assert "second, unlabelled heart" in judge.why_not(*sample(), "someone")
+    parts = judge.parts(*sample(), "someone")
+    assert parts == {1: judge.share(*sample(), "someone"), 2: 0, 3: 0}
+    why = judge.why_not(*sample(), "someone")
+    assert "second, unlabelled heart" in why
+    assert f"LV cavity {parts[1]:.0%})" in why
     assert judge.why_not(*sample(0), "someone") == ""
     image, label, keep = sample()
     assert judge.share(image, np.zeros_like(label), keep, "someone") == 0
