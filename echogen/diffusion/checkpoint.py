@@ -196,19 +196,25 @@ def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
         CheckpointError: as `read_info`, or files are missing or differ; each is named.
     """
     info = read_info(path_or_name)
-    folder = checkpoint_folder(path_or_name)
+    check_files(checkpoint_folder(path_or_name), info.files, "Download or save it again.")
+    return info
+
+
+def check_files(folder: Path, files: Mapping[str, str], remedy: str) -> None:
+    """Hash the recorded files of a folder, {path in it: SHA-256}, and compare.
+
+    Raises:
+        CheckpointError: files are missing or differ; each is named. `remedy` ends the message.
+    """
     wrong = []
-    for name, expected in info.files.items():
+    for name, expected in files.items():
         if not (folder / name).is_file():
             wrong.append(f"{name} is missing")
         elif (found := file_sha256(folder / name)) != expected:
             size = (folder / name).stat().st_size
             wrong.append(f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}")
     if wrong:
-        raise CheckpointError(
-            f"{folder}: damaged or modified: {'; '.join(wrong)}. Download or save it again."
-        )
-    return info
+        raise CheckpointError(f"{folder}: damaged or modified: {'; '.join(wrong)}. {remedy}")
 
 
 def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> None:

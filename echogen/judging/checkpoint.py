@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from echogen.diffusion.checkpoint import FORMAT, INFO_FILE, JUDGE, Sha256, file_sha256, read_json
+from echogen.diffusion.checkpoint import FORMAT, INFO_FILE, JUDGE, Sha256, check_files, read_json
 from echogen.errors import CheckpointError
 from echogen.support.settings import Settings, explain
 
@@ -140,14 +140,6 @@ def verify_judge(path_or_name: str | Path) -> JudgeInfo:
     Raises:
         CheckpointError: as `read_judge_info`, or files are missing or differ; each is named.
     """
-    info, folder = read_judge_info(path_or_name), judge_folder(path_or_name)
-    wrong = [
-        f"{name} is missing" if not (folder / name).is_file() else f"{name} differs"
-        for name, expected in info.files.items()
-        if not (folder / name).is_file() or file_sha256(folder / name) != expected
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: damaged or modified: {'; '.join(wrong)}. Install or save it again."
-        )
+    info = read_judge_info(path_or_name)
+    check_files(judge_folder(path_or_name), info.files, "Install or save it again.")
     return info
