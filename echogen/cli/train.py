@@ -138,6 +138,13 @@ def train(
             help="Held-out frames in a picture of inpainting (default: 8).", rich_help_panel=MEASURE
         ),
     ] = None,
+    border_images: Annotated[
+        int | None,
+        Flag(
+            help="Images that the correction next to known pixels is fitted to (default: 384).",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
     compared: Annotated[
         int | None,
         Flag(

@@ -1,8 +1,9 @@
 """A checkpoint is a folder: network, schedule, preprocessing, licence and hashes together.
 
-`unet/` and `scheduler/` are as diffusers writes them, so that its own loaders read them;
-`echogen.json` holds what a sampler and a user must know besides, and the SHA-256 of each file.
-Reading and verifying need neither torch nor diffusers; weights are safetensors, never pickles.
+`unet/` and `scheduler/` are as diffusers writes them, so that its own loaders read them; a network
+that sees what is known may have another in `border/`, which corrects it there; `echogen.json` holds
+what a sampler and a user must know besides, and the SHA-256 of each file. Reading and verifying
+need neither torch nor diffusers; weights are safetensors, never pickles.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ UNET_CONFIG = "unet/config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 HASHED_FILES = (UNET_CONFIG, WEIGHTS, SCHEDULER_CONFIG)
+BORDER_WEIGHTS = "border/weights.safetensors"  # not in every checkpoint; see `diffusion.border`
 BUILTIN = "builtin"
 JUDGE = "judge"  # the kind of a folder that holds no model that paints; see `echogen.judging`
 TRAINED = "checkpoint"  # where a training run's folder keeps its best model
@@ -103,8 +105,10 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
                 f"{expected[0]} and known_pixels {expected[1]!r}, got {self.keep_channels} and "
                 f"{self.known_pixels!r}"
             )
-        if unknown := self.files.keys() - set(HASHED_FILES):
+        if unknown := self.files.keys() - {*HASHED_FILES, BORDER_WEIGHTS}:
             raise ValueError(f"files: unknown file, got {min(unknown)!r}")
+        if BORDER_WEIGHTS in self.files and not known:
+            raise ValueError(f"files: {BORDER_WEIGHTS} needs conditioning 'known'")
         return self
 
     @property

@@ -7,12 +7,14 @@ abar = alphas_cumprod[t], x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps (Ho et al. 2
 v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022, 2202.00512).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from echogen.diffusion.border import BorderNetwork, Known
 from echogen.diffusion.checkpoint import Conditioning, GreyLevels
 from echogen.diffusion.schedule import PredictionType, Schedule, VarianceType
 
@@ -55,6 +57,7 @@ class Denoiser:
         channels: C, 1 or 3. Three channels carry three independent noises over one grey image.
         patch: space-to-depth factor.
         conditioning: "known" if it is shown what is known, and where.
+        border: corrects what it predicts next to known pixels; None leaves it.
         device, dtype: where and in what precision the network runs.
         image_size: the side it was trained on; None takes any.
         grey_levels: that were usual in training; None where that is not known.
@@ -70,6 +73,7 @@ class Denoiser:
     channels: int = 1
     patch: int = 1
     conditioning: Conditioning = "none"
+    border: BorderNetwork | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     image_size: int | None = None
@@ -77,9 +81,7 @@ class Denoiser:
     name: str = ""
     watch: Watch = lambda *_: None
 
-    def predict(
-        self, x: Tensor, t: float, known: Tensor | None = None, keep: Tensor | None = None
-    ) -> Prediction:
+    def predict(self, x: Tensor, t: float, known: Known | None = None) -> Prediction:
         """The clean image behind x_t, and behind what is known of it.
 
         A network without conditioning is shown x_t alone, whatever is known. One with
@@ -89,35 +91,41 @@ class Denoiser:
         Args:
             x: (B, C, H, W) float32 on `device`.
             t: the model's timestep in [0, T - 1], an index into `schedule` or between two.
-            known: (B, C, H, W) float32, x_0; only where kept does it count.
-            keep: (B, 1, H, W) bool, True where known. Without both, nothing is known.
+            known: of the images; None for nothing.
 
         Returns:
             float32 tensors of x's shape, whatever precision the network runs in.
         """
-        if self.conditioning == "none" or known is None or keep is None:
-            known = keep = None
-        else:
-            x = torch.where(keep, known, x)
+        shown = x
+        if self.conditioning == "none":
+            known = None
+        if known is not None:
+            shown = torch.where(known.keep, known.pixels, x)
         kind = torch.int64 if float(t).is_integer() else torch.float32
-        output = self.network(self._pack(x, keep), torch.full((len(x),), t, dtype=kind))
+        output = self.network(self._pack(shown, known), torch.full((len(x),), t, dtype=kind))
         mix = None
         if self.variance_type == "learned_range":
             output, mix = output.chunk(2, dim=1)
             mix = (self._unpack(mix) + 1.0) / 2.0
-        abar = 1.0 / (1.0 + self.schedule.sigma_at(t) ** 2)
-        x0 = self._x0(x, self._unpack(output), abar)
-        x0 = x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
-        if known is not None and keep is not None:
-            x0 = torch.where(keep, known, x0)  # there, the network's output means nothing
+        sigma = self.schedule.sigma_at(t)
+        x0 = self._clipped(self._x0(shown, self._unpack(output), 1.0 / (1.0 + sigma**2)))
+        if known is not None:
+            x0 = torch.where(known.keep, known.pixels, x0)  # there, its output means nothing
+            if self.border is not None:
+                z = x * math.sqrt(1.0 + sigma**2)
+                x0 = self._clipped(self.border.correct(x0, z, known, sigma))
         prediction = Prediction(x0, mix)
-        self.watch(x, t, prediction)
+        self.watch(shown, t, prediction)
         return prediction
 
-    def _pack(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def _clipped(self, x0: Tensor) -> Tensor:
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def _pack(self, x: Tensor, known: Known | None) -> Tensor:
         """The network's input: the picture, and the map of what is known if it takes one."""
         if self.conditioning == "known":
-            mask = x.new_zeros(len(x), 1, *x.shape[2:]) if keep is None else keep.to(x.dtype)
+            nothing = x.new_zeros(len(x), 1, *x.shape[2:])
+            mask = nothing if known is None else known.keep.to(x.dtype)
             x = torch.cat([x, mask], dim=1)
         packed = torch.pixel_unshuffle(x, self.patch)
         return packed.to(self.dtype, memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from echogen.config import DpmConfig
+from echogen.diffusion.border import Known
 from echogen.diffusion.checkpoint import check_sees_known
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.langevin import predict_at
@@ -49,11 +50,11 @@ def chain(
     walks = [(config.steps, highest)]
     if config.refine_steps:
         walks += [(config.refine_steps, min(config.refine_from, highest))] * config.refine_visits
-    painted = torch.zeros_like(known)
+    given, painted = Known(known, keep), torch.zeros_like(known)
     for steps, level in walks:
         sigmas = karras_sigmas(steps, min(lowest, 0.5 * level), level, config.rho)
         z = painted + level * noise.draw(known.shape)
-        painted = _descend(config, denoiser, z, sigmas, known, keep, noise)
+        painted = _descend(config, denoiser, z, sigmas, given, noise)
     return painted
 
 
@@ -62,14 +63,13 @@ def _descend(
     denoiser: Denoiser,
     z: Tensor,
     sigmas: Sequence[float],
-    known: Tensor,
-    keep: Tensor,
+    known: Known,
     noise: NoiseSource,
 ) -> Tensor:
     """From z at the first of some noise levels to the prediction at the last."""
     x0_before, h_before = z, 0.0
     for sigma, after in itertools.pairwise(sigmas):
-        x0 = predict_at(denoiser, z, sigma, known, keep)
+        x0 = predict_at(denoiser, z, sigma, known)
         h = math.log(sigma / after)
         ahead = x0
         if config.order == 2 and h_before:
@@ -79,4 +79,4 @@ def _descend(
         if config.eta:
             z = z + after * math.sqrt(1.0 - math.exp(-2.0 * config.eta * h)) * noise.draw(z.shape)
         x0_before, h_before = x0, h
-    return predict_at(denoiser, z, sigmas[-1], known, keep)
+    return predict_at(denoiser, z, sigmas[-1], known)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from echogen.config import LangevinConfig
+from echogen.diffusion.border import Known
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import langevin_walk
@@ -54,8 +55,7 @@ def predict_at(
     denoiser: Denoiser,
     z: Tensor,
     sigma: float,
-    known: Tensor | None = None,
-    keep: Tensor | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """E[x_0 | z] for z = x_0 + sigma n, at the timestep whose noise level is sigma.
 
@@ -63,11 +63,11 @@ def predict_at(
         denoiser: an image prior.
         z: (B, C, H, W) float32.
         sigma: noise level; outside the model's schedule, its nearest end is used.
-        known, keep: as `Denoiser.predict` takes them.
+        known: as `Denoiser.predict` takes it.
     """
     timestep = denoiser.schedule.timestep_at(sigma)
     level = denoiser.schedule.sigma_at(timestep)
-    return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep, known, keep).x0
+    return denoiser.predict(z / math.sqrt(1.0 + level**2), timestep, known).x0
 
 
 def smoother(inside: Tensor, scale: float) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from echogen.config import CompileMode
+from echogen.diffusion.border import BorderNetwork, load_border
 from echogen.diffusion.checkpoint import (
+    BORDER_WEIGHTS,
     SCHEDULER_CONFIG,
     UNET_CONFIG,
     WEIGHTS,
@@ -62,7 +64,10 @@ def load_checkpoint(
     network = load_network(folder / UNET_CONFIG, folder / WEIGHTS, callable=False)
     scheduler = read_json(folder / SCHEDULER_CONFIG)
     check_image_size(read_json(folder / UNET_CONFIG), info)
-    return build_denoiser(network, scheduler, info, device, precision, compile=compile, tell=tell)
+    border = load_border(folder / BORDER_WEIGHTS) if BORDER_WEIGHTS in info.files else None
+    return build_denoiser(
+        network, scheduler, info, device, precision, border=border, compile=compile, tell=tell
+    )
 
 
 def build_denoiser(
@@ -72,6 +77,7 @@ def build_denoiser(
     device: str = "auto",
     precision: str = "auto",
     *,
+    border: BorderNetwork | None = None,
     compile: CompileMode = "off",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Denoiser:
@@ -84,6 +90,7 @@ def build_denoiser(
         network: a `UNet2DModel` or its `UNetModules`, in float32.
         scheduler_config, info: of its checkpoint.
         device, precision: as `resolve_device` and `resolve_precision` read them.
+        border: corrects what the network predicts next to known pixels, in float32.
         compile: "on" runs the network through torch.compile, "graphs" records CUDA graphs too.
         tell: called with one line when compiling begins, and where it fails.
 
@@ -106,6 +113,7 @@ def build_denoiser(
         clip=scheduler.clip_sample_range if scheduler.clip_sample else None,
         channels=info.channels,
         conditioning=info.conditioning,
+        border=None if border is None else border.to(target),
         patch=info.patch,
         device=target,
         dtype=dtype,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from echogen.diffusion.checkpoint import (
+    BORDER_WEIGHTS,
     CARD_FILE,
     FORMAT,
     HASHED_FILES,
@@ -37,6 +38,7 @@ def save_checkpoint(
     scheduler_config: Mapping[str, Any],
     info: CheckpointInfo,
     *,
+    border: Mapping[str, "torch.Tensor"] | None = None,
     readme: str,
     extra_files: Mapping[str, bytes] = MappingProxyType({}),
     overwrite: bool = False,
@@ -48,6 +50,7 @@ def save_checkpoint(
         state: the network's state dict; tensors are written in the type they have (fp16 is fine).
         unet_config, scheduler_config: of diffusers' `UNet2DModel` and `DDPMScheduler`.
         info: its `files` are ignored and computed.
+        border: the state dict of its `BorderNetwork`, if it has one.
         readme: the model card, Markdown.
         extra_files: {name: content} of files beside the card, such as the pictures it shows.
         overwrite: whether an existing checkpoint is replaced; see `check_free`.
@@ -69,10 +72,14 @@ def save_checkpoint(
         _write_json(
             staging / SCHEDULER_CONFIG, {"_class_name": "DDPMScheduler", **scheduler_config}
         )
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
-        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
-        hashes = {name: file_sha256(staging / name) for name in HASHED_FILES}
+        weights = {WEIGHTS: state} | ({} if border is None else {BORDER_WEIGHTS: border})
+        for name, values in weights.items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            tensors = {key: value.detach().cpu().contiguous() for key, value in values.items()}
+            save_file(tensors, staging / name, metadata={"format": "pt"})
+            (staging / name).chmod(0o644)  # safetensors writes for its owner only
+        names = dict.fromkeys((*HASHED_FILES, *weights))
+        hashes = {name: file_sha256(staging / name) for name in names}
         written = info.model_copy(update={"files": hashes})
         record = {"format": FORMAT, **written.model_dump(), "sha256": written.sha256}
         _write_json(staging / INFO_FILE, record)

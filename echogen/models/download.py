@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from echogen.diffusion.checkpoint import (
     BUILTIN,
     CARD_FILE,
-    HASHED_FILES,
     INFO_FILE,
     CheckpointInfo,
     read_info,
@@ -180,7 +179,7 @@ def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:
             f"model {card.name}: the checkpoint in {card.repo} has sha256 {info.sha256[:12]}, "
             f"expected {expected[:12]}{why}; it was rejected."
         )
-    files = {name: fetch(card, name, info.files[name]).path for name in HASHED_FILES}
+    files = {name: fetch(card, name, info.files[name]).path for name in info.files}
     files[CARD_FILE] = fetch(card, CARD_FILE, verify=False).path
     files[INFO_FILE] = described.path
     with whole_folder(folder) as staging:

@@ -205,6 +205,8 @@ def hidden_errors(denoiser: "Denoiser", images: Images) -> tuple[float, float]:
     """
     import torch
 
+    from echogen.diffusion.border import Known
+
     t = round(float(denoiser.schedule.timestep_at(HIDDEN_SIGMA)))
     sigma = float(denoiser.schedule.sigma_at(t))
     side = images.shape[-1]
@@ -214,8 +216,9 @@ def hidden_errors(denoiser: "Denoiser", images: Images) -> tuple[float, float]:
     hidden = torch.arange(side) * STRIPES // side % 2 == 1
     keep = (~hidden).expand(len(truth), 1, side, side)
     with torch.inference_mode():
-        x, known, kept = (value.to(denoiser.device) for value in (noisy, truth, keep))
-        found = [denoiser.predict(x, t, *what).x0.cpu() for what in ((known, kept), ())]
+        x = noisy.to(denoiser.device)
+        known = Known(truth.to(denoiser.device), keep.to(denoiser.device))
+        found = [denoiser.predict(x, t, what).x0.cpu() for what in (known, None)]
     wrong, blind = (_rms((each - truth)[..., hidden].numpy()) for each in found)
     return wrong, blind
 

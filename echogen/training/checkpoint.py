@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from echogen.diffusion.border import BorderNetwork
 from echogen.diffusion.checkpoint import (
+    BORDER_WEIGHTS,
     SCHEDULER_CONFIG,
     TRAINED,
     UNET_CONFIG,
@@ -72,6 +74,7 @@ def write_checkpoint(
     record: TrainingRecord,
     samples: bytes,
     usual: GreyLevels | None,
+    border: BorderNetwork | None,
 ) -> CheckpointInfo:
     """Writes `out`/checkpoint with the averaged weights in fp16.
 
@@ -82,6 +85,7 @@ def write_checkpoint(
         record: of its training, with its recipe.
         samples: a PNG of generated images.
         usual: grey levels of the frames that it was trained on.
+        border: the network's correction next to known pixels, if it has one.
 
     Raises:
         CheckpointError: the folder cannot be written.
@@ -94,6 +98,7 @@ def write_checkpoint(
         _public(unet.config),
         scheduler_config(record.config),
         info,
+        border=None if border is None else border.state_dict(),
         readme=model_card(info),
         extra_files={SAMPLES_FILE: samples},
         overwrite=True,
@@ -119,6 +124,7 @@ def rewrite_checkpoint(
     folder = out / TRAINED
     changes = {**facts.terms, "training": record.to_dict()}
     info = read_info(folder).model_copy(update=changes)
+    border = folder / BORDER_WEIGHTS
     kept = {file.name: file.read_bytes() for file in folder.glob("*.png")}
     return save_checkpoint(
         folder,
@@ -126,6 +132,7 @@ def rewrite_checkpoint(
         read_json(folder / UNET_CONFIG),
         read_json(folder / SCHEDULER_CONFIG),
         info,
+        border=load_file(border) if border.is_file() else None,
         readme=model_card(info),
         extra_files={**kept, **pictures},
         overwrite=True,

@@ -1,6 +1,7 @@
 """Measurements and pictures of the averaged network, during training and once at the end."""
 
-from dataclasses import asdict, dataclass, field
+import copy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echogen.diffusion.border import BorderNetwork
 from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint, resolve_device
 from echogen.errors import CheckpointError, UsageError
 from echogen.report import QUIET, Reporter
+from echogen.training.border import fit_border
 from echogen.training.card import ModelFacts, training_record
 from echogen.training.checkpoint import (
     FIGURE_FILE,
@@ -25,7 +28,7 @@ from echogen.training.frames import PreparedFrames, Rows, Split, split_of
 from echogen.training.holes import fixed_keep
 from echogen.training.learner import VariedUNet
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
-from echogen.training.machine import training_precision
+from echogen.training.machine import precision_of, training_precision
 from echogen.training.memorisation import Memorisation, distances_plot, memorisation_of
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
@@ -38,7 +41,7 @@ from echogen.training.pictures import (
     write_png,
 )
 from echogen.training.run_folder import PICTURES
-from echogen.training.session import TrainingTask
+from echogen.training.session import TrainingSession
 from echogen.training.state import read_state
 from echogen.types import to_model_range
 
@@ -54,6 +57,7 @@ class Evaluation:
             with conditioning on what is hidden by fixed holes.
         samples: (N, S, S).
         pictures: {kind: (H, W)}, as they were written.
+        border: fitted to the network's errors, on the CPU; of a network with conditioning.
         held_out_whole, known_whole: of a network with conditioning, with the whole image hidden.
     """
 
@@ -61,6 +65,7 @@ class Evaluation:
     known: dict[int, float]
     samples: Images
     pictures: dict[str, Images]
+    border: BorderNetwork | None = None
     held_out_whole: dict[int, float] = field(default_factory=dict)
     known_whole: dict[int, float] = field(default_factory=dict)
 
@@ -84,23 +89,16 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(
-    average: VariedUNet,
-    task: TrainingTask,
-    split: Split,
-    device: torch.device,
-    precision: str,
-    pictures: Path,
-) -> Evaluation:
+def evaluate(average: VariedUNet, session: TrainingSession, pictures: Path) -> Evaluation:
     """Loss by level on held-out frames and on as many that are trained on; pictures.
 
     Args:
         average: the network.
-        task: of the run.
-        split: which frames are trained on.
-        device, precision: to compute on and in, "bf16" or "fp32".
+        session: of the run; measured in the precision that it is trained in.
         pictures: the pictures' files without their kind, such as `pictures/000012800`.
     """
+    task, split, device = session.task, session.split, session.machine.device
+    precision = precision_of(session.machine)
     recipe, pixels, options = task.recipe, task.frames.pixels, task.options
     fans, sees = torch.from_numpy(task.frames.fans), recipe.conditioning == "known"
     objective = make_objective(recipe, device)
@@ -128,7 +126,10 @@ def evaluate(
     whole: list[dict[int, float]] = [{}, {}]
     if sees:
         whole = [losses(rows, torch.zeros_like(holes(rows))) for rows in (aside, known)]
-    denoiser = denoiser_of(average, recipe, device, precision)
+    denoiser, border = denoiser_of(average, recipe, device, precision), None
+    if sees and options.border_images:
+        border = fit_border(denoiser, session.source, recipe, options.border_images)
+        denoiser = replace(denoiser, border=copy.deepcopy(border).to(device))
     samples = draw_samples(
         denoiser, options.samples, steps=options.sample_steps, seed=recipe.seed, batch_size=batch
     )
@@ -140,7 +141,7 @@ def evaluate(
         sheets["inpainted"] = inpainting_sheet(frames, keep, painted)
     for kind, picture in sheets.items():
         write_png(pictures.with_name(f"{kind}_{pictures.name}.png"), picture)
-    return Evaluation(in_holes[0], in_holes[1], samples, sheets, whole[0], whole[1])
+    return Evaluation(in_holes[0], in_holes[1], samples, sheets, border, *whole)
 
 
 def compare(

@@ -19,7 +19,7 @@ from echogen.training.checkpoint import write_checkpoint
 from echogen.training.evaluation import Evaluation, compare, evaluate
 from echogen.training.frames import PreparedFrames
 from echogen.training.learner import follow, gradients, learning_rate, seed_dropout, update
-from echogen.training.machine import agreed, open_machine, precision_of
+from echogen.training.machine import agreed, open_machine
 from echogen.training.meter import Meter
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import png, sheet
@@ -129,8 +129,7 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
     machine, task, average = session.machine, session.task, session.learner.average
     if machine.is_main_process:
         pictures = task.out / PICTURES / f"{progress.images:09d}"
-        measured = evaluate(average, task, session.split, machine.device, precision_of(machine),
-                            pictures)  # fmt: skip
+        measured = evaluate(average, session, pictures)
         better = measured.score < progress.best
         progress = replace(progress, best=min(measured.score, progress.best))
         _log_evaluation(session, progress, measured, better)
@@ -138,7 +137,7 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
             record = session.record(progress, **measured.as_record())
             samples = png(sheet(measured.samples))
             usual = usual_levels(task.frames.pixels[row] for row in session.split.trained)
-            write_checkpoint(task.out, average, task.facts, record, samples, usual)
+            write_checkpoint(task.out, average, task.facts, record, samples, usual, measured.border)
     machine.wait_for_everyone()
     return progress
 

@@ -33,6 +33,8 @@ class TrainingOptions(Settings):
         log_every: steps between lines of the log.
         samples, sample_steps: images in a picture, and network evaluations for each.
         inpainted: held-out frames in a picture of inpainting.
+        border_images: images to whose errors the border network is fitted, of a network that sees
+            what is known; 0 for none.
         measured: at most so many frames of either kind are measured on.
         compared: samples whose nearest training frames are looked for at the end; 0 for none.
         tensorboard: write scalars and pictures for TensorBoard, too.
@@ -52,6 +54,7 @@ class TrainingOptions(Settings):
     samples: int = Field(default=16, ge=1)
     sample_steps: int = Field(default=25, ge=2)
     inpainted: int = Field(default=8, ge=0)
+    border_images: int = Field(default=384, ge=0)
     measured: int = Field(default=256, ge=1)
     compared: int = Field(default=64, ge=0)
     tensorboard: bool = False

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from echogen.diffusion.border import Known
+
 SIDE = 8
 
 
@@ -37,7 +39,7 @@ def test_the_exact_denoiser_knows_the_known_pixels(bench: ModuleType, case: Any)
     for step, expected in ((999, case.posterior.moments()[0]), (0, case.picture[hidden])):
         scale = math.sqrt(1.0 + denoiser.schedule.sigma_at(step) ** 2)
         x = (picture + denoiser.schedule.sigma_at(step) * noise) / scale
-        found = denoiser.predict(x, step, picture, keep).x0
+        found = denoiser.predict(x, step, Known(picture, keep)).x0
         assert torch.equal(found[keep], picture[keep])
         np.testing.assert_allclose(found[~keep].numpy(), expected, atol=0.05)
 
@@ -61,12 +63,12 @@ def test_a_short_training_learns_to_use_what_is_known(bench: ModuleType, case: A
     keep = torch.tensor(case.keep).reshape(1, 1, SIDE, SIDE).expand_as(pictures)
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(2))
 
-    def error(known: torch.Tensor | None, kept: torch.Tensor | None) -> float:
-        found = seeing.predict(noise, 999, known, kept).x0
+    def error(known: Known | None) -> float:
+        found = seeing.predict(noise, 999, known).x0
         return float((found - pictures)[~keep].square().mean())
 
     with torch.inference_mode():
-        assert error(pictures, keep) < 0.6 * error(None, None)
+        assert error(Known(pictures, keep)) < 0.6 * error(None)
 
 
 def test_holes_are_partial_or_whole(bench: ModuleType) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from echogen.config import LangevinConfig, RepaintConfig, SamplerConfig
+from echogen.diffusion.border import Known
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.network import load_checkpoint
 from echogen.diffusion.noise import SampleNoise
@@ -47,7 +48,7 @@ def test_known_pixels_are_shown_as_they_are_with_a_map_of_them(channels: int) ->
     x, known, keep = pictures(channels)
     seen: list[Tensor] = []
     denoiser = replace(denoiser, watch=lambda x, *_: seen.append(x))
-    x0 = denoiser.predict(x, 5, known, keep).x0
+    x0 = denoiser.predict(x, 5, Known(known, keep)).x0
     picture, mask = shown[0][:, :channels], shown[0][:, channels:]
     assert torch.equal(picture, torch.where(keep, known, x))
     assert torch.equal(mask, keep.float())
@@ -60,14 +61,14 @@ def test_without_known_pixels_it_is_an_unconditional_network() -> None:
     x, known, keep = pictures()
     assert torch.equal(denoiser.predict(x, 5).x0, torch.full_like(x, 0.5))
     assert torch.equal(shown[0], torch.cat([x, torch.zeros_like(x)], dim=1))
-    denoiser.predict(x, 5, known, torch.zeros_like(keep))
+    denoiser.predict(x, 5, Known(known, torch.zeros_like(keep)))
     assert torch.equal(shown[1], shown[0])
 
 
 def test_a_network_without_conditioning_is_shown_the_noisy_picture_alone() -> None:
     denoiser, shown = watched("none")
     x, known, keep = pictures()
-    assert torch.equal(denoiser.predict(x, 5, known, keep).x0, torch.full_like(x, 0.5))
+    assert torch.equal(denoiser.predict(x, 5, Known(known, keep)).x0, torch.full_like(x, 0.5))
     assert torch.equal(shown[0], x)
 
 

@@ -49,6 +49,7 @@ QUICK = TrainingOptions(
     samples=2,
     sample_steps=4,
     inpainted=0,
+    border_images=3,
     compared=0,
 )
 

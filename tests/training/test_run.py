@@ -17,6 +17,7 @@ import torch
 
 import echogen
 from echogen.cli import main
+from echogen.diffusion.border import Known
 from echogen.diffusion.checkpoint import read_info, verify_checkpoint
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError, EngineError, UsageError
@@ -92,7 +93,7 @@ def arguments(
     flags = {
         "frames": place, "out": folder / out, "preset": toml, "steps": 6, "hold-out": 2,
         "device": "cpu", "precision": "fp32", "evaluations": 2, "samples": 2, "sample-steps": 4,
-        "inpainted": 0, "compared": 0, "log-every": 2, **more,
+        "inpainted": 0, "border-images": 3, "compared": 0, "log-every": 2, **more,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return ["train", *words, "--json"]
@@ -479,7 +480,7 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
         v = torch.pixel_shuffle(unet(packed, torch.tensor(300), return_dict=False)[0], 2)
     abar = float(schedule.alphas_cumprod[300])
     expected = (abar**0.5 * shown - (1 - abar) ** 0.5 * v).clamp(-1, 1)
-    found = denoiser.predict(x, 300, known, keep).x0
+    found = denoiser.predict(x, 300, Known(known, keep)).x0
     assert torch.allclose(found[~keep], expected[~keep], atol=1e-5)
 
 
