@@ -71,6 +71,7 @@ def fit_border(
     return border.eval().requires_grad_(False)
 
 
+@torch.enable_grad()
 def _fit(border: BorderNetwork, pixels: _Pixels, steps: int, generator: torch.Generator) -> None:
     """AdamW with a cosine decay of the rate, on errors as shares of the noise."""
     optimiser = torch.optim.AdamW(border.parameters(), lr=RATE)

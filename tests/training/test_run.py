@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import echogen
 from echogen.cli import main
 from echogen.diffusion.border import Known
-from echogen.diffusion.checkpoint import read_info, verify_checkpoint
+from echogen.diffusion.checkpoint import BORDER_WEIGHTS, read_info, verify_checkpoint
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.signals import Stop
@@ -413,6 +414,7 @@ def test_a_run_learns_and_says_what_happens(tmp_path, packed, kind):
     assert kind is unconditional or whole[0] != measured[0]["held_out_loss"]
     card = (tmp_path / "checkpoint/README.md").read_text()
     assert ("With the whole image hidden" in card) == (kind is recipe)
+    assert (BORDER_WEIGHTS in read_info(tmp_path / "checkpoint").files) == (kind is recipe)
     for kind in ("samples", "inpainted"):
         assert len(list((tmp_path / "pictures").glob(f"{kind}_*.png"))) == 2
     assert any("held-out loss" in line for line in told.lines)
@@ -423,7 +425,7 @@ def test_a_run_learns_and_says_what_happens(tmp_path, packed, kind):
 
 def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
     told = Told()
-    options = quick(hold_out=0, steps=2)
+    options = quick(hold_out=0, steps=2, border_images=0)
     train(recipe(), packed, tmp_path, options, reporter=told)
     assert any("no case is held out" in line for line in told.lines)
     assert any("training loss" in line for line in told.lines)
@@ -431,7 +433,9 @@ def test_without_held_out_cases_it_says_what_it_measures_on(tmp_path, packed):
     assert "No case was held out" in card
     assert "not selected by their distance" in card
     assert "any held-out frame is" not in card
-    assert read_info(tmp_path / "checkpoint").training["held_out_loss"] == {}
+    info = read_info(tmp_path / "checkpoint")
+    assert info.training["held_out_loss"] == {}
+    assert BORDER_WEIGHTS not in info.files
 
 
 def test_a_learned_variance_trains_and_paints(tmp_path, packed):
@@ -480,7 +484,8 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
         v = torch.pixel_shuffle(unet(packed, torch.tensor(300), return_dict=False)[0], 2)
     abar = float(schedule.alphas_cumprod[300])
     expected = (abar**0.5 * shown - (1 - abar) ** 0.5 * v).clamp(-1, 1)
-    found = denoiser.predict(x, 300, Known(known, keep)).x0
+    assert denoiser.border is not None
+    found = replace(denoiser, border=None).predict(x, 300, Known(known, keep)).x0
     assert torch.allclose(found[~keep], expected[~keep], atol=1e-5)
 
 
