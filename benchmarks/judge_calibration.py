@@ -211,7 +211,7 @@ def _share(
     cut: tuple[int, ...] = (),
 ) -> float:
     levels = (made[image][i] * 255).round().to(torch.uint8).numpy()
-    return judge.share(levels, made[label][i].numpy().astype(np.uint8), keep, case, cut)
+    return judge.look(levels, made[label][i].numpy().astype(np.uint8), keep, case, cut).share
 
 
 def rates(found: dict[str, list[Any]], threshold: float) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def found_in(store: StoreReader, judge: Judge, count: int) -> dict[int, dict[int
         ids = [int(one) for one in str(store.columns["cut_ids"][row]).split()]
         case = str(store.columns["case_id"][row])
         pixels = (store.images[row], store.masks[row], store.keep[row])
-        found[row] = judge.parts(*pixels, case, ids)
+        found[row] = judge.look(*pixels, case, ids).parts
     return found
 
 

@@ -130,7 +130,7 @@ def _judged(
     if "cut_ids" in store.absent:
         cut = " ".join(str(k) for k in range(8) if int(store.columns["cut"][row]) >> k & 1)
     ids = [int(one) for one in str(cut).split()]
-    why = judge.why_not(pixels["images"], pixels["masks"], pixels["keep"], str(case), ids)
+    why = judge.look(pixels["images"], pixels["masks"], pixels["keep"], str(case), ids).why_not
     if why:
         message = f"{why}. Look at it, and leave it out of training if it is one."
         yield warning("unlabelled-heart", _name(store, row), message)

@@ -145,7 +145,7 @@ def _work(source: PlannedDataset, judge: Judge | None) -> Work:
 
     def condemned(row: Row, sample: Sample) -> str:
         frame = source.frames[row.frame_id]
-        return judge.why_not(sample.image, sample.label, sample.keep, frame.case_id, frame.cut)
+        return judge.look(sample.image, sample.label, sample.keep, frame.case_id, frame.cut).why_not
 
     return Work(source.plan.rows, source.render, labelled_shard, condemned)
 

@@ -24,6 +24,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a judge finds in one sample.
+
+    Attributes:
+        info: of the judge.
+        parts: {the judge's class id: its part of the largest unlabelled piece, as a share of the
+            labelled heart's area}.
+    """
+
+    info: JudgeInfo
+    parts: Mapping[int, float]
+
+    @property
+    def share(self) -> float:
+        """The area of the largest unlabelled piece over the labelled heart's."""
+        return sum(self.parts.values())
+
+    @property
+    def why_not(self) -> str:
+        """Why the sample must not be kept, in a few words; empty where it may be."""
+        if self.share <= self.info.threshold:
+            return ""
+        named = (f"{self.info.labels[one]} {part:.0%}" for one, part in self.parts.items() if part)
+        return (
+            f"{self.info.name} sees a second, unlabelled heart in what was painted: its largest "
+            f"piece has {self.share:.0%} of the labelled heart's area ({', '.join(named)}), at "
+            f"most {self.info.threshold:.0%} is let pass"
+        )
+
+
+@dataclass(frozen=True)
 class Judge:
     """A judge for the labels of one dataset; see `open_judge`.
 
@@ -37,15 +68,15 @@ class Judge:
     folder: Path
     ids: Mapping[int, int]
 
-    def parts(
+    def look(
         self,
         image: UInt8Grid,
         label: UInt8Grid,
         keep: BoolGrid,
         case: str,
         cut: Collection[int] = (),
-    ) -> dict[int, float]:
-        """The largest unlabelled piece of heart, by what it shows.
+    ) -> Verdict:
+        """The largest unlabelled piece of heart.
 
         Args:
             image: grey levels, painted.
@@ -55,8 +86,7 @@ class Judge:
             cut: the dataset's ids of the classes that the source's fan cut off.
 
         Returns:
-            {the judge's class id: area as a share of the labelled heart's}; zeros where there is
-            none, or no labelled heart to compare with.
+            Its size; nothing where there is none, or no labelled heart to compare with.
         """
         from echogen.judging.measure import unlabelled
 
@@ -71,44 +101,12 @@ class Judge:
         area = int(np.isin(small, classes).sum())
         kept = keep[np.ix_(rows, cols)]
         if not area or (kept | (small != BACKGROUND)).all():
-            return dict.fromkeys(classes, 0.0)
+            return Verdict(self.info, dict.fromkeys(classes, 0.0))
         cut_off = frozenset(self.ids[one] for one in cut if one in self.ids)
         seen = self.seen(image, case, small)
         piece = unlabelled(seen, small, kept, classes, cut_off)
-        return {one: int((piece & (seen == one)).sum()) / area for one in classes}
-
-    def share(
-        self,
-        image: UInt8Grid,
-        label: UInt8Grid,
-        keep: BoolGrid,
-        case: str,
-        cut: Collection[int] = (),
-    ) -> float:
-        """The area of the largest unlabelled piece over the labelled heart's; see `parts`."""
-        return sum(self.parts(image, label, keep, case, cut).values())
-
-    def why_not(
-        self,
-        image: UInt8Grid,
-        label: UInt8Grid,
-        keep: BoolGrid,
-        case: str,
-        cut: Collection[int] = (),
-    ) -> str:
-        """Why a sample must not be kept, in a few words; empty where the judge sees no more heart
-        than is labelled. Arguments as of `parts`.
-        """
-        parts = self.parts(image, label, keep, case, cut)
-        found = sum(parts.values())
-        if found <= self.info.threshold:
-            return ""
-        named = (f"{self.info.labels[one]} {part:.0%}" for one, part in parts.items() if part)
-        return (
-            f"{self.info.name} sees a second, unlabelled heart in what was painted: its largest "
-            f"piece has {found:.0%} of the labelled heart's area ({', '.join(named)}), at most "
-            f"{self.info.threshold:.0%} is let pass"
-        )
+        shares = {one: int((piece & (seen == one)).sum()) / area for one in classes}
+        return Verdict(self.info, shares)
 
     def seen(
         self, image: UInt8Grid, case: str, label: npt.NDArray[np.uint8]

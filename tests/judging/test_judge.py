@@ -81,25 +81,25 @@ def test_a_structure_that_was_cut_may_go_on_for_a_while_and_others_may_not() -> 
 
 def test_the_share_is_of_the_labelled_area(tmp_path: Path) -> None:
     judge = opened(write_judge(tmp_path / "judge"))
-    assert judge.share(*sample(), "someone") == pytest.approx(0.4, abs=0.11)
-    assert judge.share(*sample(0), "someone") == 0
-    parts = judge.parts(*sample(), "someone")
-    assert parts == {1: judge.share(*sample(), "someone"), 2: 0, 3: 0}
-    why = judge.why_not(*sample(), "someone")
+    assert judge.look(*sample(), "someone").share == pytest.approx(0.4, abs=0.11)
+    assert judge.look(*sample(0), "someone").share == 0
+    parts = judge.look(*sample(), "someone").parts
+    assert parts == {1: judge.look(*sample(), "someone").share, 2: 0, 3: 0}
+    why = judge.look(*sample(), "someone").why_not
     assert "second, unlabelled heart" in why
     assert f"LV cavity {parts[1]:.0%})" in why
-    assert judge.why_not(*sample(0), "someone") == ""
+    assert judge.look(*sample(0), "someone").why_not == ""
     image, label, keep = sample()
-    assert judge.share(image, np.zeros_like(label), keep, "someone") == 0
-    assert judge.share(image, label, np.ones_like(keep), "someone") == 0
+    assert judge.look(image, np.zeros_like(label), keep, "someone").share == 0
+    assert judge.look(image, label, np.ones_like(keep), "someone").share == 0
 
 
 def test_a_case_is_judged_by_networks_that_have_not_seen_it(tmp_path: Path) -> None:
     # of a grey between their two levels, the first says heart and the second does not
     judge = opened(write_judge(tmp_path / "judge", seen=(("a", "c"), ("b", "c"))))
     between = round(255 * (0.35 + 1) / 2)
-    assert judge.share(*sample(between), "b") > 0.3
-    assert judge.share(*sample(between), "a") == 0
+    assert judge.look(*sample(between), "b").share > 0.3
+    assert judge.look(*sample(between), "a").share == 0
     names = [[member.file[8:13] for member in judge.info.members_for(case)] for case in "abcd"]
     assert names == [["fold1"], ["fold0"], ["fold0", "fold1"], ["fold0", "fold1"]]
 
@@ -107,9 +107,9 @@ def test_a_case_is_judged_by_networks_that_have_not_seen_it(tmp_path: Path) -> N
 def test_a_judge_goes_to_other_processes_without_its_weights(tmp_path: Path) -> None:
     judge = opened(write_judge(tmp_path / "judge"))
     before = len(pickle.dumps(judge))
-    found = judge.share(*sample(), "someone")
+    found = judge.look(*sample(), "someone").share
     assert len(pickle.dumps(judge)) == before
-    assert pickle.loads(pickle.dumps(judge)).share(*sample(), "someone") == found
+    assert pickle.loads(pickle.dumps(judge)).look(*sample(), "someone").share == found
 
 
 def test_classes_are_matched_by_their_names() -> None:
@@ -141,9 +141,11 @@ def test_other_ids_of_the_dataset_and_other_classes_are_understood(tmp_path: Pat
     assert judge is not None
     image, label, keep = sample()
     label[label == 1] = 5
-    assert judge.share(image, label, keep, "x") == opened(folder).share(*sample(), "x") > 0
+    assert (
+        judge.look(image, label, keep, "x").share == opened(folder).look(*sample(), "x").share > 0
+    )
     label[20:28, 20:24] = 9  # labelled as something else is labelled
-    assert judge.share(image, label, keep, "x") == 0
+    assert judge.look(image, label, keep, "x").share == 0
 
 
 def test_neither_kind_of_folder_is_taken_for_the_other(tmp_path: Path, checkpoint: Path) -> None:
