@@ -141,7 +141,7 @@ def train(
     border_images: Annotated[
         int | None,
         Flag(
-            help="Images that the correction next to known pixels is fitted to (default: 384).",
+            help="Images that the correction next to known pixels is fitted to (default: 640).",
             rich_help_panel=MEASURE,
         ),
     ] = None,

@@ -14,13 +14,15 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from echogen.diffusion.border import HIGHEST, BorderNetwork, Known
 from echogen.diffusion.denoiser import Denoiser
 from echogen.training.batches import FrameSource, batches
 from echogen.training.recipe import Recipe
 
-PIXELS, BATCH, STEPS_PER_IMAGE, RATE = 512, 2048, 6.5, 3e-3
+PIXELS, BATCH, STEPS_PER_IMAGE, RATE = 1024, 2048, 12.5, 3e-3
+HUBER, BINS = 2.0, 12
 LOWEST = 0.02
 """The least noise level that is fitted to; below it pixels hardly move."""
 
@@ -73,18 +75,36 @@ def fit_border(
 
 @torch.enable_grad()
 def _fit(border: BorderNetwork, pixels: _Pixels, steps: int, generator: torch.Generator) -> None:
-    """AdamW with a cosine decay of the rate, on errors as shares of the noise."""
+    """AdamW with a cosine decay of the rate.
+
+    Errors count as shares of what the network's are at about the same noise, so that all levels
+    count alike, and large ones by Huber's loss.
+    """
+    usual = _usual_errors(pixels)
     optimiser = torch.optim.AdamW(border.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     for _ in range(steps):
-        part = pixels[torch.randint(len(pixels.truth), (BATCH,), generator=generator)]
+        rows = torch.randint(len(pixels.truth), (BATCH,), generator=generator)
+        part = pixels[rows]
         found = border(part.x0, part.z, part.keep, part.sigma)
-        loss = ((found - part.truth) / part.sigma[:, 0]).square().mean()
+        error = (found - part.truth) / usual[rows]
+        loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(border.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+
+
+def _usual_errors(pixels: _Pixels) -> Tensor:
+    """(N,) root mean square errors of the network at about the noise level of each pixel."""
+    middle = pixels.x0[:, pixels.x0.shape[1] // 2]
+    level = pixels.sigma[:, 0].log()
+    bounds = torch.linspace(math.log(LOWEST), math.log(HIGHEST), BINS + 1)
+    number = torch.bucketize(level, bounds[1:-1])
+    squares = torch.zeros(BINS).index_add(0, number, (middle - pixels.truth).square())
+    count = torch.bincount(number, minlength=BINS).clamp(min=1)
+    return (squares / count)[number].sqrt().clamp(min=1e-6)
 
 
 @torch.no_grad()

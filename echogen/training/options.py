@@ -54,7 +54,7 @@ class TrainingOptions(Settings):
     samples: int = Field(default=16, ge=1)
     sample_steps: int = Field(default=25, ge=2)
     inpainted: int = Field(default=8, ge=0)
-    border_images: int = Field(default=384, ge=0)
+    border_images: int = Field(default=640, ge=0)
     measured: int = Field(default=256, ge=1)
     compared: int = Field(default=64, ge=0)
     tensorboard: bool = False
