@@ -343,13 +343,20 @@ PRESETS: Presets = {
     },
 }
 
+
+def _completing(steps: int, **refinement: float) -> dict[str, object]:
+    return {"name": "dpm", "steps": steps, "sigma_max": 20.0, "rho": 5.0, **refinement}
+
+
 KNOWN_PRESETS: Presets = {
-    "fast": {"sampler": {"name": "dpm", "steps": 10}},
-    "balanced": {"sampler": {"name": "dpm"}},
-    "high": {"sampler": {"name": "dpm", "steps": 40}},
+    "fast": {"sampler": _completing(7, refine_steps=3, refine_from=0.08)},
+    "balanced": {"sampler": _completing(13, refine_steps=4, refine_from=0.12, refine_visits=3)},
+    "high": {"sampler": _completing(28, refine_steps=4, refine_from=0.12, refine_visits=3)},
     "paper": PRESETS["paper"],
 }
-"""`PRESETS` with a network that is shown what is known."""
+"""`PRESETS` with a network that is shown what is known: 10, 25 and 40 evaluations, chosen by
+`benchmarks/realism.py --tuning`.
+"""
 
 SAMPLE_PRESETS: Presets = {
     "fast": {"sampler": {"steps": 15}},

@@ -13,6 +13,7 @@ from echogen.cli import app
 from echogen.commands.bench import bench
 from echogen.commands.expand import dry_run, expand
 from echogen.config import (
+    KNOWN_PRESETS,
     PRESETS,
     AugmentationConfig,
     DpmConfig,
@@ -22,6 +23,7 @@ from echogen.config import (
     SampleConfig,
     SamplerConfig,
 )
+from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import StoreError, UsageError
 from echogen.models.resolve import load_with_model
 from echogen.report import Quiet
@@ -55,6 +57,10 @@ def resolved(
     return load_with_model(AugmentationConfig, given, preset=preset, file=file)[0].sampler
 
 
+def completing(preset: str, **changes: object) -> DpmConfig:
+    return DpmConfig.model_validate({**KNOWN_PRESETS[preset]["sampler"], **changes})
+
+
 @pytest.fixture
 def given(dataset: Path, known_checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
     """A run of two frames whose sampler the checkpoint and the preset decide."""
@@ -70,8 +76,9 @@ def given(dataset: Path, known_checkpoint: Path, tmp_path: Path) -> dict[str, An
 
 
 def test_presets_follow_the_checkpoint(checkpoint: Path, known_checkpoint: Path) -> None:
-    for name, steps in (("fast", 10), ("balanced", 25), ("high", 40)):
-        assert resolved(known_checkpoint, name) == DpmConfig(steps=steps)
+    for name, evaluations in (("fast", 10), ("balanced", 25), ("high", 40)):
+        assert resolved(known_checkpoint, name) == completing(name)
+        assert sampler_nfe(completing(name)) == evaluations
         assert resolved(checkpoint, name) == LangevinConfig(
             **PRESETS[name]["sampler"]  # type: ignore[arg-type]
         )
@@ -81,18 +88,19 @@ def test_presets_follow_the_checkpoint(checkpoint: Path, known_checkpoint: Path)
 
 
 def test_settings_win_over_the_presets(known_checkpoint: Path, tmp_path: Path) -> None:
-    assert resolved(known_checkpoint, sampler={"steps": 7}) == DpmConfig(steps=7)
+    assert resolved(known_checkpoint, sampler={"steps": 7}) == completing("balanced", steps=7)
     assert resolved(known_checkpoint, **{"sampler.name": "langevin"}) == LangevinConfig()
     assert resolved(known_checkpoint, sampler="repaint") == RepaintConfig()
     file = tmp_path / "run.toml"
     file.write_text(f"checkpoint = {json.dumps(str(known_checkpoint))}\n[sampler]\neta = 0.5\n")
     config, folder, info = load_with_model(AugmentationConfig, {}, preset="high", file=file)
-    assert config.sampler == DpmConfig(steps=40, eta=0.5)
+    assert config.sampler == completing("high", eta=0.5)
     assert (Path(folder), info.conditioning) == (known_checkpoint, "known")
     asked = AugmentationConfig(checkpoint=str(known_checkpoint), sampler=LangevinConfig(levels=5))
     assert load_with_model(AugmentationConfig, {}, file=asked)[0].sampler == asked.sampler
     unset = AugmentationConfig(checkpoint=str(known_checkpoint))
-    assert load_with_model(AugmentationConfig, {}, file=unset)[0].sampler == DpmConfig()
+    chosen = load_with_model(AugmentationConfig, {}, file=unset)[0].sampler
+    assert chosen == completing("balanced")
     with pytest.raises(UsageError, match=r"unknown key 'sampler.churn' of sampler dpm; it belongs"):
         resolved(known_checkpoint, **{"sampler.churn": 1.0})
 
@@ -125,8 +133,8 @@ def test_a_run_says_and_records_the_sampler_that_the_checkpoint_decided(
     assert (report.sampler, report.nfe, report.painted) == ("dpm", 10, 2)
     with open_store(Path(report.output)) as store:
         assert store.record.sampler.settings["name"] == "dpm"
-        assert store.attrs["sampler"]["nfe"] == store.attrs["sampler"]["steps"] == 10
-        assert "refine_steps" not in store.attrs["sampler"]  # newer than the first stores
+        recorded = store.attrs["sampler"]
+        assert (recorded["nfe"], recorded["steps"], recorded["refine_steps"]) == (10, 7, 3)
     plain, told = {**given, "checkpoint": str(checkpoint)}, Told()
     _, estimate = dry_run(**plain, reporter=told)
     assert told.of_sampler() == (
@@ -170,9 +178,9 @@ def test_the_printed_settings_are_those_of_the_run(
     settings = shown("--checkpoint", given["checkpoint"], "--preset", "high")
     assert settings["checkpoint"] == given["checkpoint"]
     assert settings["sampler"]["name"] == "dpm"
-    assert settings["sampler"]["steps"] == 40
+    assert settings["sampler"]["steps"] == 28
     back, _, _ = load_with_model(ExpandConfig, {}, file=tmp_path / "printed.toml")
-    assert back.sampler == DpmConfig(steps=40)
+    assert back.sampler == completing("high")
     assert shown("--checkpoint", str(checkpoint))["sampler"]["name"] == "langevin"
     assert shown()["checkpoint"] == "builtin"
 

@@ -60,7 +60,7 @@ def test_the_builtin_model_passes_every_check_and_says_what_was_measured() -> No
     found = verify("builtin")
     assert found.ok
     assert [check.name for check in found.checks] == [
-        "hashes", "licence", "network", "denoising",
+        "hashes", "licence", "network", "denoising", "known pixels",
     ]  # fmt: skip
     assert len(found.denoising) == len(SIGMAS)
     for level in found.denoising:
