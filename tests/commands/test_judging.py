@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ def judged(
 ) -> dict[str, object]:
     """Settings with a judge that condemns about half of all paintings, by what was painted."""
 
-    def why_not(self: Judge, image: np.ndarray, *_: object) -> str:
-        return "an odd picture" if int(image.sum()) % 2 else ""
+    def look(self: Judge, image: np.ndarray, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(why_not="an odd picture" if int(image.sum()) % 2 else "")
 
-    monkeypatch.setattr(Judge, "why_not", why_not)
+    monkeypatch.setattr(Judge, "look", look)
     return {**settings, "judge": str(write_judge(tmp_path / "judge"))}
 
 
