@@ -22,6 +22,7 @@ from typing import Any
 import measures as realism
 import numpy as np
 import torch
+from hidden import UNCONDITIONAL
 from measures.grid import grid_amplitude
 from record import machine
 from rivals import heun
@@ -72,8 +73,8 @@ SAMPLERS: dict[str, tuple[int, Callable[[], Callable[..., Any]]]] = {
 
 
 def real_frames(data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N, S, S) frames of the patients that the built-in model has not seen, and whose they are."""
-    cases = read_info("builtin").training["held_out_cases"]
+    """(N, S, S) frames of the patients that the network has not seen, and whose they are."""
+    cases = read_info(UNCONDITIONAL).training["held_out_cases"]
     settings = {
         "input": str(data),
         "output": str(cache / "real.zarr"),
@@ -89,7 +90,7 @@ def drawn(name: str, count: int, file: Path) -> np.ndarray:
     """(count, S, S) images of a sampler, drawn or kept in a file."""
     if file.exists():
         return np.load(file)
-    denoiser, sampler = load_checkpoint("builtin", "cpu", "auto"), SAMPLERS[name][1]()
+    denoiser, sampler = load_checkpoint(UNCONDITIONAL, "cpu", "auto"), SAMPLERS[name][1]()
     side = denoiser.image_size
     images = []
     for start in range(0, count, BATCH):
@@ -239,7 +240,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results/unconditional.json")
     flags = parser.parse_args()
     flags.cache.mkdir(parents=True, exist_ok=True)
-    model = read_info("builtin")
+    model = read_info(UNCONDITIONAL)
     real, cases = real_frames(flags.data, flags.cache)
     of_real = measured(real, flags.cache / "real.npz")
     some = np.linspace(0, len(real) - 1, flags.count).astype(int)

@@ -20,6 +20,7 @@ from PIL import Image
 from echogen.config import AugmentationConfig, EngineConfig
 from echogen.datasets import open_frames
 from echogen.diffusion.checkpoint import read_info
+from echogen.models.resolve import load_with_model
 from echogen.painting.devices import open_engine
 from echogen.painting.engine import Canvas
 from echogen.pictures.colours import MISSING, colours_of
@@ -29,7 +30,6 @@ from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Row
 from echogen.report import Quiet
-from echogen.support.settings import load_config
 from echogen.types import Sample
 
 Rgb = npt.NDArray[np.uint8]
@@ -37,6 +37,7 @@ Rgb = npt.NDArray[np.uint8]
 HERE = Path(__file__).parent
 SAMPLE_DATA = HERE.parent / "sample_data" / "camus"
 BUILTIN = HERE.parent / "echogen" / "models" / "builtin"
+UNCONDITIONAL = str(HERE.parent / "benchmarks" / "checkpoints" / "unconditional")
 SHOWN = ("patient0002_2CH_ED_copy2", "patient0005_4CH_ED_copy2", "patient0006_2CH_ED_copy4")
 SCHEDULES = ((10, 1, 1), (25, 5, 3), (25, 5, 5), (100, 10, 1), (250, 10, 10))
 
@@ -59,12 +60,9 @@ def join(pictures: list[Rgb], axis: int) -> Rgb:
     return np.concatenate(spaced[:-1], axis=axis)
 
 
-def configuration(sampler: dict[str, Any]) -> AugmentationConfig:
-    settings = {
-        "dataset": {"cases": sorted({name.partition("_")[0] for name in SHOWN})},
-        "sampler": sampler,
-    }
-    return load_config(AugmentationConfig, settings)
+def configuration(**settings: Any) -> AugmentationConfig:
+    cases = sorted({name.partition("_")[0] for name in SHOWN})
+    return load_with_model(AugmentationConfig, {"dataset": {"cases": cases}, **settings})[0]
 
 
 def repaint(steps: int, jump_length: int, resamplings: int) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="*", default=["overview", "phantoms", "schedules"])
     wanted = parser.parse_args().figures
-    config = configuration({})
+    config = configuration()
     frames = open_frames(SAMPLE_DATA, config.dataset)
     source = plan_dataset(*frames, config, read_info("builtin"), Quiet())
     rows = rows_of(source, list(SHOWN))
@@ -169,7 +167,8 @@ def main() -> None:
     if "schedules" in wanted:
         columns = [join([moved(sample) for sample in after], axis=0)]
         for schedule in SCHEDULES:
-            samples = paint(configuration(repaint(*schedule)), rows, copies)
+            other = configuration(sampler=repaint(*schedule), checkpoint=UNCONDITIONAL)
+            samples = paint(other, rows, copies)
             columns.append(join([grey(sample.image) for sample in samples], axis=0))
         save_png(Image.fromarray(join(columns, axis=1)), HERE / "images" / "schedules.png")
 

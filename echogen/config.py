@@ -168,7 +168,9 @@ class TransformConfig(MoveConfig):
 
 
 class LangevinConfig(Settings):
-    """Langevin steps at falling noise levels (`echogen.diffusion.langevin`); as `balanced`.
+    """Langevin steps at falling noise levels (`echogen.diffusion.langevin`).
+
+    As `balanced` with a network that is not shown what is known.
 
     Noise levels are in units of the model's range, -1 to 1.
 
@@ -230,9 +232,10 @@ class RepaintConfig(Settings):
 
 
 class DpmConfig(Settings):
-    """SDE-DPM-Solver++ (`echogen.diffusion.dpm`); as `balanced`.
+    """SDE-DPM-Solver++ (`echogen.diffusion.dpm`); as `balanced` of `echogen sample`.
 
     It paints what is missing with a network that is shown what is known, and whole images with any.
+    For `expand` see `KNOWN_PRESETS`.
 
     Attributes:
         name: of the sampler.

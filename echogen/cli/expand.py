@@ -128,7 +128,12 @@ def show_run(report: "ExpandReport") -> None:
             f"{counts.originals + counts.copies} done ({both(counts.originals, counts.copies)})",
         ),
         ("rejected", f"{counts.rejected} (no valid move found)"),
-        ("failed", str(counts.failed)),
+        (
+            "failed",
+            f"{counts.failed}, {report.condemned} of them with a second heart in what was painted"
+            if report.condemned
+            else str(counts.failed),
+        ),
         ("frames skipped", str(len(report.skipped))),
     ]
     if counts.pending:

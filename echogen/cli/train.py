@@ -64,8 +64,8 @@ def train(
         str | None,
         Flag(
             metavar="small|reference",
-            help="small (default): the built-in model's recipe. reference: the published network, "
-            "25 times the work per image.",
+            help="small (default): the built-in model's network and holes. reference: the published "
+            "network, 25 times the work per image.",
             rich_help_panel=LEARN,
         ),
     ] = None,
@@ -141,7 +141,8 @@ def train(
     border_images: Annotated[
         int | None,
         Flag(
-            help="Images that the correction next to known pixels is fitted to (default: 640).",
+            help="Images that the correction beside known pixels is fitted to; 0 for none "
+            "(default: 640).",
             rich_help_panel=MEASURE,
         ),
     ] = None,

@@ -4,9 +4,10 @@ A network with space-to-depth sees 4 x 4 pixels as one and hardly uses that the 
 hidden one is known: at the border its prediction is no better than inside of the hole, and what is
 painted does not go on where the image ends. Kriging does use it (Matheron 1963): the value at a
 pixel is the network's, plus a weighted sum of how its neighbours differ. The weights follow from
-which neighbours are known, the noise level and the local contrast. There they are not solved for,
-but predicted by a network of a few thousand weights, which is fitted to the errors of the large one
-(`echogen.training.border`). It computes nothing but these pixels, about 3% of an image.
+which neighbours are known, the noise level, brightness and local contrast. There they are not
+solved for, but predicted by a network of a few thousand weights, which is fitted to the errors of
+the large one (`echogen.training.border`). It computes nothing but these pixels, about 3% of an
+image.
 """
 
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class Known:
 
 
 class BorderNetwork(nn.Module):
-    """Weights of the neighbours, from which of them are known, noise level and local contrast."""
+    """Weights of the neighbours, from which are known, noise level, brightness and contrast."""
 
     def __init__(self) -> None:
         super().__init__()

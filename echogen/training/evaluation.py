@@ -57,7 +57,8 @@ class Evaluation:
             with conditioning on what is hidden by fixed holes.
         samples: (N, S, S).
         pictures: {kind: (H, W)}, as they were written.
-        border: fitted to the network's errors, on the CPU; of a network with conditioning.
+        border: fitted to the network's errors, on the CPU; of a network with conditioning that is
+            the best so far.
         held_out_whole, known_whole: of a network with conditioning, with the whole image hidden.
     """
 
@@ -89,12 +90,15 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(average: VariedUNet, session: TrainingSession, pictures: Path) -> Evaluation:
+def evaluate(
+    average: VariedUNet, session: TrainingSession, pictures: Path, best: float
+) -> Evaluation:
     """Loss by level on held-out frames and on as many that are trained on; pictures.
 
     Args:
         average: the network.
         session: of the run; measured in the precision that it is trained in.
+        best: the score so far; only for a better one is the border network fitted.
         pictures: the pictures' files without their kind, such as `pictures/000012800`.
     """
     task, split, device = session.task, session.split, session.machine.device
@@ -127,7 +131,8 @@ def evaluate(average: VariedUNet, session: TrainingSession, pictures: Path) -> E
     if sees:
         whole = [losses(rows, torch.zeros_like(holes(rows))) for rows in (aside, known)]
     denoiser, border = denoiser_of(average, recipe, device, precision), None
-    if sees and options.border_images:
+    better = geometric_mean(in_holes[0] or in_holes[1]) < best
+    if sees and better and options.border_images:
         border = fit_border(denoiser, session.source, recipe, options.border_images)
         denoiser = replace(denoiser, border=copy.deepcopy(border).to(device))
     samples = draw_samples(

@@ -129,7 +129,7 @@ def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
     machine, task, average = session.machine, session.task, session.learner.average
     if machine.is_main_process:
         pictures = task.out / PICTURES / f"{progress.images:09d}"
-        measured = evaluate(average, session, pictures)
+        measured = evaluate(average, session, pictures, progress.best)
         better = measured.score < progress.best
         progress = replace(progress, best=min(measured.score, progress.best))
         _log_evaluation(session, progress, measured, better)

@@ -21,10 +21,10 @@ from tests.support.judges import write_judge
 def judged(
     settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, object]:
-    """Settings with a judge that condemns about half of all paintings, by what was painted."""
+    """Settings with a judge that condemns about three of four paintings, by what was painted."""
 
     def look(self: Judge, image: np.ndarray, *_: object) -> SimpleNamespace:
-        return SimpleNamespace(why_not="an odd picture" if int(image.sum()) % 2 else "")
+        return SimpleNamespace(why_not="an odd picture" if int(image.sum()) % 4 else "")
 
     monkeypatch.setattr(Judge, "look", look)
     return {**settings, "judge": str(write_judge(tmp_path / "judge"))}
@@ -36,16 +36,18 @@ def everything(path: object) -> dict[str, np.ndarray]:
 
 
 def test_copies_are_painted_again_or_have_failed(judged: dict[str, object]) -> None:
-    expand(make_config(judged))
+    report = expand(make_config(judged))
     found = everything(judged["output"])
     copies, done = found["copy"] > 0, found["status"] == Status.DONE
     assert (found["repaints"][~copies] == 0).all()
     assert done[~copies].all()
     assert len(set(found["repaints"][copies].tolist())) > 2
-    odd = found["images"].reshape(len(done), -1).sum(1) % 2 == 1
+    odd = found["images"].reshape(len(done), -1).sum(1) % 4 > 0
     assert not odd[copies & done].any()
     failed = found["repaints"][~done] if (~done).any() else np.array([MOST_REPAINTS])
     assert (failed == MOST_REPAINTS).all()
+    assert report.condemned == len(report.failed) == (~done).sum() > 0
+    assert report.exit_code == 0  # nothing is to be mended
     assert all("an odd picture" in reason for reason in found["reason"][~done])
 
 
