@@ -64,8 +64,8 @@ def train(
         str | None,
         Flag(
             metavar="small|reference",
-            help="small (default): the built-in model's network and holes. reference: the published "
-            "network, 25 times the work per image.",
+            help="small (default): the built-in model's network and holes. reference: the "
+            "published network, 25 times the work per image.",
             rich_help_panel=LEARN,
         ),
     ] = None,
