@@ -73,7 +73,9 @@ def stats(
 def show_stats(report: "StatsReport") -> None:
     """Print the result of `echogen stats`: one table per question."""
     nouns = {"originals": "original", "copies": "copy"}
-    samples = ", ".join(counted(n, nouns[name], name) for name, n in report.samples.items())
+    samples = ", ".join(
+        counted(n, nouns.get(name, name), name) for name, n in report.samples.items()
+    )
     rows = [("measured", f"{report.path} in {duration(report.seconds)}"), ("samples", samples)]
     for name, counts in report.counts.items():
         rows.append((name, ", ".join(f"{value} {count}" for value, count in counts.items())))

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from echogen.cli import app
 from echogen.commands.expand import expand
 from echogen.commands.validate import validate
 from echogen.errors import CheckpointError, StoreError
@@ -96,6 +98,16 @@ def test_without_a_judge_nothing_is_judged_and_a_store_without_the_column_goes_o
     assert expand(make_config(settings)).painted == 3
     for name, values in before.items():
         np.testing.assert_array_equal(values, everything(settings["output"])[name], err_msg=name)
+
+
+def test_stats_tells_of_what_was_condemned(
+    judged: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    report = expand(make_config(judged))
+    done = CliRunner().invoke(app, ["stats", str(judged["output"])])
+    assert done.exit_code == 0, done.output
+    assert f"copies, {len(report.failed)} failed" in done.stdout
 
 
 def test_validate_names_samples_with_an_unlabelled_heart(
