@@ -68,6 +68,12 @@ class Known:
         counts = torch.bincount(image, minlength=len(self.keep)).tolist()
         return torch.split(places, counts)
 
+    @cached_property
+    def kept_at_borders(self) -> tuple[Tensor, ...]:
+        """Like `borders`, float32: 1 where a neighbour is known, else 0."""
+        keep = self.keep[:, 0].float().flatten()
+        return tuple(keep[places] for places in self.borders)
+
 
 class BorderNetwork(nn.Module):
     """Weights of the neighbours, from which are known, noise level, brightness and contrast."""
@@ -121,15 +127,14 @@ class BorderNetwork(nn.Module):
         """
         if sigma > HIGHEST:
             return x0
-        keep = known.keep[:, 0].float().flatten()
         channels = []
         for predicted, noisy in zip(x0.unbind(dim=1), z.unbind(dim=1), strict=True):
             flat, noisy = predicted.flatten(), noisy.flatten()
             corrected = flat.clone()
-            for places in known.borders:
+            for places, keep in zip(known.borders, known.kept_at_borders, strict=True):
                 level = flat.new_full((len(places), 1), sigma)
-                given = (values[places] for values in (flat, noisy, keep))
-                corrected[places[:, _NEIGHBOURS // 2]] = self(*given, level)
+                found = self(flat[places], noisy[places], keep, level)
+                corrected[places[:, _NEIGHBOURS // 2]] = found
             channels.append(corrected.view_as(predicted))
         return torch.stack(channels, dim=1)
 

@@ -2,8 +2,8 @@
 
 The large network stays as it is: it is evaluated once on varied training frames with holes, as they
 are drawn for its own training, each at one of the noise levels that count. All that the border
-network is fitted to, pixels and their neighbours, then fits into memory, and fitting it takes less
-than a minute on one core.
+network is fitted to, pixels and their neighbours, then fits into memory, and fitting it takes about
+a minute on one core.
 """
 
 import math
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from echogen.diffusion.border import HIGHEST, BorderNetwork, Known
 from echogen.diffusion.denoiser import Denoiser
+from echogen.diffusion.langevin import predict_at
 from echogen.training.batches import FrameSource, batches
 from echogen.training.recipe import Recipe
 
@@ -118,11 +119,9 @@ def _all_pixels(
     parts = []
     for x0, noise, keep in _images(source, recipe, denoiser.schedule.steps, images):
         low, high = math.log(LOWEST), math.log(HIGHEST)
-        wanted = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
-        timestep = denoiser.schedule.timestep_at(wanted)
-        sigma = float(denoiser.schedule.sigma_at(timestep))
+        sigma = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
         known, z = Known(x0, keep), x0 + sigma * noise
-        predicted = denoiser.predict(z / math.sqrt(1.0 + sigma**2), timestep, known).x0
+        predicted = predict_at(denoiser, z, sigma, known)
         places = torch.cat(known.borders)
         chosen = torch.randperm(len(places), generator=generator)[:PIXELS]
         places = places[chosen.to(places.device)].cpu()

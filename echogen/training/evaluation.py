@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def score(self) -> float:
         """Geometric mean over levels, on held-out frames where there are any."""
-        return geometric_mean(self.held_out or self.known)
+        return score_of(self.held_out, self.known)
 
     def as_record(self) -> dict[str, Any]:
         """The figures, JSON-able."""
@@ -87,6 +87,11 @@ class Evaluation:
             name: {str(step): value for step, value in by_step.items()}
             for name, by_step in losses.items()
         }
+
+
+def score_of(held_out: dict[int, float], known: dict[int, float]) -> float:
+    """What networks of a run are compared by; lower is better. See `Evaluation`."""
+    return geometric_mean(held_out or known)
 
 
 @torch.no_grad()
@@ -131,8 +136,7 @@ def evaluate(
     if sees:
         whole = [losses(rows, torch.zeros_like(holes(rows))) for rows in (aside, known)]
     denoiser, border = denoiser_of(average, recipe, device, precision), None
-    better = geometric_mean(in_holes[0] or in_holes[1]) < best
-    if sees and better and options.border_images:
+    if sees and score_of(*in_holes) < best and options.border_images:
         border = fit_border(denoiser, session.source, recipe, options.border_images)
         denoiser = replace(denoiser, border=copy.deepcopy(border).to(device))
     samples = draw_samples(
