@@ -26,10 +26,11 @@ from gaussian_mixture import Mixture, exact_denoiser, make_prior, masks
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from echogen.config import PRESETS, LangevinConfig, RepaintConfig
+from echogen.config import LangevinConfig, RepaintConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource, SampleNoise
 from echogen.diffusion.samplers import Sampler
+from echogen.presets import PRESETS
 
 HERE = Path(__file__).parent
 REFERENCE = "repaint 250/10/10"

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from echogen.presets import PRESETS, SAMPLE_PRESETS
 from echogen.support.settings import Names, Presets, Settings
 
 Range = tuple[float, float]
@@ -235,7 +236,7 @@ class DpmConfig(Settings):
     """SDE-DPM-Solver++ (`echogen.diffusion.dpm`); as `balanced` of `echogen sample`.
 
     It paints what is missing with a network that is shown what is known, and whole images with any.
-    For `expand` see `KNOWN_PRESETS`.
+    For `expand` see `presets.KNOWN_PRESETS`.
 
     Attributes:
         name: of the sampler.
@@ -314,58 +315,6 @@ def _of_a_store(path: Path) -> Path:
 
 
 StorePath = Annotated[Path, AfterValidator(_of_a_store)]
-
-PRESETS: Presets = {
-    "fast": {
-        "sampler": {
-            "name": "langevin",
-            "inner_steps": 1,
-            "inner_max": 1.0,
-            "churn": 1.5,
-            "noise_gain": 1.05,
-            "guidance": 1.0,
-            "memory": 0.9,
-            "refine_steps": 1,
-        }
-    },
-    "balanced": {"sampler": {"name": "langevin"}},
-    "high": {
-        "sampler": {
-            "name": "langevin",
-            "levels": 28,
-            "inner_max": 0.8,
-            "churn": 1.5,
-            "noise_gain": 1.05,
-            "guidance": 1.0,
-            "refine_steps": 6,
-        }
-    },
-    "paper": {
-        "transforms": {"outside": "inpaint", "label_outside": "keep", "labels_on_paint": "keep"},
-        "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
-    },
-}
-
-
-def _completing(steps: int, **refinement: float) -> dict[str, object]:
-    return {"name": "dpm", "steps": steps, "sigma_max": 20.0, "rho": 5.0, **refinement}
-
-
-KNOWN_PRESETS: Presets = {
-    "fast": {"sampler": _completing(7, refine_steps=3, refine_from=0.08)},
-    "balanced": {"sampler": _completing(13, refine_steps=4, refine_from=0.12, refine_visits=3)},
-    "high": {"sampler": _completing(28, refine_steps=4, refine_from=0.12, refine_visits=3)},
-    "paper": PRESETS["paper"],
-}
-"""`PRESETS` with a network that is shown what is known: 10, 25 and 40 evaluations, chosen by
-`benchmarks/realism.py --tuning`.
-"""
-
-SAMPLE_PRESETS: Presets = {
-    "fast": {"sampler": {"steps": 15}},
-    "balanced": {},
-    "high": {"sampler": {"steps": 40}},
-}
 
 
 class AugmentationConfig(Settings):

@@ -119,7 +119,7 @@ def _moved_alike(columns: Columns) -> Iterator[Finding]:
 
 
 def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
-    status, ids = columns["status"], columns["sample_id"]
+    status, ids, repaints = columns["status"], columns["sample_id"], columns["repaints"]
     pending = int((status == Status.PENDING).sum())
     if pending and store.complete:
         yield error(
@@ -135,11 +135,8 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             "`echogen` command again.",
         )
     for row in np.flatnonzero(status == Status.FAILED).tolist():
-        yield warning(
-            "failed",
-            str(ids[row]),
-            f"{columns['reason'][row]} (--repair tries it again.)",
-        )
+        advice = "--repair would paint the same" if repaints[row] else "--repair tries it again"
+        yield warning("failed", str(ids[row]), f"{columns['reason'][row]} ({advice}.)")
     pixels = columns["sha256"] != ""
     for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():
         if status[row] != Status.PENDING:

@@ -1,6 +1,7 @@
 """`echogen checkpoint ...`: list, download, import, inspect and verify models."""
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -165,13 +166,7 @@ def show_description(found: "CheckpointDescription") -> None:
              f"({found.weights_type})"),
             ("predicts", f"{found.prediction}, {found.steps} steps of the {found.schedule} "
              f"schedule, variance {found.variance}"),
-            ("size", _megabytes(found.size)),
-            ("trained on", found.training_data),
-            *_trained(found),
-            ("licence", found.licence),
-            ("cite", found.citation),
-            ("sha256", found.sha256),
-            ("card", found.card or "none"),
+            *_terms(found, _trained(found)),
         ]
     )  # fmt: skip
 
@@ -188,12 +183,7 @@ def show_judge(found: "JudgeDescription") -> None:
             ("sees", ", ".join(found.labels.values())),
             ("networks", f"{found.networks}, which have seen {seen} cases"),
             ("lets pass", f"pieces up to {found.threshold:.1%} of the labelled heart's area"),
-            ("size", _megabytes(found.size)),
-            ("trained on", found.training_data),
-            ("licence", found.licence),
-            ("cite", found.citation),
-            ("sha256", found.sha256),
-            ("card", found.card or "none"),
+            *_terms(found),
         ]
     )
 
@@ -203,6 +193,21 @@ def show_verification(found: "Verification") -> None:
     show_table([(check.name, f"{'ok' if check.ok else 'FAILED'}: {check.detail}")
            for check in found.checks])  # fmt: skip
     typer.echo(f"{found.name}: {'all checks passed' if found.ok else 'not usable as it is'}")
+
+
+def _terms(
+    found: "CheckpointDescription | JudgeDescription", trained: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """What every model's folder says; `trained` comes after what it was trained on."""
+    return [
+        ("size", _megabytes(found.size)),
+        ("trained on", found.training_data),
+        *trained,
+        ("licence", found.licence),
+        ("cite", found.citation),
+        ("sha256", found.sha256),
+        ("card", found.card or "none"),
+    ]
 
 
 def _shown(found: "CheckpointDescription") -> str:

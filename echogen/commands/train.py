@@ -174,15 +174,12 @@ def _train(config: TrainConfig, reporter: Reporter) -> TrainReport:
         if config.pack is not None:
             pack_frames(out / FRAMES, config.pack)
             return replace(report, output=str(config.pack))
-        from echogen.training import loop
+        from echogen.training.loop import train
+        from echogen.training.session import TrainingTask
 
-        progress = loop.train(
-            config.recipe,
-            frames,
-            out,
-            options,
-            facts=_facts(config, frames),
-            start_from=_start(config, reporter),
+        start, facts = _start(config, reporter), _facts(config, frames)
+        progress = train(
+            TrainingTask(config.recipe, frames, out, options, facts, start),
             resume=config.resume,
             overwrite=config.overwrite,
             reporter=reporter,

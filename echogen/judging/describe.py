@@ -8,6 +8,7 @@ from typing import Any
 from echogen.diffusion.checkpoint import CARD_FILE
 from echogen.judging.checkpoint import judge_folder, read_judge_info
 from echogen.report import CommandReport
+from echogen.support.files import folder_size
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def describe_judge(path_or_name: str | Path) -> JudgeDescription:
         cases=tuple(len(member.seen) for member in info.networks),
         threshold=info.threshold,
         measured=info.measured,
-        size=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        size=folder_size(folder),
         training_data=info.training_data,
         licence=info.licence,
         citation=info.citation,

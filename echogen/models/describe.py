@@ -19,8 +19,8 @@ from echogen.diffusion.checkpoint import (
 )
 from echogen.diffusion.schedule import read_scheduler
 from echogen.errors import CheckpointError
-from echogen.models.registry import folder_size
 from echogen.report import CommandReport
+from echogen.support.files import folder_size
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from echogen.models.registry import (
     IN_PACKAGE,
     Kind,
     ModelCard,
-    folder_size,
     local_folder,
     read_cards,
 )
 from echogen.report import CommandReport
+from echogen.support.files import folder_size
 
 
 @dataclass(frozen=True)

@@ -163,11 +163,6 @@ def local_folder(card: ModelCard) -> Path | None:
     return folder if (folder / INFO_FILE).is_file() else None
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of all files in a checkpoint's folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
 def parse_cards(file: Path) -> tuple[ModelCard, ...]:
     """Cards from TOML: `[[model]]` tables with `ModelCard`'s fields as keys.
 

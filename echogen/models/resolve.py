@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from echogen.config import KNOWN_PRESETS, AugmentationConfig, SampleConfig
+from echogen.config import AugmentationConfig, SampleConfig
 from echogen.diffusion.checkpoint import (
     BUILTIN,
     INFO_FILE,
@@ -35,6 +35,7 @@ from echogen.models.registry import (
     parse_cards,
     read_cards,
 )
+from echogen.presets import KNOWN_PRESETS
 from echogen.support.settings import Presets, load_config
 
 Config = TypeVar("Config", bound=AugmentationConfig | SampleConfig)

@@ -11,6 +11,11 @@ from echogen.errors import UsageError
 _PARTIAL = re.compile(r"\.(.+)\.\d+\.partial", re.DOTALL)
 
 
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def check_writable(flag: str, path: Path, *suffixes: str) -> None:
     """Refuse, before any work, a file that could not be written after it.
 

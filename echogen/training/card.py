@@ -114,8 +114,8 @@ def training_record(info: CheckpointInfo) -> TrainingRecord:
         ) from error
 
 
-def model_card(info: CheckpointInfo) -> str:
-    """The card, README.md of a checkpoint.
+def model_card(info: CheckpointInfo, *, has_border: bool) -> str:
+    """The card, README.md of a checkpoint; `has_border` tells of its network in `border/`.
 
     Raises:
         CheckpointError: the checkpoint has no training record.
@@ -128,7 +128,7 @@ def model_card(info: CheckpointInfo) -> str:
         f"**Terms.** {info.licence}. Trained on: {info.training_data}. Cite: {info.citation}.",
         "![Generated images](samples.png)",
         _shown(record),
-        _what(info, record.config),
+        _what(info, record.config, has_border),
         _how(record),
         _loss(record),
         _memorisation(record.memorisation),
@@ -155,7 +155,7 @@ def _shown(record: TrainingRecord) -> str:
     )
 
 
-def _what(info: CheckpointInfo, recipe: Recipe) -> str:
+def _what(info: CheckpointInfo, recipe: Recipe, has_border: bool) -> str:
     size, side = info.image_size, info.image_size // info.patch
     grey = "one grey channel" if info.channels == 1 else "grey repeated on 3 channels"
     steps = recipe.schedule.get("num_train_timesteps", 1000)
@@ -170,6 +170,10 @@ def _what(info: CheckpointInfo, recipe: Recipe) -> str:
             f"{info.keep_channels} more channels which are known (1) and which are to be painted "
             "(0). With nothing known it is an unconditional model"
         )
+    border = [
+        "- Border: a small network in `border/`, which echogen alone applies, corrects what is "
+        "predicted of the two hidden pixels next to known ones.",
+    ]
     return _section(
         "What it is",
         f"- Image: {size} x {size}, {grey}, in [-1, 1]; frames {_RESIZE[info.resize]}.",
@@ -177,6 +181,7 @@ def _what(info: CheckpointInfo, recipe: Recipe) -> str:
         f"space-to-depth ({seen}).",
         f"- It is shown {shown}.",
         f"- Schedule: {steps} steps, {betas} betas, {recipe.prediction}{variance}.",
+        *(border if has_border else []),
     )
 
 

@@ -99,7 +99,7 @@ def write_checkpoint(
         scheduler_config(record.config),
         info,
         border=None if border is None else border.state_dict(),
-        readme=model_card(info),
+        readme=model_card(info, has_border=border is not None),
         extra_files={SAMPLES_FILE: samples},
         overwrite=True,
     )
@@ -133,7 +133,7 @@ def rewrite_checkpoint(
         read_json(folder / SCHEDULER_CONFIG),
         info,
         border=load_file(border) if border.is_file() else None,
-        readme=model_card(info),
+        readme=model_card(info, has_border=border.is_file()),
         extra_files={**kept, **pictures},
         overwrite=True,
     )

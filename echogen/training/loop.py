@@ -6,7 +6,6 @@ stopped, or killed, and continued makes the same steps. What it leaves: see `run
 
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from accelerate import Accelerator
 
@@ -14,46 +13,32 @@ from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.levels import usual_levels
 from echogen.report import QUIET, Reporter
 from echogen.support.signals import Stop
-from echogen.training.card import ModelFacts
 from echogen.training.checkpoint import write_checkpoint
 from echogen.training.evaluation import Evaluation, compare, evaluate
-from echogen.training.frames import PreparedFrames
 from echogen.training.learner import follow, gradients, learning_rate, seed_dropout, update
 from echogen.training.machine import agreed, open_machine
 from echogen.training.meter import Meter
-from echogen.training.options import TrainingOptions
 from echogen.training.pictures import png, sheet
-from echogen.training.recipe import Recipe
 from echogen.training.run_folder import PICTURES
 from echogen.training.session import TrainingSession, TrainingTask, open_session
 from echogen.training.state import Progress
 
 
 def train(
-    recipe: Recipe,
-    frames: PreparedFrames,
-    out: Path,
-    options: TrainingOptions,
+    task: TrainingTask,
     *,
-    facts: ModelFacts | None = None,
-    start_from: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Progress:
-    """Trains into `out`, or continues there; `options.done(result)` is 1 when the run is finished.
+    """Trains, or continues; `task.options.done(result)` is 1 when the run is finished.
 
-    A folder with a state of the same settings is continued. Hold `store_lock(out)` around it: two
-    runs in one folder are not detected here.
+    A folder with a state of the same settings is continued. Hold `store_lock(task.out)` around it:
+    two runs in one folder are not detected here.
 
     Args:
-        recipe: what is trained.
-        frames: on the recipe's grid.
-        out: folder of the run.
-        options: length and machine.
-        facts: for the model's card and record.
-        start_from: the checkpoint whose weights a new run starts from, a folder or "builtin".
+        task: what to do.
         resume: refuse to start anew: there must be a state.
         overwrite: start over, whatever is there.
         reporter: takes progress and lines for people.
@@ -67,9 +52,7 @@ def train(
         Interrupted: at a signal while nothing has to be finished, or at the second one.
     """
     stop = stop or Stop()
-    facts = facts or ModelFacts(recipe.name)
-    task = TrainingTask(recipe, frames, out, options, facts, start_from)
-    with open_machine(options) as machine:
+    with open_machine(task.options) as machine:
         heard = reporter if reporter is not None and machine.is_main_process else QUIET
         return _train(task, machine, heard, stop, resume=resume, overwrite=overwrite)
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from echogen.config import KNOWN_PRESETS, PRESETS, AugmentationConfig, DpmConfig
+from echogen.config import AugmentationConfig, DpmConfig
 from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
+from echogen.presets import KNOWN_PRESETS, PRESETS
 from echogen.types import to_model_range, to_uint8
 
 Images = npt.NDArray[np.uint8]

@@ -38,8 +38,15 @@ from echogen.training.state import (
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to do: a recipe, its frames, a folder, options, facts for the card, and the checkpoint
-    to start from, by its folder or as "builtin", if any.
+    """What to do.
+
+    Attributes:
+        recipe: what is trained.
+        frames: on the recipe's grid.
+        out: folder of the run.
+        options: length and machine.
+        facts: for the model's card and record.
+        start_from: the checkpoint whose weights a new run starts from, a folder or "builtin".
     """
 
     recipe: Recipe

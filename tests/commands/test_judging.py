@@ -110,6 +110,16 @@ def test_stats_tells_of_what_was_condemned(
     assert f"copies, {len(report.failed)} failed" in done.stdout
 
 
+def test_validate_says_that_nothing_is_to_be_mended_of_what_was_condemned(
+    judged: dict[str, object],
+) -> None:
+    report = expand(make_config(judged))
+    findings = validate(Path(str(judged["output"])), judge="none", workers=1).findings
+    failed = [finding.message for finding in findings if finding.check == "failed"]
+    assert len(failed) == report.condemned > 0
+    assert all("--repair would paint the same" in message for message in failed)
+
+
 def test_validate_names_samples_with_an_unlabelled_heart(
     settings: dict[str, object], tmp_path: Path
 ) -> None:

@@ -13,8 +13,6 @@ from echogen.cli import app
 from echogen.commands.bench import bench
 from echogen.commands.expand import dry_run, expand
 from echogen.config import (
-    KNOWN_PRESETS,
-    PRESETS,
     AugmentationConfig,
     DpmConfig,
     ExpandConfig,
@@ -26,6 +24,7 @@ from echogen.config import (
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import StoreError, UsageError
 from echogen.models.resolve import load_with_model
+from echogen.presets import KNOWN_PRESETS, PRESETS
 from echogen.report import Quiet
 from echogen.store import open_store
 from tests.support.shapes import printed

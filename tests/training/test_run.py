@@ -11,6 +11,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ from echogen.training.card import ModelFacts
 from echogen.training.evaluation import compare
 from echogen.training.frames import PreparedFrames
 from echogen.training.learner import make_learner
-from echogen.training.loop import train
 from echogen.training.options import TrainingOptions
 from echogen.training.recipe import Recipe
+from echogen.training.session import TrainingTask
 from echogen.training.start import load_start
 from echogen.training.state import Progress, read_state
 from tests.support.tiny_training import (
@@ -65,6 +66,21 @@ class Told:
 
     def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
         self.shown.append((stage, done, total, detail))
+
+
+def train(
+    recipe: Recipe,
+    frames: PreparedFrames,
+    out: Path,
+    options: TrainingOptions,
+    *,
+    facts: ModelFacts | None = None,
+    start_from: Path | str | None = None,
+    **how: Any,
+) -> Progress:
+    facts = facts or ModelFacts(recipe.name)
+    task = TrainingTask(recipe, frames, out, options, facts, start_from)
+    return loop.train(task, **how)
 
 
 def quick(**changes: object) -> TrainingOptions:
@@ -485,6 +501,7 @@ def test_the_checkpoint_is_the_average_without_the_variation(finished):
     abar = float(schedule.alphas_cumprod[300])
     expected = (abar**0.5 * shown - (1 - abar) ** 0.5 * v).clamp(-1, 1)
     assert denoiser.border is not None
+    assert "`border/`" in (finished / "checkpoint" / "README.md").read_text()
     found = replace(denoiser, border=None).predict(x, 300, Known(known, keep)).x0
     assert torch.allclose(found[~keep], expected[~keep], atol=1e-5)
 
