@@ -1,7 +1,7 @@
 """Worker processes around a loop: results in the order of the items, in bounded memory.
 
 They are started once their start has paid: the first calls are made here, and processes begin where
-that has taken as long as starting them does. Workers end with their parent however it ends, and
+that has taken as long as starting them does, if what is left is worth it. Workers end with their parent however it ends, and
 where they cannot work at all, the calls are made here.
 """
 
@@ -43,7 +43,7 @@ def in_workers(
     """
     cores = workers or os.cpu_count() or 1
     finished, spent = 0, 0.0
-    while finished < len(items) and (cores == 1 or spent < START_S or finished == len(items) - 1):
+    while finished < len(items) and not _pays(finished, len(items), spent, cores):
         began = time.monotonic()
         result = function(items[finished], *shared)
         spent += time.monotonic() - began
@@ -51,6 +51,13 @@ def in_workers(
         yield result
     if finished < len(items):
         yield from _in_pool(function, items[finished:], shared, cores)
+
+
+def _pays(finished: int, total: int, spent: float, cores: int) -> bool:
+    """Whether processes would save more than their start takes, as far as calls tell so far."""
+    left = total - finished
+    saved = spent / max(finished, 1) * left * (1 - 1 / cores)
+    return cores > 1 and left > 1 and min(spent, saved) >= START_S
 
 
 def _in_pool(
