@@ -1,8 +1,8 @@
 """Worker processes around a loop: results in the order of the items, in bounded memory.
 
 They are started once their start has paid: the first calls are made here, and processes begin where
-that has taken as long as starting them does, if what is left is worth it. Workers end with their parent however it ends, and
-where they cannot work at all, the calls are made here.
+that has taken as long as starting them does, if what is left is worth it. Workers end with their
+parent however it ends, and where they cannot work at all, the calls are made here.
 """
 
 import os
