@@ -1,12 +1,14 @@
 """How often a model paints a second, unlabelled heart beside the real one.
 
-    python benchmarks/second_hearts.py --data CAMUS --work DIR \\
-        --setting old=FOLDER:balanced --setting new=builtin:balanced [--count 1000]
+    python benchmarks/second_hearts.py --data CAMUS --work DIR [--count 1000] \\
+        --setting old=benchmarks/checkpoints/unconditional:balanced:before \\
+        --setting new=builtin:balanced:before --setting default=builtin:balanced
 
 Each setting is a checkpoint and a preset of `expand`, which makes copies of the frames of held-out
-patients without a judge, in DIR, and goes on where it was when it is interrupted. Then the judge
-looks at each. DIR/NAME.png shows what was condemned, with the painted part in violet and the
-labelled heart in green; it shows patients, so keep it to yourself.
+patients in DIR, and goes on where it was when it is interrupted; "before" is without a judge, and
+with moves that leave any hole and half of the label. Then the judge looks at what was kept.
+DIR/NAME.png shows what it condemns, or where that is nothing, what comes nearest to it, with the
+painted part in violet and the labelled heart in green; it shows patients, so keep it to yourself.
 """
 
 import argparse
@@ -28,11 +30,16 @@ from echogen.types import LV_CAVITY
 
 SHOWN, ACROSS = 48, 8
 LEAST = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+BEFORE: dict[str, Any] = {
+    "judge": "none",
+    "transforms": {"min_label_inside": 0.5, "max_hole": 1.0},
+}
 VENTRICLE = 0.05  # of a cavity, as a share of the labelled heart's area
 
 
-def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) -> None:
+def expanded(data: Path, store: Path, setting: str, count: int) -> None:
     """Copies of held-out patients' frames in a store, at least `count` of them."""
+    checkpoint, preset, *before = setting.split(":")
     held_out = read_info("builtin").training["held_out_cases"]
     frames = 4 * len(held_out) - 2
     echogen.expand(
@@ -42,18 +49,22 @@ def expanded(data: Path, store: Path, checkpoint: str, preset: str, count: int) 
         preset=preset,
         copies=math.ceil(count / frames),
         originals=False,
-        judge="none",
+        **(BEFORE if before else {}),
         dataset={"cases": tuple(held_out), "limit": min(count, frames)},
         reporter=ConsoleReporter(),
     )
 
 
-def found_in(store: StoreReader, judge: Judge, count: int) -> dict[int, dict[int, float]]:
-    """{row: the parts that the judge finds} of `count` copies, at random but always alike."""
-    rows = np.flatnonzero(store.columns["status"] == Status.DONE)
-    chosen = np.random.default_rng(0).permutation(rows)[:count]
+def chosen_of(store: StoreReader, count: int) -> list[int]:
+    """`count` rows that were painted, at random but always the same."""
+    rows = np.flatnonzero(store.columns["status"] != Status.REJECTED)
+    return sorted(np.random.default_rng(0).permutation(rows)[:count].tolist())
+
+
+def found_in(store: StoreReader, judge: Judge, rows: list[int]) -> dict[int, dict[int, float]]:
+    """{row: the parts that the judge finds} of copies that were kept."""
     found = {}
-    for row in sorted(chosen.tolist()):
+    for row in rows:
         ids = [int(one) for one in str(store.columns["cut_ids"][row]).split()]
         case = str(store.columns["case_id"][row])
         pixels = (store.images[row], store.masks[row], store.keep[row])
@@ -89,17 +100,24 @@ def sheet(store: StoreReader, rows: list[int], file: Path) -> None:
 
 def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[str, Any]:
     """Counts of a setting, and its sheet."""
-    parts = found_in(store, judge, count)
+    rows = chosen_of(store, count)
+    kept = [row for row in rows if store.columns["status"][row] == Status.DONE]
+    repaints = store.columns["repaints"][rows]
+    parts = found_in(store, judge, kept)
     found = {row: sum(each.values()) for row, each in parts.items()}
-    condemned = [row for row, share in found.items() if share > judge.info.threshold]
-    condemned.sort(key=lambda row: -found[row])
-    if condemned:
-        sheet(store, condemned, file)
+    worst = sorted(found, key=lambda row: -found[row])
+    condemned = [row for row in worst if found[row] > judge.info.threshold]
+    sheet(store, condemned or worst, file)
     return {
         "checkpoint": store.record.checkpoint.name,
         "checkpoint_sha256": store.record.checkpoint.sha256,
         "sampler": store.record.sampler.recorded,
-        "copies": len(found),
+        "transforms": store.record.config.transforms.recorded,
+        "copies": len(rows),
+        "painted_again": int((repaints > 0).sum()),
+        "repaints": int(repaints.sum()),
+        "failed": len(rows) - len(kept),
+        "kept": len(found),
         "condemned": len(condemned),
         "share": round(len(condemned) / max(len(found), 1), 4),
         "interval_95": interval(len(condemned), len(found)),
@@ -107,7 +125,7 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
             str(least): sum(share > least for share in found.values()) for least in LEAST
         },
         "condemned_with_a_ventricle": sum(parts[row][LV_CAVITY] > VENTRICLE for row in condemned),
-        "largest": [round(found[row], 3) for row in condemned[:10]],
+        "largest": [round(found[row], 3) for row in worst[:10]],
     }
 
 
@@ -118,16 +136,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--judge", default="builtin")
-    parser.add_argument("--setting", action="append", required=True, metavar="NAME=MODEL:PRESET")
+    parser.add_argument(
+        "--setting", action="append", required=True, metavar="NAME=MODEL:PRESET[:before]"
+    )
     parser.add_argument("--out", type=Path, default=root / "results" / "second_hearts.json")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
     for setting in options.setting:
-        name, _, model = setting.partition("=")
-        checkpoint, _, preset = model.rpartition(":")
+        name, _, what = setting.partition("=")
         path = options.work / f"{name}.zarr"
-        expanded(options.data, path, checkpoint, preset, options.count)
+        expanded(options.data, path, what, options.count)
         with open_store(path) as store:
             judge = open_judge(options.judge, store.record.labels, print)
             if judge is None:

@@ -274,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=HERE.parent / "sample_data" / "camus")
     parser.add_argument("--limit", type=int, default=8, help="frames")
-    parser.add_argument("--copies", type=int, default=4)
+    parser.add_argument("--copies", type=int, default=16)
     parser.add_argument("--sizes", default="1,2,4,8,16,32,64", help="of batches")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--reference-side", type=int, default=256)

@@ -28,7 +28,13 @@ PRESETS: Presets = {
         }
     },
     "paper": {
-        "transforms": {"outside": "inpaint", "label_outside": "keep", "labels_on_paint": "keep"},
+        "transforms": {
+            "outside": "inpaint",
+            "label_outside": "keep",
+            "labels_on_paint": "keep",
+            "min_label_inside": 0.5,
+            "max_hole": 1.0,
+        },
         "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
     },
 }
@@ -41,11 +47,11 @@ def _completing(steps: int, **refinement: float) -> dict[str, object]:
 
 KNOWN_PRESETS: Presets = {
     "fast": {"sampler": _completing(7, refine_steps=3, refine_from=0.08)},
-    "balanced": {"sampler": _completing(13, refine_steps=4, refine_from=0.12, refine_visits=3)},
+    "balanced": {"sampler": _completing(10, refine_steps=4, refine_from=0.1, refine_visits=2)},
     "high": {"sampler": _completing(28, refine_steps=4, refine_from=0.12, refine_visits=3)},
     "paper": PRESETS["paper"],
 }
-"""Of `expand` with one that is: 10, 25 and 40 evaluations, chosen by `benchmarks/realism.py
+"""Of `expand` with one that is: 10, 18 and 40 evaluations, chosen by `benchmarks/realism.py
 --tuning`.
 """
 

@@ -75,7 +75,7 @@ def given(dataset: Path, known_checkpoint: Path, tmp_path: Path) -> dict[str, An
 
 
 def test_presets_follow_the_checkpoint(checkpoint: Path, known_checkpoint: Path) -> None:
-    for name, evaluations in (("fast", 10), ("balanced", 25), ("high", 40)):
+    for name, evaluations in (("fast", 10), ("balanced", 18), ("high", 40)):
         assert resolved(known_checkpoint, name) == completing(name)
         assert sampler_nfe(completing(name)) == evaluations
         assert resolved(checkpoint, name) == LangevinConfig(
@@ -84,6 +84,14 @@ def test_presets_follow_the_checkpoint(checkpoint: Path, known_checkpoint: Path)
     for folder in (checkpoint, known_checkpoint):
         assert resolved(folder, "paper") == RepaintConfig()
         assert resolved(folder) == resolved(folder, "balanced")
+
+
+def test_the_published_moves_have_no_limits(checkpoint: Path) -> None:
+    given = {"checkpoint": str(checkpoint)}
+    published = load_with_model(AugmentationConfig, given, preset="paper")[0].transforms
+    assert (published.min_label_inside, published.max_hole) == (0.5, 1.0)
+    usual = load_with_model(AugmentationConfig, given)[0].transforms
+    assert (usual.min_label_inside, usual.max_hole) == (0.9, 0.6)
 
 
 def test_settings_win_over_the_presets(known_checkpoint: Path, tmp_path: Path) -> None:
