@@ -14,6 +14,7 @@ painted part in violet and the labelled heart in green; it shows patients, so ke
 import argparse
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from record import machine
 import echogen
 from echogen.cli.console import ConsoleReporter
 from echogen.diffusion.checkpoint import read_info
+from echogen.geometry.sector import fan_mask
 from echogen.judging.judge import Judge, open_judge
 from echogen.store import Status, StoreReader, open_store
-from echogen.types import LV_CAVITY
+from echogen.types import IGNORE, LV_CAVITY
 
 SHOWN, ACROSS = 48, 8
 LEAST = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
@@ -34,6 +36,8 @@ BEFORE: dict[str, Any] = {
     "judge": "none",
     "transforms": {"min_label_inside": 0.5, "max_hole": 1.0},
 }
+HOLES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)  # of the fan, upper ends
+LABELS = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the label inside of the fan
 VENTRICLE = 0.05  # of a cavity, as a share of the labelled heart's area
 
 
@@ -61,15 +65,34 @@ def chosen_of(store: StoreReader, count: int) -> list[int]:
     return sorted(np.random.default_rng(0).permutation(rows)[:count].tolist())
 
 
-def found_in(store: StoreReader, judge: Judge, rows: list[int]) -> dict[int, dict[int, float]]:
+def found_in(
+    store: StoreReader, judge: Judge, rows: Sequence[int]
+) -> dict[int, Mapping[int, float]]:
     """{row: the parts that the judge finds} of copies that were kept."""
-    found = {}
+    found: dict[int, Mapping[int, float]] = {}
     for row in rows:
         ids = [int(one) for one in str(store.columns["cut_ids"][row]).split()]
         case = str(store.columns["case_id"][row])
         pixels = (store.images[row], store.masks[row], store.keep[row])
         found[row] = judge.look(*pixels, case, ids).parts
     return found
+
+
+def shares_of(store: StoreReader, row: int) -> tuple[float, float]:
+    """Of a copy: how much of its fan was painted, and how much of its label lies in the fan."""
+    fan = fan_mask(store.columns["sector"][row], store.columns["aspect"][row], store.image_shape)
+    label = (store.masks[row] > 0) & (store.masks[row] < IGNORE)
+    return float((fan & ~store.keep[row]).sum() / fan.sum()), float(fan[label].mean())
+
+
+def by_share(
+    values: Sequence[float], hits: Sequence[bool], ends: Sequence[float]
+) -> dict[str, Any]:
+    """{upper end: [copies, hits]} of shares above the end before and up to this one."""
+    place = np.searchsorted(ends, values)
+    hit = np.array(hits, bool)
+    return {str(end): [int((place == k).sum()), int((hit & (place == k)).sum())]
+            for k, end in enumerate(ends)}  # fmt: skip
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
@@ -108,6 +131,8 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
     worst = sorted(found, key=lambda row: -found[row])
     condemned = [row for row in worst if found[row] > judge.info.threshold]
     sheet(store, condemned or worst, file)
+    holes, labels = zip(*(shares_of(store, row) for row in kept), strict=True)
+    hits = [row in set(condemned) for row in kept]
     return {
         "checkpoint": store.record.checkpoint.name,
         "checkpoint_sha256": store.record.checkpoint.sha256,
@@ -124,6 +149,8 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
         "by_least_share": {
             str(least): sum(share > least for share in found.values()) for least in LEAST
         },
+        "copies_and_condemned_by_painted_share_of_fan": by_share(holes, hits, HOLES),
+        "copies_and_condemned_by_label_inside": by_share(labels, hits, LABELS),
         "condemned_with_a_ventricle": sum(parts[row][LV_CAVITY] > VENTRICLE for row in condemned),
         "largest": [round(found[row], 3) for row in worst[:10]],
     }
