@@ -173,56 +173,35 @@ class TransformConfig(MoveConfig):
 class LangevinConfig(Settings):
     """Langevin steps at falling noise levels (`echogen.diffusion.langevin`).
 
-    As `balanced` with a network that is not shown what is known.
-
-    Noise levels are in units of the model's range, -1 to 1.
+    As `balanced` with a network that is not shown what is known. What no preset changes is fixed in
+    `echogen.diffusion.schedule` and there.
 
     Attributes:
         name: of the sampler.
-        levels: how many noise levels there are between `sigma_max` and `sigma_min`.
-        inner_steps: evaluations more at each level from `inner_min` to `inner_max`.
-        inner_min, inner_max: noise levels.
-        churn: noise added before an evaluation, as a share of the level's, down to `inner_min`;
-            none below, where speckle settles.
+        levels: how many noise levels there are on the way down.
+        inner_steps: evaluations more at each level from 0.05 to `inner_max`, in units of the
+            model's range, -1 to 1.
+        inner_max: the noise level above which they begin.
+        churn: noise added before an evaluation, as a share of the level's, down to 0.05; none
+            below, where speckle settles.
         noise_gain: factor on the noise of painted pixels, for what a step's finite size takes away.
         guidance: share of the network's error on known pixels by which these are exaggerated more
             at each evaluation; 0 leaves them alone.
-        guidance_scale: the error is smoothed over this share of the image's height, so that anatomy
-            is exaggerated and speckle is not; 0 leaves it as it is.
         memory: share of that exaggeration which lasts from one evaluation to the next.
-        sigma_min, sigma_max: of the levels.
-        rho: how strongly the levels crowd at the low end.
-        refine_levels: at the end, noise is added once more and taken away over this many levels in
-            smaller steps, which give speckle its full strength; 0 leaves it out.
-        refine_from: the noise level to which that goes back up.
-        refine_steps: evaluations more at each of these levels, down to twice `sigma_min`; they
-            close the seam.
-        refine_churn: `churn` of these levels.
+        refine_steps: at the end, noise is added once more and taken away in smaller steps, which
+            give speckle its full strength; so many evaluations more at each of their levels close
+            the seam.
     """
 
     name: Literal["langevin"] = "langevin"
     levels: int = Field(default=16, ge=2)
     inner_steps: int = Field(default=6, ge=0)
-    inner_min: float = Field(default=0.05, ge=0)
     inner_max: float = Field(default=0.6, ge=0)
     churn: float = Field(default=2.0, ge=0)
     noise_gain: float = Field(default=1.06, gt=0)
     guidance: float = Field(default=1.5, ge=0)
-    guidance_scale: float = Field(default=0.1, ge=0, le=1)
     memory: float = Field(default=0.8, ge=0, lt=1)
-    sigma_min: float = Field(default=0.01, gt=0)
-    sigma_max: float = Field(default=20.0, gt=0)
-    rho: float = Field(default=7.0, gt=0)
-    refine_levels: int = Field(default=8, ge=0)
-    refine_from: float = Field(default=0.25, gt=0)
     refine_steps: int = Field(default=5, ge=0)
-    refine_churn: float = Field(default=0.5, ge=0)
-
-    @model_validator(mode="after")
-    def _falling(self) -> Self:
-        _check_range_of_levels(self.sigma_min, self.sigma_max)
-        _check_refinement("refine_levels", self.refine_levels, self.refine_from, self.sigma_min)
-        return self
 
 
 class RepaintConfig(Settings):
@@ -268,21 +247,15 @@ class DpmConfig(Settings):
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
-        _check_range_of_levels(self.sigma_min, self.sigma_max)
-        _check_refinement("refine_steps", self.refine_steps, self.refine_from, self.sigma_min)
+        if self.sigma_min >= self.sigma_max:
+            found = f"{self.sigma_min} and {self.sigma_max}"
+            raise ValueError(f"must have sigma_min < sigma_max, got {found}")
+        if self.refine_steps == 1:
+            raise ValueError("refine_steps must be 0 or at least 2, got 1")
+        if self.refine_steps and self.refine_from <= self.sigma_min:
+            found = f"{self.sigma_min}; got {self.refine_from}"
+            raise ValueError(f"refine_from must be above sigma_min, {found}")
         return self
-
-
-def _check_range_of_levels(sigma_min: float, sigma_max: float) -> None:
-    if sigma_min >= sigma_max:
-        raise ValueError(f"must have sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-
-
-def _check_refinement(name: str, levels: int, start: float, sigma_min: float) -> None:
-    if levels == 1:
-        raise ValueError(f"{name} must be 0 or at least 2, got 1")
-    if levels and start <= sigma_min:
-        raise ValueError(f"refine_from must be above sigma_min, {sigma_min}; got {start}")
 
 
 SamplerConfig = Annotated[LangevinConfig | RepaintConfig | DpmConfig, Field(discriminator="name")]

@@ -23,6 +23,11 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import NoiseSource
 from echogen.diffusion.schedule import langevin_walk
 
+GUIDANCE_SCALE = 0.1
+"""The network's error on known pixels is smoothed over this share of the image's height, so that
+anatomy is exaggerated and speckle is not.
+"""
+
 
 def chain(
     config: LangevinConfig, denoiser: Denoiser, known: Tensor, keep: Tensor, noise: NoiseSource
@@ -39,7 +44,7 @@ def chain(
     moves = langevin_walk(config)
     z = moves[0].sigma * noise.draw(known.shape)
     exaggeration = torch.zeros_like(known)
-    smooth = smoother(keep, config.guidance_scale)
+    smooth = smoother(keep, GUIDANCE_SCALE)
     for move in moves:
         drawn = noise.draw(known.shape)
         added = math.sqrt(move.sigma_hat**2 - move.sigma**2) * config.noise_gain

@@ -24,6 +24,17 @@ Float64 = npt.NDArray[np.float64]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 VarianceType = Literal["fixed_small", "fixed_large", "learned_range"]
+LANGEVIN_LEVELS = (0.01, 20.0, 7.0)
+"""Lowest and highest noise level of the Langevin sampler, and how strongly they crowd at the low
+end (rho); in units of the model's range, -1 to 1.
+"""
+INNER_MIN = 0.05
+"""Below, a level is visited once and no noise is added: there speckle settles."""
+REFINE_LEVELS = (8, 0.01, 0.25, 7.0)
+"""How many levels its last descent has, from where to where, and rho."""
+REFINE_MIN, REFINE_CHURN = 0.02, 0.5
+"""The lowest of these levels to be visited again, and the noise added there."""
+
 Betas = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
 
 
@@ -228,21 +239,16 @@ class Move:
 
 def langevin_walk(config: LangevinConfig) -> list[Move]:
     """The evaluations of a Langevin run, in order; the last one ends at noise level 0."""
-    sigmas = karras_sigmas(config.levels, config.sigma_min, config.sigma_max, config.rho)
     moves = []
-    for sigma, after in itertools.pairwise([*sigmas, 0.0]):
-        steps = config.inner_steps if config.inner_min <= sigma <= config.inner_max else 0
-        churn = config.churn if sigma >= config.inner_min else 0.0
+    for sigma, after in itertools.pairwise([*karras_sigmas(config.levels, *LANGEVIN_LEVELS), 0.0]):
+        steps = config.inner_steps if INNER_MIN <= sigma <= config.inner_max else 0
+        moves.extend(_visit(sigma, after, config.churn if sigma >= INNER_MIN else 0.0, steps))
+    again = karras_sigmas(*REFINE_LEVELS)
+    moves.append(Move(0.0, again[0], again[1]))
+    for sigma, after in itertools.pairwise([*again[1:], 0.0]):
+        coarse = sigma >= REFINE_MIN
+        steps, churn = (config.refine_steps, REFINE_CHURN) if coarse else (0, 0.0)
         moves.extend(_visit(sigma, after, churn, steps))
-    if config.refine_levels:
-        again = karras_sigmas(
-            config.refine_levels, config.sigma_min, config.refine_from, config.rho
-        )
-        moves.append(Move(0.0, again[0], again[1]))
-        for sigma, after in itertools.pairwise([*again[1:], 0.0]):
-            coarse = sigma >= 2.0 * config.sigma_min
-            steps, churn = (config.refine_steps, config.refine_churn) if coarse else (0, 0.0)
-            moves.extend(_visit(sigma, after, churn, steps))
     return moves
 
 
