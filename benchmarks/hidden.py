@@ -102,16 +102,14 @@ def hidden_frames(
     held_out_frames = DatasetConfig(
         cases=tuple(case for case in held_out if list(data.rglob(case)))
     )
-    transforms = TransformConfig(
-        min_label_inside=0.5, max_hole=1.0
-    )  # larger ones than by default, too
+    transforms = TransformConfig(max_hole=1.0)  # harder than by default
     if labelled:
         dataset, keys = open_frames(data, held_out_frames)
     else:
         dataset = open_dataset(data, need_labels=False)
         some = np.random.default_rng(seed).permutation(len(dataset.keys))[: 2 * count]
         keys = tuple(dataset.keys[i] for i in sorted(some))
-        transforms = TransformConfig(min_label_inside=0.0, max_hole=1.0)
+        transforms = TransformConfig(min_label_inside=0, max_hole=1.0)
     config = AugmentationConfig(copies=1, seed=seed, dataset=held_out_frames, transforms=transforms)
     source = plan_dataset(dataset, keys, config, info, QUIET)
     moved_at_all = {row.frame_id for row in source.plan.rows if row.to_paint}

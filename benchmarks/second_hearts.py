@@ -34,7 +34,7 @@ SHOWN, ACROSS = 48, 8
 LEAST = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 BEFORE: dict[str, Any] = {
     "judge": "none",
-    "transforms": {"min_label_inside": 0.5, "max_hole": 1.0},
+    "transforms": {"max_hole": 1.0},
 }
 HOLES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)  # of the fan, upper ends
 LABELS = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the label inside of the fan
@@ -43,7 +43,9 @@ VENTRICLE = 0.05  # of a cavity, as a share of the labelled heart's area
 
 def expanded(data: Path, store: Path, setting: str, count: int) -> None:
     """Copies of held-out patients' frames in a store, at least `count` of them."""
-    checkpoint, preset, *before = setting.split(":")
+    checkpoint, preset, before = (*setting.split(":"), "", "")[:3]
+    if not preset or before not in ("", "before"):
+        raise SystemExit(f"--setting: expected NAME=MODEL:PRESET[:before], got {setting}")
     held_out = read_info("builtin").training["held_out_cases"]
     frames = 4 * len(held_out) - 2
     echogen.expand(
@@ -131,7 +133,8 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
     worst = sorted(found, key=lambda row: -found[row])
     condemned = [row for row in worst if found[row] > judge.info.threshold]
     sheet(store, condemned or worst, file)
-    holes, labels = zip(*(shares_of(store, row) for row in kept), strict=True)
+    shares = [shares_of(store, row) for row in kept]
+    holes, labels = [hole for hole, _ in shares], [label for _, label in shares]
     hits = [row in set(condemned) for row in kept]
     return {
         "checkpoint": store.record.checkpoint.name,

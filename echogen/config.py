@@ -155,12 +155,11 @@ class TransformConfig(MoveConfig):
     """The moves and what is painted after them.
 
     A draw is valid when at least `min_label_inside` of the labelled pixels stay in the sector and
-    the move leaves between `min_hole` and `max_hole` of the sector empty. Where little is left of a
-    heart, or more is painted than is real, a second heart is painted beside it
-    (`docs/decisions/017-judge.md`); the greatest depth alone leaves 0.6 empty.
+    the move leaves between `min_hole` and `max_hole` of the sector empty, without its `border`.
+    Where much more is painted than real, it often is a second heart (docs/decisions/017-judge.md).
     """
 
-    min_label_inside: float = Field(default=0.9, ge=0, le=1)
+    min_label_inside: float = Field(default=0.5, ge=0, le=1)
     min_hole: float = Field(default=0.005, ge=0, le=1)
     max_hole: float = Field(default=0.6, ge=0, le=1)
     max_tries: int = Field(default=30, ge=1, le=255)

@@ -32,7 +32,6 @@ PRESETS: Presets = {
             "outside": "inpaint",
             "label_outside": "keep",
             "labels_on_paint": "keep",
-            "min_label_inside": 0.5,
             "max_hole": 1.0,
         },
         "sampler": {"name": "repaint", "steps": 250, "jump_length": 10, "resamplings": 10},
@@ -51,8 +50,8 @@ KNOWN_PRESETS: Presets = {
     "high": {"sampler": _completing(28, refine_steps=4, refine_from=0.12, refine_visits=3)},
     "paper": PRESETS["paper"],
 }
-"""Of `expand` with one that is: 10, 18 and 40 evaluations, chosen by `benchmarks/realism.py
---tuning`.
+"""Of `expand`, with a network that is shown what is known: 10, 18 and 40 evaluations, chosen by
+`benchmarks/realism.py --tuning`.
 """
 
 SAMPLE_PRESETS: Presets = {

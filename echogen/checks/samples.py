@@ -183,10 +183,11 @@ def _labels(
             name,
             f"{on_paint:.4f} of its labelled pixels lie on paint, recorded are {recorded:.4f}.",
         )
-    if store.columns["copy"][row] == 0 or not fan.any():
+    transforms = store.record.config.transforms
+    if store.columns["copy"][row] == 0 or transforms.outside != "background" or not fan.any():
         return
     share = float((labelled & fan).sum()) / count
-    planned = store.record.config.transforms.min_label_inside
+    planned = transforms.min_label_inside
     least = LEAST_OF_A_LABEL if planned is None else planned
     if share < least - SLACK:
         yield error(

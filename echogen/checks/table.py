@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.checks.finding import Finding, Severity, error, warning
+from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.config import TransformConfig
 from echogen.errors import StoreError
 from echogen.geometry.transforms import IDENTITY, MOVES
@@ -119,7 +119,7 @@ def _moved_alike(columns: Columns) -> Iterator[Finding]:
 
 
 def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
-    status, ids, repaints = columns["status"], columns["sample_id"], columns["repaints"]
+    status, ids = columns["status"], columns["sample_id"]
     pending = int((status == Status.PENDING).sum())
     if pending and store.complete:
         yield error(
@@ -134,9 +134,11 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             f"the run is unfinished, {pending} of {len(store)} rows are pending: run the same "
             "`echogen` command again.",
         )
-    for row in np.flatnonzero(status == Status.FAILED).tolist():
-        advice = "--repair would paint the same" if repaints[row] else "--repair tries it again"
-        yield warning("failed", str(ids[row]), f"{columns['reason'][row]} ({advice}.)")
+    for row in np.flatnonzero((status == Status.FAILED) & ~store.condemned).tolist():
+        reason = columns["reason"][row]
+        yield warning("failed", str(ids[row]), f"{reason} (--repair tries it again.)")
+    for row in np.flatnonzero(store.condemned).tolist():
+        yield note("failed", str(ids[row]), f"{columns['reason'][row]}: nothing is to be mended.")
     pixels = columns["sha256"] != ""
     for row in np.flatnonzero(pixels != (status == Status.DONE)).tolist():
         if status[row] != Status.PENDING:

@@ -110,7 +110,7 @@ Set = Annotated[
     Flag(
         "--set",
         metavar="KEY=VALUE",
-        help="Any setting, such as sampler.churn=1.5.",
+        help="Any setting, such as transforms.max_hole=0.5.",
         rich_help_panel=MAKE,
     ),
 ]

@@ -19,12 +19,12 @@ from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.judging.judge import Judge, open_judge
 from echogen.painting.fill import PaintingRun, fill_store, terms
-from echogen.painting.stream import MOST_REPAINTS, Work, labelled_shard
+from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Plan, Row
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
-from echogen.store import Status, open_store, present_store_path
+from echogen.store import open_store, present_store_path
 from echogen.support.signals import catch_signals
 from echogen.types import Sample
 
@@ -141,10 +141,11 @@ def expand(
         throughput = fill_store(run, overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
             ended = run_report(config, info, store, throughput, plan.notes, started, stop)
-            failed = store.columns["status"] == Status.FAILED
-            condemned = int((failed & (store.columns["repaints"] == MOST_REPAINTS)).sum())
             return ExpandReport(
-                **vars(ended), counts=store.counts(), skipped=plan.problems, condemned=condemned
+                **vars(ended),
+                counts=store.counts(),
+                skipped=plan.problems,
+                condemned=int(store.condemned.sum()),
             )
 
 

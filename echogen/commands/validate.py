@@ -88,10 +88,10 @@ class ValidationReport(CommandReport):
         """0 all right; 1 usable with faults, or given back; 3 dataset and 5 store not usable."""
         if not self.usable:
             return DatasetError.exit_code if self.kind == "dataset" else StoreError.exit_code
-        faulty = self.count(Severity.ERROR) or (self.samples and self.samples.failed)
-        if faulty or self.repaired or (self.strict and self.count(Severity.WARNING)):
-            return EXIT_DONE_WITH_FAILURES
-        return EXIT_DONE
+        warnings = [each for each in self.findings if each.severity is Severity.WARNING]
+        failed = any(each.check == "failed" for each in warnings)
+        faulty = failed or self.count(Severity.ERROR) or (self.strict and warnings)
+        return EXIT_DONE_WITH_FAILURES if faulty or self.repaired else EXIT_DONE
 
 
 class ValidationConfig(Settings):
@@ -275,9 +275,10 @@ def _output(path: Path) -> Path:
 
 
 def _failed(store: StoreReader) -> list[int]:
-    """Rows that failed; where their status cannot be read they are damaged anyway."""
+    """Rows that failed and may not again; where their status cannot be read they are damaged."""
     try:
-        return [int(row) for row in (store.columns["status"] == Status.FAILED).nonzero()[0]]
+        failed = (store.columns["status"] == Status.FAILED) & ~store.condemned
+        return [int(row) for row in failed.nonzero()[0]]
     except StoreError:
         return []
 

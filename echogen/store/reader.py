@@ -21,6 +21,7 @@ from echogen.store.record import StoreRecord, read_record
 from echogen.store.schema import (
     CASES,
     COLUMNS,
+    MOST_REPAINTS,
     PROBLEMS,
     SAMPLES,
     SHARD_SIZE,
@@ -310,6 +311,16 @@ class StoreReader:
             failed=int((status == Status.FAILED).sum()),
             pending=int((status == Status.PENDING).sum()),
         )
+
+    @property
+    def condemned(self) -> npt.NDArray[np.bool_]:
+        """(N,) the samples that failed because a judge let none of their paintings pass.
+
+        Raises:
+            StoreError: the columns cannot be read.
+        """
+        failed = self.columns["status"] == Status.FAILED
+        return np.asarray(failed & (self.columns["repaints"] == MOST_REPAINTS))
 
     @property
     def image_shape(self) -> tuple[int, int]:

@@ -24,6 +24,9 @@ from echogen.errors import StoreError
 FORMAT = 2
 """The newest format that is read; `Layout.format` is what is written."""
 SHARD_SIZE = 32
+
+MOST_REPAINTS = 3
+"""How often a condemned sample is painted again before it has failed."""
 """Samples in a unit of work, where a store does not say."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"

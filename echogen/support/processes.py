@@ -56,8 +56,9 @@ def in_workers(
 def _pays(finished: int, total: int, spent: float, cores: int) -> bool:
     """Whether processes would save more than their start takes, as far as calls tell so far."""
     left = total - finished
-    saved = spent / max(finished, 1) * left * (1 - 1 / cores)
-    return cores > 1 and left > 1 and min(spent, saved) >= START_S
+    busy = min(cores, -(-left // CHUNK))  # a process takes so many calls at a time
+    saved = spent / max(finished, 1) * left * (1 - 1 / busy)
+    return cores > 1 and min(spent, saved) >= START_S
 
 
 def _in_pool(

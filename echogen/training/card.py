@@ -170,10 +170,10 @@ def _what(info: CheckpointInfo, recipe: Recipe, has_border: bool) -> str:
             f"{info.keep_channels} more channels which are known (1) and which are to be painted "
             "(0). With nothing known it is an unconditional model"
         )
-    border = [
+    border = (
         "- Border: a small network in `border/`, which echogen alone applies, corrects what is "
-        "predicted of the two hidden pixels next to known ones.",
-    ]
+        "predicted of the two hidden pixels next to known ones."
+    )
     return _section(
         "What it is",
         f"- Image: {size} x {size}, {grey}, in [-1, 1]; frames {_RESIZE[info.resize]}.",
@@ -181,7 +181,7 @@ def _what(info: CheckpointInfo, recipe: Recipe, has_border: bool) -> str:
         f"space-to-depth ({seen}).",
         f"- It is shown {shown}.",
         f"- Schedule: {steps} steps, {betas} betas, {recipe.prediction}{variance}.",
-        *(border if has_border else []),
+        *([border] if has_border else []),
     )
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from echogen.checks.finding import Severity
 from echogen.cli import app
 from echogen.commands.expand import expand
 from echogen.commands.validate import validate
 from echogen.errors import CheckpointError, StoreError
 from echogen.judging.judge import Judge
-from echogen.painting.stream import MOST_REPAINTS, repaint_seed
-from echogen.store import Status, StoreWriter, mark_pending, open_store
+from echogen.painting.engine import Levels
+from echogen.painting.stream import _Stream, repaint_seed
+from echogen.store import MOST_REPAINTS, Status, StoreWriter, mark_pending, open_store
 from tests.support.hearts import make_config
 from tests.support.judges import write_judge
 
@@ -110,14 +112,38 @@ def test_stats_tells_of_what_was_condemned(
     assert f"copies, {len(report.failed)} failed" in done.stdout
 
 
-def test_validate_says_that_nothing_is_to_be_mended_of_what_was_condemned(
+def test_what_was_condemned_is_a_note_to_validate_and_nothing_to_repair(
     judged: dict[str, object],
 ) -> None:
     report = expand(make_config(judged))
-    findings = validate(Path(str(judged["output"])), judge="none", workers=1).findings
-    failed = [finding.message for finding in findings if finding.check == "failed"]
+    path = Path(str(judged["output"]))
+    before = everything(path)
+    checked = validate(path, judge="none", workers=1, repair=True)
+    failed = [finding for finding in checked.findings if finding.check == "failed"]
     assert len(failed) == report.condemned > 0
-    assert all("--repair would paint the same" in message for message in failed)
+    assert {finding.severity for finding in failed} == {Severity.NOTE}
+    assert all("nothing is to be mended" in finding.message for finding in failed)
+    assert (checked.exit_code, checked.repaired) == (0, 0)
+    np.testing.assert_array_equal(everything(path)["status"], before["status"])
+
+
+def test_what_failed_otherwise_is_a_warning_and_is_repaired(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, given = _Stream.add_painted, []
+
+    def first_is_not_finite(self: _Stream, levels: Levels) -> None:
+        given.append(levels)
+        add(self, levels if len(given) > 1 else None)
+
+    monkeypatch.setattr(_Stream, "add_painted", first_is_not_finite)
+    expand(make_config({**settings, "judge": "none"}))
+    path = Path(str(settings["output"]))
+    checked = validate(path, judge="none", workers=1)
+    warned = [f for f in checked.findings if (f.check, f.severity) == ("failed", "warning")]
+    assert len(warned) == checked.exit_code == 1
+    assert "--repair tries it again" in warned[0].message
+    assert validate(path, judge="none", workers=1, repair=True).repaired == 1
 
 
 def test_validate_names_samples_with_an_unlabelled_heart(

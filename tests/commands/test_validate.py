@@ -76,6 +76,17 @@ def test_a_good_store_has_no_errors(made: Path, dataset: Path) -> None:
     assert report.megabytes == pytest.approx(16 * 3 * 32 * 32 / 1e6)
 
 
+def test_labels_may_leave_the_fan_where_all_around_it_is_painted(
+    dataset: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    moves = {"outside": "inpaint", "probability": 1.0, "tilt_deg": (-30, -25), "max_hole": 1.0}
+    given = {**settings_of(dataset, checkpoint, tmp_path / "all.zarr"), "transforms": moves}
+    expand(make_config(given))
+    report = validate(tmp_path / "all.zarr")
+    assert checks(report) == {}
+    assert "labels-inside" not in checks(report, Severity.WARNING)
+
+
 def test_workers_find_what_one_process_finds(
     made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

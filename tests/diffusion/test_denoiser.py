@@ -75,7 +75,7 @@ def test_a_network_without_conditioning_is_shown_the_noisy_picture_alone() -> No
 @pytest.mark.parametrize(
     "config",
     [
-        LangevinConfig(levels=3, inner_steps=1, refine_levels=0),
+        LangevinConfig(levels=3, inner_steps=1, refine_steps=0),
         RepaintConfig(steps=4, jump_length=2, resamplings=2),
     ],
     ids=["langevin", "repaint"],

@@ -15,7 +15,7 @@ from echogen.types import Sample
     "sampler",
     [
         RepaintConfig(steps=4, jump_length=2, resamplings=2),
-        LangevinConfig(levels=3, inner_steps=1, refine_levels=2, refine_steps=1),
+        LangevinConfig(levels=3, inner_steps=1, refine_steps=1),
         DpmConfig(steps=4),
     ],
     ids=["repaint", "langevin", "dpm"],
