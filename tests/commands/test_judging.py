@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from echogen.checks.finding import Severity
 from echogen.cli import app
+from echogen.cli.expand import show_run
 from echogen.commands.expand import expand
 from echogen.commands.validate import validate
 from echogen.errors import CheckpointError, StoreError
@@ -53,6 +54,16 @@ def test_copies_are_painted_again_or_have_failed(judged: dict[str, object]) -> N
     assert report.condemned == len(report.failed) == (~done).sum() > 0
     assert report.exit_code == 0  # nothing is to be mended
     assert all("an odd picture" in reason for reason in found["reason"][~done])
+
+
+def test_each_copy_that_failed_is_named(
+    judged: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = expand(make_config(judged))
+    show_run(report)
+    said = capsys.readouterr()
+    for problem in report.failed[:3]:
+        assert f"{problem.frame_id}: an odd picture" in said.out + said.err
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 16])
