@@ -32,10 +32,7 @@ from echogen.types import IGNORE, LV_CAVITY
 
 SHOWN, ACROSS = 48, 8
 LEAST = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-BEFORE: dict[str, Any] = {
-    "judge": "none",
-    "transforms": {"max_hole": 1.0},
-}
+BEFORE: dict[str, Any] = {"judge": "none", "transforms": {"max_hole": 1.0}}
 HOLES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)  # of the fan, upper ends
 LABELS = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the label inside of the fan
 VENTRICLE = 0.05  # of a cavity, as a share of the labelled heart's area
@@ -135,7 +132,7 @@ def measured(store: StoreReader, judge: Judge, count: int, file: Path) -> dict[s
     sheet(store, condemned or worst, file)
     shares = [shares_of(store, row) for row in kept]
     holes, labels = [hole for hole, _ in shares], [label for _, label in shares]
-    hits = [row in set(condemned) for row in kept]
+    hits = [found[row] > judge.info.threshold for row in kept]
     return {
         "checkpoint": store.record.checkpoint.name,
         "checkpoint_sha256": store.record.checkpoint.sha256,

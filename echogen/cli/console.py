@@ -13,7 +13,7 @@ from echogen.cli.flags import settings_from
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from echogen.report import CommandReport, RunReport
+    from echogen.report import CommandReport, Problem, RunReport
 
 LINE_EVERY_S = 30.0
 LISTED = 20
@@ -167,6 +167,17 @@ def show_lines(word: str, lines: list[str]) -> None:
         typer.echo(
             f"{word}: ... and {len(lines) - LISTED} more; --json and the store list them all."
         )
+
+
+def show_failed(problems: Sequence["Problem"]) -> None:
+    """Why samples failed, each reason after the sample's name."""
+    show_lines(
+        "failed",
+        [
+            each.reason if each.frame_id in each.reason else f"{each.frame_id}: {each.reason}"
+            for each in problems
+        ],
+    )
 
 
 def painting_rows(report: "RunReport") -> list[tuple[str, str]]:

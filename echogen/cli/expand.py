@@ -1,20 +1,26 @@
 """`echogen expand`: the main job."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from echogen.cli import flags
-from echogen.cli.console import duration, painting_rows, run, show_lines, show_next, show_table
+from echogen.cli.console import (
+    duration,
+    painting_rows,
+    run,
+    show_failed,
+    show_lines,
+    show_next,
+    show_table,
+)
 from echogen.cli.flags import INPUT, MAKE, RUN, Flag, settings_from
 from echogen.errors import UsageError
 from echogen.support.words import both
 
 if TYPE_CHECKING:
     from echogen.commands.expand import DryRunReport, ExpandReport
-    from echogen.report import Problem
 
 
 def expand(
@@ -142,7 +148,7 @@ def show_run(report: "ExpandReport") -> None:
         rows.append(("still to do", str(counts.pending)))
     show_table([*rows, *painting_rows(report)])
     show_lines("skipped", [problem.reason for problem in report.skipped])
-    show_lines("failed", _named(report.failed))
+    show_failed(report.failed)
     show_lines("note", list(report.notes))
     show_next(report.output, counts.pending)
 
@@ -165,11 +171,3 @@ def show_dry_run(report: "DryRunReport") -> None:
     )
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_lines("note", list(report.notes))
-
-
-def _named(problems: Sequence["Problem"]) -> list[str]:
-    """Each reason, begun with the sample that it is of."""
-    return [
-        each.reason if each.frame_id in each.reason else f"{each.frame_id}: {each.reason}"
-        for each in problems
-    ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echogen.cli import flags
-from echogen.cli.console import painting_rows, run, show_lines, show_next, show_table
+from echogen.cli.console import painting_rows, run, show_failed, show_next, show_table
 from echogen.cli.flags import MAKE, PAINT, Flag
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def show_sample(report: "SampleReport") -> None:
     if report.sheet:
         rows.append(("sheet", report.sheet))
     show_table([*rows, *painting_rows(report)])
-    show_lines("failed", [problem.reason for problem in report.failed])
+    show_failed(report.failed)
     for note in report.notes:
         typer.echo(f"note: {note}")
     show_next(report.output, report.pending)
