@@ -168,6 +168,13 @@ class TransformConfig(MoveConfig):
     labels_on_paint: Literal["keep", "clip", "ignore"] = "keep"
     ignore_distance_mm: float = Field(default=15.0, ge=0)
 
+    @model_validator(mode="after")
+    def _some_hole(self) -> Self:
+        if self.min_hole >= self.max_hole:
+            found = f"{self.min_hole} and {self.max_hole}"
+            raise ValueError(f"min_hole must be below max_hole, got {found}")
+        return self
+
 
 class LangevinConfig(Settings):
     """Langevin steps at falling noise levels (`echogen.diffusion.langevin`).

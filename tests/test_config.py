@@ -1,10 +1,12 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from echogen.config import ExpandConfig, RepaintConfig, SampleConfig
+from echogen.config import ExpandConfig, LangevinConfig, RepaintConfig, SampleConfig
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import UsageError
+from echogen.models.resolve import load_with_model
 from echogen.support.settings import load_config, to_toml
 
 FLAGS = {"input": "in", "output": "out.zarr"}
@@ -64,6 +66,10 @@ def test_paper_preset_is_the_published_method() -> None:
         ({"transforms": {"depth": [2.0, 1.0]}}, "must be .low, high. with low <= high"),
         ({"transforms": {"depth": [0.0, 1.0]}}, "depth must be above 0"),
         ({"transforms": {"depth": [1.0, float("inf")]}}, r"transforms.depth.1: .*finite"),
+        (
+            {"transforms": {"min_hole": 0.7}},
+            r"transforms: min_hole must be below max_hole, got 0\.7 and 0\.6",
+        ),
         ({"engine": {"precision": "int8"}}, "engine.precision"),
     ],
 )
@@ -85,6 +91,29 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("copies =")
     with pytest.raises(UsageError, match=r"bad\.toml: not valid TOML"):
         load_config(ExpandConfig, FLAGS, file=tmp_path / "bad.toml")
+
+
+def test_the_page_of_settings_has_each_with_its_default() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    config, *_ = load_with_model(ExpandConfig, FLAGS)
+    values = config.model_dump(mode="json")
+    for table in ("transforms", "sampler", "engine", "store"):
+        values |= values.pop(table)
+    of_dataset = values.pop("dataset")
+    defaults = {}
+    for line in page.splitlines():
+        if line.startswith("| `"):
+            settings, default, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+            names = [name.strip(" `") for name in settings.split(",")]
+            given = default.split(", ") if len(names) > 1 else [default]
+            defaults |= dict(zip(names, given, strict=False))
+    for name in ("input", "output"):
+        defaults.pop(name, None)
+        del values[name]
+    assert {name: json.loads(value) for name, value in defaults.items()} == values
+    assert all(f"`{name}`" in page for name in of_dataset)
+    others = [*LangevinConfig.model_fields, *RepaintConfig.model_fields]
+    assert all(f"`{name}`" in page for name in others)
 
 
 def test_unknown_preset_is_refused() -> None:

@@ -102,7 +102,7 @@ def expand(
     from echogen.commands import expand as command
     from echogen.planning.plan import save_plan
 
-    def estimate(*, overwrite: bool, **settings: Any) -> "DryRunReport":
+    def estimate(**settings: Any) -> "DryRunReport":
         plan, report = command.dry_run(**settings)
         if plan_file is not None:
             save_plan(plan, plan_file)

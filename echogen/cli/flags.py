@@ -110,7 +110,7 @@ Set = Annotated[
     Flag(
         "--set",
         metavar="KEY=VALUE",
-        help="Any setting, such as transforms.max_hole=0.5.",
+        help="Any setting of --print-config, such as seed=1.",
         rich_help_panel=MAKE,
     ),
 ]
@@ -125,7 +125,7 @@ Checkpoint = Annotated[
 Judge = Annotated[
     str | None,
     Flag(
-        metavar="FOLDER",
+        metavar="NAME|FOLDER",
         help="What looks for a second, unlabelled heart (default: builtin).",
         rich_help_panel=PAINT,
     ),

@@ -15,16 +15,18 @@ from typing import Any
 from echogen.commands.run import locked_output, run_report, sampler_in_words, with_model
 from echogen.config import ExpandConfig
 from echogen.datasets import open_frames
+from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.judging.judge import Judge, open_judge
-from echogen.painting.fill import PaintingRun, fill_store, terms
+from echogen.models.resolve import resolve_judge
+from echogen.painting.fill import PaintingRun, begun_precision, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Plan, Row
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
-from echogen.store import open_store, present_store_path
+from echogen.store import StoreOutput, check_output, open_store, present_store_path
 from echogen.support.signals import catch_signals
 from echogen.types import Sample
 
@@ -125,19 +127,8 @@ def expand(
         for line in source.leakage:
             reporter.tell(f"note: {line}")
         plan = source.plan
-        judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
-        nfe = sampler_nfe(config.sampler)
-        run = PaintingRun(
-            config,
-            attributes(
-                plan, config, info, nfe, precision.result(), judge.info.record if judge else None
-            ),
-            columns(plan),
-            cases=[{"id": case.case_id, **case.info} for case in plan.cases],
-            problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
-            image_size=info.image_size,
-            work=_work(source, judge),
-        )
+        judge = open_judge(resolve_judge(config.judge), plan.dataset["labels"], reporter.tell)
+        run = _painting_run(source, config, info, judge, precision.result())
         throughput = fill_store(run, overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
             ended = run_report(config, info, store, throughput, plan.notes, started, stop)
@@ -147,6 +138,26 @@ def expand(
                 skipped=plan.problems,
                 condemned=int(store.condemned.sum()),
             )
+
+
+def _painting_run(
+    source: PlannedDataset,
+    config: ExpandConfig,
+    info: CheckpointInfo,
+    judge: Judge | None,
+    precision: str,
+) -> PaintingRun:
+    plan, nfe = source.plan, sampler_nfe(config.sampler)
+    of_judge = judge.info.record if judge else None
+    return PaintingRun(
+        config,
+        attributes(plan, config, info, nfe, precision, of_judge),
+        columns(plan),
+        cases=[{"id": case.case_id, **case.info} for case in plan.cases],
+        problems=[(problem.frame_id, problem.reason) for problem in plan.problems],
+        image_size=info.image_size,
+        work=_work(source, judge),
+    )
 
 
 def _work(source: PlannedDataset, judge: Judge | None) -> Work:
@@ -165,10 +176,14 @@ def dry_run(
     config: ExpandConfig | str | Path | None = None,
     *,
     preset: str | None = None,
+    overwrite: bool = False,
     reporter: Reporter = QUIET,
     **settings: Any,
 ) -> tuple[Plan, DryRunReport]:
     """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
+
+    What `expand` would refuse is refused: an output that is no store or another run's, a judge that
+    is none. Arguments are as of `expand`.
 
     Raises:
         EchogenError: as `expand` would.
@@ -177,11 +192,15 @@ def dry_run(
 
     config, info = with_model(ExpandConfig, settings, preset, config, reporter)
     with catch_signals(reporter.tell):
+        check_output(config.output, overwrite)
         reporter.tell(terms(info))
         reporter.tell(sampler_in_words(config, info))
         dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
+        judge = open_judge(resolve_judge(config.judge), plan.dataset["labels"], reporter.tell)
+        run = _painting_run(source, config, info, judge, begun_precision(config, overwrite))
+        begun = () if overwrite else tuple(StoreOutput(config.output, run.check).notes())
         copies = [row for row in plan.rows if row.to_paint]
         with closing(
             open_engine(config.checkpoint, config.sampler, config.engine, reporter.tell)
@@ -200,7 +219,7 @@ def dry_run(
         copies=len(copies),
         rejected=sum(row.rejected for row in plan.rows),
         skipped=plan.problems,
-        notes=plan.notes,
+        notes=(*plan.notes, *begun),
         plan_digest=plan.digest,
         sampler=config.sampler.name,
         nfe=sampler_nfe(config.sampler),

@@ -27,6 +27,7 @@ from echogen.errors import (
     UsageError,
 )
 from echogen.judging.judge import Judge, open_judge
+from echogen.models.resolve import resolve_judge
 from echogen.report import QUIET, CommandReport, Counts, Reporter
 from echogen.store import (
     Status,
@@ -265,7 +266,7 @@ def _judge(store: StoreReader, options: ValidationConfig, reporter: Reporter) ->
         labels = store.record.labels
     except StoreError:
         return None
-    return open_judge(options.judge, labels, reporter.tell)
+    return open_judge(resolve_judge(options.judge), labels, reporter.tell)
 
 
 def _output(path: Path) -> Path:

@@ -7,7 +7,7 @@ of files and folders are often those of patients. Files of other modalities are 
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from echogen.datasets.base import (
 from echogen.datasets.caselist import read_cases, with_cases
 from echogen.datasets.dicom_cases import (
     case_table,
+    known_of_cases,
     patients_of_several_studies,
     read_salt,
     recording_ids,
@@ -52,7 +53,7 @@ from echogen.datasets.pairing import walk_files
 from echogen.datasets.pixels import check_classes
 from echogen.errors import DatasetError
 from echogen.support.words import counted
-from echogen.types import Case, Frame, FrameKey
+from echogen.types import Frame, FrameKey
 
 ULTRASOUND = "US"
 ROOT_NAME = "DICOM files"
@@ -148,7 +149,7 @@ def list_dicom(
         frames,
         partial(read_frame, window=settings.window, max_colour=settings.max_colour),
         labels=declared,
-        cases=_cases(recordings),
+        cases=known_of_cases((one.case_id, one.name, one.header) for one in recordings),
         unusable=unusable,
         remarks=[
             *odd,
@@ -351,31 +352,6 @@ def _stray(path: Path) -> FrameKey:
         digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()
     name = f"damaged_{digest[:8]}"
     return FrameKey(name, name, "", "", "", (path,), recording=name, private=True)
-
-
-def _cases(recordings: Iterable[Recording]) -> list[Case]:
-    """What is known of each case: scanner, and rates where its files agree, else of each file."""
-    of: dict[str, list[Recording]] = defaultdict(list)
-    for one in recordings:
-        of[one.case_id].append(one)
-    cases = []
-    for case_id, group in sorted(of.items()):
-        info: dict[str, float | str] = {}
-        for name in ("frame_rate", "heart_rate"):
-            known = {
-                one.name: getattr(one.header, name)
-                for one in group
-                if getattr(one.header, name) is not None
-            }
-            if len(set(known.values())) == 1:
-                info[name] = next(iter(known.values()))
-            else:
-                info |= {f"{name}_{one.partition('_')[2]}": v for one, v in known.items()}
-        scanners = sorted({one.header.scanner for one in group} - {""})
-        if scanners:
-            info["scanner"] = ", ".join(scanners)
-        cases.append(Case(case_id, info))
-    return cases
 
 
 def _about(

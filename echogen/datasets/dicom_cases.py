@@ -19,6 +19,7 @@ from pathlib import Path
 from echogen.datasets.base import relative
 from echogen.datasets.dicom_header import Header
 from echogen.errors import UsageError
+from echogen.types import Case
 
 CASE_DIGITS, INSTANCE_DIGITS = 10, 8
 LEAST_SALT = 16
@@ -74,6 +75,32 @@ def patients_of_several_studies(headers: Sequence[Header]) -> int:
     for header in headers:
         studies[_patient(header)].add(header.study or header.instance)
     return sum(len(found) > 1 for found in studies.values())
+
+
+def known_of_cases(files: Iterable[tuple[str, str, Header]]) -> list[Case]:
+    """What is known of each case: scanner, and rates where its files agree, else of each file.
+
+    Args:
+        files: (case id, recording id, header).
+    """
+    of: dict[str, dict[str, Header]] = defaultdict(dict)
+    for case_id, recording, header in files:
+        of[case_id][recording] = header
+    cases = []
+    for case_id, group in sorted(of.items()):
+        info: dict[str, float | str] = {}
+        for name in ("frame_rate", "heart_rate"):
+            found = {recording: getattr(header, name) for recording, header in group.items()}
+            known = {recording: value for recording, value in found.items() if value is not None}
+            if len(set(known.values())) == 1:
+                info[name] = next(iter(known.values()))
+            else:
+                info |= {f"{name}_{one.partition('_')[2]}": v for one, v in known.items()}
+        scanners = sorted({header.scanner for header in group.values()} - {""})
+        if scanners:
+            info["scanner"] = ", ".join(scanners)
+        cases.append(Case(case_id, info))
+    return cases
 
 
 def check_case_map(file: Path) -> None:

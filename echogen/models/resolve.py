@@ -18,6 +18,7 @@ from echogen.config import AugmentationConfig, SampleConfig
 from echogen.diffusion.checkpoint import (
     BUILTIN,
     INFO_FILE,
+    JUDGE,
     CheckpointInfo,
     check_sees_known,
     checkpoint_folder,
@@ -26,7 +27,7 @@ from echogen.diffusion.checkpoint import (
     read_info,
 )
 from echogen.errors import CheckpointError
-from echogen.judging.checkpoint import judge_folder
+from echogen.judging.checkpoint import BUILTIN_JUDGE, NO_JUDGE, is_judge, judge_folder
 from echogen.models.registry import (
     ModelCard,
     checkpoints_home,
@@ -68,16 +69,44 @@ def resolve_checkpoint(
     card = None if is_path(name_or_path) else find_card(name_or_path)
     if card is not None:
         if checkpoint_in(path) is not None:
-            raise CheckpointError(
-                f"{name_or_path}: names both a known model and a folder here; write "
-                f"{os.curdir}{os.sep}{path} for the folder, or rename it."
-            )
+            raise CheckpointError(_two_things(name_or_path))
         return _of_card(card)
     if path.is_file() and path.suffix in FOREIGN:
         return _of_file(path, tell)
     if path.exists():
         return checkpoint_folder(path.absolute())  # else ./builtin would become the name again
     raise CheckpointError(unknown_name(name_or_path))
+
+
+def resolve_judge(name_or_path: str) -> str:
+    """What `echogen.judging.judge.open_judge` opens, from what a user wrote.
+
+    Args:
+        name_or_path: the name of the judge in the package, "builtin", "none" or a judge's folder.
+
+    Raises:
+        CheckpointError: it is the name of a model that paints, or names two things.
+    """
+    if name_or_path in (BUILTIN_JUDGE, NO_JUDGE) or is_path(name_or_path):
+        return name_or_path
+    card = find_card(name_or_path)
+    if card is None:
+        return name_or_path
+    if card.kind != JUDGE:
+        raise CheckpointError(
+            f"--judge {name_or_path}: a model that paints; give it to --checkpoint, and to --judge "
+            "a judge's folder or name (echogen checkpoint list)."
+        )
+    if is_judge(name_or_path):
+        raise CheckpointError(_two_things(name_or_path))
+    return BUILTIN_JUDGE
+
+
+def _two_things(name: str) -> str:
+    return (
+        f"{name}: names both a known model and a folder here; write {os.curdir}{os.sep}{name} for "
+        "the folder, or rename it."
+    )
 
 
 def load_with_model(

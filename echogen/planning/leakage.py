@@ -41,8 +41,8 @@ def leakage_notes(
         they, them = ("it was", "it") if len(held_out) == 1 else ("they were", "them")
         notes.append(
             f"{model} was not trained on {_cases(held_out)}, {counted(frame_count, 'frame')} here: "
-            f"{they} held out to judge it on. Whoever trains on copies of {them} can no longer use "
-            f"{them} for that: leave {them} out of this run, or judge on other cases."
+            f"{they} held out to measure it on. Whoever trains on copies of {them} can no longer "
+            f"use {them} for that: leave {them} out of this run, or measure on other cases."
         )
     by_split: dict[str, list[str]] = defaultdict(list)
     for case in trained:

@@ -97,6 +97,7 @@ def build_plan(
             *_copies(keys),
             *_same_pixels(frames),
             *_not_round(frames, {key.frame_id for key in keys if key.copy}),
+            *_rejected(rows, config.transforms),
         ),
     )
 
@@ -262,6 +263,19 @@ def _not_round(frames: Iterable[PlannedFrame], copies: Set[str]) -> Iterator[str
         yield (
             f"{counted(len(names), 'frame')} whose fan is not round in the millimetres given, so "
             f"their spacing is in doubt and tilt may distort the heart a little: {shown}"
+        )
+
+
+def _rejected(rows: Iterable[Row], config: TransformConfig) -> Iterator[str]:
+    """Where most copies are rejected, what no draw of theirs fulfilled."""
+    copies = [row for row in rows if row.copy > 0]
+    rejected = sum(row.rejected for row in copies)
+    if 2 * rejected > len(copies):
+        yield (
+            f"{rejected} of {counted(len(copies), 'copy', 'copies')} rejected: none of "
+            f"{counted(config.max_tries, 'drawn move')} kept {config.min_label_inside:.0%} of the "
+            f"labels inside of the fan and left {config.min_hole:.1%} to {config.max_hole:.1%} of "
+            "it empty. Change transforms.min_label_inside, min_hole or max_hole, or the moves."
         )
 
 

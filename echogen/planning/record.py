@@ -208,8 +208,13 @@ def _refuse(path: str, what: str) -> NoReturn:
     )
 
 
+_UNRECORDED = {"config.dataset.frames": "key", "judge": "none"}
+
+
 def _in_words(name: str, value: Any) -> Any:
-    """A setting for a message; `dataset.frames` is recorded only where it is not "key"."""
-    if value is None and name == "config.dataset.frames":
-        return "key"
+    """A setting for a message; what is recorded only where it differs from a default is that."""
+    if value is None and name in _UNRECORDED:
+        return _UNRECORDED[name]
+    if name == "judge":
+        return value["name"]
     return "(not recorded)" if value is None or isinstance(value, Mapping) else value

@@ -4,7 +4,7 @@ A command's store grows in the working store (`working_store_path`), which is th
 for HDF5. Whatever lies there is another's until `check` says that it is this run's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ class StoreOutput:
                 return False
         self._remove_working()
         return True
+
+    def notes(self) -> Iterator[str]:
+        """One line if the run would go on with a store that is there.
+
+        Raises:
+            StoreError: another run's store is there.
+        """
+        for place in dict.fromkeys((self.path, self.working)):
+            if place.exists():
+                with open_store(place) as store:
+                    self.check(store)
+                    left = store.counts().pending
+                yield f"{place}: is there already, with {left} of {len(store)} samples left to do."
+                return
 
     def begun(self) -> StoreRecord | None:
         """The record of this run's store where it was begun and not finished."""

@@ -22,7 +22,7 @@ from echogen.commands.validate import validate
 from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
 from echogen.diffusion.samplers import Sampler
-from echogen.errors import DatasetError, EngineError, PlanError, StoreError
+from echogen.errors import CheckpointError, DatasetError, EngineError, PlanError, StoreError
 from echogen.exports.selection import Selection
 from echogen.geometry.render import warp_image, warp_label
 from echogen.geometry.transforms import Grid, TransformParams, footprint, matrix
@@ -422,9 +422,32 @@ def test_dry_run_counts_what_a_run_makes_and_paints_nothing(settings: dict[str, 
 
 
 def test_dry_run_of_a_plan_without_a_sample_to_paint(settings: dict[str, object]) -> None:
-    _, estimate = dry_run(make_config(settings, originals=False, transforms={"min_hole": 1.0}))
+    _, estimate = dry_run(
+        make_config(settings, originals=False, transforms={"min_hole": 0.98, "max_hole": 0.99})
+    )
     assert (estimate.copies, estimate.seconds, estimate.megabytes) == (0, 0, 0)
     assert estimate.rejected == 12
+    (note,) = (note for note in estimate.notes if "rejected" in note)
+    assert note.startswith("12 of 12 copies rejected: none of 30 drawn moves kept 50%")
+
+
+def test_dry_run_refuses_what_a_run_refuses_and_says_what_is_there(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    path = Path(str(settings["output"]))
+    path.mkdir()
+    (path / "photo.jpg").touch()
+    with pytest.raises(StoreError, match="not an echogen store"):
+        dry_run(make_config(settings))
+    (path / "photo.jpg").unlink()
+    path.rmdir()
+    with pytest.raises(CheckpointError, match="no such judge"):
+        dry_run(make_config(settings, judge=str(tmp_path / "nobody")))
+    run(settings)
+    with pytest.raises(StoreError, match=r"made with config\.seed = 0, this run has 6"):
+        dry_run(make_config(settings, seed=6))
+    assert dry_run(make_config(settings, seed=6), overwrite=True)[1].copies > 0
+    assert any("0 of 16 samples left" in note for note in dry_run(make_config(settings))[1].notes)
 
 
 def test_the_store_says_where_it_comes_from(

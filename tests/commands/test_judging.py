@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from echogen.checks.finding import Severity
 from echogen.cli import app
 from echogen.cli.expand import show_run
-from echogen.commands.expand import expand
+from echogen.commands.expand import dry_run, expand
 from echogen.commands.validate import validate
 from echogen.errors import CheckpointError, StoreError
 from echogen.judging.judge import Judge
@@ -95,8 +95,11 @@ def test_a_store_continues_only_with_the_judge_that_it_was_begun_with(
     judged: dict[str, object],
 ) -> None:
     expand(make_config(judged))
-    with pytest.raises(StoreError, match="made with judge = "):
+    refused = "made with judge = 'tiny-judge', this run has 'none'"
+    with pytest.raises(StoreError, match=refused):
         expand(make_config(judged, judge="none"))
+    with pytest.raises(StoreError, match=refused):
+        dry_run(make_config(judged, judge="none"))
     expand(make_config(judged))
 
 

@@ -12,6 +12,7 @@ from echogen.errors import CheckpointError
 from echogen.judging.checkpoint import judge_folder, read_judge_info
 from echogen.models.download import download
 from echogen.models.registry import parse_cards, read_cards
+from echogen.models.resolve import resolve_judge
 from echogen.models.verify import verify
 from tests.support.judges import write_judge
 
@@ -39,6 +40,19 @@ def test_the_commands_know_judges(tmp_path: Path) -> None:
         assert json.loads(done.stdout)["kind"] == "judge"
         assert "paints nothing" in CliRunner().invoke(app, ["checkpoint", "info", name]).stdout
     assert download("camus-judge").checkpoint_sha256 == read_judge_info("builtin").sha256
+
+
+def test_what_judge_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("builtin", "none", "./camus-judge", "no-such"):
+        assert resolve_judge(name) == name
+    assert resolve_judge("camus-judge") == "builtin"
+    for painter in ("camus-256-small", "echogains-camus"):
+        with pytest.raises(CheckpointError, match="paints; give it to --checkpoint"):
+            resolve_judge(painter)
+    write_judge(tmp_path / "camus-judge")
+    with pytest.raises(CheckpointError, match=r"names both .* write \./camus-judge"):
+        resolve_judge("camus-judge")
 
 
 def test_a_judge_that_sees_no_heart_or_is_damaged_does_not_pass(tmp_path: Path) -> None:
