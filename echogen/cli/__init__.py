@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command runs, so that `echogen --help` answers at once.
 """
 
+import gc
 import sys
 from typing import Annotated
 
@@ -83,3 +84,5 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("echogen: interrupted.", err=True)
         sys.exit(EXIT_SIGINT)
+    finally:
+        gc.freeze()  # the process ends: collecting torch's objects one by one would take 0.3 s
