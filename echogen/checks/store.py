@@ -30,7 +30,7 @@ class Texture:
 
     Attributes:
         samples: copies that were measured.
-        frames: real frames that they are compared with.
+        frames: how many measurements of real frames, in the same places, they are compared with.
         seam: median of the copies, 0 where no seam is visible.
         seam_real: of the real frames.
         grain: median of the copies.
