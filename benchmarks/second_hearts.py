@@ -6,7 +6,7 @@
 
 Each setting is a checkpoint and a preset of `expand`, which makes copies of the frames of held-out
 patients in DIR, and goes on where it was when it is interrupted; "before" is without a judge, and
-with moves that leave any hole and half of the label. Then the judge looks at what was kept.
+with moves that leave holes of any size. Then the judge looks at what was kept.
 DIR/NAME.png shows what it condemns, or where that is nothing, what comes nearest to it, with the
 painted part in violet and the labelled heart in green; it shows patients, so keep it to yourself.
 """
@@ -27,6 +27,7 @@ from echogen.cli.console import ConsoleReporter
 from echogen.diffusion.checkpoint import read_info
 from echogen.geometry.sector import fan_mask
 from echogen.judging.judge import Judge, open_judge
+from echogen.models.resolve import resolve_judge
 from echogen.store import Status, StoreReader, open_store
 from echogen.types import IGNORE, LV_CAVITY
 
@@ -175,7 +176,7 @@ def main() -> None:
         path = options.work / f"{name}.zarr"
         expanded(options.data, path, what, options.count)
         with open_store(path) as store:
-            judge = open_judge(options.judge, store.record.labels, print)
+            judge = open_judge(resolve_judge(options.judge), store.record.labels, print)
             if judge is None:
                 raise SystemExit(f"{path}: the judge does not apply to these labels")
             results[name] = measured(store, judge, options.count, options.work / f"{name}.png")

@@ -302,8 +302,8 @@ class AugmentationConfig(Settings):
     """What is made from a dataset, whatever paints it and wherever input and output lie.
 
     `checkpoint` is a known model's name, a checkpoint's folder, a training run's folder, or a
-    foreign file: see `echogen.models.resolve`. `judge` is a judge's folder, "builtin" or "none":
-    see `echogen.judging`.
+    foreign file: see `echogen.models.resolve`. `judge` is a judge's name or folder, "builtin" or
+    "none": see `echogen.judging`.
     """
 
     presets: ClassVar[Presets] = PRESETS

@@ -145,7 +145,7 @@ def _about(report: "ValidationReport") -> list[tuple[str, str]]:
         rows.append(("source", f"kept pixels and labels compared with {report.source}"))
     if (texture := report.texture) is not None and texture.samples:
         rows.append(("texture", f"{counted(texture.samples, 'copy', 'copies')} measured, and the "
-                     f"same parts of real frames {texture.frames} times: "
+                     f"same parts of real frames {counted(texture.frames, 'time')}: "
                      f"steps across the border x {_ratio(texture.seam)} (real "
                      f"{_ratio(texture.seam_real)}), grain x {_ratio(texture.grain)} (real "
                      f"{_ratio(texture.grain_real)}), {texture.far} far off"))  # fmt: skip

@@ -6,7 +6,7 @@ any instant and continued by the same call. Nothing here knows how to warp, pain
 
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,8 @@ class DryRunReport(CommandReport):
         notes: what else a user should know.
         plan_digest: names the run.
         sampler: what would paint, by name; nfe: its network evaluations an image.
-        seconds: estimated from a few evaluations on this machine.
+        seconds: of what is left to do, estimated from a few evaluations on this machine; without
+            what the judge would have painted again.
         megabytes: estimated from a few samples.
         device, precision, checkpoint, licence: what would paint.
     """
@@ -200,7 +201,7 @@ def dry_run(
         plan = source.plan
         judge = open_judge(resolve_judge(config.judge), plan.dataset["labels"], reporter.tell)
         run = _painting_run(source, config, info, judge, begun_precision(config, overwrite))
-        begun = () if overwrite else tuple(StoreOutput(config.output, run.check).notes())
+        left = None if overwrite else StoreOutput(config.output, run.check).left()
         copies = [row for row in plan.rows if row.to_paint]
         with closing(
             open_engine(config.checkpoint, config.sampler, config.engine, reporter.tell)
@@ -209,7 +210,8 @@ def dry_run(
             few = [*plan.rows[:4], *copies[: engine.at_once]]
             samples = [item for item in source.render(few) if isinstance(item, Sample)]
             to_paint = sum(not sample.keep.all() for sample in samples)
-            seconds = engine.seconds_per_image(to_paint) * len(copies)
+            still = [i for i, row in enumerate(plan.rows) if row.to_paint and _wanted(i, left)]
+            seconds = engine.seconds_per_image(to_paint) * len(still)
             device = engine.device
     return plan, DryRunReport(
         output=str(config.output),
@@ -219,7 +221,7 @@ def dry_run(
         copies=len(copies),
         rejected=sum(row.rejected for row in plan.rows),
         skipped=plan.problems,
-        notes=(*plan.notes, *begun),
+        notes=(*plan.notes, *_begun(config.output, left, len(plan.rows))),
         plan_digest=plan.digest,
         sampler=config.sampler.name,
         nfe=sampler_nfe(config.sampler),
@@ -230,6 +232,15 @@ def dry_run(
         checkpoint=info.name,
         licence=info.licence,
     )
+
+
+def _wanted(row: int, left: Collection[int] | None) -> bool:
+    return left is None or row in left
+
+
+def _begun(path: Path, left: Collection[int] | None, count: int) -> Iterator[str]:
+    if left is not None:
+        yield f"{path}: was begun already; {len(left)} of {count} samples are left to do."
 
 
 def compressed_megabytes(samples: Sequence[Sample]) -> float:

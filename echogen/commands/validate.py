@@ -104,7 +104,7 @@ class ValidationConfig(Settings):
     in which layout it, or a store's source, is; its table of fans is written where there is none
     yet, or with `overwrite`. `case_map` is a file to be written: which patient and which file each
     case of a folder of DICOM files is. `judge` is what looks for second hearts in a store: a
-    judge's folder, "builtin" or "none". `workers` 0 takes a process a core.
+    judge's name or folder, "builtin" or "none". `workers` 0 takes a process a core.
     """
 
     source: Path | None = None

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,12 +85,14 @@ def resolve_judge(name_or_path: str) -> str:
         name_or_path: the name of the judge in the package, "builtin", "none" or a judge's folder.
 
     Raises:
-        CheckpointError: it is the name of a model that paints, or names two things.
+        CheckpointError: it is the name of a model that paints, or names nothing, or two things.
     """
     if name_or_path in (BUILTIN_JUDGE, NO_JUDGE) or is_path(name_or_path):
         return name_or_path
     card = find_card(name_or_path)
     if card is None:
+        if not Path(name_or_path).exists():
+            raise CheckpointError(f"--judge {_unknown(name_or_path, 'judge', ('judge',))}")
         return name_or_path
     if card.kind != JUDGE:
         raise CheckpointError(
@@ -166,12 +168,16 @@ def _of_card(card: ModelCard) -> Path | str:
 
 def unknown_name(name_or_path: str) -> str:
     """The message for what is neither a model's name nor a path that exists, with the nearest."""
-    names = [BUILTIN, *(card.name for card in read_cards())]
     if is_path(name_or_path):
         return f"{name_or_path}: no such checkpoint; expected a folder that contains {INFO_FILE}."
-    near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known models: {', '.join(names)}."
-    return f"{name_or_path}: no such checkpoint, neither a model's name nor a folder; {hint}"
+    return _unknown(name_or_path, "checkpoint", ("package", "judge", "guided", "echogen"))
+
+
+def _unknown(name: str, what: str, kinds: Collection[str]) -> str:
+    names = [BUILTIN, *(card.name for card in read_cards() if card.kind in kinds)]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(names)}."
+    return f"{name}: no such {what}, neither a name nor a folder; {hint}"
 
 
 def _of_file(file: Path, tell: Callable[[str], None]) -> Path:

@@ -25,14 +25,13 @@ import numpy.typing as npt
 from echogen.painting.engine import Canvas, Engine, Levels
 from echogen.planning.plan import Row
 from echogen.report import Problem, Reporter
-from echogen.store import MOST_REPAINTS, Status, StoreWriter, sample_sha256
+from echogen.store import MOST_REPAINTS, NOT_FINITE, Status, StoreWriter, sample_sha256
 from echogen.support.signals import Stop
 from echogen.support.threads import Behind, ahead
 from echogen.types import Sample
 
 RENDERED_TOGETHER = 8  # rows of one frame
 MOST_RENDERERS = 8
-NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
 
 Outcome = Sample | Problem | None
 """A row's pixels, rendered or painted; None where the plan rejected it."""

@@ -183,8 +183,8 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
         _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
     for name in ("config", "seed", "checkpoint", "sampler", "labels", "judge"):
         changed = differences({name: found.get(name)}, {name: wanted.get(name)})
-        # Another sampler has other settings: its name tells most.
-        for key, *values in sorted(changed, key=lambda change: change[0] != "sampler.name"):
+        # Another sampler has other settings: its name tells most, and so does a judge's.
+        for key, *values in sorted(changed, key=lambda change: not change[0].endswith(".name")):
             if key != "sampler.nfe":
                 old, new = (_in_words(key, value) for value in values)
                 _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")

@@ -4,7 +4,7 @@ A command's store grows in the working store (`working_store_path`), which is th
 for HDF5. Whatever lies there is another's until `check` says that it is this run's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from echogen.store.hdf5 import convert_to_h5, working_store_path
 from echogen.store.opening import check_replaceable, open_store, remove_store
 from echogen.store.reader import StoreReader
 from echogen.store.record import StoreRecord
-from echogen.store.schema import SHARD_SIZE
+from echogen.store.schema import SHARD_SIZE, Status
 from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import create_store, resume_store
 
@@ -66,8 +66,8 @@ class StoreOutput:
         self._remove_working()
         return True
 
-    def notes(self) -> Iterator[str]:
-        """One line if the run would go on with a store that is there.
+    def left(self) -> frozenset[int] | None:
+        """The rows that this run would still make of a store that is there; None of none.
 
         Raises:
             StoreError: another run's store is there.
@@ -76,9 +76,9 @@ class StoreOutput:
             if place.exists():
                 with open_store(place) as store:
                     self.check(store)
-                    left = store.counts().pending
-                yield f"{place}: is there already, with {left} of {len(store)} samples left to do."
-                return
+                    pending = store.columns["status"] == Status.PENDING
+                return frozenset(pending.nonzero()[0].tolist())
+        return None
 
     def begun(self) -> StoreRecord | None:
         """The record of this run's store where it was begun and not finished."""

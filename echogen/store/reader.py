@@ -22,6 +22,7 @@ from echogen.store.schema import (
     CASES,
     COLUMNS,
     MOST_REPAINTS,
+    NOT_FINITE,
     PROBLEMS,
     SAMPLES,
     SHARD_SIZE,
@@ -320,6 +321,7 @@ class StoreReader:
             StoreError: the columns cannot be read.
         """
         failed = self.columns["status"] == Status.FAILED
+        failed &= self.columns["reason"] != NOT_FINITE
         return np.asarray(failed & (self.columns["repaints"] == MOST_REPAINTS))
 
     @property

@@ -24,10 +24,11 @@ from echogen.errors import StoreError
 FORMAT = 2
 """The newest format that is read; `Layout.format` is what is written."""
 SHARD_SIZE = 32
-
+"""Samples in a unit of work, where a store does not say."""
 MOST_REPAINTS = 3
 """How often a condemned sample is painted again before it has failed."""
-"""Samples in a unit of work, where a store does not say."""
+NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
+"""The reason of a sample that failed in the sampler."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
 PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}

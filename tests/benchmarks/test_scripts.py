@@ -103,3 +103,16 @@ def test_a_record_of_other_settings_begins_anew(record_class: type, tmp_path: Pa
     record_class(tmp_path / "r.json", "command", {"size": 1}).stage("a", lambda: 1)
     other = record_class(tmp_path / "r.json", "command", {"size": 2})
     assert other.stage("a", lambda: 2) == 2
+
+
+def test_second_hearts_are_counted_by_share_with_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from second_hearts import by_share, interval
+
+    found = by_share([0.1, 0.2, 0.21, 0.9], [True, False, True, True], (0.2, 1.0))
+    assert found == {"0.2": [2, 1], "1.0": [2, 2]}
+    assert interval(0, 0) == (0.0, 1.0)
+    assert interval(0, 973) == (0.0, 0.0039)
+    assert interval(181, 1000) == (0.1584, 0.2061)

@@ -30,7 +30,14 @@ from echogen.painting import local
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Row
 from echogen.report import Problem, Quiet
-from echogen.store import Status, StoreReader, StoreWriter, open_store, working_store_path
+from echogen.store import (
+    Status,
+    StoreReader,
+    StoreWriter,
+    mark_pending,
+    open_store,
+    working_store_path,
+)
 from echogen.types import Sample
 from tests.support.hearts import make_config, write_nifti
 
@@ -447,7 +454,11 @@ def test_dry_run_refuses_what_a_run_refuses_and_says_what_is_there(
     with pytest.raises(StoreError, match=r"made with config\.seed = 0, this run has 6"):
         dry_run(make_config(settings, seed=6))
     assert dry_run(make_config(settings, seed=6), overwrite=True)[1].copies > 0
-    assert any("0 of 16 samples left" in note for note in dry_run(make_config(settings))[1].notes)
+    done = dry_run(make_config(settings))[1]
+    assert done.notes[-1].endswith("out.zarr: was begun already; 0 of 16 samples are left to do.")
+    assert done.seconds == 0
+    mark_pending(path, [1, 2])
+    assert "2 of 16" in dry_run(make_config(settings))[1].notes[-1]
 
 
 def test_the_store_says_where_it_comes_from(

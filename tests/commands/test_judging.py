@@ -1,11 +1,13 @@
 """Samples with a second heart: painted again, failed, found in a store, or not looked at."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import zarr
 from typer.testing import CliRunner
 
 from echogen.checks.finding import Severity
@@ -17,7 +19,7 @@ from echogen.errors import CheckpointError, StoreError
 from echogen.judging.judge import Judge
 from echogen.painting.engine import Levels
 from echogen.painting.stream import _Stream, repaint_seed
-from echogen.store import MOST_REPAINTS, Status, StoreWriter, mark_pending, open_store
+from echogen.store import MOST_REPAINTS, NOT_FINITE, Status, StoreWriter, mark_pending, open_store
 from tests.support.hearts import make_config
 from tests.support.judges import write_judge
 
@@ -92,7 +94,7 @@ def test_shards_and_a_run_in_two_parts_change_nothing(
 
 
 def test_a_store_continues_only_with_the_judge_that_it_was_begun_with(
-    judged: dict[str, object],
+    judged: dict[str, object], tmp_path: Path
 ) -> None:
     expand(make_config(judged))
     refused = "made with judge = 'tiny-judge', this run has 'none'"
@@ -101,6 +103,14 @@ def test_a_store_continues_only_with_the_judge_that_it_was_begun_with(
     with pytest.raises(StoreError, match=refused):
         dry_run(make_config(judged, judge="none"))
     expand(make_config(judged))
+    other = {**json.loads((Path(str(judged["judge"])) / "echogen.json").read_text())}
+    folder = write_judge(tmp_path / "other", threshold=0.3)
+    (folder / "echogen.json").write_text(json.dumps({**other, "name": "mine", "threshold": 0.3}))
+    with pytest.raises(StoreError, match=r"judge\.name = 'tiny-judge', this run has 'mine'"):
+        expand(make_config(judged, judge=str(folder)))
+    expand(make_config(judged, judge="none"), overwrite=True)
+    with pytest.raises(StoreError, match="judge = 'none', this run has 'tiny-judge'"):
+        expand(make_config(judged))
 
 
 def test_without_a_judge_nothing_is_judged_and_a_store_without_the_column_goes_on(
@@ -139,6 +149,11 @@ def test_what_was_condemned_is_a_note_to_validate_and_nothing_to_repair(
     assert all("nothing is to be mended" in finding.message for finding in failed)
     assert (checked.exit_code, checked.repaired) == (0, 0)
     np.testing.assert_array_equal(everything(path)["status"], before["status"])
+    with open_store(path) as store:
+        row = int(store.condemned.nonzero()[0][0])
+    zarr.open_group(path)["samples/reason"][row] = NOT_FINITE  # in its last painting
+    with open_store(path) as store:
+        assert not store.condemned[row]
 
 
 def test_what_failed_otherwise_is_a_warning_and_is_repaired(

@@ -44,8 +44,10 @@ def test_the_commands_know_judges(tmp_path: Path) -> None:
 
 def test_what_judge_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("builtin", "none", "./camus-judge", "no-such"):
+    for name in ("builtin", "none", "./camus-judge", str(tmp_path)):
         assert resolve_judge(name) == name
+    with pytest.raises(CheckpointError, match=r"no such judge.*did you mean 'camus-judge'\?"):
+        resolve_judge("camus-jugde")
     assert resolve_judge("camus-judge") == "builtin"
     for painter in ("camus-256-small", "echogains-camus"):
         with pytest.raises(CheckpointError, match="paints; give it to --checkpoint"):

@@ -77,7 +77,7 @@ def test_a_known_model_that_is_not_here_names_the_command_and_fetches_nothing() 
 def test_a_mistyped_name_is_met_with_the_nearest_and_a_wrong_path_is_not() -> None:
     with pytest.raises(CheckpointError, match="did you mean 'echogains-camus'"):
         resolve_checkpoint("echogain-camus")
-    with pytest.raises(CheckpointError, match="known models: builtin, camus-256-small"):
+    with pytest.raises(CheckpointError, match="known names: builtin, camus-256-small"):
         resolve_checkpoint("zzz")
     with pytest.raises(CheckpointError, match=r"\./builtin: no such checkpoint; expected a folder"):
         resolve_checkpoint("./builtin")

@@ -12,7 +12,6 @@ import pytest
 from echogen.geometry.transforms import IDENTITY
 from echogen.painting.local import LocalEngine
 from echogen.painting.stream import (
-    NOT_FINITE,
     Outcome,
     Work,
     canvas_of,
@@ -22,7 +21,7 @@ from echogen.painting.stream import (
 )
 from echogen.planning.plan import Row
 from echogen.report import Problem, Quiet
-from echogen.store import MOST_REPAINTS, Status, StoreWriter, sample_sha256
+from echogen.store import MOST_REPAINTS, NOT_FINITE, Status, StoreWriter, sample_sha256
 from echogen.support.signals import Stop
 from echogen.types import Sample
 from tests.painting.test_local import SIDE, Faulty, NoiseSampler, denoiser
