@@ -9,7 +9,7 @@ Every measure of `figures.py` becomes one figure over all frames. The reference 
 schedule with the unconditional network, painted twice with other noise: what the two runs differ by
 is the null, and a sampler is worse only where it differs by more (a permutation test over draws,
 frame by frame). DIR keeps finished paintings, which show patients; the reference takes 2,410
-evaluations an image, a day of one core for 24 frames. Writes results/realism.json and
+evaluations an image, five hours of one core for 24 frames. Writes results/realism.json and
 docs/images/realism.png; --tuning only prints figures, of frames of other patients.
 """
 

@@ -76,7 +76,10 @@ class Memorisation:
         return fit
 
     def as_dict(self) -> dict[str, Any]:
-        """Figures for the training record, JSON-able."""
+        """Figures for the training record, JSON-able.
+
+        `nearer_than_held_out` counts the samples that are not `fit_to_show`.
+        """
         sets = {"samples": self.samples, "held_out": self.held_out, "training": self.training}
         return {
             "at": f"{SIDE} x {SIDE}",
@@ -85,6 +88,7 @@ class Memorisation:
                 for name, neighbours in sets.items()
                 if neighbours is not None
             },
+            "nearer_than_held_out": int((~self.fit_to_show).sum()),
             "verdict": self.verdict,
         }
 
