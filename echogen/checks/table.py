@@ -134,6 +134,8 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             f"the run is unfinished, {pending} of {len(store)} rows are pending: run the same "
             "`echogen` command again.",
         )
+    elif not (status == Status.DONE).any():
+        yield warning("complete", "", f"no sample was made: all {len(store)} rejected or failed.")
     for row in np.flatnonzero((status == Status.FAILED) & ~store.condemned).tolist():
         reason = columns["reason"][row]
         yield warning("failed", str(ids[row]), f"{reason} (--repair tries it again.)")

@@ -193,10 +193,12 @@ def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
     return [("painted now", f"{report.painted} in {duration(report.seconds)}, {speed}"), *rows]
 
 
-def show_next(output: str, pending: int) -> None:
-    """Print how to read a store, or to finish it."""
+def show_next(output: str, pending: int, done: int) -> None:
+    """Print how to read a store, or to finish it, by the numbers of its samples."""
     if pending:
         typer.echo("next: run the same command again; it continues where it stopped.")
+    elif not done:
+        typer.echo("next: nothing was made; change what rejects or fails the samples.")
     elif output.endswith(".h5"):
         typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:

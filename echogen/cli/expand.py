@@ -135,22 +135,27 @@ def show_run(report: "ExpandReport") -> None:
             "samples",
             f"{counts.originals + counts.copies} done ({both(counts.originals, counts.copies)})",
         ),
-        ("rejected", f"{counts.rejected} (no valid move found)"),
-        (
-            "failed",
-            f"{counts.failed}, {report.condemned} of them with a second heart in what was painted"
-            if report.condemned
-            else str(counts.failed),
-        ),
+        ("rejected", _rejected(counts.rejected)),
+        ("failed", str(counts.failed)),
+        ("judge", report.judge or "none"),
         ("frames skipped", str(len(report.skipped))),
     ]
     if counts.pending:
         rows.append(("still to do", str(counts.pending)))
+    if report.condemned:
+        what = (
+            f"{counts.failed}, of which {report.condemned} show a second heart in what was painted"
+        )
+        rows[3] = ("failed", f"{what}; a lower transforms.max_hole makes fewer")
     show_table([*rows, *painting_rows(report)])
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_failed(report.failed)
     show_lines("note", list(report.notes))
-    show_next(report.output, counts.pending)
+    show_next(report.output, counts.pending, counts.done)
+
+
+def _rejected(count: int) -> str:
+    return f"{count} (no valid move found)" if count else "0"
 
 
 def show_dry_run(report: "DryRunReport") -> None:
@@ -160,11 +165,12 @@ def show_dry_run(report: "DryRunReport") -> None:
             ("would make", report.output),
             ("from", report.dataset),
             ("samples", both(report.originals, report.copies)),
-            ("rejected", f"{report.rejected} (no valid move found)"),
+            ("rejected", _rejected(report.rejected)),
             ("frames skipped", str(len(report.skipped))),
             ("cost", f"{report.nfe} network evaluations per image ({report.sampler})"),
             ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
-            ("disk", f"about {report.megabytes:.0f} MB"),
+            ("disk", f"about {report.megabytes:.2g} MB"),
+            ("judge", f"{report.judge}; what it condemns takes longer" if report.judge else "none"),
             ("model", f"{report.checkpoint}, {report.licence}"),
             ("plan", report.plan_digest[:16]),
         ]

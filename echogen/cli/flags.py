@@ -126,7 +126,7 @@ Judge = Annotated[
     str | None,
     Flag(
         metavar="NAME|FOLDER",
-        help="What looks for a second, unlabelled heart (default: builtin).",
+        help="What looks for a second, unlabelled heart, or none (default: builtin).",
         rich_help_panel=PAINT,
     ),
 ]

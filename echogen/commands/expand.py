@@ -19,7 +19,6 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.judging.judge import Judge, open_judge
-from echogen.models.resolve import resolve_judge
 from echogen.painting.fill import PaintingRun, begun_precision, fill_store, terms
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import PlannedDataset, plan_dataset
@@ -39,11 +38,13 @@ class ExpandReport(RunReport):
         counts: samples by outcome over the whole store.
         skipped: frames that could not be used, with the reason.
         condemned: how many of the failed samples the judge did not let pass.
+        judge: what looked at the copies, by name; empty for none.
     """
 
     counts: Counts
     skipped: tuple[Problem, ...]
     condemned: int
+    judge: str
 
     @property
     def exit_code(self) -> int:
@@ -71,6 +72,7 @@ class DryRunReport(CommandReport):
             what the judge would have painted again.
         megabytes: estimated from a few samples.
         device, precision, checkpoint, licence: what would paint.
+        judge: what would look at the copies, by name; empty for none.
     """
 
     output: str
@@ -90,6 +92,7 @@ class DryRunReport(CommandReport):
     precision: str
     checkpoint: str
     licence: str
+    judge: str
 
     @property
     def exit_code(self) -> int:
@@ -128,7 +131,7 @@ def expand(
         for line in source.leakage:
             reporter.tell(f"note: {line}")
         plan = source.plan
-        judge = open_judge(resolve_judge(config.judge), plan.dataset["labels"], reporter.tell)
+        judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
         run = _painting_run(source, config, info, judge, precision.result())
         throughput = fill_store(run, overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
@@ -138,6 +141,7 @@ def expand(
                 counts=store.counts(),
                 skipped=plan.problems,
                 condemned=int(store.condemned.sum()),
+                judge=judge.info.name if judge else "",
             )
 
 
@@ -199,7 +203,7 @@ def dry_run(
         dataset, keys = open_frames(config.input, config.dataset, reporter.tell)
         source = plan_dataset(dataset, keys, config, info, reporter, config.engine.workers)
         plan = source.plan
-        judge = open_judge(resolve_judge(config.judge), plan.dataset["labels"], reporter.tell)
+        judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
         run = _painting_run(source, config, info, judge, begun_precision(config, overwrite))
         left = None if overwrite else StoreOutput(config.output, run.check).left()
         copies = [row for row in plan.rows if row.to_paint]
@@ -231,6 +235,7 @@ def dry_run(
         precision=engine.precision,
         checkpoint=info.name,
         licence=info.licence,
+        judge=judge.info.name if judge else "",
     )
 
 

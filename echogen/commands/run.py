@@ -18,7 +18,7 @@ from echogen.config import (
 )
 from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
-from echogen.models.resolve import load_with_model
+from echogen.models.resolve import load_with_model, resolve_judge
 from echogen.painting.fill import begun_precision, terms
 from echogen.painting.stream import Throughput
 from echogen.report import Problem, Reporter, RunReport
@@ -36,7 +36,7 @@ def with_model(
     file: Config | str | Path | None,
     reporter: Reporter,
 ) -> tuple[Config, CheckpointInfo]:
-    """The configuration with its model's folder in place of a name, and what that model is.
+    """The configuration with its model's and its judge's place for their names, and the model.
 
     Raises:
         UsageError, CheckpointError: as `load_with_model`.
@@ -44,7 +44,10 @@ def with_model(
     config, folder, info = load_with_model(
         kind, settings, preset=preset, file=file, tell=reporter.tell
     )
-    return config.model_copy(update={"checkpoint": str(folder)}), info
+    places = {"checkpoint": str(folder)}
+    if isinstance(config, AugmentationConfig):
+        places["judge"] = resolve_judge(config.judge)
+    return config.model_copy(update=places), info
 
 
 def sampler_in_words(config: AugmentationConfig, info: CheckpointInfo) -> str:

@@ -27,7 +27,13 @@ from echogen.diffusion.checkpoint import (
     read_info,
 )
 from echogen.errors import CheckpointError
-from echogen.judging.checkpoint import BUILTIN_JUDGE, NO_JUDGE, is_judge, judge_folder
+from echogen.judging.checkpoint import (
+    BUILTIN_JUDGE,
+    NO_JUDGE,
+    is_judge,
+    judge_folder,
+    read_judge_info,
+)
 from echogen.models.registry import (
     ModelCard,
     checkpoints_home,
@@ -85,23 +91,25 @@ def resolve_judge(name_or_path: str) -> str:
         name_or_path: the name of the judge in the package, "builtin", "none" or a judge's folder.
 
     Raises:
-        CheckpointError: it is the name of a model that paints, or names nothing, or two things.
+        CheckpointError: it is the name of a model that paints, names nothing, or two things, or is
+            no judge.
     """
-    if name_or_path in (BUILTIN_JUDGE, NO_JUDGE) or is_path(name_or_path):
-        return name_or_path
-    card = find_card(name_or_path)
-    if card is None:
-        if not Path(name_or_path).exists():
-            raise CheckpointError(f"--judge {_unknown(name_or_path, 'judge', ('judge',))}")
-        return name_or_path
-    if card.kind != JUDGE:
+    found = name_or_path
+    card = None if is_path(found) or found in (BUILTIN_JUDGE, NO_JUDGE) else find_card(found)
+    if card is not None and card.kind != JUDGE:
         raise CheckpointError(
-            f"--judge {name_or_path}: a model that paints; give it to --checkpoint, and to --judge "
-            "a judge's folder or name (echogen checkpoint list)."
+            f"--judge {found}: a model that paints; give it to --checkpoint, and to --judge a "
+            "judge's folder or name (echogen checkpoint list)."
         )
-    if is_judge(name_or_path):
-        raise CheckpointError(_two_things(name_or_path))
-    return BUILTIN_JUDGE
+    if card is not None:
+        if is_judge(found):
+            raise CheckpointError(_two_things(found))
+        found = BUILTIN_JUDGE
+    elif not found or not (is_path(found) or judge_folder(found).exists() or found == NO_JUDGE):
+        raise CheckpointError(f"--judge {_unknown(found or repr(found), 'judge', ('judge',))}")
+    if found != NO_JUDGE:
+        read_judge_info(found)
+    return found
 
 
 def _two_things(name: str) -> str:

@@ -240,9 +240,10 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
     if not fitting.any():
         done = int((columns["status"] == Status.DONE).sum())
         if not done:
-            raise UsageError(
-                f"{store.path}: no sample is done yet; run the command that makes the store again."
-            )
+            what = "no sample is done yet; run the command that makes the store again."
+            if store.complete:
+                what = "no sample was made, all were rejected or failed; echogen stats counts them."
+            raise UsageError(f"{store.path}: {what}")
         raise UsageError(
             f"{store.path}: no sample to show: none of its {done} finished samples matches "
             "--samples, --cases, --views, --phases and --split together; use fewer of them."

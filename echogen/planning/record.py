@@ -181,13 +181,19 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
         _refuse(path, f"its images are {theirs.kind}, this run's are {ours.kind}")
     if part := theirs.exported:
         _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
-    for name in ("config", "seed", "checkpoint", "sampler", "labels", "judge"):
-        changed = differences({name: found.get(name)}, {name: wanted.get(name)})
+    changed = []
+    for name in ("config", "checkpoint", "sampler", "labels", "judge"):
+        of_name = differences({name: found.get(name)}, {name: wanted.get(name)})
         # Another sampler has other settings: its name tells most, and so does a judge's.
-        for key, *values in sorted(changed, key=lambda change: not change[0].endswith(".name")):
-            if key != "sampler.nfe":
-                old, new = (_in_words(key, value) for value in values)
-                _refuse(path, f"it was made with {key} = {old!r}, this run has {new!r}")
+        changed += sorted(of_name, key=lambda change: not change.name.endswith(".name"))
+    changed = [change for change in changed if change.name != "sampler.nfe"]
+    if changed:
+        told = [
+            f"{key} = {_in_words(key, old)!r}, this run has {_in_words(key, new)!r}"
+            for key, old, new in changed[:_TOLD]
+        ]
+        more = f"; and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+        _refuse(path, f"it was made with {'; with '.join(told)}{more}")
     if theirs.dataset.fans != ours.dataset.fans:
         how = "with other fans in" if ours.dataset.fans else "with"
         _refuse(path, f"it was made {how if theirs.dataset.fans else 'without'} --fans")
@@ -208,6 +214,7 @@ def _refuse(path: str, what: str) -> NoReturn:
     )
 
 
+_TOLD = 4  # differences
 _UNRECORDED = {"config.dataset.frames": "key", "judge": "none"}
 
 

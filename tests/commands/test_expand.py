@@ -16,13 +16,22 @@ import zarr
 from scipy import ndimage
 
 from echogen.checks.finding import Severity
+from echogen.cli.expand import show_run
 from echogen.commands.expand import ExpandReport, dry_run, expand
 from echogen.commands.export import export
+from echogen.commands.preview import preview
 from echogen.commands.validate import validate
 from echogen.config import RepaintConfig
 from echogen.datasets import open_dataset
 from echogen.diffusion.samplers import Sampler
-from echogen.errors import CheckpointError, DatasetError, EngineError, PlanError, StoreError
+from echogen.errors import (
+    CheckpointError,
+    DatasetError,
+    EngineError,
+    PlanError,
+    StoreError,
+    UsageError,
+)
 from echogen.exports.selection import Selection
 from echogen.geometry.render import warp_image, warp_label
 from echogen.geometry.transforms import Grid, TransformParams, footprint, matrix
@@ -206,6 +215,9 @@ def test_other_settings_are_refused_by_name(settings: dict[str, object]) -> None
         run(settings, copies=2)
     with pytest.raises(StoreError, match=r"config\.transforms\.depth"):
         run(settings, transforms={"depth": [1.0, 1.2]})
+    both = r"config\.copies = 3, this run has 2; with config\.seed = 0, this run has 7"
+    with pytest.raises(StoreError, match=both):
+        run(settings, copies=2, seed=7)
     with pytest.raises(StoreError, match=r"sampler\.resamplings = 2, this run has 1"):
         run(settings, sampler={"steps": 6, "resamplings": 1})
 
@@ -436,6 +448,19 @@ def test_dry_run_of_a_plan_without_a_sample_to_paint(settings: dict[str, object]
     assert estimate.rejected == 12
     (note,) = (note for note in estimate.notes if "rejected" in note)
     assert note.startswith("12 of 12 copies rejected: none of 30 drawn moves kept 50%")
+
+
+def test_a_store_of_rejected_copies_alone_is_called_that(
+    settings: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(settings, originals=False, transforms={"min_hole": 0.98, "max_hole": 0.99})
+    show_run(report)
+    assert "next: nothing was made; change what rejects" in capsys.readouterr().out
+    findings = validate(report.output, workers=1).findings
+    message = "no sample was made: all 12 rejected or failed."
+    assert message in {finding.message for finding in findings}
+    with pytest.raises(UsageError, match="no sample was made, all were rejected or failed"):
+        preview(report.output, out=Path(report.output).with_suffix(".png"))
 
 
 def test_dry_run_refuses_what_a_run_refuses_and_says_what_is_there(

@@ -56,6 +56,7 @@ def test_copies_are_painted_again_or_have_failed(judged: dict[str, object]) -> N
     assert report.condemned == len(report.failed) == (~done).sum() > 0
     assert report.exit_code == 0  # nothing is to be mended
     assert all("an odd picture" in reason for reason in found["reason"][~done])
+    assert report.judge == "tiny-judge"
 
 
 def test_each_copy_that_failed_is_named(

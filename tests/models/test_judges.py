@@ -44,8 +44,11 @@ def test_the_commands_know_judges(tmp_path: Path) -> None:
 
 def test_what_judge_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("builtin", "none", "./camus-judge", str(tmp_path)):
+    for name in ("builtin", "none", str(write_judge(tmp_path / "mine"))):
         assert resolve_judge(name) == name
+    for nobody in ("./camus-judge", str(tmp_path), ""):
+        with pytest.raises(CheckpointError, match="no such judge"):
+            resolve_judge(nobody)
     with pytest.raises(CheckpointError, match=r"no such judge.*did you mean 'camus-judge'\?"):
         resolve_judge("camus-jugde")
     assert resolve_judge("camus-judge") == "builtin"
