@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from echogen.checks.finding import Finding, error
 from echogen.config import AugmentationConfig, DatasetConfig, Resize
@@ -19,6 +20,7 @@ from echogen.planning.record import columns as planned_columns
 from echogen.report import Problem, Reporter
 from echogen.store import Status, StoreReader, shared_store
 from echogen.support.processes import in_workers
+from echogen.support.settings import explain
 from echogen.types import Sample
 
 
@@ -69,7 +71,13 @@ def _source(
             "Check it without --source, or make it again."
         )
     settings = {name: value for name, value in recorded.items() if name != "store"}
-    config = AugmentationConfig(**settings)
+    try:
+        config = AugmentationConfig(**settings)
+    except ValidationError as invalid:
+        what = explain(invalid, AugmentationConfig)
+        raise StoreError(
+            f"{store.path}: its recorded settings are none of this version's: {what}"
+        ) from invalid
     not_recorded = {name: getattr(layout, name) for name in ("format", "fans", "case_salt")}
     chosen = config.dataset.model_copy(update=not_recorded)
     dataset, keys = open_frames(path, chosen)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from echogen.checks.finding import Finding, Severity, error, note, warning
 from echogen.config import TransformConfig
@@ -13,6 +14,7 @@ from echogen.errors import StoreError
 from echogen.geometry.transforms import IDENTITY, MOVES
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
+from echogen.support.settings import explain
 from echogen.support.words import counted
 
 RANGED = ("depth", "tilt_deg", "width")  # moves with a range of their own
@@ -135,7 +137,12 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
             "`echogen` command again.",
         )
     elif not (status == Status.DONE).any():
-        yield warning("complete", "", f"no sample was made: all {len(store)} rejected or failed.")
+        yield error(
+            "complete",
+            "",
+            f"no sample was made: all {len(store)} were rejected or failed, as `reason` says; "
+            "change the settings, and make the store again with --overwrite.",
+        )
     for row in np.flatnonzero((status == Status.FAILED) & ~store.condemned).tolist():
         reason = columns["reason"][row]
         yield warning("failed", str(ids[row]), f"{reason} (--repair tries it again.)")
@@ -151,7 +158,12 @@ def _outcomes(store: StoreReader, columns: Columns) -> Iterator[Finding]:
 
 
 def _moves(store: StoreReader, columns: Columns) -> Iterator[Finding]:
-    transforms = TransformConfig(**store.record.config.transforms.recorded)
+    try:
+        transforms = TransformConfig(**store.record.config.transforms.recorded)
+    except ValidationError as invalid:
+        what = explain(invalid, TransformConfig)
+        yield error("moves", "", f"the recorded transforms are none of this version's: {what}")
+        return
     ids, copy = columns["sample_id"], columns["copy"]
     last = store.record.config.copies
     for row in np.flatnonzero(copy > last).tolist():

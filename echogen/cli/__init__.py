@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command runs, so that `echogen --help` answers at once.
 """
 
+import atexit
 import gc
 import sys
 from typing import Annotated
@@ -66,6 +67,7 @@ def _root(
 
 def main() -> None:
     """The `echogen` command."""
+    atexit.register(gc.freeze)  # collecting torch's objects one by one would take 0.3 s
     try:
         app()
     except EchogenError as error:
@@ -84,5 +86,3 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("echogen: interrupted.", err=True)
         sys.exit(EXIT_SIGINT)
-    finally:
-        gc.freeze()  # the process ends: collecting torch's objects one by one would take 0.3 s

@@ -117,18 +117,22 @@ def _print_config(
     settings: dict[str, Any],
 ) -> None:
     from echogen.config import ExpandConfig
-    from echogen.models.resolve import load_with_model
+    from echogen.models.resolve import load_with_model, resolve_judge
     from echogen.support.settings import to_toml
 
     preset, file = settings.pop("preset", None), settings.pop("config", None)
     settings.pop("overwrite")
     resolved, _, _ = load_with_model(ExpandConfig, settings, preset=preset, file=file)
+    resolve_judge(resolved.judge)
     typer.echo(to_toml(resolved), nl=False)
 
 
 def show_run(report: "ExpandReport") -> None:
     """Print the result of `echogen expand`."""
     counts = report.counts
+    failed = str(counts.failed)
+    if report.condemned:
+        failed += f", {report.condemned} by the judge; a lower transforms.max_hole makes fewer"
     rows = [
         ("store", report.output),
         (
@@ -136,22 +140,21 @@ def show_run(report: "ExpandReport") -> None:
             f"{counts.originals + counts.copies} done ({both(counts.originals, counts.copies)})",
         ),
         ("rejected", _rejected(counts.rejected)),
-        ("failed", str(counts.failed)),
+        ("failed", failed),
         ("judge", report.judge or "none"),
         ("frames skipped", str(len(report.skipped))),
     ]
     if counts.pending:
         rows.append(("still to do", str(counts.pending)))
-    if report.condemned:
-        what = (
-            f"{counts.failed}, of which {report.condemned} show a second heart in what was painted"
-        )
-        rows[3] = ("failed", f"{what}; a lower transforms.max_hole makes fewer")
     show_table([*rows, *painting_rows(report)])
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_failed(report.failed)
     show_lines("note", list(report.notes))
     show_next(report.output, counts.pending, counts.done)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size:.0f}" if size >= 10 else f"{size:.2g}"
 
 
 def _rejected(count: int) -> str:
@@ -169,7 +172,7 @@ def show_dry_run(report: "DryRunReport") -> None:
             ("frames skipped", str(len(report.skipped))),
             ("cost", f"{report.nfe} network evaluations per image ({report.sampler})"),
             ("time", f"about {duration(report.seconds)} on {report.device} ({report.precision})"),
-            ("disk", f"about {report.megabytes:.2g} MB"),
+            ("disk", f"about {_megabytes(report.megabytes)} MB"),
             ("judge", f"{report.judge}; what it condemns takes longer" if report.judge else "none"),
             ("model", f"{report.checkpoint}, {report.licence}"),
             ("plan", report.plan_digest[:16]),

@@ -19,7 +19,13 @@ from echogen.diffusion.checkpoint import CheckpointInfo
 from echogen.diffusion.schedule import sampler_nfe
 from echogen.errors import EXIT_DONE, EXIT_DONE_WITH_FAILURES, exit_code_of
 from echogen.judging.judge import Judge, open_judge
-from echogen.painting.fill import PaintingRun, begun_precision, fill_store, terms
+from echogen.painting.fill import (
+    PaintingRun,
+    begun_precision,
+    engine_settings,
+    fill_store,
+    terms,
+)
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import PlannedDataset, plan_dataset
 from echogen.planning.plan import Plan, Row
@@ -27,6 +33,7 @@ from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import StoreOutput, check_output, open_store, present_store_path
 from echogen.support.signals import catch_signals
+from echogen.support.words import counted
 from echogen.types import Sample
 
 
@@ -64,6 +71,7 @@ class DryRunReport(CommandReport):
         output: the store that would be made.
         dataset: what was found, in one line.
         frames, originals, copies, rejected: how many.
+        left: samples that are left to do: all, or those that a store lacks that was begun.
         skipped: frames that cannot be used, with the reason.
         notes: what else a user should know.
         plan_digest: names the run.
@@ -81,6 +89,7 @@ class DryRunReport(CommandReport):
     originals: int
     copies: int
     rejected: int
+    left: int
     skipped: tuple[Problem, ...]
     notes: tuple[str, ...]
     plan_digest: str
@@ -187,8 +196,8 @@ def dry_run(
 ) -> tuple[Plan, DryRunReport]:
     """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
 
-    What `expand` would refuse is refused: an output that is no store or another run's, a judge that
-    is none. Arguments are as of `expand`.
+    An output that is no store or another run's is refused, as `expand` does, and a judge that is
+    none; whether another process is writing it is not looked at. Arguments are as of `expand`.
 
     Raises:
         EchogenError: as `expand` would.
@@ -205,10 +214,12 @@ def dry_run(
         plan = source.plan
         judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
         run = _painting_run(source, config, info, judge, begun_precision(config, overwrite))
-        left = None if overwrite else StoreOutput(config.output, run.check).left()
+        output = StoreOutput(config.output, run.check)
+        left = None if overwrite else output.left()
+        settings_of_engine = engine_settings(run, None if overwrite else output.begun())
         copies = [row for row in plan.rows if row.to_paint]
         with closing(
-            open_engine(config.checkpoint, config.sampler, config.engine, reporter.tell)
+            open_engine(config.checkpoint, config.sampler, settings_of_engine, reporter.tell)
         ) as engine:
             engine.settle(len(copies))
             few = [*plan.rows[:4], *copies[: engine.at_once]]
@@ -224,6 +235,7 @@ def dry_run(
         originals=sum(row.copy == 0 for row in plan.rows),
         copies=len(copies),
         rejected=sum(row.rejected for row in plan.rows),
+        left=len(plan.rows) if left is None else len(left),
         skipped=plan.problems,
         notes=(*plan.notes, *_begun(config.output, left, len(plan.rows))),
         plan_digest=plan.digest,
@@ -244,8 +256,10 @@ def _wanted(row: int, left: Collection[int] | None) -> bool:
 
 
 def _begun(path: Path, left: Collection[int] | None, count: int) -> Iterator[str]:
-    if left is not None:
-        yield f"{path}: was begun already; {len(left)} of {count} samples are left to do."
+    if left:
+        yield f"{path}: was begun already; {len(left)} of {counted(count, 'sample')} left to do."
+    elif left is not None:
+        yield f"{path}: is complete already; nothing is left to do."
 
 
 def compressed_megabytes(samples: Sequence[Sample]) -> float:

@@ -36,7 +36,7 @@ def with_model(
     file: Config | str | Path | None,
     reporter: Reporter,
 ) -> tuple[Config, CheckpointInfo]:
-    """The configuration with its model's and its judge's place for their names, and the model.
+    """The configuration with model and judge resolved to what is opened, and what the model is.
 
     Raises:
         UsageError, CheckpointError: as `load_with_model`.
@@ -45,7 +45,7 @@ def with_model(
         kind, settings, preset=preset, file=file, tell=reporter.tell
     )
     places = {"checkpoint": str(folder)}
-    if isinstance(config, AugmentationConfig):
+    if isinstance(config, ExpandConfig):
         places["judge"] = resolve_judge(config.judge)
     return config.model_copy(update=places), info
 

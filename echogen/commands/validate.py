@@ -242,7 +242,8 @@ def _store(path: Path, options: ValidationConfig, reporter: Reporter) -> Validat
     if rows:
         mark_pending(_output(path), rows)
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    given_back = options.repair and all(error.check == "damage" for error in errors)
+    mended = {"damage", "complete"} if rows else set()
+    given_back = options.repair and all(error.check in mended for error in errors)
     return ValidationReport(
         path=str(path),
         kind=kind,

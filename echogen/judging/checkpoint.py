@@ -89,10 +89,17 @@ class JudgeInfo(Settings, extra="ignore"):
 
 
 def judge_folder(path_or_name: str | Path) -> Path:
-    """The folder of a judge, given by its path, or as "builtin"."""
+    """The folder of a judge, given by its path, or as "builtin".
+
+    Raises:
+        CheckpointError: the path begins with the home folder of nobody.
+    """
     if str(path_or_name) == BUILTIN_JUDGE:
         return Path(__file__).parents[1] / "models" / JUDGE
-    return Path(path_or_name).expanduser()
+    try:
+        return Path(path_or_name).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{path_or_name}: no such user's home folder.") from error
 
 
 def is_judge(folder: str | Path) -> bool:

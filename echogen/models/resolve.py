@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from echogen.config import AugmentationConfig, SampleConfig
 from echogen.diffusion.checkpoint import (
@@ -106,7 +106,7 @@ def resolve_judge(name_or_path: str) -> str:
             raise CheckpointError(_two_things(found))
         found = BUILTIN_JUDGE
     elif not found or not (is_path(found) or judge_folder(found).exists() or found == NO_JUDGE):
-        raise CheckpointError(f"--judge {_unknown(found or repr(found), 'judge', ('judge',))}")
+        raise CheckpointError(f"--judge {_unknown(found or repr(found), 'judge')}")
     if found != NO_JUDGE:
         read_judge_info(found)
     return found
@@ -178,11 +178,14 @@ def unknown_name(name_or_path: str) -> str:
     """The message for what is neither a model's name nor a path that exists, with the nearest."""
     if is_path(name_or_path):
         return f"{name_or_path}: no such checkpoint; expected a folder that contains {INFO_FILE}."
-    return _unknown(name_or_path, "checkpoint", ("package", "judge", "guided", "echogen"))
+    return _unknown(name_or_path, "checkpoint")
 
 
-def _unknown(name: str, what: str, kinds: Collection[str]) -> str:
-    names = [BUILTIN, *(card.name for card in read_cards() if card.kind in kinds)]
+def _unknown(name: str, what: Literal["checkpoint", "judge"]) -> str:
+    cards = read_cards()
+    names = [BUILTIN, *(card.name for card in cards)]
+    if what == "judge":
+        names = [BUILTIN, NO_JUDGE, *(card.name for card in cards if card.kind == JUDGE)]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(names)}."
     return f"{name}: no such {what}, neither a name nor a folder; {hint}"

@@ -83,7 +83,7 @@ def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop
     if not overwrite and output.finished():
         reporter.tell(f"{output.path}: already complete, nothing to do")
         return Throughput()
-    settings = _engine_settings(run, output.begun())
+    settings = engine_settings(run, output.begun())
     with closing(open_engine(config.checkpoint, config.sampler, settings, reporter.tell)) as engine:
         engine.settle(run.to_paint)
         if overwrite:
@@ -129,13 +129,7 @@ def begun_precision(config: RunConfig, overwrite: bool) -> str:
     return precision_name(resolve_precision(asked, device))
 
 
-def _device_type(config: RunConfig) -> str:
-    from echogen.painting.devices import resolve_devices
-
-    return resolve_devices(config.engine.device)[0].type
-
-
-def _engine_settings(run: PaintingRun, begun: StoreRecord | None) -> EngineConfig:
+def engine_settings(run: PaintingRun, begun: StoreRecord | None) -> EngineConfig:
     """How to paint: a run that was begun goes on with batches of the size that it had found."""
     engine = run.config.engine
     batch_size, painting = engine.batch_size, begun and begun.painting
@@ -143,6 +137,12 @@ def _engine_settings(run: PaintingRun, begun: StoreRecord | None) -> EngineConfi
         batch_size = painting.batch_size
     precision = run.attrs["sampler"]["precision"]
     return engine.model_copy(update={"precision": precision, "batch_size": batch_size})
+
+
+def _device_type(config: RunConfig) -> str:
+    from echogen.painting.devices import resolve_devices
+
+    return resolve_devices(config.engine.device)[0].type
 
 
 def _create(run: PaintingRun, path: Path, batch_size: int) -> StoreWriter:

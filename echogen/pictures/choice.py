@@ -242,7 +242,7 @@ def rows_of_store(store: StoreReader, choice: Choice) -> list[int]:
         if not done:
             what = "no sample is done yet; run the command that makes the store again."
             if store.complete:
-                what = "no sample was made, all were rejected or failed; echogen stats counts them."
+                what = "no sample was made: all were rejected or failed, as samples/reason says."
             raise UsageError(f"{store.path}: {what}")
         raise UsageError(
             f"{store.path}: no sample to show: none of its {done} finished samples matches "

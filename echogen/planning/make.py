@@ -272,7 +272,7 @@ def _rejected(rows: Iterable[Row], config: TransformConfig) -> Iterator[str]:
     rejected = sum(row.rejected for row in copies)
     if 2 * rejected > len(copies):
         yield (
-            f"{rejected} of {counted(len(copies), 'copy', 'copies')} rejected: none of "
+            f"{rejected} of {counted(len(copies), 'copy', 'copies')} were rejected: none of "
             f"{counted(config.max_tries, 'drawn move')} kept {config.min_label_inside:.0%} of the "
             f"labels inside of the fan and left {config.min_hole:.1%} to {config.max_hole:.1%} of "
             "it empty. Change transforms.min_label_inside, min_hole or max_hole, or the moves."

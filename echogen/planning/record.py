@@ -25,6 +25,8 @@ from echogen.types import FrameKey
 
 OF_FRAME = ("frame_id", "case_id", "view", "phase", "split")
 """Columns of `/samples` that every row has from its frame."""
+MOST_TOLD = 4
+"""Differences that a refusal names."""
 NOISE = "philox4x64-10"  # the stream of `diffusion.noise`, which this module must not import
 
 
@@ -182,17 +184,17 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
     if part := theirs.exported:
         _refuse(path, f"it holds {part.rows} of the {part.of} samples of {part.source}")
     changed = []
-    for name in ("config", "checkpoint", "sampler", "labels", "judge"):
-        of_name = differences({name: found.get(name)}, {name: wanted.get(name)})
-        # Another sampler has other settings: its name tells most, and so does a judge's.
-        changed += sorted(of_name, key=lambda change: not change.name.endswith(".name"))
-    changed = [change for change in changed if change.name != "sampler.nfe"]
+    for name in ("checkpoint", "sampler", "judge", "labels", "config"):
+        of_name = list(differences({name: found.get(name)}, {name: wanted.get(name)}))
+        # Another sampler has other settings: its name tells all, and so does a model's.
+        named = [change for change in of_name if change.name == f"{name}.name"]
+        changed += named or [change for change in of_name if change.name != "sampler.nfe"]
     if changed:
         told = [
             f"{key} = {_in_words(key, old)!r}, this run has {_in_words(key, new)!r}"
-            for key, old, new in changed[:_TOLD]
+            for key, old, new in changed[:MOST_TOLD]
         ]
-        more = f"; and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+        more = f"; and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else ""
         _refuse(path, f"it was made with {'; with '.join(told)}{more}")
     if theirs.dataset.fans != ours.dataset.fans:
         how = "with other fans in" if ours.dataset.fans else "with"
@@ -214,7 +216,6 @@ def _refuse(path: str, what: str) -> NoReturn:
     )
 
 
-_TOLD = 4  # differences
 _UNRECORDED = {"config.dataset.frames": "key", "judge": "none"}
 
 
@@ -223,5 +224,5 @@ def _in_words(name: str, value: Any) -> Any:
     if value is None and name in _UNRECORDED:
         return _UNRECORDED[name]
     if name == "judge":
-        return value["name"]
+        return value.get("name", "(without a name)")
     return "(not recorded)" if value is None or isinstance(value, Mapping) else value

@@ -28,7 +28,7 @@ SHARD_SIZE = 32
 MOST_REPAINTS = 3
 """How often a condemned sample is painted again before it has failed."""
 NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
-"""The reason of a sample that failed in the sampler."""
+"""The reason of a sample that failed in the sampler; stores hold these words, so they stay."""
 ROOT_ATTRIBUTE = "echogen"
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
 PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}

@@ -78,7 +78,8 @@ class Memorisation:
     def as_dict(self) -> dict[str, Any]:
         """Figures for the training record, JSON-able.
 
-        `nearer_than_held_out` counts the samples that are not `fit_to_show`.
+        `nearer_than_held_out` counts the samples that are not `fit_to_show`; None where no frame
+        was held out.
         """
         sets = {"samples": self.samples, "held_out": self.held_out, "training": self.training}
         return {
@@ -88,7 +89,7 @@ class Memorisation:
                 for name, neighbours in sets.items()
                 if neighbours is not None
             },
-            "nearer_than_held_out": int((~self.fit_to_show).sum()),
+            "nearer_than_held_out": int((~self.fit_to_show).sum()) if self.held_out else None,
             "verdict": self.verdict,
         }
 

@@ -218,6 +218,9 @@ def test_other_settings_are_refused_by_name(settings: dict[str, object]) -> None
     both = r"config\.copies = 3, this run has 2; with config\.seed = 0, this run has 7"
     with pytest.raises(StoreError, match=both):
         run(settings, copies=2, seed=7)
+    three = {"depth": [1.0, 1.2], "width": [0.9, 1.0], "max_tries": 9}
+    with pytest.raises(StoreError, match=r"; and 2 more\. Use the same settings"):
+        run(settings, copies=2, seed=7, originals=False, transforms=three)
     with pytest.raises(StoreError, match=r"sampler\.resamplings = 2, this run has 1"):
         run(settings, sampler={"steps": 6, "resamplings": 1})
 
@@ -447,7 +450,7 @@ def test_dry_run_of_a_plan_without_a_sample_to_paint(settings: dict[str, object]
     assert (estimate.copies, estimate.seconds, estimate.megabytes) == (0, 0, 0)
     assert estimate.rejected == 12
     (note,) = (note for note in estimate.notes if "rejected" in note)
-    assert note.startswith("12 of 12 copies rejected: none of 30 drawn moves kept 50%")
+    assert note.startswith("12 of 12 copies were rejected: none of 30 drawn moves kept 50%")
 
 
 def test_a_store_of_rejected_copies_alone_is_called_that(
@@ -455,11 +458,12 @@ def test_a_store_of_rejected_copies_alone_is_called_that(
 ) -> None:
     report = run(settings, originals=False, transforms={"min_hole": 0.98, "max_hole": 0.99})
     show_run(report)
-    assert "next: nothing was made; change what rejects" in capsys.readouterr().out
-    findings = validate(report.output, workers=1).findings
-    message = "no sample was made: all 12 rejected or failed."
-    assert message in {finding.message for finding in findings}
-    with pytest.raises(UsageError, match="no sample was made, all were rejected or failed"):
+    assert "next: nothing was made, as said above" in capsys.readouterr().out
+    checked = validate(report.output, workers=1)
+    (found,) = (one for one in checked.findings if one.check == "complete")
+    assert found.message.startswith("no sample was made: all 12 were rejected or failed")
+    assert checked.exit_code == StoreError.exit_code
+    with pytest.raises(UsageError, match="no sample was made: all were rejected or failed"):
         preview(report.output, out=Path(report.output).with_suffix(".png"))
 
 
@@ -480,10 +484,12 @@ def test_dry_run_refuses_what_a_run_refuses_and_says_what_is_there(
         dry_run(make_config(settings, seed=6))
     assert dry_run(make_config(settings, seed=6), overwrite=True)[1].copies > 0
     done = dry_run(make_config(settings))[1]
-    assert done.notes[-1].endswith("out.zarr: was begun already; 0 of 16 samples are left to do.")
-    assert done.seconds == 0
+    assert done.notes[-1].endswith("out.zarr: is complete already; nothing is left to do.")
+    assert (done.seconds, done.left) == (0, 0)
     mark_pending(path, [1, 2])
-    assert "2 of 16" in dry_run(make_config(settings))[1].notes[-1]
+    again = dry_run(make_config(settings))[1]
+    assert again.notes[-1].endswith("was begun already; 2 of 16 samples left to do.")
+    assert again.left == 2
 
 
 def test_the_store_says_where_it_comes_from(

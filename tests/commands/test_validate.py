@@ -1,6 +1,7 @@
 """`echogen validate`: each check finds what was spoilt for it, and a good store comes out clean."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -492,3 +493,18 @@ def test_an_edited_attribute_breaks_the_seal(
     report = validate(store)
     assert not report.usable
     assert "seal" in [one.check for one in report.findings]
+
+
+def test_recorded_settings_that_this_version_refuses_are_a_finding(
+    made: Path, dataset: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(made, tmp_path / "x.zarr"))
+    file = store / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["attributes"]["echogen"]["config"]["transforms"] |= {"min_hole": 0.9, "max_hole": 0.1}
+    file.write_text(json.dumps(metadata))
+    message = "this version's: .*min_hole must be below max_hole, got 0.9 and 0.1"
+    (said,) = (one for one in validate(store).findings if one.check == "moves")
+    assert re.search(message, said.message)
+    with pytest.raises(StoreError, match=message):
+        validate(store, source=dataset)

@@ -46,6 +46,8 @@ def test_what_judge_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     for name in ("builtin", "none", str(write_judge(tmp_path / "mine"))):
         assert resolve_judge(name) == name
+    with pytest.raises(CheckpointError, match="no such user's home folder"):
+        resolve_judge("~nobody-of-this-name/judge")
     for nobody in ("./camus-judge", str(tmp_path), ""):
         with pytest.raises(CheckpointError, match="no such judge"):
             resolve_judge(nobody)

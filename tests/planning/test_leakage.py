@@ -142,7 +142,7 @@ def test_expand_tells_before_painting_reports_and_stores_it(
     plan, estimate = dry_run(config)
     assert plan.notes[-1].startswith(note)
     assert estimate.notes[:-1] == plan.notes
-    assert "was begun already" in estimate.notes[-1]
+    assert "is complete already" in estimate.notes[-1]
 
 
 def test_originals_alone_are_not_painted_and_need_no_note(
