@@ -142,13 +142,14 @@ def test_a_run_says_and_records_the_sampler_that_the_checkpoint_decided(
         recorded = store.attrs["sampler"]
         assert (recorded["nfe"], recorded["steps"], recorded["refine_steps"]) == (10, 7, 3)
     plain, told = {**given, "checkpoint": str(checkpoint)}, Told()
-    _, estimate = dry_run(**plain, reporter=told)
+    _, estimate = dry_run(**plain, overwrite=True, reporter=told)
     assert told.of_sampler() == (
         "sampler: langevin, 35 evaluations an image (tiny takes no keep map)"
     )
     assert (estimate.sampler, estimate.nfe) == ("langevin", 35)
     told = Told()
-    dry_run(**{**given, "preset": "paper", "sampler.steps": 4, "copies": 0}, reporter=told)
+    paper = {**given, "preset": "paper", "sampler.steps": 4, "copies": 0}
+    dry_run(**paper, overwrite=True, reporter=told)
     assert told.of_sampler().startswith("sampler: repaint, ")
     assert "(" not in told.of_sampler()  # the checkpoint decided nothing
 
