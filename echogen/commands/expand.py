@@ -215,7 +215,8 @@ def dry_run(
         judge = open_judge(config.judge, plan.dataset["labels"], reporter.tell)
         run = _painting_run(source, config, info, judge, begun_precision(config, overwrite))
         output = StoreOutput(config.output, run.check)
-        left = None if overwrite else output.left()
+        begun = None if overwrite else output.left()
+        left = range(len(plan.rows)) if begun is None else begun
         settings_of_engine = engine_settings(run, None if overwrite else output.begun())
         copies = [row for row in plan.rows if row.to_paint]
         with closing(
@@ -225,8 +226,8 @@ def dry_run(
             few = [*plan.rows[:4], *copies[: engine.at_once]]
             samples = [item for item in source.render(few) if isinstance(item, Sample)]
             to_paint = sum(not sample.keep.all() for sample in samples)
-            still = [i for i, row in enumerate(plan.rows) if row.to_paint and _wanted(i, left)]
-            seconds = engine.seconds_per_image(to_paint) * len(still)
+            still = sum(plan.rows[i].to_paint for i in left)
+            seconds = engine.seconds_per_image(to_paint) * still
             device = engine.device
     return plan, DryRunReport(
         output=str(config.output),
@@ -235,9 +236,9 @@ def dry_run(
         originals=sum(row.copy == 0 for row in plan.rows),
         copies=len(copies),
         rejected=sum(row.rejected for row in plan.rows),
-        left=len(plan.rows) if left is None else len(left),
+        left=len(left),
         skipped=plan.problems,
-        notes=(*plan.notes, *_begun(config.output, left, len(plan.rows))),
+        notes=(*plan.notes, *_begun(config.output, begun, len(plan.rows))),
         plan_digest=plan.digest,
         sampler=config.sampler.name,
         nfe=sampler_nfe(config.sampler),
@@ -249,10 +250,6 @@ def dry_run(
         licence=info.licence,
         judge=judge.info.name if judge else "",
     )
-
-
-def _wanted(row: int, left: Collection[int] | None) -> bool:
-    return left is None or row in left
 
 
 def _begun(path: Path, left: Collection[int] | None, count: int) -> Iterator[str]:

@@ -130,6 +130,18 @@ def checkpoint_in(folder: Path) -> Path | None:
     return next((place for place in places if (place / INFO_FILE).is_file()), None)
 
 
+def at_home(path: str | Path) -> Path:
+    """A path with `~` and `~name` replaced by the home folders that they mean.
+
+    Raises:
+        CheckpointError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: no such user's home folder.") from error
+
+
 def checkpoint_folder(path_or_name: str | Path) -> Path:
     """The folder of a checkpoint, given by its path, a training run's, or as "builtin".
 

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from echogen.diffusion.checkpoint import FORMAT, INFO_FILE, JUDGE, Sha256, check_files, read_json
+from echogen.diffusion.checkpoint import (
+    FORMAT,
+    INFO_FILE,
+    JUDGE,
+    Sha256,
+    at_home,
+    check_files,
+    read_json,
+)
 from echogen.errors import CheckpointError
 from echogen.support.settings import Settings, explain
 
@@ -96,10 +104,7 @@ def judge_folder(path_or_name: str | Path) -> Path:
     """
     if str(path_or_name) == BUILTIN_JUDGE:
         return Path(__file__).parents[1] / "models" / JUDGE
-    try:
-        return Path(path_or_name).expanduser()
-    except RuntimeError as error:
-        raise CheckpointError(f"{path_or_name}: no such user's home folder.") from error
+    return at_home(path_or_name)
 
 
 def is_judge(folder: str | Path) -> bool:

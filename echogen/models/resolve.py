@@ -20,6 +20,7 @@ from echogen.diffusion.checkpoint import (
     INFO_FILE,
     JUDGE,
     CheckpointInfo,
+    at_home,
     check_sees_known,
     checkpoint_folder,
     checkpoint_in,
@@ -68,10 +69,7 @@ def resolve_checkpoint(
         CheckpointError: it names nothing, or two things, or the model is not here; the
             message has the command or the name that helps. Nothing is ever downloaded.
     """
-    try:
-        path = Path(name_or_path).expanduser()
-    except RuntimeError as error:
-        raise CheckpointError(f"{name_or_path}: no such user's home folder.") from error
+    path = at_home(name_or_path)
     card = None if is_path(name_or_path) else find_card(name_or_path)
     if card is not None:
         if checkpoint_in(path) is not None:
@@ -94,22 +92,23 @@ def resolve_judge(name_or_path: str) -> str:
         CheckpointError: it is the name of a model that paints, names nothing, or two things, or is
             no judge.
     """
-    found = name_or_path
-    card = None if is_path(found) or found in (BUILTIN_JUDGE, NO_JUDGE) else find_card(found)
+    if name_or_path == NO_JUDGE:
+        return NO_JUDGE
+    named = name_or_path != BUILTIN_JUDGE and not is_path(name_or_path)
+    card = find_card(name_or_path) if named else None
     if card is not None and card.kind != JUDGE:
         raise CheckpointError(
-            f"--judge {found}: a model that paints; give it to --checkpoint, and to --judge a "
-            "judge's folder or name (echogen checkpoint list)."
+            f"--judge {name_or_path}: a model that paints; give it to --checkpoint, and to --judge "
+            "a judge's folder or name (echogen checkpoint list)."
         )
     if card is not None:
-        if is_judge(found):
-            raise CheckpointError(_two_things(found))
-        found = BUILTIN_JUDGE
-    elif not found or not (is_path(found) or judge_folder(found).exists() or found == NO_JUDGE):
-        raise CheckpointError(f"--judge {_unknown(found or repr(found), 'judge')}")
-    if found != NO_JUDGE:
-        read_judge_info(found)
-    return found
+        if is_judge(name_or_path):
+            raise CheckpointError(_two_things(name_or_path))
+        return BUILTIN_JUDGE
+    if not name_or_path or (named and not judge_folder(name_or_path).exists()):
+        raise CheckpointError(f"--judge {_unknown(name_or_path or repr(name_or_path), 'judge')}")
+    read_judge_info(name_or_path)
+    return name_or_path
 
 
 def _two_things(name: str) -> str:

@@ -89,7 +89,9 @@ class Memorisation:
                 for name, neighbours in sets.items()
                 if neighbours is not None
             },
-            "nearer_than_held_out": int((~self.fit_to_show).sum()) if self.held_out else None,
+            "nearer_than_held_out": None
+            if self.held_out is None
+            else int((~self.fit_to_show).sum()),
             "verdict": self.verdict,
         }
 
