@@ -3,6 +3,7 @@
 Pillow reads them. They carry no millimetres: a TIFF's resolution is that of a print.
 """
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from echogen.datasets.integrity import FORMATS, IMAGE_IO, suffix_of
+from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
+from echogen.support.reading import open_regular, reason
+from echogen.support.threads import quiet
+from echogen.support.words import one_line
 from echogen.types import UInt8HW
 
 Array = npt.NDArray[Any]
 
-MOST_PIXELS = 2**26
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError,
+          MemoryError, struct.error)  # fmt: skip
+"""What Pillow raises at damaged files."""
 TINT_POWERS = 3
 COLOURED = 40
 """How far apart a grey pixel's channels may lie: EchoNet-Dynamic's compressed videos reach 40."""
@@ -48,25 +56,24 @@ def read_bitmap(path: Path, name: str, *, see_through: bool = False) -> Bitmap:
     """
     from PIL import Image
 
+    kind = FORMATS[IMAGE_IO[suffix_of(path.name)]]
     try:
-        with Image.open(path) as picture:
+        with quiet(), open_regular(path) as file, Image.open(file, formats=[kind]) as picture:
             count = getattr(picture, "n_frames", 1)
             if count > 1:
                 raise DatasetError(
                     f"{name}: holds {count} pictures; expected one, store each frame in its own "
                     "file."
                 )
-            width, height = picture.size
-            if width * height > MOST_PIXELS:
-                raise DatasetError(
-                    f"{name}: {height} x {width} pixels; expected {MOST_PIXELS:,} at most."
-                )
+            if problem := too_large(picture.height, picture.width):
+                raise DatasetError(f"{name}: states {problem}")
             picture.load()
             return _bitmap(picture, name, see_through)
     except DatasetError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{name}: cannot be read; truncated or damaged ({error}).") from error
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        why = one_line(reason(error), 100)
+        raise DatasetError(f"{name}: cannot be read; truncated or damaged ({why}).") from error
 
 
 def _bitmap(picture: Any, name: str, see_through: bool) -> Bitmap:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.datasets.base import Dataset, list_dataset, relative, resolve_labels
-from echogen.datasets.integrity import labelled_slices, sizes_of
+from echogen.datasets.integrity import sizes_of
+from echogen.datasets.nifti_files import labelled_slices
 from echogen.datasets.pixels import read_clip, read_frame, read_image
 from echogen.errors import DatasetError
 from echogen.support.threads import ahead

@@ -8,19 +8,18 @@ DICOM PS3.3, C.8.5.5 (ultrasound regions), C.7.6.5 (cine), C.7.6.6 (multi-frame)
 
 import logging
 import math
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 from echogen.datasets.dicom_regions import Region
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
+from echogen.support.threads import quiet
 
 MAGIC, MAGIC_AT = b"DICM", 128
 INDEX = "DICOMDIR"
@@ -69,7 +68,6 @@ WANTED = (
 )
 CORNERS = ("MinX0", "MinY0", "MaxX1", "MaxY1")
 DIRECTORY = "1.2.840.10008.1.3.10"
-_lock = RLock()
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,7 @@ def quiet_pydicom() -> Iterator[None]:
     from pydicom import config
 
     logger = logging.getLogger("pydicom")
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         known = logger.propagate, config.settings.reading_validation_mode
         logger.propagate = False
         config.settings.reading_validation_mode = config.IGNORE

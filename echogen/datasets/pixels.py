@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,16 @@ from echogen.datasets.base import relative
 from echogen.datasets.bitmaps import Bitmap, grey_of, read_bitmap
 from echogen.datasets.integrity import (
     BITMAPS,
-    FORMATS,
     IMAGE_IO,
     check_file,
+    sizes_of,
     suffix_of,
     with_data_files,
 )
+from echogen.datasets.meta_files import read_meta
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
+from echogen.support.reading import reason
 from echogen.types import Frame, FrameKey, UInt8HW
 
 FEWEST_LEVELS = 8
@@ -39,6 +41,7 @@ WHOLE_TOLERANCE = 1e-3
 """How far from a whole number a scaled intensity may lie: NIfTI's slope is a float32."""
 
 Array = npt.NDArray[Any]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,12 @@ def read_plane(
         return array[index].copy(), spacing
     if IMAGE_IO[suffix_of(path.name)] in BITMAPS:
         return open_bitmap(path, name).pixels, None
+    sizes = sizes_of(path, name)
+    if (slices := math.prod(sizes[2:4])) > 1:
+        raise DatasetError(
+            f"{name}: holds {slices} slices of {sizes[1]} x {sizes[0]} pixels; "
+            "expected one, store each frame in its own file."
+        )
     array, spacing, channels = _read_volume(path, name)
     while array.ndim > 2 + channels and array.shape[0] == 1:
         array = array[0]
@@ -255,7 +264,7 @@ def open_bitmap(path: Path, name: str, *, see_through: bool = False) -> Bitmap:
     Raises:
         DatasetError: it is missing, truncated or damaged.
     """
-    _check(path, name)
+    _told(check_file, path, name)
     return read_bitmap(path, name, see_through=see_through)
 
 
@@ -281,35 +290,43 @@ def _read_sequence(
     return array.reshape(-1, *array.shape[-2:]), spacing
 
 
-def _check(path: Path, name: str) -> None:
+def _told(function: Callable[[Path, str], R], path: Path, name: str) -> R:
+    """What a function of a file gives; that the file cannot be read is a DatasetError, too."""
     try:
         str(path).encode()
-        check_file(path, name)
+        return function(path, name)
     except UnicodeEncodeError as error:
         raise DatasetError(f"{name!a}: its name is not valid UTF-8; rename it.") from error
     except OSError as error:
-        raise DatasetError(f"{name}: cannot be read ({error.strerror or error}).") from error
+        raise DatasetError(f"{name}: cannot be read ({reason(error)}).") from error
+
+
+def _read_nifti(path: Path, name: str) -> tuple[Array, tuple[float, float], int]:
+    """As `meta_files.read_meta`, of a file that `check_file` finds whole."""
+    import SimpleITK as sitk
+
+    process: Any = sitk.ProcessObject
+    process.SetGlobalWarningDisplay(False)
+    try:
+        picture: Any = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+    except RuntimeError as error:
+        raise DatasetError(f"{name}: cannot be read; truncated, or not a NIfTI file.") from error
+    spacing = picture.GetSpacing()
+    components = picture.GetNumberOfComponentsPerPixel()
+    return sitk.GetArrayFromImage(picture), (float(spacing[1]), float(spacing[0])), components
 
 
 def _read_volume(path: Path, name: str) -> tuple[Array, tuple[float, float], int]:
     """All slices as (..., H, W) of the file's own type, (row, col) mm, and 1 where three channels
     of colours follow.
     """
-    import SimpleITK as sitk
-
-    reader = IMAGE_IO[suffix_of(path.name)]
-    _check(path, name)
-    process: Any = sitk.ProcessObject
-    process.SetGlobalWarningDisplay(False)
-    try:
-        picture: Any = sitk.ReadImage(str(path), imageIO=reader)
-    except RuntimeError as error:
-        raise DatasetError(
-            f"{name}: cannot be read; truncated, or not a {FORMATS[reader]} file."
-        ) from error
-    array: Array = sitk.GetArrayFromImage(picture)
+    _told(check_file, path, name)
+    if IMAGE_IO[suffix_of(path.name)] == "MetaImageIO":
+        array, (row_mm, col_mm), components = _told(read_meta, path, name)
+    else:
+        array, (row_mm, col_mm), components = _read_nifti(path, name)
     channels = 0
-    if (components := picture.GetNumberOfComponentsPerPixel()) > 1:
+    if components > 1:
         first = array[..., 0]
         if (array == first[..., None]).all():
             array = first
@@ -317,8 +334,6 @@ def _read_volume(path: Path, name: str) -> tuple[Array, tuple[float, float], int
             channels = 1
         else:
             raise DatasetError(f"{name}: {components} channels of {array.dtype}; store one.")
-    spacing = picture.GetSpacing()
-    row_mm, col_mm = float(spacing[1]), float(spacing[0])
     if not (0 < row_mm < math.inf and 0 < col_mm < math.inf):
         raise DatasetError(f"{name}: spacing of {row_mm} x {col_mm} mm; it must be above 0.")
     return array, (row_mm, col_mm), channels
@@ -337,15 +352,21 @@ def as_uint8(array: Array, name: str, what: str) -> UInt8HW:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         wrong = int((~np.isfinite(array)).sum())
         raise DatasetError(f"{name}: {wrong:,} of {array.size:,} {what} are NaN or infinite.")
-    whole = np.rint(array)
     low, high = array.min(), array.max()
-    broken = array.dtype.kind == "f" and bool((np.abs(array - whole) > WHOLE_TOLERANCE).any())
-    if whole.min() < 0 or whole.max() > 255 or broken:
+    whole = np.rint(array) if array.dtype.kind == "f" else array
+    broken = array.dtype.kind == "f" and _is_fractional(array, whole)
+    if np.rint(low) < 0 or np.rint(high) > 255 or broken:
         raise DatasetError(
             f"{name}: {what} from {low:g} to {high:g} ({array.dtype}{', fractional' * broken}); "
             f"expected whole numbers from 0 to 255, {_help(what, float(low), float(high))}"
         )
     return whole.astype(np.uint8)
+
+
+def _is_fractional(array: Array, whole: Array) -> bool:
+    apart = array - whole
+    np.abs(apart, out=apart)
+    return bool(apart.max() > WHOLE_TOLERANCE)
 
 
 def _help(what: str, low: float, high: float) -> str:

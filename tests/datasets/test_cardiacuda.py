@@ -14,7 +14,7 @@ from echogen.commands.expand import expand
 from echogen.commands.validate import validate
 from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.cardiacuda import fill_outlines
-from echogen.datasets.integrity import labelled_slices
+from echogen.datasets.nifti_files import labelled_slices
 from echogen.errors import DatasetError
 from echogen.measures.classes import classes_of
 from echogen.store import open_store
