@@ -6,7 +6,7 @@ back, so memory does not grow with the dataset's pixels.
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from echogen.errors import DatasetError
 from echogen.geometry.field import crop_of
 from echogen.geometry.recording import FittedFrame, fit_recording
 from echogen.report import Problem
-from echogen.support.processes import in_workers
+from echogen.support.processes import ProcessDied, apart, in_workers
 from echogen.types import FrameKey
 
 R = TypeVar("R")
@@ -60,6 +60,8 @@ def each_recording(
 ) -> Generator[R, None, None]:
     """`function(recording, *shared)` of every recording, sorted by its id.
 
+    A frame whose reading ends its worker process is a problem of its recording, too.
+
     Args:
         function: of a module, so that it can be pickled.
         dataset: opened.
@@ -71,7 +73,13 @@ def each_recording(
     groups, done = recordings(keys), 0
     progress = progress or (lambda done, total: None)
     progress(done, len(keys))
-    with closing(in_workers(_apply, groups, (function, dataset, shared), workers)) as results:
+
+    def died(keys: Sequence[FrameKey], how: ProcessDied) -> R:
+        return _apply_to_whole(keys, how, function, dataset, shared)
+
+    shared_by_all = (function, dataset, shared)
+    outcomes: Generator[R, None, None] = in_workers(_apply, groups, shared_by_all, workers, died)
+    with closing(outcomes) as results:
         for group, result in zip(groups, results, strict=True):
             done += len(group)
             progress(done, len(keys))
@@ -85,6 +93,57 @@ def _apply(
     shared: tuple[Any, ...],
 ) -> R:
     return function(read_recording(dataset, keys), *shared)
+
+
+def _apply_to_whole(
+    keys: Sequence[FrameKey],
+    how: ProcessDied,
+    function: Callable[..., R],
+    dataset: Dataset,
+    shared: tuple[Any, ...],
+) -> R:
+    """As `_apply`, of a recording that ended its process: the frames at which one ends are found,
+    each tried in a process of its own, and left out.
+    """
+    whole: list[FrameKey] = []
+    problems: list[Problem] = []
+    for key in keys:
+        try:
+            apart(_try_to_read, dataset, key)
+        except ProcessDied as died:
+            problems.append(_of_death(key, died))
+        else:
+            whole.append(key)
+    if whole:
+        try:
+            if not problems:
+                raise how
+            rest: R = apart(_apply_to_rest, dataset, whole, keys, problems, function, shared)
+            return rest
+        except ProcessDied as died:  # such as of its clip
+            problems += [_of_death(key, died) for key in whole]
+    return function(Recording(tuple(keys), (), tuple(problems)), *shared)
+
+
+def _try_to_read(dataset: Dataset, key: FrameKey) -> None:
+    with suppress(DatasetError):  # told where it is read for good
+        dataset.read(key)
+
+
+def _apply_to_rest(
+    dataset: Dataset,
+    whole: Sequence[FrameKey],
+    keys: Sequence[FrameKey],
+    problems: Sequence[Problem],
+    function: Callable[..., R],
+    shared: tuple[Any, ...],
+) -> R:
+    read = read_recording(dataset, whole)
+    return function(replace(read, keys=tuple(keys), problems=(*read.problems, *problems)), *shared)
+
+
+def _of_death(key: FrameKey, how: ProcessDied) -> Problem:
+    return Problem(key.frame_id, f"{key.file_names[0]}: its reading ended the process ({how}).")
 
 
 def read_recording(dataset: Dataset, keys: Sequence[FrameKey]) -> Recording:

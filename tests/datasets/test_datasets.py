@@ -1,8 +1,11 @@
 """Telling datasets apart, selecting frames, and what every listing offers."""
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +15,10 @@ import pytest
 from echogen.config import DatasetConfig
 from echogen.datasets import fingerprint_files, image_digest, open_dataset, select
 from echogen.datasets.base import FRAME_NAME, resolve_labels
-from echogen.datasets.recordings import read_recording, recordings
+from echogen.datasets.recordings import Recording, each_recording, read_recording, recordings
 from echogen.errors import DatasetError, UsageError
-from echogen.types import FrameKey
+from echogen.support import processes
+from echogen.types import Frame, FrameKey
 
 
 def touch(*paths: Path) -> None:
@@ -258,3 +262,30 @@ def test_a_recording_whose_clip_is_damaged_is_a_problem_and_no_end_of_the_run(
     assert recording.frames == ()
     assert [problem.frame_id for problem in recording.problems] == [key.frame_id for key in keys]
     assert recording.problems[0].reason.endswith(".nii.gz: truncated")
+
+
+def read_or_die(root: Path, key: FrameKey, labels: Mapping[int, str]) -> Frame:
+    """As a library does that a damaged file overcomes."""
+    if key.frame_id == "patient0002_4CH_ED":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if key.frame_id == "patient0001_4CH_ES":
+        raise DatasetError(f"{key.paths[0].name}: truncated")
+    return Frame(key, np.eye(40, dtype=np.uint8), np.ones((40, 40), np.uint8), None)
+
+
+def told(recording: Recording) -> tuple[list[str], list[str]]:
+    read = [fitted.frame.key.frame_id for fitted in recording.frames]
+    return read, [f"{problem.frame_id} {problem.reason}" for problem in recording.problems]
+
+
+def test_a_frame_that_ends_its_reader_is_a_problem_and_the_others_are_read(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "START_S", 0)
+    opened = replace(open_dataset(dataset), read_frame=read_or_die)
+    found = list(each_recording(told, opened, opened.keys, workers=2))
+    ed, es = "patient0001_4CH_ED", "patient0001_4CH_ES"
+    assert found[0] == ([ed], [f"{es} {es}.nii.gz: truncated"])
+    dead = "patient0002_4CH_ED"
+    reason = f"{dead} {dead}.nii.gz: its reading ended the process (signal 11)."
+    assert found[1] == (["patient0002_4CH_ES"], [reason])

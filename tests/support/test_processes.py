@@ -1,13 +1,17 @@
 """Worker processes: order, errors, and work that is not begun long before it is wanted."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from echogen.errors import EngineError
 from echogen.support import processes
-from echogen.support.processes import CHUNK, CHUNKS_AHEAD, in_workers
+from echogen.support.processes import CHUNK, CHUNKS_AHEAD, ProcessDied, apart, in_workers
 
 
 @pytest.fixture
@@ -28,6 +32,21 @@ def whose(item: int) -> int:
 def whose_slowly(item: int) -> int:
     time.sleep(0.06)
     return os.getpid()
+
+
+def die_of_three(item: int) -> int:
+    if item % 10 == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return item
+
+
+def die_once(item: int, folder: Path) -> int:
+    """As a worker does that is killed for the memory that all of them take."""
+    mark = folder / "died"
+    if item == 5 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
 
 
 def leave_a_trace(item: int, folder: Path) -> int:
@@ -63,6 +82,51 @@ def test_what_a_call_raises_comes_out(at_once: None) -> None:
     results = in_workers(square, [1, -2, 3], (0,), 2)
     with pytest.raises(ValueError, match="negative: -2"):
         list(results)
+
+
+def test_an_item_that_ends_its_process_is_told_and_the_others_go_on(at_once: None) -> None:
+    told = []
+
+    def died(item: int, how: ProcessDied) -> int:
+        told.append((item, str(how)))
+        return -item
+
+    items = list(range(30))
+    found = list(in_workers(die_of_three, items, (), 2, died))
+    assert found == [-item if item % 10 == 3 else item for item in items]
+    assert told == [(item, "signal 11") for item in (3, 13, 23)]
+    with pytest.raises(EngineError, match=r"ended twice at the same piece of work \(signal 11\)"):
+        list(in_workers(die_of_three, items, (), 2))
+
+
+def test_what_ended_a_process_once_is_tried_again_alone(tmp_path: Path, at_once: None) -> None:
+    assert list(in_workers(die_once, range(20), (tmp_path,), 2)) == list(range(20))
+    assert os.getpid() not in {apart(whose, 1), *in_workers(whose, range(8), (), 2)}
+    with pytest.raises(ValueError, match="negative: -2"):
+        apart(square, -2, 0)
+
+
+SCRIPT = """
+from echogen.support import processes
+from tests.support.test_processes import square
+
+processes.START_S = 0
+print(list(processes.in_workers(square, [1, 2, 3, 4, 5, 6, 7, 8], (7,), 2)))
+"""
+
+
+def test_in_a_script_without_a_main_guard_the_calls_are_made_there(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert run.stdout.splitlines()[-1] == str([i * i + 7 for i in range(1, 9)])
 
 
 def test_only_so_much_is_done_ahead(tmp_path: Path, at_once: None) -> None:
