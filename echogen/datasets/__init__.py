@@ -4,9 +4,10 @@
 one line of reason. Nothing here imports SimpleITK until a frame is read.
 """
 
-from echogen.datasets.base import Dataset, fingerprint_files, select
+from echogen.datasets.base import Dataset, fingerprint_files
 from echogen.datasets.detect import open_chosen, open_dataset, open_frames
 from echogen.datasets.pixels import image_digest
+from echogen.datasets.selection import select
 
 __all__ = [
     "Dataset",

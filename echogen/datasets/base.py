@@ -6,23 +6,25 @@ be sent to worker processes. Pixels are read and checked one frame at a time.
 
 import hashlib
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig, Flip
+from echogen.datasets.selection import fits, present
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
 from echogen.support.files import stamp
-from echogen.support.words import counted
+from echogen.support.reading import open_regular, reason
+from echogen.support.words import counted, is_plain, printable
 from echogen.types import CAMUS_LABELS, IGNORE, Case, Frame, FrameKey, Provenance
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ AS_FOUND = DatasetConfig()
 """No settings: files are read as they are."""
 FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
+LONGEST_ID = 255
+"""Characters of a name that a table gives, as of a file's."""
+LONGEST_REASON = 1000
+UNNAMEABLE = "its name is not valid UTF-8, or has control characters; rename it."
+BLOCK = 2**20
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,9 @@ def list_dataset(
 ) -> Dataset:
     """A reader's frames in order; without `cases`, those of its frames, of which nothing is known.
 
+    A frame with a name that no store or table can hold, such as a file's that is not UTF-8, cannot
+    be used.
+
     Args:
         root, title, read_frame, read_clip: see `Dataset`.
         format: the layout's name, such as `camus`.
@@ -178,7 +189,14 @@ def list_dataset(
         extra: see `Provenance`.
         root_name: what a store calls the folder; None takes its name.
     """
-    frames = tuple(sorted(frames, key=lambda key: key.frame_id))
+    found = sorted(frames, key=lambda key: key.frame_id)
+    frames = tuple(key for key in found if _is_named(root, key))
+    lost = list(unusable)
+    lost += [
+        (key, f"{relative(root, key.paths[0])}: {UNNAMEABLE}")
+        for key in found
+        if not _is_named(root, key)
+    ]
     if cases is None:
         cases = (Case(case_id, {}) for case_id in present(frames, "case_id"))
     return Dataset(
@@ -192,12 +210,29 @@ def list_dataset(
         ),
         title=title,
         keys=frames,
-        cases=tuple(cases),
-        unusable=tuple(sorted(unusable, key=lambda pair: pair[0].frame_id)),
-        notes=tuple(remarks),
+        cases=tuple(case for case in cases if is_plain(case.case_id)),
+        unusable=tuple(sorted(map(_shown, lost), key=lambda pair: pair[0].frame_id)),
+        notes=tuple(printable(remark[:LONGEST_REASON]) for remark in remarks),
         read_frame=read_frame,
         read_clip=read_clip,
     )
+
+
+def _is_named(root: Path, key: FrameKey) -> bool:
+    """Whether all that names a frame can be written; of private files, no name is."""
+    files = () if key.private else (_inside(root, path) for path in key.paths)
+    names = (key.frame_id, key.case_id, key.view, key.phase, key.split, key.recording, *files)
+    return all(map(is_plain, names))
+
+
+def _shown(lost: tuple[FrameKey, str]) -> tuple[FrameKey, str]:
+    """A frame that cannot be used, as messages show it."""
+    key, why = lost
+    names: dict[str, Any] = {
+        name: printable(getattr(key, name)[:LONGEST_ID])
+        for name in ("frame_id", "case_id", "view", "phase", "split", "recording", "sequence")
+    }
+    return replace(key, **names), printable(why[:LONGEST_REASON])
 
 
 def key_by_name(stem: str, split: str, paths: tuple[Path, ...]) -> FrameKey:
@@ -261,12 +296,15 @@ def require_installed(root: Path, module: str, name: str, holds: str, extra: str
 
 
 def as_number(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
+    """A finite number of at most 64 decimal digits and signs, or None."""
+    text = text.strip()
+    value = float(text) if len(text) <= 64 and _NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
+
+
+def is_id(text: str) -> bool:
+    """Whether a table's cell can be a name that stores, tables and messages hold."""
+    return len(text) <= LONGEST_ID and is_plain(text)
 
 
 def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
@@ -278,14 +316,31 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+                _add(digest, file)
         except OSError as error:
             raise DatasetError(
-                f"{relative(root, path)}: cannot be read ({error.strerror})."
+                f"{relative(root, path)}: cannot be read ({reason(error)})."
             ) from error
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
     return digest.hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        _add(digest, file)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, file: BinaryIO) -> None:
+    while block := file.read(BLOCK):
+        digest.update(block)
 
 
 @lru_cache(maxsize=4)
@@ -297,12 +352,11 @@ def _fingerprint_sequence(
 
 def relative(root: Path, path: Path) -> str:
     """The path as messages show it: relative to the dataset's folder where it lies in it."""
+    return printable(_inside(root, path))
+
+
+def _inside(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def present(keys: Iterable[FrameKey], name: str) -> tuple[str, ...]:
-    """The distinct values of one field of the keys, sorted, without the empty one."""
-    return tuple(sorted({getattr(key, name) for key in keys} - {""}))
 
 
 def resolve_labels(labels: Mapping[int, str] | None) -> dict[int, str]:
@@ -318,50 +372,3 @@ def resolve_labels(labels: Mapping[int, str] | None) -> dict[int, str]:
             f"labels: class ids must lie in 0..{IGNORE - 1} ({IGNORE} means ignore), got {wrong}."
         )
     return dict(sorted(declared.items()))
-
-
-def select(keys: Sequence[FrameKey], config: DatasetConfig) -> tuple[FrameKey, ...]:
-    """The frames that `config` asks for, sorted by frame id.
-
-    `views`, `phases` and `split` compare without regard to case, `cases` are shell patterns; a
-    frame must satisfy all that are given. `limit` then keeps the first frames.
-
-    Raises:
-        UsageError: a view, phase, split or pattern that no frame has, or nothing is left.
-    """
-    _require_known("--views", config.views, present(keys, "view"))
-    _require_known("--phases", config.phases, present(keys, "phase"))
-    if config.split:
-        _require_known("--split", (config.split,), present(keys, "split"))
-    case_ids = present(keys, "case_id")
-    for pattern in config.cases:
-        if not any(fnmatchcase(case_id, pattern) for case_id in case_ids):
-            raise UsageError(
-                f"--cases {pattern}: matches none of the {counted(len(case_ids), 'case')}"
-                + (f", such as {case_ids[0]}." if case_ids else ".")
-            )
-    chosen = sorted((key for key in keys if fits(key, config)), key=lambda key: key.frame_id)
-    if not chosen:
-        raise UsageError(
-            f"selection: none of the {counted(len(keys), 'frame')} matches --views, --phases, "
-            "--split and --cases together; use fewer of them."
-        )
-    return tuple(chosen[: config.limit])
-
-
-def fits(key: FrameKey, config: DatasetConfig) -> bool:
-    """Whether a frame has a view, phase, split and case that `config` asks for; see `select`."""
-    return (
-        (not config.views or key.view.lower() in {view.lower() for view in config.views})
-        and (not config.phases or key.phase.lower() in {p.lower() for p in config.phases})
-        and (not config.split or key.split.lower() == config.split.lower())
-        and (not config.cases or any(fnmatchcase(key.case_id, case) for case in config.cases))
-    )
-
-
-def _require_known(flag: str, wanted: Iterable[str], known: Sequence[str]) -> None:
-    folded = {value.lower() for value in known}
-    for value in wanted:
-        if value.lower() not in folded:
-            there = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"{flag} {value}: not in this dataset; {there}.")

@@ -26,12 +26,14 @@ from echogen.datasets.integrity import IMAGE_IO, formats_of, suffix_of, with_dat
 from echogen.datasets.pixels import as_set, read_frame, read_image
 from echogen.datasets.sequences import SEQUENCE_NAME, RecordingName, SequenceListing, list_frames
 from echogen.errors import DatasetError
-from echogen.support.words import counted
+from echogen.support.reading import read_bytes, read_text
+from echogen.support.words import counted, one_line, printable
 from echogen.types import Case, FrameKey
 
 LAYOUTS = ("database_nifti", "training", "validation", "testing")
 SPLITS, SPLIT_PREFIX = "database_split", "subgroup_"
 CITATION = "MANDATORY_CITATION.md"
+MOST_CITATION = 2**20
 LICENCE = "CAMUS: CC BY-NC-SA 4.0, non-commercial; cite Leclerc et al. 2019"
 REFERENCE = (
     'S. Leclerc, E. Smistad, J. Pedrosa, A. Ostvik, et al., "Deep Learning for Segmentation using '
@@ -279,16 +281,17 @@ def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
         if path.name.startswith("."):
             continue
         split = path.stem.removeprefix(SPLIT_PREFIX)
+        name = f"{SPLITS}/{printable(path.name)}"
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            remarks.append(f"{SPLITS}/{path.name}: cannot be read ({error}); no split from it.")
+            lines = read_text(path, DatasetError, name).splitlines()
+        except (FileNotFoundError, DatasetError) as error:
+            remarks.append(f"{name}: no split from it ({error}).")
             continue
         for case in filter(None, (line.strip() for line in lines)):
             if splits.setdefault(case, split) != split:
                 raise DatasetError(
-                    f"{SPLITS}/{path.name}: {case} is also listed as {splits[case]}; a case can be "
-                    "in one split only, remove it from the other lists."
+                    f"{name}: {one_line(case, 80)} is also listed as {printable(splits[case])}; a "
+                    "case can be in one split only, remove it from the other lists."
                 )
     return splits, remarks
 
@@ -301,4 +304,7 @@ def _absent_cases(root: Path, splits: Mapping[str, str], found: set[str]) -> lis
 
 
 def _is_camus(citation: Path | None) -> bool:
-    return citation is not None and b"CAMUS" in citation.read_bytes()
+    try:
+        return citation is not None and b"CAMUS" in read_bytes(citation, MOST_CITATION)
+    except OSError:
+        return False

@@ -6,21 +6,23 @@ may be left out, and an empty cell leaves what the line of the file, or the name
 one recording share a fan: those of a case and view, or those with the same `recording`.
 """
 
-import csv
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from echogen.datasets.base import as_number
+from echogen.datasets.base import LONGEST_ID, as_number, is_id
 from echogen.datasets.dicom_header import EXTENSIONS
 from echogen.datasets.integrity import suffix_of
 from echogen.errors import DatasetError
-from echogen.support.words import counted
+from echogen.support.reading import read_csv, read_text, reason
+from echogen.support.words import counted, one_line
 from echogen.types import FrameKey
 
 CASES = "cases.csv"
 COLUMNS = ("case", "view", "phase", "split", "recording")
 SPACINGS = ("spacing_mm", "spacing_mm_row", "spacing_mm_col")
+MOST_LINES = 500_000
 
 Line = Mapping[str, str]
 
@@ -31,12 +33,18 @@ def read_cases(root: Path) -> dict[str, Line]:
     Raises:
         DatasetError: the file cannot be read, has no column `frame`, or lists a frame twice.
     """
-    if not (root / CASES).is_file():
+    if not os.path.lexists(root / CASES):
         return {}
     lines: dict[str, Line] = {}
     for number, line in _lines(root / CASES):
-        frame = line["frame"].replace("\\", "/")
-        frame = _bare(frame)
+        frame = _bare(line["frame"].replace("\\", "/"))
+        wrong = next((name for name in ("frame", *COLUMNS) if not is_id(line[name])), "")
+        if wrong or len(lines) == MOST_LINES:
+            raise DatasetError(
+                f"{CASES} line {number}: "
+                + (f"{wrong} is no name of at most {LONGEST_ID} letters on one line." if wrong
+                   else f"expected at most {MOST_LINES:,} lines.")
+            )  # fmt: skip
         if frame in lines:
             raise DatasetError(
                 f"{CASES}: lines {lines[frame]['number']} and {number} name the same frame; remove "
@@ -49,24 +57,23 @@ def read_cases(root: Path) -> dict[str, Line]:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(number, {column: text} of the known columns) of each line."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            separator = ";" if first.count(";") > first.count(",") else ","
-            reader = csv.reader(file, delimiter=separator)
-            head = [name.strip().lower() for name in next(reader, [])]
-            if "frame" not in head:
-                raise DatasetError(
-                    f"{CASES}: expected a column 'frame', found {', '.join(head) or 'none'}; the "
-                    f"others are {', '.join((*COLUMNS, *SPACINGS))}."
-                )
-            for values in reader:
-                given = dict(zip(head, map(str.strip, values), strict=False))
-                if given.get("frame"):
-                    known = ("frame", *COLUMNS, *SPACINGS)
-                    yield reader.line_num, {name: given.get(name, "") for name in known}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{CASES}: cannot be read ({error}).") from error
+        first = read_text(path, DatasetError, CASES).partition("\n")[0]
+        separator = ";" if first.count(";") > first.count(",") else ","
+        lines = read_csv(path, DatasetError, CASES, delimiter=separator)
+        head = [name.strip().lower() for name in next(lines, (0, []))[1]]
+        if "frame" not in head:
+            raise DatasetError(
+                f"{CASES}: expected a column 'frame', found "
+                f"{one_line(', '.join(head)) or 'none'}; the others are "
+                f"{', '.join((*COLUMNS, *SPACINGS))}."
+            )
+        known = ("frame", *COLUMNS, *SPACINGS)
+        for number, values in lines:
+            given = dict(zip(head, map(str.strip, values), strict=False))
+            if given.get("frame"):
+                yield number, {name: given.get(name, "") for name in known}
+    except FileNotFoundError as error:  # a link to nothing
+        raise DatasetError(f"{CASES}: cannot be read ({reason(error)}).") from error
 
 
 def with_cases(
@@ -159,7 +166,7 @@ def _spacing(line: Line) -> tuple[float, float] | None:
     sides = as_number(row), as_number(col)
     if sides[0] is None or sides[1] is None or min(sides[0], sides[1]) <= 0:
         raise DatasetError(
-            f"{CASES} line {line['number']}: spacing {' '.join(filter(None, texts))!r}; expected "
+            f"{CASES} line {line['number']}: spacing {one_line(' '.join(texts), 80)!r}; expected "
             "millimetres per pixel above 0 in spacing_mm, or in spacing_mm_row and spacing_mm_col."
         )
     return sides[0], sides[1]

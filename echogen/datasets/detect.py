@@ -1,6 +1,7 @@
 """Which reader a folder needs, and what to say when it needs none of ours."""
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import AS_FOUND, Dataset, select
+from echogen.datasets.base import AS_FOUND, Dataset
 from echogen.datasets.camus import LAYOUTS, is_camus_layout, list_camus
 from echogen.datasets.cardiacuda import is_cardiacuda_layout, list_cardiacuda
 from echogen.datasets.dicom import has_labels, is_dicom_layout, list_dicom
@@ -18,8 +19,10 @@ from echogen.datasets.folder import is_folder_layout, is_paired_layout, list_fol
 from echogen.datasets.images import is_images_layout, list_images
 from echogen.datasets.integrity import IMAGE_IO
 from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
+from echogen.datasets.selection import select
 from echogen.errors import DatasetError, UsageError
-from echogen.support.words import counted
+from echogen.support.reading import reason
+from echogen.support.words import counted, printable
 from echogen.types import FrameKey
 
 Reader = Callable[..., Dataset]
@@ -112,8 +115,8 @@ def open_dataset(
         dataset = reader(root, labels, need_labels=need_labels, **more)
     except OSError as error:
         private = chosen in PRIVATE
-        where = root if private else error.filename or root
-        problem = DatasetError(f"{where}: cannot be read ({error.strerror}).")
+        where = root if private else printable(os.fsdecode(error.filename or root))
+        problem = DatasetError(f"{where}: cannot be read ({reason(error)}).")
         raise problem from (None if private else error)
 
     if chosen not in INDEXED:  # nnU-Net's reader takes more of the table
@@ -268,7 +271,8 @@ def _require_folder(root: Path) -> None:
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
     folded = {name.lower(): name for name in there}
     near = difflib.get_close_matches(missing.lower(), list(folded), n=1)
-    hint = f"did you mean {parent / folded[near[0]]}?" if near else f"{parent} {_holds(parent)}."
+    meant = printable(str(parent / folded[near[0]])) if near else ""
+    hint = f"did you mean {meant}?" if near else f"{parent} {_holds(parent)}."
     raise DatasetError(f"{root}: no such folder; {hint}")
 
 
@@ -297,7 +301,7 @@ def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: boo
         hint = f"it is in the {fitting[0]} layout, use --format {fitting[0]}."
     else:
         near = _nearest(root)
-        hint = f"did you mean {near}?" if near else f"the folder {_holds(root)}."
+        hint = f"did you mean {printable(str(near))}?" if near else f"the folder {_holds(root)}."
     return f"{root}: no dataset found; looked for {looked}; {hint}"
 
 
@@ -318,7 +322,8 @@ def _nearest(root: Path) -> Path | None:
 
 
 def _holds(folder: Path) -> str:
-    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    entries = ((printable(entry.name), entry.is_dir()) for entry in folder.iterdir())
+    names = sorted(f"{name}/" if is_folder else name for name, is_folder in entries)
     if not names:
         return "is empty"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -20,6 +20,7 @@ from echogen.datasets.base import (
     AS_FOUND,
     Dataset,
     UInt8Clip,
+    digest_of,
     list_dataset,
     require_installed,
     resolve_labels,
@@ -265,8 +266,7 @@ def _recordings(scan: Scan, salt: bytes) -> tuple[list[tuple[str, str, Header]],
             continue
         contents: dict[str, Header] = {}
         for header in headers:  # one id for several files: copies of one, or badly anonymised
-            digest = hashlib.sha256(header.path.read_bytes()).hexdigest()
-            known = contents.setdefault(digest, header)
+            known = contents.setdefault(digest := digest_of(header.path), header)
             if known is not header and files_beside(header.path) and not files_beside(known.path):
                 contents[digest] = header
         copies += len(headers) - len(contents)
@@ -347,7 +347,7 @@ def _key(one: Recording, index: int | None) -> FrameKey:
 def _stray(path: Path) -> FrameKey:
     """The key of a file that cannot be read at all."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = digest_of(path)
     except OSError:
         digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()
     name = f"damaged_{digest[:8]}"

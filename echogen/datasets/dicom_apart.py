@@ -3,13 +3,18 @@
 GDCM ends its whole process at some kinds of damage, and C libraries below it complain on standard
 error. So it never runs in ours. This file imports nothing of the package, so that it starts fast.
 
-Standard input is the file's path. For each picture standard output has a line of JSON, {shape,
-dtype, kind} followed by the values' bytes, or null where it cannot be decoded.
+Standard input is the file's path, the argument how many bytes of values may be written. For each
+picture standard output has a line of JSON, {shape, dtype, kind} followed by the values' bytes, or
+null where it cannot be decoded, or is too many.
 """
 
 import json
 import os
+import resource
 import sys
+
+MEMORY = 3 * 2**29
+"""Bytes beside those of the libraries."""
 
 
 def main() -> None:
@@ -26,11 +31,18 @@ def main() -> None:
     config.settings.reading_validation_mode = config.IGNORE
     gdcm.Trace.WarningOff()
     gdcm.Trace.ErrorOff()
+    left = int(sys.argv[1])
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        most = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     found = dcmread(os.fsdecode(sys.stdin.buffer.read()), force=True)
     decoder, output = get_decoder(found.file_meta.TransferSyntaxUID), sys.stdout.buffer
     for index in range(int(found.get("NumberOfFrames") or 1)):
         try:
             values, told = decoder.as_array(found, index=index, raw=True, decoding_plugin="gdcm")
+            left -= values.nbytes
+            if left < 0:
+                raise MemoryError
         except Exception:  # the one who asked says so
             output.write(b"null\n")
         else:

@@ -16,13 +16,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from echogen.datasets.base import relative
+from echogen.datasets.base import digest_of, relative
 from echogen.datasets.dicom_header import Header
 from echogen.errors import UsageError
+from echogen.support.reading import open_regular, read_bytes, reason
 from echogen.types import Case
 
 CASE_DIGITS, INSTANCE_DIGITS = 10, 8
-LEAST_SALT = 16
+LEAST_SALT, MOST_SALT = 16, 2**20
 OUTPUTS = ("echogen.json", "samples.csv", "dataset.json", "model_index.json")
 """Files that a model, an export or a run has: their folders are handed on."""
 COLUMNS = ("case", "recording", "patient_id", "patient_name", "file")
@@ -35,9 +36,9 @@ def read_salt(path: Path) -> bytes:
         UsageError: it cannot be read, or is short enough to be guessed.
     """
     try:
-        salt = path.read_bytes().strip()
+        salt = read_bytes(path, MOST_SALT).strip()
     except OSError as error:
-        raise UsageError(f"--case-salt {path}: cannot be read ({error.strerror}).") from error
+        raise UsageError(f"--case-salt {path}: cannot be read ({reason(error)}).") from error
     if len(salt) < LEAST_SALT:
         raise UsageError(
             f"--case-salt {path}: holds {len(salt)} bytes, expected at least {LEAST_SALT} that "
@@ -117,8 +118,17 @@ def check_case_map(file: Path) -> None:
                 f"--case-map {file}: names patients, and lies in the output {folder}; give a "
                 "place that is not passed on."
             )
-    if file.exists() and not file.read_bytes().startswith(",".join(COLUMNS).encode()):
+    if file.exists() and not _is_case_map(file):
         raise UsageError(f"--case-map {file}: exists, and is no such table; give another name.")
+
+
+def _is_case_map(file: Path) -> bool:
+    head = ",".join(COLUMNS).encode()
+    try:
+        with open_regular(file) as content:
+            return content.read(len(head)) == head
+    except OSError:
+        return False
 
 
 def case_table(
@@ -153,7 +163,7 @@ def _patient(header: Header) -> tuple[str, ...]:
 
 def _content(header: Header) -> str:
     """Of a file without unique ids, its bytes."""
-    return hashlib.sha256(header.path.read_bytes()).hexdigest()
+    return digest_of(header.path)
 
 
 def _hash(salt: bytes, kind: str, words: tuple[str, ...]) -> str:

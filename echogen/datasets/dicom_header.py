@@ -8,27 +8,30 @@ DICOM PS3.3, C.8.5.5 (ultrasound regions), C.7.6.5 (cine), C.7.6.6 (multi-frame)
 
 import logging
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from echogen.datasets.dicom_regions import Region
+from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
+from echogen.support.reading import open_regular
 from echogen.support.threads import quiet
+from echogen.support.words import one_line
 
 MAGIC, MAGIC_AT = b"DICM", 128
 INDEX = "DICOMDIR"
 """Modality of the index of a medium, whatever it is called."""
+MOST_LETTERS = 200
 EXTENSIONS = (".dcm", ".dicom", ".ima")
-MOST_FILE_BYTES = 4 << 30
-MOST_PICTURE_PIXELS = 64_000_000
-MOST_CLIP_PIXELS = 4 << 30
-MOST_FRAMES = 20_000
+MOST_FILE_BYTES = 2**30
+MOST_INFLATED = 2**28
 DEFLATED = "1.2.840.10008.1.2.1.99"
 VIEWS = {
     "399214001": "4CH",
@@ -118,7 +121,7 @@ def may_be_dicom(path: Path) -> bool:
     if (suffix not in EXTENSIONS and not unnamed) or path.name.upper() == INDEX:
         return False
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(MAGIC_AT + len(MAGIC))
     except OSError:
         return False
@@ -180,14 +183,19 @@ def read_dicom(path: Path, *, pixels: bool, wanted: tuple[str, ...] = ()) -> Any
     import pydicom
 
     try:
-        size = path.stat().st_size
-        if size > MOST_FILE_BYTES:
-            raise DatasetError(f"{size:,} bytes; at most {MOST_FILE_BYTES:,} are read.")
-        with quiet_pydicom(), damage_told():
-            _check_deflated(path)
-            return pydicom.dcmread(
-                path, force=True, stop_before_pixels=not pixels, specific_tags=list(wanted) or None
-            )
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_FILE_BYTES:
+                raise DatasetError(f"{size:,} bytes; at most {MOST_FILE_BYTES:,} are read.")
+            with quiet_pydicom(), damage_told():
+                _check_deflated(file)
+                file.seek(0)
+                return pydicom.dcmread(
+                    file,
+                    force=True,
+                    stop_before_pixels=not pixels,
+                    specific_tags=list(wanted) or None,
+                )
     except OSError as error:  # its words name the file, and so perhaps the patient
         raise DatasetError(f"cannot be read ({error.strerror}).") from None
 
@@ -234,7 +242,7 @@ def header_of(path: Path, found: Any) -> Header:
             frame_rate=_frame_rate(found),
             heart_rate=_positive(found, "HeartRate"),
             view=_view(found),
-            scanner=" ".join(maker.split()),
+            scanner=one_line(maker, MOST_LETTERS),
             regions=tuple(_regions(found)),
             pixel_spacing=_pixel_spacing(found),
         )
@@ -250,35 +258,28 @@ def _problem(rows: int, columns: int, frames: int, samples: int) -> str:
         return f"states {frames} frames; expected at least 1."
     if samples not in (1, 3):
         return f"states {samples} samples a pixel; expected 1 (grey) or 3 (colour)."
-    if rows * columns > MOST_PICTURE_PIXELS or frames > MOST_FRAMES:
-        return (
-            f"states {frames:,} pictures of {rows:,} x {columns:,} pixels; at most {MOST_FRAMES:,} "
-            f"of {MOST_PICTURE_PIXELS:,} pixels are read."
-        )
-    if rows * columns * frames > MOST_CLIP_PIXELS:
-        return f"states {rows * columns * frames:,} pixels; at most {MOST_CLIP_PIXELS:,} are read."
-    return ""
+    problem = too_large(rows, columns, frames) if rows and columns else ""
+    return f"states {problem}" if problem else ""
 
 
-def _check_deflated(path: Path) -> None:
+def _check_deflated(file: BinaryIO) -> None:
     """Refuse a deflated file that would become larger than any that is read."""
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import read_dataset, read_preamble
 
     try:
-        meta = read_file_meta_info(path)
+        read_preamble(file, False)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     except Exception:  # no preamble, so not deflated
         return
     if str(meta.get("TransferSyntaxUID", "")) != DEFLATED:
         return
     inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with path.open("rb") as file:
-        file.seek(MAGIC_AT + len(MAGIC) + 12 + int(meta.get("FileMetaInformationGroupLength", 0)))
-        while chunk := file.read(1 << 16):
-            while chunk:
-                total += len(inflater.decompress(chunk, 1 << 20))
-                chunk = inflater.unconsumed_tail
-                if total > MOST_FILE_BYTES:
-                    raise DatasetError(f"inflates to more than {MOST_FILE_BYTES:,} bytes.")
+    while chunk := file.read(1 << 16):
+        while chunk:
+            total += len(inflater.decompress(chunk, 1 << 20))
+            chunk = inflater.unconsumed_tail
+            if total > MOST_INFLATED:
+                raise DatasetError(f"inflates to more than {MOST_INFLATED:,} bytes.")
 
 
 def _regions(found: Any) -> Iterator[Region]:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from echogen.datasets.advice import advise
 from echogen.datasets.bitmaps import grey_of
 from echogen.datasets.dicom_header import Header, damage_told, header_of, quiet_pydicom, read_dicom
 from echogen.datasets.dicom_regions import Tissue, blacken, disbelieved, tissue_of
+from echogen.datasets.limits import MOST_BYTES
+from echogen.datasets.picture_files import fits_in
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
 from echogen.types import UInt8HW
@@ -50,7 +51,7 @@ DECODERS: Mapping[str, str] = {
 }
 """{transfer syntax: pydicom's name of what undoes it}."""
 DARKEST = 0.25
-LONGEST_S = 900.0
+LONGEST_S = 300.0
 MAX_COLOUR = 0.02
 TRIED = 5
 """Pictures of a clip that its regions are held against."""
@@ -177,7 +178,7 @@ def _grey_levels(file: DicomFile, index: int) -> UInt8HW:
             f"holds {header.frames} pictures, and no picture {index}: it changed after it was "
             "listed, run the command again."
         )
-    values, kind = _decoded(file.found, header.path, index)
+    values, kind = decoded(file.found, header.path, index)
     if values.shape[:2] != header.shape:
         raise DatasetError("its pictures are not of the size that it states.")
     if kind in ("MONOCHROME1", "MONOCHROME2"):
@@ -194,8 +195,17 @@ def _grey_levels(file: DicomFile, index: int) -> UInt8HW:
     raise DatasetError(f"stores colours as {kind[:32]!a}, which cannot be turned into grey levels.")
 
 
-def _decoded(found: Any, path: Path, index: int) -> tuple[npt.NDArray[Any], str]:
-    """Stored values, (H, W) or (H, W, 3), and what they mean."""
+def decoded(found: Any, path: Path, index: int) -> tuple[npt.NDArray[Any], str]:
+    """Stored values of a picture, (H, W) or (H, W, 3), and what they mean.
+
+    Args:
+        found: pydicom's `Dataset`.
+        path: of its file.
+        index: of the picture, from 0.
+
+    Raises:
+        DatasetError: one line without the file's name.
+    """
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
@@ -222,10 +232,22 @@ def _decoded(found: Any, path: Path, index: int) -> tuple[npt.NDArray[Any], str]
             shape = tuple(about["shape"])
             return np.frombuffer(content, about["dtype"]).reshape(shape), str(about["kind"])
     with quiet_pydicom(), damage_told(broken):
+        if plugin and not _fits(found, index):
+            raise DatasetError(broken)
         values, told = get_decoder(syntax).as_array(
             found, index=index, raw=True, decoding_plugin=plugin
         )
     return values, str(told["photometric_interpretation"])
+
+
+def _fits(found: Any, index: int) -> bool:
+    """Whether a compressed picture states the size that its file does, and could have it."""
+    from pydicom.encaps import get_frame
+
+    frames = int(found.get("NumberOfFrames") or 1)
+    content = get_frame(found.PixelData, index, number_of_frames=frames)
+    each = int(found.get("SamplesPerPixel") or 1) * math.ceil(int(found.BitsAllocated) / 8)
+    return fits_in(content, int(found.Rows), int(found.Columns), each)
 
 
 def _guessed(found: Any) -> str:
@@ -242,24 +264,25 @@ def _called(syntax: Any) -> str:
 
 
 @lru_cache(maxsize=2)
-def _decoded_apart(path: Path, stamped: tuple[int, ...]) -> list[tuple[dict[str, Any], bytes]]:
+def _decoded_apart(path: Path, stamped: tuple[int, ...]) -> list[tuple[dict[str, Any], memoryview]]:
     """What `dicom_apart` decodes of a file: {} and no bytes where a picture cannot be; pictures
     after one that ended the process are not there.
     """
     script = Path(__file__).with_name("dicom_apart.py")
     run = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), str(MOST_BYTES)],
         input=os.fsencode(path),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         timeout=LONGEST_S,
         check=False,
     )
-    output, found = BytesIO(run.stdout), []
-    while line := output.readline():
-        about = json.loads(line) or {}
+    output, place, found = run.stdout, 0, []
+    while (end := output.find(b"\n", place)) >= 0:
+        about = json.loads(output[place:end]) or {}
         size = np.dtype(about["dtype"]).itemsize * math.prod(about["shape"]) if about else 0
-        found.append((about, output.read(size)))
+        place = end + 1 + size
+        found.append((about, memoryview(output)[end + 1 : place]))
     return found
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from echogen.datasets.base import resolve_labels
 from echogen.datasets.dicom_header import damage_told, quiet_pydicom, read_dicom
+from echogen.datasets.dicom_pixels import decoded
+from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
 from echogen.types import UInt8HW
 
@@ -140,7 +142,9 @@ def read_classes(
         ]
         kind = str(found.get("SegmentationType") or "BINARY")
         scale = float(found.get("MaximumFractionalValue") or 1) if kind == "FRACTIONAL" else 1.0
-        drawn = [(plane.segment, _decoded(found, plane.number) / scale) for plane in planes]
+        if problem := too_large(int(found.Rows), int(found.Columns), max(len(planes), 1), 8):
+            raise DatasetError(f"its segmentation states {problem}")
+        drawn = [(plane.segment, _decoded(found, path, plane.number) / scale) for plane in planes]
     if kind != "LABELMAP" and any(segment not in segments for segment, _ in drawn):
         raise DatasetError("its segmentation has a plane of a segment that it does not describe.")
     if not drawn:
@@ -174,9 +178,7 @@ def _looked_up(values: npt.NDArray[np.float64], segments: Mapping[int, int]) -> 
     return classes
 
 
-def _decoded(found: Any, number: int) -> npt.NDArray[np.float64]:
-    from pydicom.pixels import get_decoder
-
+def _decoded(found: Any, path: Path, number: int) -> npt.NDArray[np.float64]:
     syntax = found.file_meta.TransferSyntaxUID
     shape = int(found.Rows), int(found.Columns)
     size = shape[0] * shape[1]
@@ -186,8 +188,7 @@ def _decoded(found: Any, number: int) -> npt.NDArray[np.float64]:
         packed = np.frombuffer(found.PixelData[first : first + size // 8 + 2], np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[skip : skip + size]
         return bits.reshape(shape).astype(np.float64)
-    decoder = get_decoder(syntax)
-    values, _ = decoder.as_array(found, index=number, raw=True)
+    values, _ = decoded(found, path, number)
     return np.asarray(values, np.float64)
 
 

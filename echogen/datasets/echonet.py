@@ -22,6 +22,7 @@ import numpy as np
 from echogen.datasets.base import (
     Dataset,
     as_number,
+    is_id,
     list_dataset,
     relative,
     require_installed,
@@ -39,7 +40,7 @@ from echogen.datasets.tracings import (
 )
 from echogen.datasets.videos import read_video, read_video_frame
 from echogen.errors import DatasetError, UsageError
-from echogen.support.words import counted
+from echogen.support.words import counted, one_line
 from echogen.types import LV_CAVITY, Case, Frame, FrameKey, UInt8HW
 
 FILES, VIDEOS = "FileList.csv", "Videos"
@@ -280,6 +281,7 @@ def _read_files(root: Path, prefix: str, source: _Source) -> tuple[dict[str, _Vi
     """{file name of a video: what is known of it}, and remarks; folds become `fold0` and so on."""
     found: dict[str, _Video] = {}
     odd: list[str] = []
+    more = 0
     table = f"{prefix}{FILES}"
     columns = ("FileName", "Split", *source.texts, *source.numbers)
     for number, (name, split, *texts) in read_table(root, table, columns):
@@ -287,19 +289,26 @@ def _read_files(root: Path, prefix: str, source: _Source) -> tuple[dict[str, _Vi
         for column, text in zip(columns[2:], texts, strict=True):
             value = as_number(text)
             if column in source.texts:
-                info |= {source.texts[column]: text} if text else {}
+                info |= {source.texts[column]: text} if text and is_id(text) else {}
+            elif value is None and len(odd) == MANY:
+                more += 1
             elif value is None:
                 odd.append(
-                    f"{table} line {number}: {column} is {text!r}, expected a number; left out."
+                    f"{table} line {number}: {column} is {one_line(text, 40)!r}, expected a "
+                    "number; left out."
                 )
             else:
                 info[source.numbers[column]] = value
-        if avi_name(name) in found:
-            odd.append(f"{table} line {number}: {name} appears twice; the first line is used.")
+        if avi_name(name) in found and len(odd) == MANY:
+            more += 1
+        elif avi_name(name) in found:
+            odd.append(
+                f"{table} line {number}: {one_line(name, 80)} appears twice; the first line is "
+                "used."
+            )
         fold = f"fold{split}" if split.isdecimal() else split
         found.setdefault(avi_name(name), _Video(info, fold))
-    more = len(odd) - MANY
-    return found, odd[:MANY] + ([f"{table}: {more} more lines like these."] if more > 0 else [])
+    return found, odd + ([f"{table}: {more} more lines like these."] if more else [])
 
 
 def _cases(

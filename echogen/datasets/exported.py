@@ -1,21 +1,25 @@
 """Datasets that `echogen export` wrote: which frame is a copy, and of which case; its classes."""
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from echogen.datasets.base import Dataset, as_number
+from echogen.datasets.base import Dataset, as_number, is_id
 from echogen.datasets.integrity import is_bitmap
 from echogen.errors import DatasetError
+from echogen.support.reading import read_csv
+from echogen.support.words import one_line
 from echogen.types import Case, Frame, FrameKey
 
 SAMPLES, CLASSES = "samples.csv", "classes.csv"
 COLUMNS = ("class_id", "name")
 NO_SPACING = "spacing unknown"
 """A frame's detail where its file's 1 mm a pixel is made up."""
+MOST_BYTES, MOST_LINES = 2**26, 1_000_000
+MOST_COPIES = 10_000_000
 _WANTED = ("name", "case_id", "view", "phase", "copy", "spacing_mm_row")
+_ALSO = ("spacing_mm_col", "frame_id")
 
 
 def exported_samples(root: Path) -> dict[str, dict[str, str]]:
@@ -23,18 +27,31 @@ def exported_samples(root: Path) -> dict[str, dict[str, str]]:
 
     It has the case ids and copies that file names cannot hold, and says which spacing is made up.
     """
+    found: dict[str, dict[str, str]] = {}
     try:
-        with (root / SAMPLES).open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
+        lines = read_csv(root / SAMPLES, DatasetError, most=MOST_BYTES)
+        head = next(lines, (0, []))[1]
+        if not set(_WANTED) <= set(head):
+            return {}
+        kept = [(head.index(name), name) for name in (*_WANTED, *_ALSO) if name in head]
+        for _, cells in lines:
+            if not cells:
+                continue
+            line = {name: cells[place] for place, name in kept if place < len(cells)}
+            if not set(_WANTED) <= set(line) or not all(map(is_id, line.values())):
+                return {}
+            found[line["name"]] = line
+            if len(found) > MOST_LINES:
+                return {}
+    except (OSError, DatasetError):
         return {}
-    whole = all(isinstance(line.get(name), str) for line in lines for name in _WANTED)
-    return {line["name"]: line for line in lines} if whole else {}
+    return found
 
 
 def copy_number(sample: Mapping[str, str]) -> int:
     """Of a line: 0 for an original."""
-    return int(sample["copy"]) if sample["copy"].isdecimal() else 0
+    number = as_number(sample["copy"])
+    return int(number) if number is not None and 0 <= number <= MOST_COPIES else 0
 
 
 def recording_of(sample: Mapping[str, str]) -> str:
@@ -107,21 +124,23 @@ def listed_classes(root: Path) -> dict[int, str] | None:
         DatasetError: it is not a table of whole numbers and names, or names an id twice.
     """
     path = root / CLASSES
+    found: dict[int, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file))
+        lines = read_csv(path, DatasetError)
+        head = next(lines, (0, []))[1]
+        for number, cells in lines:
+            line = dict(zip(head, cells, strict=False))
+            text, name = (line.get(column, "").strip() for column in COLUMNS)
+            label = as_number(text)
+            if not cells:
+                continue
+            if label is None or label % 1 or not (name and is_id(name)) or int(label) in found:
+                raise DatasetError(
+                    f"{path} line {number}: expected {' and '.join(COLUMNS)}, a whole number and "
+                    f"its class, each number once; found {one_line(text, 40)!r} and "
+                    f"{one_line(name, 40)!r}."
+                )
+            found[int(label)] = name
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}).") from error
-    found: dict[int, str] = {}
-    for number, line in enumerate(lines, 2):
-        text, name = (line.get(column) or "" for column in COLUMNS)
-        label = as_number(text)
-        if label is None or label != int(label) or not name.strip() or int(label) in found:
-            raise DatasetError(
-                f"{path} line {number}: expected {' and '.join(COLUMNS)}, a whole number and its "
-                f"class, each number once; found {text!r} and {name!r}."
-            )
-        found[int(label)] = name.strip()
     return found

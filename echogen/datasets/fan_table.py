@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from echogen.datasets.base import Dataset, as_number
+from echogen.datasets.base import LONGEST_ID, Dataset, as_number, is_id
 from echogen.datasets.fans import FoundFan, fans_of_recordings
 from echogen.errors import UsageError
 from echogen.geometry.sector import Sector
 from echogen.support.files import write_whole
+from echogen.support.reading import read_bytes, reason
 from echogen.support.words import one_line
 from echogen.types import Frame, FrameKey
 
@@ -32,7 +33,7 @@ GEOMETRY = (
 )
 SIZE = ("rows", "cols")
 COLUMNS = ("recording", *SIZE, *GEOMETRY, "confidence", "how", "reason")
-MOST_BYTES = 64_000_000
+MOST_BYTES, MOST_LINES, MOST_PATTERNS = 64_000_000, 500_000, 1_000
 FARTHEST = 1e6
 WIDEST_DEG = 90.0
 LEAST_SHARE = 0.02
@@ -147,6 +148,7 @@ def _matched(lines: Sequence[_Line], keys: Sequence[FrameKey], root: str) -> dic
     patterns: dict[str, GivenFan] = {}
     by_recording: dict[str, GivenFan] = {}
     by_frame: dict[str, GivenFan] = {}
+    tried = 0
     for line in lines:
         name, fan = line.name, line.fan
         if name in recordings or name in frames:
@@ -155,10 +157,14 @@ def _matched(lines: Sequence[_Line], keys: Sequence[FrameKey], root: str) -> dic
                 raise line.refuse(f"{name} has a fan already, in {given[name].origin}; keep one.")
             given[name] = fan
             continue
+        is_pattern = any(char in name for char in WILD)
+        tried += is_pattern
+        if tried > MOST_PATTERNS:
+            raise line.refuse(f"expected at most {MOST_PATTERNS:,} patterns.")
         fitting = [
             key.frame_id
             for key in keys
-            if any(char in name for char in WILD)
+            if is_pattern
             and (fnmatchcase(key.recording_id, name) or fnmatchcase(key.frame_id, name))
         ]
         if not fitting:
@@ -198,6 +204,8 @@ def _lines(path: Path) -> Iterator[_Line]:
                     f"--fans {path}, line {reader.line_num}: has more values than the "
                     f"{len(head)} columns; write decimals with a point where commas part values."
                 )
+            if reader.line_num > MOST_LINES:
+                raise UsageError(f"--fans {path}: expected at most {MOST_LINES:,} lines.")
             line = _line(dict(zip(head, cells, strict=False)), path, reader.line_num)
             if line is not None:
                 found = True
@@ -225,9 +233,9 @@ def _text(path: Path) -> str:
                 f"--fans {path}: has {size / 1e6:.0f} MB, expected a table of at most "
                 f"{MOST_BYTES / 1e6:.0f} MB."
             )
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_BYTES)
     except OSError as error:
-        raise UsageError(f"--fans {path}: cannot be read ({error.strerror}).") from error
+        raise UsageError(f"--fans {path}: cannot be read ({reason(error)}).") from error
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # a spreadsheet's "Unicode text"
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
@@ -264,6 +272,8 @@ def _line(cells: Mapping[str, str], path: Path, number: int) -> _Line | None:
     """A line's fan; None where it has none."""
     origin = f"{path.name}, line {number}"
     name = cells["recording"]
+    if not is_id(name):
+        raise UsageError(f"--fans {origin}: a recording's name has at most {LONGEST_ID} letters.")
     given = [column for column in GEOMETRY if cells.get(column)]
     if not given:
         return None
@@ -308,7 +318,7 @@ def _size(texts: Sequence[str], origin: str) -> tuple[int, int] | None:
     rows, cols = (_number(text, column, origin) for text, column in zip(texts, SIZE, strict=True))
     if min(rows, cols) < 1 or rows % 1 or cols % 1:
         raise UsageError(
-            f"--fans {origin}: expected rows and cols of the picture, found {texts[0]} and "
-            f"{texts[1]}; leave both empty for pictures of any size."
+            f"--fans {origin}: expected rows and cols of the picture, found "
+            f"{one_line(' and '.join(texts), 80)}; leave both empty for pictures of any size."
         )
     return int(rows), int(cols)

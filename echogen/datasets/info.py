@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from echogen.datasets.base import as_number, relative
+from echogen.datasets.base import as_number, is_id, relative
+from echogen.errors import DatasetError
+from echogen.support.reading import read_text, reason
 
 NUMBERS: Mapping[str, str] = {
     "age": "age",
@@ -21,6 +23,7 @@ NUMBERS: Mapping[str, str] = {
     "framerate": "frame_rate",
 }
 TEXTS: Mapping[str, str] = {"sex": "sex", "imagequality": "image_quality"}
+MOST_BYTES = 2**16
 PER_VIEW = frozenset({"ed_frame", "es_frame", "frames", "frame_rate", "image_quality"})
 ALSO_SHARED = frozenset({"frame_rate", "image_quality"})
 
@@ -56,14 +59,15 @@ def case_info(
 
 def _parse(path: Path, name: str, remarks: list[str]) -> dict[str, float | str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        remarks.append(f"{name}: cannot be read ({error.strerror}).")
+        text = read_text(path, DatasetError, name, most=MOST_BYTES, errors="replace")
+    except (FileNotFoundError, DatasetError) as error:
+        gone = isinstance(error, FileNotFoundError)
+        remarks.append(f"{name}: cannot be read ({reason(error)})." if gone else str(error))
         return {}
     found: dict[str, float | str] = {}
-    for line in lines:
+    for line in text.splitlines():
         raw, colon, text = (part.strip() for part in line.partition(":"))
-        if not (raw and colon and text):
+        if not (raw and colon and text and is_id(raw) and is_id(text)):
             continue
         number = as_number(text)
         folded = raw.lower()

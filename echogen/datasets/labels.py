@@ -19,6 +19,7 @@ from echogen.datasets.pairing import folded
 from echogen.datasets.pixels import as_uint8, open_bitmap, read_plane, shown
 from echogen.datasets.polygons import Drawing, drawing_of, read_labelme
 from echogen.errors import DatasetError, UsageError
+from echogen.support.words import one_line, printable
 from echogen.types import CAMUS_LABELS, LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM, FrameKey, UInt8HW
 
 WHITE = 255
@@ -337,13 +338,13 @@ def decide_by_names(
     if unknown and labels is None:
         taken = {label: CAMUS_LABELS.get(label, "") for label in known.values()}
         free = (label for label in range(1, 255) if label not in taken)
-        ids = {known.get(short, 0) or next(free): name for short, name in found.items()}
+        ids = {known.get(short, 0) or next(free, 0): name for short, name in found.items()}
         raise DatasetError(
             f"{where} name {_some(list(found.values()))}; which class {unknown[0]!r} is has to be "
             f"said, {advise(f'labels = {_toml(dict(sorted(ids.items())))}')}"
         )
     if unknown:
-        pairs = ", ".join(f'"{name}" = 0' for name in unknown)
+        pairs = ", ".join(f'"{printable(name)}" = 0' for name in unknown)
         raise DatasetError(
             f"{where} name {_some(list(found.values()))}; no class is called {unknown[0]!r}: give "
             f"its class id, or 0 to leave it out, {advise(f'label_map = {{{pairs}}}')}"
@@ -385,7 +386,7 @@ def names_drawn(drawings: Iterable[Drawing]) -> set[str]:
 
 
 def _toml(names: Mapping[int, str]) -> str:
-    return "{" + ", ".join(f'{label} = "{name}"' for label, name in names.items()) + "}"
+    return "{" + ", ".join(f'{label} = "{printable(name)}"' for label, name in names.items()) + "}"
 
 
 def _named(labels: Mapping[int, str], ids: bool = False) -> str:
@@ -393,6 +394,6 @@ def _named(labels: Mapping[int, str], ids: bool = False) -> str:
 
 
 def _some(values: Iterable[str]) -> str:
-    listed = list(values)
+    listed = [one_line(value, 80) for value in values]
     shown = ", ".join(listed[:8])
     return shown if len(listed) <= 8 else f"{shown} and {len(listed) - 8} more"

@@ -7,7 +7,6 @@ of their own of the case that they were made of.
 Source: https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,7 +21,8 @@ from echogen.datasets.integrity import formats_of
 from echogen.datasets.nnunet_json import DESCRIPTION, Description, read_description
 from echogen.datasets.pixels import AS_STORED, Reading, as_set, read_frame, read_image
 from echogen.errors import DatasetError
-from echogen.support.words import counted
+from echogen.support.reading import read_json
+from echogen.support.words import counted, one_line
 from echogen.types import Frame, FrameKey
 
 SPLITS = "splits_final.json"
@@ -156,18 +156,21 @@ def _key(
 def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """{frame id: `train` or `val`} of fold 0, and remarks."""
     path = root / SPLITS
-    if not path.is_file():
-        return {}, []
     try:
-        fold = json.loads(path.read_text(encoding="utf-8-sig"))[0]
+        fold = read_json(path, DatasetError, SPLITS)[0]
         halves = {half: [str(name) for name in fold[half]] for half in ("train", "val")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = f"expected [{{train: [...], val: [...]}}, ...] ({type(error).__name__})"
-        return {}, [f"{SPLITS}: {reason}; no split from it."]
+    except FileNotFoundError:
+        return {}, []
+    except DatasetError as error:
+        return {}, [f"{SPLITS}: no split from it ({error})."]
+    except (LookupError, TypeError) as error:
+        expected = f"expected [{{train: [...], val: [...]}}, ...] ({type(error).__name__})"
+        return {}, [f"{SPLITS}: {expected}; no split from it."]
     both = sorted(set(halves["train"]) & set(halves["val"]))
     if both:
         raise DatasetError(
-            f"{SPLITS}: {both[0]} is in both halves of fold 0; remove it from one of them."
+            f"{SPLITS}: {one_line(both[0], 80)} is in both halves of fold 0; remove it from one of "
+            "them."
         )
     return {name: half for half, names in halves.items() for name in names}, []
 

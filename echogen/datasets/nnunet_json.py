@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echogen.datasets.base import resolve_labels
+from echogen.datasets.base import LONGEST_ID, is_id, resolve_labels
 from echogen.errors import DatasetError
+from echogen.support.reading import read_json, reason
+from echogen.support.words import one_line
 from echogen.types import IGNORE
 
 DESCRIPTION = "dataset.json"
 ENDINGS = (".nii.gz", ".nii", ".png")
+MOST_TERMS = 10_000
 OLDER = "nnU-Net's first version? nnUNetv2_convert_old_nnUNet_dataset converts it."
+_ID = re.compile("[0-9]{1,9}")
 _MADE_HERE = re.compile(r"exported by echogen\b")
 
 
@@ -57,9 +61,9 @@ def read_description(root: Path, labels: Mapping[int, str] | None) -> Descriptio
         UsageError: `labels` declares an impossible class id.
     """
     try:
-        found = json.loads((root / DESCRIPTION).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{root / DESCRIPTION}: cannot be read ({error}).") from error
+        found = read_json(root / DESCRIPTION, DatasetError)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{root / DESCRIPTION}: cannot be read ({reason(error)}).") from error
     if not isinstance(found, dict):
         raise DatasetError(f"{root / DESCRIPTION}: expected a JSON object.")
     if "dataset" in found:
@@ -69,7 +73,7 @@ def read_description(root: Path, labels: Mapping[int, str] | None) -> Descriptio
         )
     channels = found.get("channel_names", found.get("modality", {}))
     if isinstance(channels, dict) and len(channels) > 1:
-        names = ", ".join(str(name) for name in channels.values())
+        names = one_line(", ".join(str(name) for name in channels.values()), 100)
         raise DatasetError(
             f"{root / DESCRIPTION}: {len(channels)} channels ({names}); only images of one channel "
             "can be read."
@@ -91,8 +95,8 @@ def _ending(root: Path, ending: Any) -> str:
     if ending not in ENDINGS:
         is_older = f"; is it {OLDER}" if ending is None else ", convert the files."
         raise DatasetError(
-            f"{root / DESCRIPTION}: file_ending is {json.dumps(ending)}, expected one of "
-            f"{', '.join(ENDINGS)}{is_older}"
+            f"{root / DESCRIPTION}: file_ending is {one_line(json.dumps(ending), 80)}, expected "
+            f"one of {', '.join(ENDINGS)}{is_older}"
         )
     return str(ending)
 
@@ -105,17 +109,23 @@ def _classes(root: Path, labels: Any, declared: bool) -> tuple[dict[int, str], i
     classes: dict[int, str] = {}
     ignore = None
     for name, value in labels.items():
+        if not is_id(name):
+            raise DatasetError(
+                f"{where}: {one_line(name, 40)!r} is no name of at most {LONGEST_ID} letters on "
+                "one line."
+            )
         if isinstance(value, list):
             if declared:
                 continue
             raise DatasetError(
-                f"{where}: {name!r} is a region of the class ids {value}, and regions are not "
-                "supported; name the class ids themselves, such as --set "
+                f"{where}: {name!r} is a region of the class ids {one_line(value, 80)}, and "
+                "regions are not supported; name the class ids themselves, such as --set "
                 "dataset.labels={1='LV cavity'}."
             )
-        if isinstance(value, bool) or not str(value).isdecimal() or not str(value).isascii():
+        if isinstance(value, bool) or not _ID.fullmatch(str(value)):
             older = f"; is it {OLDER}" if str(name).isdecimal() else "."
-            raise DatasetError(f"{where}: {name!r} is {value!r}, expected a class id{older}")
+            found = one_line(repr(value), 80)
+            raise DatasetError(f"{where}: {name!r} is {found}, expected a class id{older}")
         if str(name).lower() == "ignore":
             ignore = int(value)
         elif classes.setdefault(int(value), str(name)) != str(name):
@@ -127,4 +137,4 @@ def _classes(root: Path, labels: Any, declared: bool) -> tuple[dict[int, str], i
 
 
 def _line(text: Any) -> str:
-    return " ".join(str(text).split())
+    return one_line(text, MOST_TERMS)

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from echogen.datasets.integrity import IMAGE_IO, suffix_of
+from echogen.support.reading import open_regular
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 IMAGE_FOLDERS = frozenset(
@@ -129,8 +130,11 @@ def _draws(path: Path) -> bool:
     """Whether a JSON file seems to be labelme's of an image beside it, or COCO's."""
     if any(path.with_suffix(suffix).is_file() for suffix in IMAGE_IO):
         return True
-    with path.open("rb") as file:
-        start = file.read(JSON_START)
+    try:
+        with open_regular(path) as file:
+            start = file.read(JSON_START)
+    except OSError:
+        return False
     return any(f'"{key}"'.encode() in start for key in ("categories", "annotations"))
 
 

@@ -23,6 +23,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the segments that state a picture's size."""
+J2K_START = b"\xff\x4f\xff\x51"
 WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
 STRIPS = (273, 279, 324, 325)
 MOST_OF: Mapping[int, int] = dict.fromkeys(STRIPS, MOST_STRIPS)
@@ -110,6 +111,26 @@ def jpeg_sizes(content: bytes) -> Iterator[tuple[int, int]]:
             rows, cols = struct.unpack_from(">2H", content, position + 5)
             yield rows, cols
         position += 2 + max(length, 2)
+
+
+def fits_in(content: bytes, rows: int, cols: int, bytes_each: int) -> bool:
+    """Whether a picture compressed as RLE, JPEG or JPEG 2000 can be of a size: what it states of
+    its own is the same, and it takes no more bytes than it would uncompressed, or few more.
+
+    Args:
+        content: as a DICOM file holds it.
+        rows, cols, bytes_each: of the picture and its pixels.
+    """
+    if len(content) > 2 * rows * cols * bytes_each + 2**16:
+        return False
+    if content.startswith(b"\xff\xd8"):
+        return (
+            set(jpeg_sizes(content)) <= {(rows, cols)} and content.count(b"\xff\xda") <= MOST_SCANS
+        )
+    if (place := content.find(J2K_START)) >= 0 and len(content) >= place + 24:
+        right, low, left, top = struct.unpack_from(">4I", content, place + 8)
+        return (low - top, right - left) == (rows, cols)
+    return True
 
 
 def _check_tiff(content: bytes, name: str) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.datasets.base import relative
+from echogen.datasets.base import LONGEST_ID, relative
 from echogen.datasets.tracings import fill_polygon
 from echogen.errors import DatasetError
+from echogen.support.reading import read_json, reason
+from echogen.support.words import one_line
 
 FARTHEST = 1e5
-MOST_TABLE_BYTES = 2**29
+MOST_TABLE_BYTES = 2**25
 PER_PIXEL = 64  # corners are rounded to this part of a pixel
 MARKS = frozenset({"point", "points", "line", "linestrip"})
 
@@ -72,17 +74,15 @@ def drawing_of(text: str) -> Drawing:
 
 
 def load_json(path: Path, name: str) -> Any:
-    """What a JSON file holds.
+    """What a JSON file holds; labelme's have the picture in them, too.
 
     Raises:
         DatasetError: it cannot be read as such.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DatasetError(f"{name}: cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{name}: not a JSON file ({error}).") from error
+        return read_json(path, DatasetError, name, most=MOST_TABLE_BYTES)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{name}: cannot be read ({reason(error)}).") from error
 
 
 def read_labelme(root: Path, path: Path) -> Drawing:
@@ -102,15 +102,20 @@ def read_labelme(root: Path, path: Path) -> Drawing:
             continue
         if kind != "polygon":
             raise DatasetError(
-                f"{name}: shape {number} is a {kind}; expected a polygon, draw its outline."
+                f"{name}: shape {number} is a {one_line(kind, 40)}; expected a polygon, draw its "
+                "outline."
             )
         points = shape.get("points")
         flat = [v for point in points for v in point] if _is_points(points) else []
         where = f"{name}: shape {number}"
-        outlines.append(Outline(str(shape.get("label")), (_corners(flat, where),)))
+        outlines.append(Outline(_name(shape.get("label")), (_corners(flat, where),)))
     size = content.get("imageHeight"), content.get("imageWidth")
     known = all(isinstance(side, int) and side > 0 for side in size)
     return Drawing((int(size[0]), int(size[1])) if known else None, tuple(outlines))  # type: ignore[arg-type]
+
+
+def _name(label: Any) -> str:
+    return one_line(label, LONGEST_ID)
 
 
 def _is_points(points: Any) -> bool:
@@ -142,7 +147,7 @@ def coco_drawings(content: Mapping[str, Any], name: str) -> Iterator[tuple[str, 
         DatasetError: images or categories lack what names them.
     """
     try:
-        classes = {one["id"]: str(one["name"]) for one in content["categories"]}
+        classes = {one["id"]: _name(one["name"]) for one in content["categories"]}
         images = {one["id"]: one for one in content["images"]}
         files = [(key, str(one["file_name"])) for key, one in images.items()]
         drawn: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
@@ -150,13 +155,16 @@ def coco_drawings(content: Mapping[str, Any], name: str) -> Iterator[tuple[str, 
             drawn[one["image_id"]].append(one)
     except (KeyError, TypeError) as error:
         raise DatasetError(
-            f"{name}: not COCO's format; an image, annotation or category lacks {error}."
+            f"{name}: not COCO's format; an image, annotation or category lacks "
+            f"{one_line(error, 80)}."
         ) from error
     for key, file in files:
         size = images[key].get("height"), images[key].get("width")
         known = all(isinstance(side, int) and side > 0 for side in size)
         try:
-            outlines = tuple(_coco_outline(one, classes, f"{name}: {file}") for one in drawn[key])
+            outlines = tuple(
+                _coco_outline(one, classes, f"{name}: {one_line(file)}") for one in drawn[key]
+            )
             yield file, Drawing((size[0], size[1]) if known else None, outlines)
         except DatasetError as error:
             yield file, str(error)
@@ -166,7 +174,9 @@ def _coco_outline(annotation: Mapping[str, Any], classes: Mapping[Any, str], whe
     category = annotation.get("category_id")
     name = classes.get(category) if isinstance(category, (int, str)) else None
     if name is None:
-        raise DatasetError(f"{where}: category {category!r} is not among the categories.")
+        raise DatasetError(
+            f"{where}: category {one_line(category, 40)!r} is not among the categories."
+        )
     parts = annotation.get("segmentation")
     if isinstance(parts, dict):
         raise DatasetError(
@@ -198,7 +208,7 @@ def read_coco(
     for frame_id, path in images.items():
         by_file.setdefault(path.name, []).append(frame_id)
     for table in tables:
-        if table.stat().st_size > MOST_TABLE_BYTES:
+        if not table.is_file() or table.stat().st_size > MOST_TABLE_BYTES:
             continue
         name = relative(root, table)
         content = load_json(table, name)
@@ -210,7 +220,7 @@ def read_coco(
                 continue
             if frame_id in drawn or frame_id in lost:
                 raise DatasetError(
-                    f"{name}: {file} is drawn in another table as well; keep one of them."
+                    f"{name}: {one_line(file)} is drawn in another table as well; keep one of them."
                 )
             if isinstance(drawing, str):
                 lost[frame_id] = drawing

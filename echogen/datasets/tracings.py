@@ -8,11 +8,9 @@ traced, a line has `No Systolic` or `No Diastolic` in place of the frame's numbe
 As in https://github.com/echonet/dynamic, echonet/datasets/echo.py.
 """
 
-import csv
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,13 @@ import numpy.typing as npt
 
 from echogen.datasets.base import as_number
 from echogen.errors import DatasetError
+from echogen.support.reading import read_csv
+from echogen.support.words import one_line
 
 TRACINGS = "VolumeTracings.csv"
 FARTHEST = 1e5
+MOST_BYTES = 2**26  # EchoNet-Dynamic's has 25 MB
+MOST_TRACED, MOST_FRAME = 300_000, 1e6
 ENDS, CORNER = ("X1", "Y1", "X2", "Y2"), ("X", "Y")
 LINES, FEWEST_CORNERS = 21, 3
 UNTRACED: Mapping[str, str] = {"No Diastolic": "ED", "No Systolic": "ES"}
@@ -96,7 +98,12 @@ def read_tracings(root: Path, table: str = TRACINGS) -> dict[str, VideoTracings]
     head = set(read_head(root, table))
     columns = CORNER if head >= set(CORNER) and not head >= set(ENDS) else ENDS
     videos: dict[str, dict[str, _Lines]] = defaultdict(dict)
+    traced = 0
     for number, (name, frame, *ends) in read_table(root, table, ("FileName", "Frame", *columns)):
+        if frame not in videos[avi_name(name)]:
+            traced += 1
+            if traced > MOST_TRACED:
+                raise DatasetError(f"{root / table}: traces more than {MOST_TRACED:,} frames.")
         lines = videos[avi_name(name)].setdefault(frame, _Lines(number))
         if frame in UNTRACED:
             continue
@@ -104,14 +111,11 @@ def read_tracings(root: Path, table: str = TRACINGS) -> dict[str, VideoTracings]
             value = as_number(text)
             if value is None or abs(value) > FARTHEST:
                 lines.odd = lines.odd or (
-                    f"{table} line {number}: {column} of {avi_name(name)} is {text!r}, expected "
-                    f"a number within {FARTHEST:,.0f} pixels."
+                    f"{table} line {number}: {column} of {avi_name(name)} is "
+                    f"{one_line(text, 40)!r}, expected a number within {FARTHEST:,.0f} pixels."
                 )
             lines.values.append(value if value is not None and not lines.odd else 0.0)
-    return {
-        name: _of_video(f"{table} line {{}}: {name} frame {{}}", frames, len(columns))
-        for name, frames in videos.items()
-    }
+    return {name: _of_video(table, name, frames, len(columns)) for name, frames in videos.items()}
 
 
 def read_head(root: Path, name: str) -> list[str]:
@@ -120,8 +124,7 @@ def read_head(root: Path, name: str) -> list[str]:
     Raises:
         DatasetError: the file cannot be read.
     """
-    with _opened(root, name) as lines:
-        return _head(lines)
+    return [column.strip() for column in next(_lines(root, name), (0, []))[1]]
 
 
 def read_table(
@@ -134,34 +137,26 @@ def read_table(
     Raises:
         DatasetError: the file cannot be read, or lacks a column.
     """
-    with _opened(root, name) as lines:
-        head = _head(lines)
-        if any(column not in head for column in columns):
-            raise DatasetError(
-                f"{root / name}: expected the columns {', '.join(columns)}, found "
-                f"{', '.join(head) or 'none'}."
-            )
-        places = [head.index(column) for column in columns]
-        for line in lines:
-            if line:
-                padded = line + [""] * (len(head) - len(line))
-                yield lines.line_num, tuple(padded[place].strip() for place in places)
+    lines = _lines(root, name)
+    head = [column.strip() for column in next(lines, (0, []))[1]]
+    if any(column not in head for column in columns):
+        raise DatasetError(
+            f"{root / name}: expected the columns {', '.join(columns)}, found "
+            f"{one_line(', '.join(head)) or 'none'}."
+        )
+    places = [head.index(column) for column in columns]
+    for number, line in lines:
+        if line:
+            padded = line + [""] * (len(head) - len(line))
+            yield number, tuple(padded[place].strip() for place in places)
 
 
-@contextmanager
-def _opened(root: Path, name: str) -> Iterator[Any]:
-    """A reader of a CSV file's lines; what goes wrong with the file is a DatasetError."""
+def _lines(root: Path, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Of a CSV file; what goes wrong with it is a DatasetError."""
     try:
-        with (root / name).open(encoding="utf-8-sig", newline="") as file:
-            yield csv.reader(file)
+        yield from read_csv(root / name, DatasetError, most=MOST_BYTES)
     except FileNotFoundError as error:
         raise DatasetError(f"{root}: expected a file {name}, found none.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{root / name}: cannot be read ({error}).") from error
-
-
-def _head(lines: Iterator[list[str]]) -> list[str]:
-    return [column.strip() for column in next(lines, [])]
 
 
 def avi_name(name: str) -> str:
@@ -178,16 +173,16 @@ class _Lines:
     odd: str = ""
 
 
-def _of_video(place: str, frames: Mapping[str, _Lines], columns: int) -> VideoTracings:
-    """What is usable of one video's lines; `place` takes a line and a frame."""
+def _of_video(table: str, name: str, frames: Mapping[str, _Lines], columns: int) -> VideoTracings:
+    """What is usable of one video's lines."""
     found, where = [], ""
     untraced = frozenset(UNTRACED[frame] for frame in frames if frame in UNTRACED)
     for frame, lines in frames.items():
         if frame in UNTRACED:
             continue
-        where = place.format(lines.number, frame)
+        where = f"{table} line {lines.number}: {name} frame {frame}"
         number = as_number(frame)
-        if number is None or number < 0 or number != int(number):
+        if number is None or not 0 <= number <= MOST_FRAME or number % 1:
             return VideoTracings(reason=f"{where}: expected the number of a frame, from 0.")
         if lines.odd:
             return VideoTracings(reason=lines.odd)

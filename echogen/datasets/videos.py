@@ -11,12 +11,16 @@ from threading import Lock
 import numpy as np
 
 from echogen.datasets.base import UInt8Clip, relative
+from echogen.datasets.limits import MOST_BYTES, MOST_FRAMES, too_large
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
+from echogen.support.reading import open_regular, reason
 from echogen.types import FrameKey, UInt8HW
 
-LARGEST = 2**30
+LARGEST = MOST_BYTES
 """Pixels in all; an echocardiogram of some beats has far fewer."""
+OPTIONS = {"format_whitelist": "avi,mov,matroska,mpeg,mpegts", "protocol_whitelist": "file"}
+"""Of FFmpeg: containers that hold a video themselves. Others name files and addresses to open."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +99,22 @@ def _decode(path: Path, name: str, stamps: tuple[int, ...]) -> _Video:
     frames: list[UInt8HW] = []
     damaged, broken, pixels = set(), "", 0
     try:
-        with av.open(str(path)) as container:
+        open_regular(path).close()
+        with av.open(str(path), options=OPTIONS) as container:
             if not container.streams.video:
                 raise DatasetError(f"{name}: holds no video.")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DatasetError(f"{name}: its video is of a kind that is not known.")
             stream.codec_context.thread_count = 1
             for picture in container.decode(stream):
                 pixels += picture.width * picture.height
-                if pixels > LARGEST:
+                if problem := too_large(picture.height, picture.width):
+                    raise DatasetError(f"{name}: holds {problem}")
+                if pixels > LARGEST or len(frames) == MOST_FRAMES:
                     raise DatasetError(
-                        f"{name}: more than {LARGEST:,} pixels in all; expected a recording of "
-                        "some beats, cut the video."
+                        f"{name}: more than {LARGEST:,} pixels or {MOST_FRAMES:,} frames in all; "
+                        "expected a recording of some beats, cut the video."
                     )
                 grey = np.asarray(picture.to_ndarray(format="gray"), dtype=np.uint8)
                 if frames and grey.shape != frames[0].shape:
@@ -114,7 +123,9 @@ def _decode(path: Path, name: str, stamps: tuple[int, ...]) -> _Video:
                 if picture.is_corrupt:
                     damaged.add(len(frames))
                 frames.append(grey)
-    except (av.FFmpegError, OSError) as error:
-        broken = error.strerror or "damaged"
+    except DatasetError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        broken = reason(error)
     held = np.stack(frames) if frames else np.zeros((0, 0, 0), np.uint8)
     return _Video(held, frozenset(damaged), broken)

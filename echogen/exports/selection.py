@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.config import DatasetConfig
-from echogen.datasets.base import select
+from echogen.datasets.selection import select
 from echogen.errors import StoreError, UsageError
 from echogen.planning.record import frame_keys
 from echogen.store import Status, StoreReader, StoreRecord

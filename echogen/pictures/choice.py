@@ -13,9 +13,9 @@ from pydantic import Field, field_validator
 
 from echogen.config import DatasetConfig
 from echogen.datasets import Dataset, select
-from echogen.datasets.base import fits
 from echogen.datasets.fans import FoundFan, fans_of_recordings, found_fans
 from echogen.datasets.recordings import Recording, each_recording
+from echogen.datasets.selection import fits
 from echogen.errors import UsageError
 from echogen.geometry.transforms import MOVES
 from echogen.measures.realism import log_ratios_of, norm_of, score

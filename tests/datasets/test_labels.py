@@ -346,4 +346,4 @@ def test_a_stray_table_beside_label_files_is_not_looked_at(root: Path) -> None:
     np.testing.assert_array_equal(read(root), heart())
     for name in "abc":
         (root / "labels" / f"{name}.png").unlink()
-    assert refused(root).startswith("notes.json: not a JSON file")
+    assert refused(root).startswith("notes.json: is not valid JSON")

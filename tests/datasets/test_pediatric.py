@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from echogen.cli import app
 from echogen.config import DatasetConfig
 from echogen.datasets import open_dataset
-from echogen.datasets.base import select
 from echogen.datasets.echonet import PEDIATRIC
 from echogen.datasets.recordings import recordings
+from echogen.datasets.selection import select
 from echogen.errors import DatasetError
 from echogen.phantom import PHASES
 from tests.support.echonet import AT, SIZE, Rows, phantom, pictures, write_table, write_video
