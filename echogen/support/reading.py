@@ -14,7 +14,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from echogen.errors import EchogenError
 
@@ -28,7 +28,7 @@ MOST_DEPTH = 32
 MOST_DIGITS = 20  # of 2**64
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """A file for reading bytes.
 
     Raises:
