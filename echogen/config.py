@@ -18,10 +18,15 @@ Range = tuple[float, float]
 Flip = Literal["none", "rows", "cols", "both"]
 """Upside down, mirrored left to right, or both."""
 Positive = Annotated[float, Field(gt=0)]
+ImageSide = Annotated[int, Field(ge=1, le=2048, strict=True)]
+"""Of the square grid that a network paints on, in pixels."""
 CompileMode = Literal["off", "on", "graphs"]
 Resize = Literal["stretch", "letterbox"]
 """How a frame comes to the square grid of a model: stretched, or padded to a square."""
 
+MOST_FACTOR, MOST_SHIFT = 20.0, 4.0
+"""Of a move: depth and width are at most this factor, or one over it; shifts are at most this many
+heights of the field."""
 
 _COLOUR = re.compile("#[0-9a-f]{6}", re.IGNORECASE)
 
@@ -142,10 +147,16 @@ class MoveConfig(Settings):
     @model_validator(mode="after")
     def _positive(self) -> Self:
         for name in ("depth", "width"):
-            if getattr(self, name)[0] <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            low, high = getattr(self, name)
+            if low <= 0:
+                raise ValueError(f"{name} must be above 0, got {(low, high)}")
+            if low < 1 / MOST_FACTOR or high > MOST_FACTOR:
+                within = f"{1 / MOST_FACTOR:g} and {MOST_FACTOR:g}"
+                raise ValueError(f"{name} must lie within {within}, got {(low, high)}")
         if self.shift[0] < 0:
             raise ValueError(f"shift must be 0 or more, got {self.shift}")
+        if self.shift[1] > MOST_SHIFT:
+            raise ValueError(f"shift must be at most {MOST_SHIFT:g}, got {self.shift}")
         if max(abs(angle) for angle in self.tilt_deg) >= 180:
             raise ValueError(f"tilt_deg must lie within -180 and 180, got {self.tilt_deg}")
         return self
@@ -166,7 +177,7 @@ class TransformConfig(MoveConfig):
     outside: Literal["background", "inpaint"] = "background"
     label_outside: Literal["keep", "clip"] = "keep"
     labels_on_paint: Literal["keep", "clip", "ignore"] = "keep"
-    ignore_distance_mm: float = Field(default=15.0, ge=0)
+    ignore_distance_mm: float = Field(default=15.0, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _some_hole(self) -> Self:

@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read"):
         load_config(ExpandConfig, FLAGS, file=tmp_path / "nowhere.toml")
     (tmp_path / "bad.toml").write_text("copies =")
-    with pytest.raises(UsageError, match=r"bad\.toml: not valid TOML"):
+    with pytest.raises(UsageError, match=r"bad\.toml: is not valid TOML"):
         load_config(ExpandConfig, FLAGS, file=tmp_path / "bad.toml")
 
 

@@ -23,12 +23,14 @@ from echogen.pictures.entries import headings, legend
 from echogen.pictures.files import save_gif, save_png
 from echogen.pictures.sheet import Line, Sheet, draw
 from echogen.planning.dataset import PlannedDataset
-from echogen.planning.plan import load_plan
+from echogen.planning.plan import PlannedFrame, load_plan
+from echogen.planning.record import OF_FRAME
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, is_store, open_store, present_store_path
 from echogen.support.files import check_writable
 from echogen.support.settings import load_config
 from echogen.support.words import counted
+from echogen.types import FrameKey
 
 MOST = 200
 FANS = 40
@@ -229,14 +231,19 @@ def _planned(path: Path, plan_file: Path, choice: Choice) -> PlannedDataset:
     chosen = plan.settings.dataset.model_copy(update=not_recorded)
     dataset = open_chosen(path, chosen)
     keys = list(dataset.keys)
-    absent = sorted({planned.frame_id for planned in plan.frames} - {key.frame_id for key in keys})
+    here = {_identity(key) for key in keys}
+    absent = [planned.frame_id for planned in plan.frames if _identity(planned) not in here]
     if absent:
         raise PlanError(
-            f"{plan_file}: was made from a dataset other than {path}: {len(absent)} of its "
-            f"{len(plan.frames)} frames are missing, such as {absent[0]}. Give the plan's own "
-            "dataset."
+            f"--plan {plan_file}: was made from a dataset other than {path}: {len(absent)} of its "
+            f"{len(plan.frames)} frames are missing or other ones, such as {absent[0]}. Give the "
+            "plan's own dataset."
         )
     return PlannedDataset(dataset, keys, plan)
+
+
+def _identity(frame: FrameKey | PlannedFrame) -> tuple[str, ...]:
+    return *(str(getattr(frame, name)) for name in OF_FRAME), frame.sequence
 
 
 def _content(

@@ -10,7 +10,6 @@ the large one (`echogen.training.border`). It computes nothing but these pixels,
 image.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from echogen.errors import CheckpointError
-from echogen.support.words import one_line
+from echogen.diffusion.weights import load_weights
 
 REACH = 2
 """Hidden pixels at most so far from a known one, in rows and columns, are corrected, by as many
@@ -145,18 +143,7 @@ def load_border(file: Path) -> BorderNetwork:
     Raises:
         CheckpointError: the file cannot be read, or holds something else.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     border = BorderNetwork()
-    try:
-        state: Mapping[str, Tensor] = load_file(file)
-        border.load_state_dict({name: value.float() for name, value in state.items()})
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{file}: not the weights of a border network ({one_line(error)}); download or save "
-            "the checkpoint again."
-        ) from error
-    if not all(bool(torch.isfinite(value).all()) for value in border.state_dict().values()):
-        raise CheckpointError(f"{file}: NaN or infinite values; download it again.")
+    wanted = {name: tuple(value.shape) for name, value in border.state_dict().items()}
+    border.load_state_dict(load_weights(file, wanted, "a border network"))
     return border.eval().requires_grad_(False)

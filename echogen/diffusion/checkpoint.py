@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from echogen.config import Resize
+from echogen.config import ImageSide, Resize
 from echogen.errors import CheckpointError, UsageError
-from echogen.support.settings import Settings, explain
+from echogen.support.reading import open_regular, reason
+from echogen.support.reading import read_json as read_any_json
+from echogen.support.settings import Settings, explain, shown
 
 FORMAT = 1
 INFO_FILE = "echogen.json"
@@ -34,6 +36,12 @@ Conditioning = Literal["none", "known"]
 """What a network is shown besides the noisy picture: nothing, or what is known of it and where."""
 OF_CONDITIONING = frozenset({"conditioning", "keep_channels", "known_pixels"})
 Level = Annotated[float, Field(ge=0, le=255)]
+Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]*$", max_length=100)]
+"""For people, on one line; never a path."""
+Words = Annotated[str, Field(max_length=10_000)]
+ClassId = Annotated[int, Field(ge=0, le=255)]
+MOST_BYTES = 2**22
+"""Of a checkpoint's JSON, which names the cases that it was trained on."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -73,18 +81,18 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
         files: {path in the folder: SHA-256} of the files that decide what the model paints.
     """
 
-    name: str
-    image_size: int = Field(ge=1, strict=True)
+    name: Name
+    image_size: ImageSide
     resize: Resize
-    patch: int = Field(ge=1, strict=True)
+    patch: int = Field(ge=1, le=64, strict=True)
     channels: int = Field(strict=True)
     conditioning: Conditioning = "none"
     keep_channels: int = Field(default=0, strict=True)
     known_pixels: Literal["clean"] | None = None
-    labels: dict[NonNegativeInt, str]
-    training_data: str
-    licence: str
-    citation: str
+    labels: dict[ClassId, Words]
+    training_data: Words
+    licence: Words
+    citation: Words
     grey_levels: GreyLevels | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
@@ -106,7 +114,7 @@ class CheckpointInfo(Settings, extra="ignore", validate_default=False):
                 f"{self.known_pixels!r}"
             )
         if unknown := self.files.keys() - {*HASHED_FILES, BORDER_WEIGHTS}:
-            raise ValueError(f"files: unknown file, got {min(unknown)!r}")
+            raise ValueError(f"files: unknown file, got {shown(min(unknown))}")
         if BORDER_WEIGHTS in self.files and not known:
             raise ValueError(f"files: {BORDER_WEIGHTS} needs conditioning 'known'")
         return self
@@ -186,11 +194,7 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
             f"{folder}: a judge, which paints nothing; give it to --judge, and a model that paints "
             "here."
         )
-    if raw.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file}: expected format {FORMAT}, found {raw.get('format')!r:.100}; "
-            "this version of echogen cannot read it."
-        )
+    check_format(raw, file)
     try:
         info = CheckpointInfo.model_validate(raw)
     except ValidationError as error:
@@ -203,6 +207,19 @@ def read_info(path_or_name: str | Path) -> CheckpointInfo:
             "edited; download or save the checkpoint again."
         )
     return info
+
+
+def check_format(raw: Mapping[str, Any], file: Path) -> None:
+    """Refuse an `echogen.json` of another format.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    if raw.get("format") != FORMAT or isinstance(raw["format"], bool):
+        raise CheckpointError(
+            f"{file}: expected format {FORMAT}, found {shown(raw.get('format'))}; "
+            "this version of echogen cannot read it."
+        )
 
 
 def verify_checkpoint(path_or_name: str | Path) -> CheckpointInfo:
@@ -237,12 +254,19 @@ def check_image_size(unet_config: Mapping[str, Any], info: CheckpointInfo) -> No
     """Refuse a description whose image size is not its network's.
 
     Args:
-        unet_config: of diffusers' `UNet2DModel`; a `sample_size` of None fits any.
+        unet_config: of diffusers' `UNet2DModel`, as `diffusion.unet_config` reads it; a
+            `sample_size` of None fits any.
         info: of the same checkpoint.
 
     Raises:
         CheckpointError: names both sizes.
     """
+    halved = 1 << (len(unet_config["block_out_channels"]) - 1)
+    if info.image_size // info.patch % halved:
+        raise CheckpointError(
+            f"checkpoint {info.name}: {INFO_FILE} says images of {info.image_size} with patch "
+            f"{info.patch}, but the network's levels need a multiple of {halved * info.patch}."
+        )
     sample = unet_config.get("sample_size")
     sides = sample if isinstance(sample, list | tuple) else [sample]
     for side in sides:
@@ -299,19 +323,22 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read or is not a JSON object.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(
-            f"{file}: not valid JSON ({error}); it may be truncated or another tool's."
-        ) from error
+        value = read_any_json(file, CheckpointError, most=MOST_BYTES)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
 def file_sha256(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with open_regular(file) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({reason(error)}).") from error

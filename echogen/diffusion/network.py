@@ -25,7 +25,9 @@ from echogen.diffusion.compiled import CompiledNetwork
 from echogen.diffusion.denoiser import Denoiser, Network
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.schedule import read_scheduler
+from echogen.diffusion.unet_config import UNetConfig, read_unet
 from echogen.diffusion.unet_modules import UNetModules, can_build
+from echogen.diffusion.weights import load_weights, read_header
 from echogen.errors import CheckpointError, EngineError, UsageError
 from echogen.support.words import one_line
 
@@ -61,9 +63,11 @@ def load_checkpoint(
     """
     info = verify_checkpoint(path_or_name)
     folder = checkpoint_folder(path_or_name)
+    file = folder / SCHEDULER_CONFIG
+    scheduler = read_json(file)
+    read_scheduler(scheduler, file)
     network = load_network(folder / UNET_CONFIG, folder / WEIGHTS, callable=False)
-    scheduler = read_json(folder / SCHEDULER_CONFIG)
-    check_image_size(read_json(folder / UNET_CONFIG), info)
+    check_image_size(cast(Any, network).config, info)
     border = load_border(folder / BORDER_WEIGHTS) if BORDER_WEIGHTS in info.files else None
     return build_denoiser(
         network, scheduler, info, device, precision, border=border, compile=compile, tell=tell
@@ -136,48 +140,27 @@ def load_network(
     Raises:
         CheckpointError: the two files are damaged or do not fit together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config = read_json(config_file)
-    if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise CheckpointError(
-            f"{config_file}: expected a UNet2DModel, found {config['_class_name']!r}"
-        )
+    header = read_header(weights_file)
+    config = read_unet(read_json(config_file), header, config_file, weights_file)
     try:
         network = _empty(config, callable)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{config_file}: is not a valid network configuration: {one_line(error)}"
         ) from error
-    try:
-        state = {name: value.float() for name, value in load_file(weights_file).items()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{weights_file}: not a readable safetensors file ({one_line(error)}); download it "
-            "again."
-        ) from error
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{weights_file}: does not fit {config_file.name}: {one_line(error)}"
-        ) from error
-    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise CheckpointError(
-            f"{weights_file}: NaN or infinite values in {bad[0]}; download it again."
-        )
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    state = load_weights(weights_file, wanted, config_file.name)
+    network.load_state_dict(state, assign=True)
     return network
 
 
-def _empty(config: Mapping[str, Any], callable: bool) -> torch.nn.Module:
+def _empty(config: UNetConfig, callable: bool) -> torch.nn.Module:
     if not callable and can_build(config):
         with torch.device("meta"):  # the weights follow: none are drawn
             return UNetModules(config)
     from diffusers import UNet2DModel
 
-    network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config)
+    network: torch.nn.Module = cast(Any, UNet2DModel).from_config(config.model_dump())
     return network
 
 

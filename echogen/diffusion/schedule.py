@@ -9,11 +9,11 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from echogen.config import DpmConfig, LangevinConfig, RepaintConfig, SamplerConfig
 from echogen.errors import CheckpointError, UsageError
@@ -35,7 +35,12 @@ REFINE_LEVELS = (8, 0.01, 0.25, 7.0)
 REFINE_MIN, REFINE_CHURN = 0.02, 0.5
 """The lowest of these levels to be visited again, and the noise added there."""
 
-Betas = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
+MOST_STEPS = 100_000
+LEAST_SIGNAL = 1e-30
+"""Of a schedule's last step: abar beyond which sigma leaves the range of float32."""
+
+Beta = Annotated[float, Field(strict=True, ge=1e-10, lt=1)]
+Betas = Annotated[tuple[Beta, ...], Field(min_length=1, max_length=MOST_STEPS)]
 
 
 @dataclass(frozen=True)
@@ -116,15 +121,15 @@ class SchedulerConfig(Settings, extra="ignore"):
         thresholding, rescale_betas_zero_snr: not supported.
     """
 
-    num_train_timesteps: int = Field(default=1000, ge=1, le=100_000)
+    num_train_timesteps: int = Field(default=1000, strict=True, ge=1, le=MOST_STEPS)
     beta_schedule: BetaSchedule = "linear"
-    beta_start: float = Field(default=1e-4, gt=0, lt=1)
-    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
     trained_betas: Betas | None = None
     prediction_type: PredictionType = "epsilon"
     variance_type: VarianceType = "fixed_small"
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
+    clip_sample: bool = Field(default=True, strict=True)
+    clip_sample_range: float = Field(default=1.0, strict=True, gt=0, le=1e6)
     thresholding: Literal[False] = False
     rescale_betas_zero_snr: Literal[False] = False
 
@@ -132,6 +137,15 @@ class SchedulerConfig(Settings, extra="ignore"):
     @classmethod
     def _without_log(cls, value: Any) -> Any:
         return value.removesuffix("_log") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.beta_start > self.beta_end:
+            found = f"{self.beta_start} and {self.beta_end}"
+            raise ValueError(f"beta_start must be at most beta_end, got {found}")
+        if (left := self.schedule.alphas_cumprod[-1]) < LEAST_SIGNAL:
+            raise ValueError(f"betas must leave {LEAST_SIGNAL:g} of a picture, got {left:g}")
+        return self
 
     @property
     def schedule(self) -> Schedule:

@@ -12,37 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-DEFAULTS: Mapping[str, Any] = {
-    "act_fn": "silu",
-    "add_attention": True,
-    "attention_head_dim": 8,
-    "attn_norm_num_groups": None,
-    "block_out_channels": (224, 448, 672, 896),
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-    "downsample_padding": 1,
-    "downsample_type": "conv",
-    "dropout": 0.0,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "in_channels": 3,
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2D",
-    "norm_eps": 1e-5,
-    "norm_num_groups": 32,
-    "num_class_embeds": None,
-    "num_train_timesteps": None,
-    "out_channels": 3,
-    "resnet_time_scale_shift": "default",
-    "sample_size": None,
-    "time_embedding_dim": None,
-    "time_embedding_type": "positional",
-    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "upsample_type": "conv",
-}
-"""Of `UNet2DModel`, for what a configuration does not say."""
+from echogen.diffusion.unet_config import UNetConfig
 
 BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
 ONLY = {
@@ -60,18 +30,12 @@ ONLY = {
 }
 
 
-def can_build(config: Mapping[str, Any]) -> bool:
-    """Whether `UNetModules` has all parts of a configuration of `UNet2DModel`."""
-    given = {name: value for name, value in config.items() if not name.startswith("_")}
-    full = {**DEFAULTS, **given}
-    stages = (full["block_out_channels"], full["down_block_types"], full["up_block_types"])
+def can_build(config: UNetConfig) -> bool:
+    """Whether `UNetModules` has all parts of a network; what is not known of it may mean any."""
     return (
-        full.keys() == DEFAULTS.keys()
-        and all(isinstance(stage, (list, tuple)) for stage in stages)
-        and len({len(stage) for stage in stages}) == 1
-        and all(isinstance(width, int) and width > 0 for width in stages[0])
-        and {*stages[1], *stages[2]} <= BLOCKS
-        and all(full[name] in allowed for name, allowed in ONLY.items())
+        all(name.startswith("_") for name in config.model_extra or ())
+        and {*config.down_block_types, *config.up_block_types} <= BLOCKS
+        and all(getattr(config, name) in allowed for name, allowed in ONLY.items())
     )
 
 
@@ -79,20 +43,17 @@ class UNetModules(nn.Module):
     """What a `UNet2DModel` of a configuration consists of; it cannot be called.
 
     Attributes:
-        config: with diffusers' defaults for what was not given.
+        config: {argument: value}, all of them.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: UNetConfig) -> None:
         """Builds the modules.
 
         Args:
             config: one that `can_build` accepts.
-
-        Raises:
-            ValueError, TypeError, ZeroDivisionError: numbers in it do not go together.
         """
         super().__init__()
-        self.config = {**DEFAULTS, **config}
+        self.config = config.model_dump()
         widths, layers = self.config["block_out_channels"], self.config["layers_per_block"]
         first, last = widths[0], widths[-1]
         self.conv_in = nn.Conv2d(self.config["in_channels"], first, 3, padding=1)

@@ -26,6 +26,7 @@ from echogen.geometry.transforms import (
 from echogen.types import BACKGROUND, IGNORE, Frame, Sample, UInt8Grid
 
 CUT_TOLERANCE_PX = 1
+MOST_AWAY = 4  # heights and widths of the grid: a cut that moved beyond is near nothing on it
 
 
 def frame_grid(frame: Frame) -> Grid:
@@ -204,8 +205,11 @@ def _near_cut(
     index = np.rint((homogeneous @ to_target.T)[:, :2]).astype(int)
     # Cuts that moved outside the grid still matter next to its edge: measure on a padded grid.
     spacing = sample_spacing(params, target)
-    pad = [math.ceil(distance_mm / step) + 1 for step in spacing]
     height, width = target.shape
+    pad = [
+        min(math.ceil(distance_mm / step) + 1, MOST_AWAY * size)
+        for step, size in zip(spacing, target.shape, strict=True)
+    ]
     away = np.ones((height + 2 * pad[0], width + 2 * pad[1]), dtype=np.bool_)
     rows, cols = index[:, 0] + pad[0], index[:, 1] + pad[1]
     seen = (rows >= 0) & (rows < away.shape[0]) & (cols >= 0) & (cols < away.shape[1])

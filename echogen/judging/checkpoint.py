@@ -12,19 +12,24 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from echogen.diffusion.checkpoint import (
-    FORMAT,
     INFO_FILE,
     JUDGE,
+    Name,
     Sha256,
+    Words,
     at_home,
     check_files,
+    check_format,
     read_json,
 )
+from echogen.diffusion.weights import read_header
 from echogen.errors import CheckpointError
-from echogen.support.settings import Settings, explain
+from echogen.support.settings import Settings, explain, shown
 
 BUILTIN_JUDGE, NO_JUDGE = "builtin", "none"
 NETWORK_CONFIG = "network/config.json"
+BELOW = ".1.submodule"
+"""Of a part's name: one level further down in a judge's network."""
 Class = Annotated[int, Field(ge=1, le=254)]
 
 
@@ -36,8 +41,8 @@ class Member(Settings, extra="ignore"):
         seen: the ids of the cases that it was trained on.
     """
 
-    file: str = Field(pattern="^network/[A-Za-z0-9_-]+[.]safetensors$")
-    seen: frozenset[str] = frozenset()
+    file: str = Field(pattern="^network/[A-Za-z0-9_-]{1,100}[.]safetensors$")
+    seen: frozenset[str] = Field(default=frozenset(), max_length=100_000)
 
 
 class JudgeInfo(Settings, extra="ignore"):
@@ -56,14 +61,14 @@ class JudgeInfo(Settings, extra="ignore"):
         files: {path in the folder: SHA-256} of all files that decide a verdict.
     """
 
-    name: str
+    name: Name
     image_size: int = Field(ge=16, le=1024, strict=True)
-    labels: dict[Class, str] = Field(min_length=1)
-    networks: tuple[Member, ...] = Field(min_length=1)
-    threshold: float = Field(gt=0)
-    training_data: str
-    licence: str
-    citation: str
+    labels: dict[Class, Words] = Field(min_length=1)
+    networks: tuple[Member, ...] = Field(min_length=1, max_length=64)
+    threshold: float = Field(gt=0, le=1e6, strict=True)
+    training_data: Words
+    licence: Words
+    citation: Words
     measured: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(default_factory=dict)
 
@@ -132,14 +137,10 @@ def read_judge_info(path_or_name: str | Path) -> JudgeInfo:
     raw = read_json(file)
     if raw.get("kind") != JUDGE:
         raise CheckpointError(
-            f"{file}: expected kind {JUDGE!r}, found {raw.get('kind', 'no kind')!r:.40}; a model "
+            f"{file}: expected kind {JUDGE!r}, found {shown(raw.get('kind', 'no kind'))}; a model "
             "that paints is for --checkpoint, a judge's folder for --judge."
         )
-    if raw.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file}: expected format {FORMAT}, found {raw.get('format')!r:.100}; "
-            "this version of echogen cannot read it."
-        )
+    check_format(raw, file)
     try:
         return JudgeInfo.model_validate(raw)
     except ValidationError as error:
@@ -147,11 +148,47 @@ def read_judge_info(path_or_name: str | Path) -> JudgeInfo:
 
 
 def verify_judge(path_or_name: str | Path) -> JudgeInfo:
-    """`read_judge_info`, and every recorded file hashed and compared.
+    """`read_judge_info`, every recorded file hashed and compared, and the networks' shapes.
 
     Raises:
-        CheckpointError: as `read_judge_info`, or files are missing or differ; each is named.
+        CheckpointError: as `read_judge_info`, files are missing or differ, each is named, or hold
+            other networks than a judge's.
     """
-    info = read_judge_info(path_or_name)
-    check_files(judge_folder(path_or_name), info.files, "Install or save it again.")
+    info, folder = read_judge_info(path_or_name), judge_folder(path_or_name)
+    check_files(folder, info.files, "Install or save it again.")
+    for member in info.networks:
+        check_network(folder / member.file, info)
     return info
+
+
+def check_network(file: Path, info: JudgeInfo) -> None:
+    """Refuse weights that are not those of `judging.network` for a judge's classes and images.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a tensor has another name or shape.
+    """
+    found = {name: tensor.shape for name, tensor in read_header(file).items()}
+    wanted: dict[str, tuple[int, ...]] = {}
+    at, widths = "model", [2]
+    while len(shape := found.get(f"{at}.0.conv.weight", ())) == 4:
+        wanted[f"{at}.0.conv.weight"] = (shape[0], widths[-1], 3, 3)
+        wanted[f"{at}.0.conv.bias"] = (shape[0],)
+        widths.append(shape[0])
+        at += BELOW
+    levels, middle = len(widths) - 1, (found.get(f"{at}.conv.bias") or (0,))[0]
+    wanted[f"{at}.conv.weight"], wanted[f"{at}.conv.bias"] = (middle, widths[-1], 3, 3), (middle,)
+    for level in reversed(range(levels)):
+        at = "model" + BELOW * level
+        into, middle = middle + widths[level + 1], widths[level] if level else 1 + len(info.labels)
+        wanted[f"{at}.2.conv.weight"], wanted[f"{at}.2.conv.bias"] = (into, middle, 3, 3), (middle,)
+    if not levels or found != wanted:
+        other = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+        raise CheckpointError(
+            f"{file}: not a judge's network for {len(info.labels)} classes: it has another "
+            f"{shown(other[0]) if other else 'number of levels'}; install or save the judge again."
+        )
+    if info.image_size % 2**levels:
+        raise CheckpointError(
+            f"{file}: its {levels} levels need an image_size that is a multiple of {2**levels}, "
+            f"{INFO_FILE} says {info.image_size}."
+        )

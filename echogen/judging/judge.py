@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from echogen.datasets.labels import KNOWN_NAMES
 from echogen.datasets.pairing import folded
-from echogen.errors import CheckpointError
+from echogen.diffusion.weights import load_weights
 from echogen.judging.checkpoint import NO_JUDGE, JudgeInfo, judge_folder, verify_judge
 from echogen.types import BACKGROUND, CAMUS_LABELS, IGNORE, BoolGrid, UInt8Grid
 
@@ -143,20 +143,7 @@ class Judge:
     @cached_property
     def _weights(self) -> dict[str, dict[str, "Tensor"]]:
         """{file: weights by name}, float32."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        found = {}
-        for member in self.info.networks:
-            try:
-                tensors = load_file(self.folder / member.file)
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(
-                    f"{self.folder / member.file}: not a readable safetensors file ({error}); "
-                    "install or save the judge again."
-                ) from error
-            found[member.file] = {name: value.float() for name, value in tensors.items()}
-        return found
+        return {one.file: load_weights(self.folder / one.file) for one in self.info.networks}
 
     def __getstate__(self) -> dict[str, object]:
         """For worker processes, which load the weights themselves."""

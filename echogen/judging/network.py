@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from echogen.judging.checkpoint import BELOW
+
 
 def levels_of(names: Mapping[str, object]) -> int:
     """How many times the network halves the image, by its weights' names."""
@@ -46,7 +48,7 @@ def answer(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def _at(level: int) -> str:
-    return "model" + ".1.submodule" * level
+    return "model" + BELOW * level
 
 
 def _of(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

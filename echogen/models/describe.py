@@ -1,6 +1,5 @@
 """What a checkpoint is, read from its folder without loading the network."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from echogen.diffusion.checkpoint import (
     read_json,
 )
 from echogen.diffusion.schedule import read_scheduler
-from echogen.errors import CheckpointError
+from echogen.diffusion.unet_config import UNetConfig, read_unet
+from echogen.diffusion.weights import read_header
 from echogen.report import CommandReport
 from echogen.support.files import folder_size
 
@@ -88,11 +88,12 @@ def describe(path_or_name: str | Path) -> CheckpointDescription:
         CheckpointError: a file is missing, truncated or does not fit another.
     """
     info, folder = read_info(path_or_name), checkpoint_folder(path_or_name)
-    unet, file = read_json(folder / UNET_CONFIG), folder / SCHEDULER_CONFIG
+    file, config, weights = folder / SCHEDULER_CONFIG, folder / UNET_CONFIG, folder / WEIGHTS
     scheduler = read_scheduler(read_json(file), file)
-    check_image_size(unet, info)
-    check_channels(unet, scheduler.variance_type, info)
-    parameters, types = read_header(folder / WEIGHTS)
+    header = read_header(weights)
+    unet = read_unet(read_json(config), header, config, weights)
+    check_image_size(unet.model_dump(), info)
+    check_channels(unet.model_dump(), scheduler.variance_type, info)
     card = folder / CARD_FILE
     trained, held_out = _cases(info.training)
     return CheckpointDescription(
@@ -106,8 +107,8 @@ def describe(path_or_name: str | Path) -> CheckpointDescription:
         keep_channels=info.keep_channels,
         known_pixels=info.known_pixels,
         architecture=_architecture(unet),
-        parameters=parameters,
-        weights_type=", ".join(types),
+        parameters=sum(tensor.count for tensor in header.values()),
+        weights_type=", ".join(sorted({tensor.dtype for tensor in header.values()})),
         size=folder_size(folder),
         prediction=scheduler.prediction_type,
         schedule=scheduler.beta_schedule,
@@ -125,26 +126,6 @@ def describe(path_or_name: str | Path) -> CheckpointDescription:
     )
 
 
-def read_header(weights: Path) -> tuple[int, tuple[str, ...]]:
-    """How many parameters a safetensors file holds and in what types, from its header alone.
-
-    Raises:
-        CheckpointError: no safetensors file, or truncated.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="numpy") as file:
-            tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-            parameters = sum(math.prod(tensor.get_shape()) for tensor in tensors)
-            return parameters, tuple(sorted({tensor.get_dtype() for tensor in tensors}))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{weights}: not a readable safetensors file, or truncated ({error}); download it "
-            "again."
-        ) from error
-
-
 def _cases(training: Mapping[str, Any]) -> tuple[int | None, int | None]:
     cases = training.get("cases")
     if isinstance(cases, Mapping):
@@ -157,8 +138,6 @@ def _count(names: Any) -> int | None:
     return len(names) if isinstance(names, Mapping | list) else None
 
 
-def _architecture(unet: Mapping[str, Any]) -> str:
-    widths = unet.get("block_out_channels")
-    levels = "-".join(map(str, widths)) if isinstance(widths, list | tuple) else "?"
-    name = unet.get("_class_name", "UNet2DModel")
-    return f"{name}, channels {levels}, blocks per level {unet.get('layers_per_block', 2)}"
+def _architecture(unet: UNetConfig) -> str:
+    levels = "-".join(map(str, unet.block_out_channels))
+    return f"UNet2DModel, channels {levels}, blocks per level {unet.layers_per_block}"

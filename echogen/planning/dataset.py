@@ -64,11 +64,16 @@ class PlannedDataset:
             same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
             return Problem(frame_id, f"{error} (it could be read when the plan was made)")
-        if same:
-            planned = self.frames[frame_id]
-            return cut_to_field(frame, planned.crop, planned.sector)
-        changed = f"{key.file_names[0]}: its files changed after the plan was made"
-        return Problem(frame_id, changed)
+        planned = self.frames[frame_id]
+        if not same:
+            changed = f"{key.file_names[0]}: its files changed after the plan was made"
+            return Problem(frame_id, changed)
+        rows, cols = frame.image.shape
+        inside = planned.crop[2] <= rows and planned.crop[3] <= cols
+        if not inside or frame.spacing_mm != planned.spacing_mm:
+            other = f"{key.file_names[0]}: the plan has another crop or spacing; make it again"
+            return Problem(frame_id, other)
+        return cut_to_field(frame, planned.crop, planned.sector)
 
     def _render_row(self, row: Row, frame: Frame) -> Sample:
         planned = self.frames[row.frame_id]

@@ -14,17 +14,21 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from echogen.errors import EchogenError
 
 MOST_BYTES = 2**24
 """Of a small text file; a JSON file of that size takes less than 0.5 GB of memory."""
+MOST_VALUES = 2**23
+"""Of a JSON text: the memory that it takes depends on their number more than on its length."""
+MOST_KEYS = 2**18
+"""Of one object: what is unknown in it is told one by one."""
 MOST_DEPTH = 32
 MOST_DIGITS = 20  # of 2**64
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """A file for reading bytes.
 
     Raises:
@@ -106,6 +110,8 @@ def parse_json(text: str, error: type[EchogenError], name: str) -> Any:
             holds a number beyond 64 bits, NaN, or text that is no Unicode.
     """
     try:
+        if text.count(",") + text.count("{") + text.count("[") > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values")
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
         _check(value)
     except (ValueError, RecursionError) as cause:
@@ -190,6 +196,8 @@ def _check(value: Any) -> None:
         inner: list[Any] = []
         for one in level:
             if isinstance(one, dict):
+                if len(one) > MOST_KEYS:
+                    raise ValueError(f"a table of {len(one):,} keys")
                 inner += one
                 inner += one.values()
             elif isinstance(one, list):

@@ -5,7 +5,7 @@ Unknown keys are refused, with the nearest valid name.
 
 import dataclasses
 import difflib
-import tomllib
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -13,7 +13,11 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from echogen.errors import UsageError
+from echogen.support.reading import read_toml
+from echogen.support.words import one_line
 
+MOST_BYTES = 2**20
+"""Of a file of settings, so that no list of what is wrong in it takes gigabytes."""
 Presets = Mapping[str, Mapping[str, Any]]
 Config = TypeVar("Config", bound="Settings")
 
@@ -163,19 +167,18 @@ def _set_in(value: Any) -> Any:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    name = f"--config {file}"
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {file}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file}: not valid TOML: {error}") from error
+        return read_toml(file, UsageError, name, most=MOST_BYTES)
+    except FileNotFoundError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror}).") from error
 
 
 def explain(error: ValidationError, config: type[BaseModel]) -> str:
     """The first thing wrong with a table that should be a `config`, in one line."""
     # A key that is missing may only be misspelled: an unknown one says more.
     first = min(error.errors(), key=lambda each: each["type"] == "missing")
-    loc = [str(part) for part in first["loc"]]
+    loc = [one_line(str(part), 100) for part in first["loc"]]
     # The place of an error in a table that is one of several kinds names it: (sampler, dpm, rho).
     kinds = _kinds(config, loc[0]) if loc else {}
     kind = loc.pop(1) if len(kinds) > 1 and kinds.keys() & loc[1:2] else ""
@@ -185,14 +188,28 @@ def explain(error: ValidationError, config: type[BaseModel]) -> str:
         how = "; give it as a flag or in the configuration file." if flag else ""
         return f"{flag or repr(where)} is missing{how}"
     if first["type"].startswith("union_tag"):
-        found = first["input"].get("name") if isinstance(first["input"], Mapping) else None
-        return f"{where}: expected one of {', '.join(kinds)}; got {found or first['input']!r}"
+        given = first["input"]
+        found = given.get("name") if isinstance(given, Mapping) else None
+        return f"{where}: expected one of {', '.join(kinds)}; got {shown(found or given)}"
     if first["type"] == "extra_forbidden":
         of = f" of {loc[0]} {kind}" if kind else ""
         return f"unknown key {where!r}{of}; {_hint(loc, config, kind)}"
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if "got" in message else f" (got {first['input']!r:.100})"
+    message = one_line(first["msg"].removeprefix("Value error, "), 500)
+    got = "" if "got" in message else f" (got {shown(first['input'])})"
     return f"{where}: {message}{got}" if where else f"{message}{got}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: in at most 100 characters, whatever it is."""
+    try:
+        return _SHORT.repr(value)[:100]
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = 30
 
 
 def _kinds(table: Any, name: str) -> dict[str, Any]:
@@ -213,7 +230,7 @@ def _hint(loc: Sequence[str], config: type[BaseModel], kind: str) -> str:
     kinds: dict[str, Any] = {}
     for name in tables:
         kinds = _kinds(table, name)
-        table = kinds.get(kind) or next(iter(kinds.values()))
+        table = kinds.get(kind) or next(iter(kinds.values()), table)
     names = table.model_fields if tables else _places(table)
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
     others = [name for name, other in kinds.items() if kind and key in other.model_fields]

@@ -15,6 +15,7 @@ from echogen.diffusion.checkpoint import (
     verify_checkpoint,
 )
 from echogen.diffusion.schedule import read_scheduler
+from echogen.diffusion.weights import load_weights
 from echogen.errors import CheckpointError
 from echogen.training.card import training_record
 from echogen.training.learner import Learner
@@ -38,15 +39,9 @@ def load_start(place: Path | str, recipe: Recipe, learner: Learner) -> None:
     Raises:
         CheckpointError: there is none, it is damaged, or the recipe describes another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     info, folder = verify_checkpoint(place), checkpoint_folder(place)
     _check(info, read_json(folder / SCHEDULER_CONFIG), recipe, place)
-    try:
-        weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}).") from error
+    weights = load_weights(folder / WEIGHTS)
     wanted: Mapping[str, Tensor] = learner.network.unet.state_dict()
     more = recipe.keep_channels - info.keep_channels
     if more and _FIRST in weights:

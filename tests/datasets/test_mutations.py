@@ -21,7 +21,7 @@ from echogen.datasets.pixels import read_plane, read_values
 from echogen.errors import DatasetError
 from echogen.support.words import is_plain
 from tests.support import dicoms, echonet
-from tests.support.mutations import findings, of_bytes, of_text
+from tests.support.odd_files import findings, of_bytes, of_text
 from tests.support.pictures import corners, heart, save, save_json, speckle
 
 COUNT = 180

@@ -10,7 +10,9 @@ from echogen.diffusion import fast
 from echogen.diffusion.checkpoint import UNET_CONFIG, WEIGHTS, CheckpointInfo, checkpoint_folder
 from echogen.diffusion.fast import FastUNet, is_supported
 from echogen.diffusion.network import build_denoiser, load_network
-from echogen.diffusion.unet_modules import DEFAULTS, UNetModules, can_build
+from echogen.diffusion.unet_config import UNetConfig, read_unet
+from echogen.diffusion.unet_modules import UNetModules, can_build
+from echogen.errors import CheckpointError
 
 CPU = torch.device("cpu")
 INFO = CheckpointInfo(
@@ -60,7 +62,6 @@ OTHERS = {
         "down_block_types": ("ResnetDownsampleBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "ResnetUpsampleBlock2D"),
     },
-    "classes": {"class_embed_type": "identity"},
     "centred": {"center_input_sample": True},
     "random timesteps": {"time_embedding_type": "fourier"},
 }
@@ -102,14 +103,14 @@ def test_the_output_is_that_of_diffusers(variant: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_modules_built_without_diffusers_are_the_same(name: str) -> None:
     plain: Any = unet(**VARIANTS[name])
-    assert can_build(plain.config) == (name not in NOT_HERE)
+    assert can_build(UNetConfig(**plain.config)) == (name not in NOT_HERE)
     if name in NOT_HERE:
         return
     given = {
         key: value for key, value in plain.config.items() if key in {**PLAIN, **VARIANTS[name]}
     }
-    assert can_build(given)  # the defaults are diffusers'
-    modules = UNetModules(given)
+    assert can_build(UNetConfig(**given))  # the defaults are diffusers'
+    modules = UNetModules(UNetConfig(**given))
     assert is_supported(modules)
     modules.load_state_dict(plain.state_dict())
     one, other = (FastUNet(copy.deepcopy(net), CPU, torch.float32) for net in (plain, modules))
@@ -123,14 +124,23 @@ def test_the_defaults_of_a_configuration_are_those_of_diffusers() -> None:
     from diffusers import UNet2DModel
 
     theirs = inspect.signature(UNet2DModel.__init__).parameters
-    assert {name: theirs[name].default for name in theirs if name != "self"} == DEFAULTS
+    assert {name: theirs[name].default for name in theirs if name != "self"} == (
+        UNetConfig().model_dump()
+    )
 
 
 @pytest.mark.parametrize("variant", OTHERS.values(), ids=OTHERS)
 def test_other_networks_are_left_to_diffusers(variant: dict[str, object]) -> None:
-    assert not can_build({**PLAIN, **variant})
-    assert not can_build({**PLAIN, "new_setting": 1})
-    assert not can_build({**PLAIN, "block_out_channels": 16})
+    assert not can_build(UNetConfig.model_validate({**PLAIN, **variant}))
+    assert not can_build(UNetConfig.model_validate({**PLAIN, "new_setting": 1}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"block_out_channels": 16}, {"class_embed_type": "identity"}, {"num_class_embeds": 3}]
+)
+def test_what_no_sampler_can_call_is_no_network(wrong: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match=r"config.json: is not a valid network config"):
+        read_unet({**PLAIN, **wrong}, {}, "config.json", "weights")
 
 
 def test_the_builtin_network_is_supported_and_the_same() -> None:

@@ -1,0 +1,225 @@
+"""A checkpoint's or a judge's folder is not believed, also where its hashes fit what it says."""
+
+import json
+import shutil
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from echogen.diffusion.checkpoint import (
+    INFO_FILE,
+    SCHEDULER_CONFIG,
+    UNET_CONFIG,
+    WEIGHTS,
+    check_sees_known,
+    file_sha256,
+    read_info,
+)
+from echogen.diffusion.network import load_checkpoint
+from echogen.errors import CheckpointError, EchogenError, UsageError
+from echogen.judging.describe import describe_judge
+from echogen.judging.judge import open_judge
+from echogen.models.describe import describe
+from echogen.models.verify import verify
+from tests.support.judges import write_judge
+from tests.support.odd_json import changed, mutations
+
+MOST_SECONDS = 10
+VERIFIED = 150
+"""Every so manieth that can be loaded is verified, too."""
+
+
+@pytest.fixture
+def tiny(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def limited() -> Iterator[None]:
+    """4 GB more than now, so that a bomb is a MemoryError."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + 4 * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def rehash(folder: Path) -> None:
+    """Makes hashes those of the files, as somebody would who wants them to be believed."""
+    record = json.loads((folder / INFO_FILE).read_text())
+    record["files"] = {name: file_sha256(folder / name) for name in record["files"]}
+    record.pop("sha256", None)
+    (folder / INFO_FILE).write_text(json.dumps(record))
+
+
+def outcome(what: str, action: Callable[[], object], folder: Path, name: str) -> bool:
+    """Whether it worked; else it ended in one line that names the file or the model."""
+    began = time.monotonic()
+    try:
+        action()
+        worked, message = True, ""
+    except EchogenError as error:
+        worked, message = False, str(error)
+    except Exception as error:
+        pytest.fail(f"{what}: {type(error).__name__}: {error}")
+    assert time.monotonic() - began < MOST_SECONDS, what
+    if not worked:
+        assert str(folder) in message or name in message, f"{what}: {message}"
+        assert len(message) < 1000, what
+        assert "\n" not in message, what
+    return worked
+
+
+@pytest.mark.parametrize("file", [UNET_CONFIG, SCHEDULER_CONFIG, INFO_FILE])
+def test_every_mutation_of_a_checkpoint_is_used_or_refused_in_one_line(
+    tiny: Path, file: str, limited: None
+) -> None:
+    whole = json.loads((tiny / file).read_text())
+    record = (tiny / INFO_FILE).read_text()
+    if file == INFO_FILE:
+        whole.pop("sha256")
+    loaded, refused = 0, 0
+    for what, text in mutations(whole):
+        (tiny / file).write_text(text)
+        if file != INFO_FILE:
+            (tiny / INFO_FILE).write_text(record)
+            rehash(tiny)
+        described = outcome(f"info, {what}", lambda: describe(tiny), tiny, "tiny")
+        if outcome(what, lambda: load_checkpoint(tiny, "cpu", "fp32"), tiny, "tiny"):
+            assert described, what
+            loaded += 1
+            if loaded % VERIFIED == 0:
+                assert outcome(f"verify, {what}", lambda: verify(tiny), tiny, "tiny")
+        else:
+            refused += 1
+    assert loaded > 15
+    assert refused > 200
+
+
+def test_every_mutation_of_a_judge_is_used_or_refused_in_one_line(
+    tmp_path: Path, limited: None
+) -> None:
+    folder = write_judge(tmp_path / "judge", seen=(("a", "b"), ()))
+    whole = json.loads((folder / INFO_FILE).read_text())
+    image = np.zeros((64, 64), np.uint8)
+    loaded, refused = 0, 0
+
+    def look() -> None:
+        info = describe_judge(folder)
+        judge = open_judge(folder, info.labels, lambda line: None)
+        if judge is not None:
+            label = image.copy()
+            label[:32] = 1
+            judge.look(image, label, label > 0, "a")
+
+    for what, text in mutations(whole):
+        (folder / INFO_FILE).write_text(text)
+        if outcome(what, look, folder, "judge"):
+            loaded += 1
+            if loaded % VERIFIED == 0:
+                assert outcome(f"verify, {what}", lambda: verify(folder), folder, "judge")
+        else:
+            refused += 1
+    assert loaded > 15
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value", "message"),
+    [
+        (UNET_CONFIG, "layers_per_block", 10**6, "layers_per_block: .* 64"),
+        (UNET_CONFIG, "layers_per_block", 40, "has 377,856 weights or more; the file holds"),
+        (UNET_CONFIG, "block_out_channels", [65536, 65536], "weights or more; the file holds"),
+        (UNET_CONFIG, "block_out_channels", [16] * 17, "block_out_channels: .* 16 items"),
+        (UNET_CONFIG, "down_block_types", ["DownBlock2D"], "one for each of 2 block_out_channels"),
+        (UNET_CONFIG, "in_channels", -16, "in_channels: "),
+        (UNET_CONFIG, "in_channels", True, "in_channels: "),
+        (UNET_CONFIG, "norm_num_groups", 5, "must divide all widths, got 5 for 16"),
+        (UNET_CONFIG, "sample_size", [8] * 9, "sample_size"),
+        (SCHEDULER_CONFIG, "num_train_timesteps", 10**9, "num_train_timesteps: .* 100000"),
+        (SCHEDULER_CONFIG, "num_train_timesteps", True, "num_train_timesteps: .* valid integer"),
+        (SCHEDULER_CONFIG, "beta_start", 0.5, "beta_start must be at most beta_end"),
+        (SCHEDULER_CONFIG, "trained_betas", [0.999] * 100, "betas must leave 1e-30 of a picture"),
+        (SCHEDULER_CONFIG, "trained_betas", [0.1, "x"], r"trained_betas\.1: "),
+        (INFO_FILE, "name", "../../../etc", "name: "),
+        (INFO_FILE, "name", "a\nb", "name: "),
+        (INFO_FILE, "image_size", 10**6, "image_size: .* 2048"),
+        (INFO_FILE, "format", True, "expected format 1, found True"),
+        (INFO_FILE, "labels", {"999": "x"}, "labels"),
+    ],
+)
+def test_the_field_is_named(tiny: Path, file: str, path: str, value: object, message: str) -> None:
+    whole = json.loads((tiny / file).read_text())
+    (tiny / file).write_text(changed(whole, (path,), value))
+    rehash(tiny)
+    for use in (lambda: load_checkpoint(tiny, "cpu"), lambda: describe(tiny)):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            use()
+        assert str(tiny / file) in str(caught.value) or str(tiny / WEIGHTS) in str(caught.value)
+
+
+def with_header(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["conv_in.bias"].update(shape=[10**12]),
+        lambda header: header["conv_in.bias"].update(shape=[-1, -16]),
+        lambda header: header["conv_in.bias"].update(shape=[True] * 16),
+        lambda header: header["conv_in.bias"].update(dtype="I64"),
+        lambda header: header["conv_in.bias"].update(data_offsets=[0, 10**12]),
+        lambda header: header["conv_in.bias"].pop("shape"),
+        lambda header: header.update({"conv_in.bias": 7}),
+        lambda header: header.update({"conv_in.bias": header["conv_out.weight"]}),
+        lambda header: header.update({"x" * 10**5: header.pop("conv_in.bias")}),
+        lambda header: header.pop("conv_in.bias"),
+        lambda header: header.update(__metadata__=[1]),
+    ],
+)
+def test_a_header_is_not_believed(tiny: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with_header(tiny / WEIGHTS, change)
+    rehash(tiny)
+    with pytest.raises(CheckpointError, match=WEIGHTS) as caught:
+        load_checkpoint(tiny, "cpu")
+    assert len(str(caught.value)) < 700
+
+
+def test_a_header_longer_than_its_file_and_a_folder_are_no_weights(tiny: Path) -> None:
+    (tiny / WEIGHTS).write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    with pytest.raises(CheckpointError, match=r"a header of 1,152,921,504,606,846,976 bytes"):
+        describe(tiny)
+    (tiny / WEIGHTS).unlink()
+    (tiny / WEIGHTS).mkdir()
+    with pytest.raises(CheckpointError, match="only regular files are read"):
+        describe(tiny)
+
+
+def test_a_judge_with_another_network_is_refused(tmp_path: Path) -> None:
+    folder = write_judge(tmp_path / "judge")
+    file = folder / "network" / "fold0.safetensors"
+    with_header(file, lambda header: header.pop("model.0.conv.bias"))
+    rehash(folder)
+    with pytest.raises(CheckpointError, match=r"fold0.safetensors: not a judge's network"):
+        open_judge(folder, {1: "LV cavity"}, lambda line: None)
+
+
+def test_a_model_without_a_name_is_one_all_the_same(tiny: Path) -> None:
+    whole = json.loads((tiny / INFO_FILE).read_text())
+    (tiny / INFO_FILE).write_text(changed(whole, ("name",), ""))
+    with pytest.raises(UsageError, match="without a name"):
+        check_sees_known("none", read_info(tiny).name)
