@@ -1,0 +1,102 @@
+"""Killed before each system call that changes the disk, in the midst of each write, or at random.
+
+The same command then ends as if nothing had happened: the same bytes, and nothing beside them.
+"""
+
+import os
+import random
+import time
+
+from tests.survival.calls import GO, KILL, SYNCS, Call
+from tests.survival.record import Record
+from tests.survival.scenes import Workshop
+
+RANDOM = 1000
+"""Tries at random moments."""
+
+
+class Counting:
+    """Counts calls, and answers the `kill`-th with a kill.
+
+    Attributes:
+        asked: how many calls there were, those without an effect among them.
+        calls: the others, in words.
+    """
+
+    def __init__(self, kill: int = -1, torn: bool = False) -> None:
+        self.kill, self.torn = kill, torn
+        self.asked = 0
+        self.calls: list[str] = []
+
+    def __call__(self, call: Call) -> int:
+        self.asked += 1
+        if call.name in SYNCS or _is_idle(call):
+            return GO
+        self.calls.append(str(call))
+        if len(self.calls) - 1 != self.kill:
+            return GO
+        if self.torn and len(call.data) > 1:
+            call.tear()
+        return KILL
+
+
+def _is_idle(call: Call) -> bool:
+    """Whether the call finds what it is to make, or not what it is to remove."""
+    there = os.path.lexists(call.path)
+    if call.name == "open":
+        return there and not call.flags & os.O_TRUNC
+    return (call.name == "mkdir" and there) or (call.name in ("unlink", "rmdir") and not there)
+
+
+def changes(workshop: Workshop, name: str) -> list[str]:
+    """The calls of the undisturbed scene that change the disk."""
+    workshop.undisturbed(name)
+    watch = Counting()
+    workshop.command(workshop.reset(name).words, watch=watch)
+    return watch.calls
+
+
+def run(workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1) -> None:
+    """Kill each scene before each `every`-th call, and within it where it writes."""
+    for name in names:
+        at_every_call(workshop, record, name, until, every)
+
+
+def at_every_call(
+    workshop: Workshop, record: Record, name: str, until: float, every: int = 1, first: int = 0
+) -> None:
+    """The same of one scene, from its `first` call on."""
+    found = changes(workshop, name)
+    for number in range(first, len(found), every):
+        for torn in (False, True) if found[number].startswith("write of") else (False,):
+            key = f"{name}:{number}{' torn' if torn else ''}"
+            if record.has("kills", key):
+                continue
+            if time.monotonic() > until:
+                return
+            watch = Counting(number, torn)
+            ended = workshop.command(workshop.reset(name).words, watch=watch)
+            call = watch.calls[-1] if ended.killed else ""
+            record.add("kills", key, name, workshop.again(name), call=call, of=len(found))
+
+
+def run_at_random(
+    workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1
+) -> None:
+    """Kill scenes in turn after random times, some of them two or three times."""
+    took: dict[str, float] = {}
+    for number in range(0, RANDOM, every):
+        name = names[number // every % len(names)]
+        key = f"{name}:{number}"
+        if record.has("random", key):
+            continue
+        if time.monotonic() > until:
+            return
+        workshop.undisturbed(name)
+        if name not in took:
+            took[name] = workshop.command(workshop.reset(name).words).seconds
+        draw = random.Random(number)
+        words = workshop.reset(name).words
+        times = [draw.uniform(0.005, took[name]) for _ in range(draw.choice((1, 1, 2, 3)))]
+        hits = [workshop.command(words, kill_after=after).killed for after in times]
+        record.add("random", key, name, workshop.again(name), kills=sum(hits))
