@@ -18,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a fork would lose its threa
 import torch
 
 from benchmarks.record import machine
-from tests.survival import calls, kills
+from tests.survival import calls, disk, kills, power
 from tests.survival.record import Record
 from tests.survival.scenes import SCENES, Workshop
 
@@ -44,6 +44,7 @@ def main() -> int:
     until = time.monotonic() + 3600 * asked.hours
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        Path(folder).chmod(0o755)  # some commands run as another user
         workshop = Workshop(Path(folder))
         for name in asked.part or PARTS:
             PARTS[name](workshop, record, asked.scene or list(SCENES), until, asked.every)
@@ -68,6 +69,8 @@ def main() -> int:
 PARTS: dict[str, Callable[[Workshop, Record, list[str], float, int], None]] = {
     "kills": kills.run,
     "random": kills.run_at_random,
+    "disk": disk.run,
+    "power": power.run,
 }
 
 if __name__ == "__main__":

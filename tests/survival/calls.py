@@ -86,6 +86,14 @@ class Call:
         return f"{self.name}{size} {self.path.name}{other}"
 
 
+def is_idle(call: Call) -> bool:
+    """Whether the call finds what it is to make, or not what it is to remove."""
+    there = os.path.lexists(call.path)
+    if call.name == "open":
+        return there and not call.flags & os.O_TRUNC
+    return (call.name == "mkdir" and there) or (call.name in ("unlink", "rmdir") and not there)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run ended: its exit code, or minus the signal, or None where it hung and was ended."""
@@ -112,7 +120,6 @@ def unsupported() -> str:
 
 def run(
     work: Callable[[], int],
-    log: Path,
     *,
     below: Path | None = None,
     watch: Callable[[Call], int] | None = None,
@@ -122,24 +129,28 @@ def run(
     """Runs `work` in a forked child.
 
     Args:
-        work: gives the exit code; its output goes to `log`.
-        log: a file.
+        work: gives the exit code.
         below: calls that concern this folder are asked about, others are not.
         watch: answers each of them.
         kill_after: seconds, more than 0, until the child's group is killed.
         limit: seconds after which it is taken to hang.
     """
     ours, theirs = socket.socketpair()
+    said, output = os.pipe()
+    os.set_blocking(said, False)
     began = time.monotonic()
     child = os.fork()
     if not child:
-        _be_child(work, log, theirs, watch is not None)
+        _be_child(work, output, theirs, watch is not None)
     theirs.close()
+    os.close(output)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
     ended, listener = os.pidfd_open(child), None
     poll = select.poll()
     poll.register(ended, select.POLLIN)
+    poll.register(said, select.POLLIN)
+    text = b""
     if watch is not None:
         descriptors = socket.recv_fds(ours, 1, 1)[1]
         listener = descriptors[0] if descriptors else None
@@ -159,18 +170,22 @@ def run(
             for which, what in ready:
                 if not what & select.POLLIN:
                     poll.unregister(which)
+                elif which == said:
+                    text += os.read(said, 65536)
                 elif watch is not None and below is not None:
                     _answer(which, child, below, watch)
     finally:
         _kill(child)
         _, status = os.waitpid(child, 0)
-        for descriptor in (ended, listener):
+        with suppress(BlockingIOError):
+            while more := os.read(said, 65536):
+                text += more
+        for descriptor in (said, ended, listener):
             if descriptor is not None:
                 os.close(descriptor)
         ours.close()
     code = None if hung else os.waitstatus_to_exitcode(status)
-    text = log.read_text(errors="replace") if log.exists() else ""
-    return Ended(code, text, time.monotonic() - began)
+    return Ended(code, text.decode(errors="replace"), time.monotonic() - began)
 
 
 def _kill(group: int) -> None:
@@ -178,12 +193,11 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _be_child(work: Callable[[], int], log: Path, line: socket.socket, watched: bool) -> None:
+def _be_child(work: Callable[[], int], output: int, line: socket.socket, watched: bool) -> None:
     code = 70
     try:
         _libc.prctl(_PDEATHSIG, signal.SIGKILL)
         os.setpgid(0, 0)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for number in (1, 2):
             os.dup2(output, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -3,11 +3,10 @@
 The same command then ends as if nothing had happened: the same bytes, and nothing beside them.
 """
 
-import os
 import random
 import time
 
-from tests.survival.calls import GO, KILL, SYNCS, Call
+from tests.survival.calls import GO, KILL, SYNCS, Call, is_idle
 from tests.survival.record import Record
 from tests.survival.scenes import Workshop
 
@@ -30,7 +29,7 @@ class Counting:
 
     def __call__(self, call: Call) -> int:
         self.asked += 1
-        if call.name in SYNCS or _is_idle(call):
+        if call.name in SYNCS or is_idle(call):
             return GO
         self.calls.append(str(call))
         if len(self.calls) - 1 != self.kill:
@@ -38,14 +37,6 @@ class Counting:
         if self.torn and len(call.data) > 1:
             call.tear()
         return KILL
-
-
-def _is_idle(call: Call) -> bool:
-    """Whether the call finds what it is to make, or not what it is to remove."""
-    there = os.path.lexists(call.path)
-    if call.name == "open":
-        return there and not call.flags & os.O_TRUNC
-    return (call.name == "mkdir" and there) or (call.name in ("unlink", "rmdir") and not there)
 
 
 def changes(workshop: Workshop, name: str) -> list[str]:

@@ -127,7 +127,7 @@ class Workshop:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.place, self.log = folder, folder / "place", folder / "output.txt"
+        self.folder, self.place = folder, folder / "place"
         self.changed: dict[str, tuple[list[int | None], dict[str, str]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         inputs = folder / "inputs"
@@ -149,14 +149,28 @@ class Workshop:
             answer.write_text(json.dumps(work()))
             return 0
 
-        ended = run(child, self.log)
+        ended = run(child)
         if ended.code != 0:
             raise AssertionError(f"{work}: {ended.code}: {ended.output}")
         return json.loads(answer.read_text())
 
-    def command(self, words: list[str], **how: Any) -> Ended:
-        """One command, run in the place; `how` as `calls.run` takes it."""
-        return run(partial(_command, words, self.place), self.log, below=self.place, **how)
+    def command(
+        self, words: list[str], *, first: Callable[[], object] | None = None, **how: Any
+    ) -> Ended:
+        """One command, run in the place.
+
+        Args:
+            words: of it.
+            first: called before it in the child.
+            how: as `calls.run` takes it.
+        """
+
+        def work() -> int:
+            if first is not None:
+                first()
+            return _command(words, self.place)
+
+        return run(work, below=self.place, **how)
 
     def play(self, commands: list[list[str]]) -> list[Ended]:
         """Commands after each other, none of them disturbed."""
@@ -177,13 +191,17 @@ class Workshop:
         shutil.copytree(before, self.place, dirs_exist_ok=True)
         return scene
 
+    def clear(self) -> None:
+        """Empty the place."""
+        _empty(self.place)
+
     def undisturbed(self, name: str) -> tuple[list[int | None], dict[str, str]]:
         """Exit codes of the scene's commands, and what they leave: {path: what it holds}."""
         if name not in self.changed:
             scene = self.reset(name)
             modules = self.folder / "modules.json"
             ended = [
-                run(partial(_command, words, self.place, modules), self.log)
+                run(partial(_command, words, self.place, modules))
                 for words in (scene.words, *scene.then)
             ]
             for module in json.loads(modules.read_text()):
