@@ -68,6 +68,7 @@ def main() -> int:
 
 PARTS: dict[str, Callable[[Workshop, Record, list[str], float, int], None]] = {
     "kills": kills.run,
+    "strace": kills.counted_twice,
     "random": kills.run_at_random,
     "disk": disk.run,
     "power": power.run,

@@ -45,10 +45,11 @@ _CALLS = {
     "setxattr": (188, "P"), "lsetxattr": (189, "P"), "fsetxattr": (190, "F"),
 }  # fmt: skip
 _NAMES = {number: (name, shape) for name, (number, shape) in _CALLS.items()}
-_PLAIN = {"creat": "open", "openat": "open", "openat2": "open", "mknodat": "mknod",
+PLAIN = {"creat": "open", "openat": "open", "openat2": "open", "mknodat": "mknod",
           "mkdirat": "mkdir", "unlinkat": "unlink", "renameat": "rename", "renameat2": "rename",
           "linkat": "link", "symlinkat": "symlink", "pwrite64": "write", "writev": "write",
           "pwritev": "write", "pwritev2": "write", "ftruncate": "truncate"}  # fmt: skip
+TRACED = tuple(name for name in _CALLS if name != "mmap")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _SECCOMP, _PIDFD_GETFD, _PDEATHSIG, _NO_NEW_PRIVS = 317, 438, 1, 38
 _RECEIVE, _ANSWER = 0xC0502100, 0xC0182101
@@ -308,7 +309,7 @@ def _read(thread: int, number: int, arguments: list[int]) -> Call | None:
             offset = _position(thread, descriptor, paths[0])
     except (FileNotFoundError, ProcessLookupError):
         return None
-    name = _PLAIN.get(name, name)
+    name = PLAIN.get(name, name)
     if name == "open" and shape == "P":
         found["M"] = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
     if name == "unlink" and found["M"] & 0x200:  # AT_REMOVEDIR

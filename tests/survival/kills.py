@@ -4,7 +4,9 @@ The same command then ends as if nothing had happened: the same bytes, and nothi
 """
 
 import random
+import shutil
 import time
+from collections import Counter
 
 from tests.survival.calls import GO, KILL, SYNCS, Call, is_idle
 from tests.survival.record import Record
@@ -69,6 +71,29 @@ def at_every_call(
             ended = workshop.command(workshop.reset(name).words, watch=watch)
             call = watch.calls[-1] if ended.killed else ""
             record.add("kills", key, name, workshop.again(name), call=call, of=len(found))
+
+
+def counted_twice(
+    workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1
+) -> None:
+    """Compare the calls that are watched with those that strace sees, by name."""
+    for name in names:
+        if shutil.which("strace") is None:
+            print("strace: left out, it is not installed")
+            return
+        if record.has("strace", name) or time.monotonic() > until:
+            continue
+        seen = Counter[str]()
+
+        def count(call: Call, seen: Counter[str] = seen) -> int:
+            seen[call.name] += 1
+            return GO
+
+        workshop.undisturbed(name)
+        workshop.command(workshop.reset(name).words, watch=count)
+        told = workshop.traced(workshop.reset(name).words)
+        fault = "" if told == seen else f"strace: {told - seen} more, {seen - told} fewer"
+        record.add("strace", name, name, fault, watched=seen.total(), strace=told.total())
 
 
 def run_at_random(

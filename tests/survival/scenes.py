@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,10 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.survival.calls import Ended, run
+from tests.survival.calls import PLAIN, TRACED, Ended, run
 
 INPUTS = "../inputs"
-TINY = Path(__file__).parents[1] / "data" / "guided_diffusion_tiny.pt"
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "data" / "guided_diffusion_tiny.pt"
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,22 @@ class Workshop:
 
         return run(work, below=self.place, **how)
 
+    def traced(self, words: list[str]) -> Counter[str]:
+        """How often strace sees each call that the watch would see of a command."""
+        log = self.folder / "strace.txt"
+        names = ",".join(f"?{name}" for name in TRACED)
+        how = ["strace", "-f", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}"]
+        ended = subprocess.run(
+            [*how, sys.executable, "-m", "echogen", *words],
+            cwd=self.place,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])},
+        )
+        if ended.returncode not in (0, 1):
+            raise AssertionError(ended.stderr.decode())
+        return Counter(filter(None, map(partial(_traced, self.place), log.open())))
+
     def play(self, commands: list[list[str]]) -> list[Ended]:
         """Commands after each other, none of them disturbed."""
         return [self.command(words) for words in commands]
@@ -227,6 +246,21 @@ class Workshop:
                 last = "\n".join(ended.output.strip().splitlines()[-3:])
                 return f"the same command ends with {ended.code}: {last}"
         return difference(self.left(), wanted)
+
+
+def _traced(place: Path, line: str) -> str:
+    """The plain name of a call in a line of strace's, where it concerns the place."""
+    found = re.match(r"\d+ +(\w+)\((.*)", line)
+    if found is None:
+        return ""  # the rest of a call that was interrupted by another thread's
+    name, rest = found.groups()
+    opens = name in ("open", "openat")
+    if opens and not re.search("O_(WRONLY|RDWR|CREAT|TRUNC)", rest):
+        return ""
+    below = str(place) in rest or (rest.startswith('"') and not rest.startswith('"/'))
+    if not below:
+        return ""
+    return "rmdir" if "AT_REMOVEDIR" in rest else PLAIN.get(name, name)
 
 
 def difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
