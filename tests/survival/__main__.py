@@ -5,6 +5,7 @@ written beside the other results. Ends with 1 where anything was lost.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a fork would lose its threads
 
@@ -23,49 +25,6 @@ from tests.survival.record import Record
 from tests.survival.scenes import SCENES, Workshop
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.survival", description=__doc__)
-    parser.add_argument("--part", action="append", choices=PARTS, help="one or more; default: all")
-    parser.add_argument("--scene", action="append", choices=SCENES, help="only these commands")
-    parser.add_argument("--hours", type=float, default=24.0, help="stop after so long")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th point")
-    parser.add_argument("--record", type=Path, default=RESULTS / "survival.part.jsonl")
-    parser.add_argument(
-        "--out", type=Path, help="counts; default: survival.json, or none of a part"
-    )
-    asked = parser.parse_args()
-    if reason := calls.unsupported():
-        print(f"left out: {reason}")
-        return 0
-    torch.set_num_threads(1)
-    record = Record(asked.record)
-    until = time.monotonic() + 3600 * asked.hours
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        Path(folder).chmod(0o755)  # some commands run as another user
-        workshop = Workshop(Path(folder))
-        for name in asked.part or PARTS:
-            PARTS[name](workshop, record, asked.scene or list(SCENES), until, asked.every)
-    counts = record.counts()
-    found = {
-        "command": "python -m tests.survival",
-        "machine": machine(),
-        "finished": time.monotonic() < until,
-        "parts": counts,
-        "faults": [entry for entry in record.entries if entry["fault"]],
-    }
-    if asked.out or not (asked.part or asked.scene):
-        (asked.out or RESULTS / "survival.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(
-        json.dumps(
-            {name: {k: part[k] for k in ("tried", "faults")} for name, part in counts.items()}
-        )
-    )
-    return int(any(part["faults"] for part in counts.values()))
-
-
 PARTS: dict[str, Callable[[Workshop, Record, list[str], float, int], None]] = {
     "kills": kills.run,
     "strace": kills.counted_twice,
@@ -73,6 +32,76 @@ PARTS: dict[str, Callable[[Workshop, Record, list[str], float, int], None]] = {
     "disk": disk.run,
     "power": power.run,
 }
+INPUTS = ("mutations", "flips")
+"""Parts that need no scenes, each with a record of its own."""
+EXCERPT = {
+    "kills": {
+        "expand-zarr": 83, "export-folder-overwrite": 13, "train-overwrite": 47,
+        "repair-h5": 190, "phantom": 11, "import-overwrite": 11, "plan": 1,
+    },
+    "random": {"expand-h5": 170, "sample-zarr": 170, "export-nnunet": 170},
+    "disk": {"expand-h5": 293, "export-folder": 37, "plan": 9},
+    "power": {"expand-zarr": 190, "export-folder-overwrite": 40, "import": 11},
+}  # fmt: skip
+"""{part: {scene: only every so many-th try}}: what a minute or two allows."""
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.survival", description=__doc__)
+    parser.add_argument("--part", action="append", choices=(*PARTS, *INPUTS), help="default: all")
+    parser.add_argument("--scene", action="append", choices=SCENES, help="only these commands")
+    parser.add_argument("--hours", type=float, default=24.0, help="stop after so long")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th try")
+    parser.add_argument("--excerpt", action="store_true", help="what the usual tests try")
+    parser.add_argument("--record", type=Path, default=RESULTS / "survival.part.jsonl")
+    parser.add_argument("--out", type=Path, help="for the counts; default: none of an excerpt")
+    asked = parser.parse_args()
+    until = time.monotonic() + 3600 * asked.hours
+    parts = asked.part or [*(EXCERPT if asked.excerpt else (*PARTS, *INPUTS))]
+    whole = not (asked.part or asked.scene or asked.excerpt or asked.every > 1)
+    found: dict[str, Any] = {"command": "python -m tests.survival", "machine": machine()}
+    record = Record(asked.record)
+    if reason := calls.unsupported():
+        print(f"left out: {reason}")
+        found["left out"] = reason
+    else:
+        torch.set_num_threads(1)
+        _play(record, parts, asked, until)
+    found["parts"] = record.counts()
+    found["faults"] = [entry for entry in record.entries if entry["fault"]]
+    for name in INPUTS:
+        if name in parts:
+            part = importlib.import_module(f"tests.survival.{name}")
+            found[name] = part.run(
+                asked.record.with_suffix(f".{name}.jsonl"), until - time.monotonic()
+            )
+            found["faults"] += found[name]["failed"]
+    found["finished"] = time.monotonic() < until
+    if asked.out or whole:
+        (asked.out or RESULTS / "survival.json").write_text(json.dumps(found, indent=1) + "\n")
+    short = {
+        name: {key: part[key] for key in ("tried", "faults")}
+        for name, part in found["parts"].items()
+    }
+    print(json.dumps({**short, **{name: found[name] for name in INPUTS if name in found}}))
+    return int(bool(found["faults"]))
+
+
+def _play(record: Record, parts: list[str], asked: argparse.Namespace, until: float) -> None:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        Path(folder).chmod(0o755)  # some commands run as another user
+        workshop = Workshop(Path(folder))
+        for name in parts:
+            if name not in PARTS:
+                continue
+            if asked.excerpt:
+                for scene, every in EXCERPT[name].items():
+                    PARTS[name](workshop, record, [scene], until, every)
+            else:
+                PARTS[name](workshop, record, asked.scene or list(SCENES), until, asked.every)
+
 
 if __name__ == "__main__":
     sys.exit(main())

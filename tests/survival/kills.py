@@ -56,11 +56,11 @@ def run(workshop: Workshop, record: Record, names: list[str], until: float, ever
 
 
 def at_every_call(
-    workshop: Workshop, record: Record, name: str, until: float, every: int = 1, first: int = 0
+    workshop: Workshop, record: Record, name: str, until: float, every: int = 1
 ) -> None:
-    """The same of one scene, from its `first` call on."""
+    """The same of one scene."""
     found = changes(workshop, name)
-    for number in range(first, len(found), every):
+    for number in range(0, len(found), every):
         for torn in (False, True) if found[number].startswith("write of") else (False,):
             key = f"{name}:{number}{' torn' if torn else ''}"
             if record.has("kills", key):
@@ -114,5 +114,6 @@ def run_at_random(
         draw = random.Random(number)
         words = workshop.reset(name).words
         times = [draw.uniform(0.005, took[name]) for _ in range(draw.choice((1, 1, 2, 3)))]
-        hits = [workshop.command(words, kill_after=after).killed for after in times]
-        record.add("random", key, name, workshop.again(name), kills=sum(hits))
+        ended = [workshop.command(words, kill_after=after) for after in times]
+        fault = workshop.finished(name, ended[-1])
+        record.add("random", key, name, fault, kills=sum(each.killed for each in ended))

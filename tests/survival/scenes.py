@@ -247,6 +247,13 @@ class Workshop:
                 return f"the same command ends with {ended.code}: {last}"
         return difference(self.left(), wanted)
 
+    def finished(self, name: str, ended: Ended) -> str:
+        """What is wrong when all is done, after a run that may have been the last one needed."""
+        done = ended.code in (0, 1) and not SCENES[name].then
+        if done and not difference(self.left(), self.undisturbed(name)[1]):
+            return ""
+        return self.again(name)
+
 
 def _traced(place: Path, line: str) -> str:
     """The plain name of a call in a line of strace's, where it concerns the place."""
