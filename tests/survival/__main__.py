@@ -36,12 +36,12 @@ INPUTS = ("mutations", "flips")
 """Parts that need no scenes, each with a record of its own."""
 EXCERPT = {
     "kills": {
-        "expand-zarr": 83, "export-folder-overwrite": 13, "train-overwrite": 47,
-        "repair-h5": 190, "phantom": 11, "import-overwrite": 11, "plan": 1,
+        "expand-zarr": 97, "export-folder-overwrite": 17, "train-overwrite": 67,
+        "repair-h5": 280, "phantom": 14, "import-overwrite": 15, "plan": 1,
     },
-    "random": {"expand-h5": 170, "sample-zarr": 170, "export-nnunet": 170},
-    "disk": {"expand-h5": 293, "export-folder": 37, "plan": 9},
-    "power": {"expand-zarr": 190, "export-folder-overwrite": 40, "import": 11},
+    "random": {"expand-h5": 250, "sample-zarr": 250, "export-nnunet": 250},
+    "disk": {"expand-h5": 419, "export-folder": 41, "plan": 10},
+    "power": {"expand-zarr": 290, "export-folder-overwrite": 60, "import": 11},
 }  # fmt: skip
 """{part: {scene: only every so many-th try}}: what a minute or two allows."""
 

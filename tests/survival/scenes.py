@@ -20,6 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
+from tests.support.runs import digest  # with what it imports once, before the forks
 from tests.survival.calls import PLAIN, TRACED, Ended, run
 
 INPUTS = "../inputs"
@@ -314,12 +317,8 @@ def _contents(place: Path) -> dict[str, str]:
 def _content(path: Path) -> str:
     """A digest of a file without the times that it tells."""
     if path.suffix == ".h5":
-        from tests.support.runs import digest
-
         return digest(path)
     if path.name == "state.safetensors":
-        from safetensors.torch import load_file
-
         tensors = load_file(path)
         content = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
     elif path.name in ("log.jsonl", "README.md", "echogen.json"):
