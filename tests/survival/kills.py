@@ -1,0 +1,119 @@
+"""Killed before each system call that changes the disk, in the midst of each write, or at random.
+
+The same command then ends as if nothing had happened: the same bytes, and nothing beside them.
+"""
+
+import random
+import shutil
+import time
+from collections import Counter
+
+from tests.survival.calls import GO, KILL, SYNCS, Call, is_idle
+from tests.survival.record import Record
+from tests.survival.scenes import Workshop
+
+RANDOM = 1000
+"""Tries at random moments."""
+
+
+class Counting:
+    """Counts calls, and answers the `kill`-th with a kill.
+
+    Attributes:
+        asked: how many calls there were, those without an effect among them.
+        calls: the others, in words.
+    """
+
+    def __init__(self, kill: int = -1, torn: bool = False) -> None:
+        self.kill, self.torn = kill, torn
+        self.asked = 0
+        self.calls: list[str] = []
+
+    def __call__(self, call: Call) -> int:
+        self.asked += 1
+        if call.name in SYNCS or is_idle(call):
+            return GO
+        self.calls.append(str(call))
+        if len(self.calls) - 1 != self.kill:
+            return GO
+        if self.torn and len(call.data) > 1:
+            call.tear()
+        return KILL
+
+
+def changes(workshop: Workshop, name: str) -> list[str]:
+    """The calls of the undisturbed scene that change the disk."""
+    workshop.undisturbed(name)
+    watch = Counting()
+    workshop.command(workshop.reset(name).words, watch=watch)
+    return watch.calls
+
+
+def run(workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1) -> None:
+    """Kill each scene before each `every`-th call, and within it where it writes."""
+    for name in names:
+        at_every_call(workshop, record, name, until, every)
+
+
+def at_every_call(
+    workshop: Workshop, record: Record, name: str, until: float, every: int = 1
+) -> None:
+    """The same of one scene."""
+    found = changes(workshop, name)
+    for number in range(0, len(found), every):
+        for torn in (False, True) if found[number].startswith("write of") else (False,):
+            key = f"{name}:{number}{' torn' if torn else ''}"
+            if record.has("kills", key):
+                continue
+            if time.monotonic() > until:
+                return
+            watch = Counting(number, torn)
+            ended = workshop.command(workshop.reset(name).words, watch=watch)
+            call = watch.calls[-1] if ended.killed else ""
+            record.add("kills", key, name, workshop.again(name), call=call, of=len(found))
+
+
+def counted_twice(
+    workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1
+) -> None:
+    """Compare the calls that are watched with those that strace sees, by name."""
+    for name in names:
+        if shutil.which("strace") is None:
+            print("strace: left out, it is not installed")
+            return
+        if record.has("strace", name) or time.monotonic() > until:
+            continue
+        seen = Counter[str]()
+
+        def count(call: Call, seen: Counter[str] = seen) -> int:
+            seen[call.name] += 1
+            return GO
+
+        workshop.undisturbed(name)
+        workshop.command(workshop.reset(name).words, watch=count)
+        told = workshop.traced(workshop.reset(name).words)
+        fault = "" if told == seen else f"strace: {told - seen} more, {seen - told} fewer"
+        record.add("strace", name, name, fault, watched=seen.total(), strace=told.total())
+
+
+def run_at_random(
+    workshop: Workshop, record: Record, names: list[str], until: float, every: int = 1
+) -> None:
+    """Kill scenes in turn after random times, some of them two or three times."""
+    took: dict[str, float] = {}
+    for number in range(0, RANDOM, every):
+        name = names[number // every % len(names)]
+        key = f"{name}:{number}"
+        if record.has("random", key):
+            continue
+        if time.monotonic() > until:
+            return
+        workshop.undisturbed(name)
+        if name not in took:
+            took[name] = workshop.command(workshop.reset(name).words).seconds
+        draw = random.Random(number)
+        words = workshop.reset(name).words
+        times = [draw.uniform(0.005, took[name]) for _ in range(draw.choice((1, 1, 2, 3)))]
+        ended = [workshop.command(words, kill_after=after) for after in times]
+        fault = workshop.finished(name, ended[-1])
+        record.add("random", key, name, fault, kills=sum(each.killed for each in ended))

@@ -1,0 +1,43 @@
+"""An excerpt of the campaign, which `python -m tests.survival` runs whole."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.survival import calls
+from tests.survival.__main__ import EXCERPT
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(bool(calls.unsupported()), reason=calls.unsupported())
+
+
+def campaign(record: Path, *words: str) -> dict[str, dict[str, int]]:
+    """{part: counts} of a run in which nothing was lost."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.survival", "--record", str(record), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("part", EXCERPT)
+def test_nothing_is_lost(part: str, tmp_path: Path) -> None:
+    found = campaign(tmp_path / "record.jsonl", "--excerpt", "--part", part)
+    assert found[part]["tried"] >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["kills", "disk", "power"])
+@pytest.mark.parametrize("scene", ["export-folder-overwrite", "import-overwrite"])
+def test_nothing_is_lost_at_any_call(part: str, scene: str, tmp_path: Path) -> None:
+    found = campaign(tmp_path / "record.jsonl", "--part", part, "--scene", scene)
+    assert found[part]["tried"] >= 20
