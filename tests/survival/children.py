@@ -4,7 +4,9 @@ A fork shares what the parent has imported, so that a command of a second costs 
 parent starts no thread and opens no store: it only imports, forks and waits.
 """
 
+import ctypes
 import os
+import re
 import resource
 import signal
 import sys
@@ -42,6 +44,17 @@ class Ended:
     hung: bool
     seconds: float
     megabytes: float
+
+    @property
+    def where(self) -> str:
+        """The last place of a traceback in echogen, and its error; empty without one."""
+        text = self.err + self.out
+        if TRACE not in text:
+            return ""
+        places = re.findall(r'File ".*/echogen/(\S+\.py)", line (\d+)', text)
+        errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*$", text, re.MULTILINE)
+        place = ":".join(places[-1]) if places else ""
+        return f"{place} {errors[-1][:200] if errors else ''}".strip()
 
     @property
     def fault(self) -> str:
@@ -123,16 +136,35 @@ def in_child(
 
 
 def command(*words: str) -> Callable[[], int | None]:
-    """A call of the command line with these words."""
+    """A call of the command line with these words; `@FILE` is a `--set` for each line of a file."""
 
     def call() -> int | None:
         from echogen.cli import main
 
-        sys.argv = ["echogen", *words]
+        sys.argv = ["echogen"]
+        for word in words:
+            sys.argv += _set_by(Path(word[1:])) if word[0] == "@" else [word]
         main()
         return 0
 
     return call
+
+
+def _set_by(file: Path) -> list[str]:
+    lines = file.read_bytes().replace(b"\0", b"").split(b"\n") if file.is_file() else []
+    return [word for line in lines if line for word in ("--set", os.fsdecode(line))]
+
+
+def drop_rights() -> None:
+    """Root's right to read what its mode forbids, in this process and for good."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()
+    if libc.capget(head, held):
+        raise OSError(ctypes.get_errno(), "capget")
+    held[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    if libc.capset(head, held):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _child(

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import sys
@@ -19,12 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.survival.children import Ended, command, import_all, in_child
+from echogen.support import processes
+from tests.survival.children import Ended, command, drop_rights, import_all, in_child
 from tests.survival.mutate import mutate
 from tests.survival.sources import SOURCES, Source, write_base
 
 FAULTS = ("traceback", "signal", "hang", "memory", "wrong exit code", "file not named")
-OTHER_USER = 65534
+IN_WORKERS = 0.01
+"""Share of the cases whose files are read in worker processes."""
 TAIL = 1200
 
 
@@ -41,6 +44,7 @@ class Case:
     code: int
     seconds: float
     megabytes: float
+    where: str = ""
     said: str = ""
 
     @property
@@ -89,14 +93,13 @@ class Workshop:
         self.usual(source, text)
         case = self.copy(source)
         mutation = mutate(case / file, rng)
-        other = mutation.startswith("unreadable") and os.geteuid() == 0
-        if other:
-            _give_away(case)
-        ended = self.run(text, case, source.env, other_user=other)
+        if rng.random() < IN_WORKERS:
+            text = text.replace("--workers 1", "--workers 2")
+        ended = self.run(text, case, source.env)
         outcome = _outcome(ended, source, file, mutation, self.usual(source, text))
         said = (ended.err[-TAIL:] + ended.out[-TAIL:]) if outcome in FAULTS else ""
         made = Case(source.name, seed, text, file.as_posix(), mutation, outcome, ended.code,
-                    round(ended.seconds, 2), round(ended.megabytes), said)  # fmt: skip
+                    round(ended.seconds, 2), round(ended.megabytes), ended.where, said)  # fmt: skip
         return made, ended
 
     def usual(self, source: Source, text: str) -> int:
@@ -113,18 +116,16 @@ class Workshop:
         shutil.copytree(self.folder(source), case, symlinks=True)
         return case
 
-    def run(
-        self, text: str, folder: Path, env: Mapping[str, str] = {}, *, other_user: bool = False
-    ) -> Ended:
+    def run(self, text: str, folder: Path, env: Mapping[str, str]) -> Ended:
         """A source's command in a folder."""
         call = command(*self.words(text))
 
         def prepared() -> int | None:
             for name, value in env.items():
                 os.environ[name] = value.replace("{here}", str(folder))
-            if other_user:
-                os.setgid(OTHER_USER)
-                os.setuid(OTHER_USER)
+            drop_rights()
+            if "--workers 2" in text:
+                processes.START_S = 0.0  # at once, however little there is to do
             return call()
 
         return in_child(prepared, folder)
@@ -211,6 +212,21 @@ def counts(done: Sequence[Case]) -> dict[str, object]:
     }
 
 
+def kinds_of_faults(done: Sequence[Case]) -> list[str]:
+    """A line for each kind of fault: how often, what, where, and one case of it."""
+    groups: dict[tuple[str, ...], list[Case]] = {}
+    for case in done:
+        if case.outcome in FAULTS:
+            place = case.where or f"{case.source} {case.command.split(' --')[0]}"
+            key = (case.outcome, re.sub(r"\d{3,}|'.*'", "..", place))
+            groups.setdefault(key, []).append(case)
+    return [
+        f"{len(found)} x {outcome}: {place}; such as {found[0].name}: {found[0].command[:70]}, "
+        f"{found[0].file}, {found[0].mutation[:100]}"
+        for (outcome, place), found in sorted(groups.items(), key=lambda one: -len(one[1]))
+    ]
+
+
 def check(names: Sequence[str] = ()) -> int:
     """Run each command of each source unchanged, with its seconds; how many do not exit with 0."""
     import_all()
@@ -264,11 +280,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _give_away(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, OTHER_USER, OTHER_USER, follow_symlinks=False)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path)
@@ -277,11 +288,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--sources", default="", help="names, parted by commas")
     parser.add_argument("--only", metavar="NAME:SEED")
+    parser.add_argument("--kinds", action="store_true", help="a line for each fault of the record")
     parser.add_argument("--check", action="store_true", help="run every command, nothing changed")
     given = parser.parse_args()
     names = [name for name in given.sources.split(",") if name]
     if given.check:
         sys.exit(check(names) > 0)
+    if given.kinds:
+        print("\n".join(kinds_of_faults(read_record(given.record))))
+        return
     if given.only:
         name, seed = given.only.split(":")
         source = next(source for source in SOURCES if source.name == name)

@@ -267,6 +267,19 @@ def settings(root: Path) -> None:
     )
 
 
+def flags(root: Path) -> None:
+    write_dataset(root / "data", 1)
+    (root / "set.txt").write_text(
+        "copies=1\nseed=3\nsampler.name=dpm\nsampler.steps=2\nengine.workers=1\n"
+        "engine.device=cpu\nengine.precision=fp32\ntransforms.depth=[0.9,1.1]\n"
+        "dataset.spacing_mm=0.5\nstore.shard_size=2\n"
+    )
+    (root / "data.txt").write_text(
+        "dataset.spacing_mm=[1.0,0.9]\ndataset.window=[0,255]\ndataset.flip=none\n"
+    )
+    (root / "recipe.txt").write_text("optimiser.learning_rate=1e-3\naugment.zoom=[0.9,1.1]\n")
+
+
 def plan(root: Path) -> None:
     write_dataset(root / "data", 1)
     dry_run = f"{EXPAND} --dry-run --plan plan.json"
@@ -454,6 +467,12 @@ SOURCES = (
         "expand --in data --out out.zarr --config settings.toml --print-config",
         "validate data --config settings.toml", "stats data --config settings.toml",
     ), ("settings.toml",)),
+    Source("set", flags, (
+        "expand --in data --out out.zarr --dry-run --checkpoint {tiny} --no-judge @set.txt",
+        "expand --in data --out out.zarr --checkpoint {tiny} --no-judge @set.txt",
+        "validate data @data.txt", "stats data @data.txt",
+        "train --in data --out run --pack frames.zip --config {recipe} --workers 1 @recipe.txt",
+    ), ("*.txt",), ("--set", "settings", "--config")),
     Source("plan", plan, (
         "preview data --plan plan.json --out sheet.png",
         "preview data --plan plan.json --out sheet.png --by depth",
