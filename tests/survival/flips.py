@@ -2,8 +2,8 @@
 
 `validate` must find each, or nothing that is read may differ. Of each way in which it is found, and
 of a seeded sample, `validate --repair` and the same `expand` must give the same store; where
-`validate` says that it has to be made again, `expand --overwrite` must. The record has a line of JSON for each block of bytes and each repair;
-`--only zarr:images/c/0/0/0:17` tries one byte.
+`validate` says that it has to be made again, `expand --overwrite` must. The record has a line of
+JSON for each block of bytes and each repair; `--only zarr:images/c/0/0/0:17` tries one byte.
 """
 
 import argparse
