@@ -16,8 +16,10 @@ from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
 from echogen.support.differences import differences
 from echogen.support.files import remove_partials, write_whole
+from echogen.support.reading import read_bytes
 
 MANIFEST = ".echogen-export.json"
+_MOST_BYTES = 2**28  # a million samples have 0.1 GB
 
 
 class ExportManifest(BaseModel):
@@ -120,7 +122,7 @@ def read_manifest(root: Path) -> ExportManifest | None:
             "Nothing in it is touched; choose another --out."
         )
     try:
-        return ExportManifest.model_validate_json(file.read_bytes())
+        return ExportManifest.model_validate_json(read_bytes(file, _MOST_BYTES))
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{file}: is damaged or from a newer echogen, so it is unclear what this folder holds. "

@@ -7,7 +7,9 @@ HDF5 has no writer that survives a kill, so a run that is to end in `x.h5` write
 import io
 import json
 import os
+import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
-from echogen.store.reader import StoreReader, reading
+from echogen.store.reader import StoreReader, damaged, reading
 from echogen.store.schema import (
     CASES,
     COLUMNS,
@@ -26,10 +28,12 @@ from echogen.store.schema import (
     check_root_attributes,
 )
 from echogen.store.zarr_store import open_zarr
+from echogen.support.reading import open_regular, parse_json
 
 GZIP_LEVEL = 4
 FILE_FORMAT = ("v110", "v110")  # the first whose own structures carry checksums
 _ROWS_AT_ONCE = 64
+_HEAD = 2**20
 _COLUMN_CHUNK = 65536
 
 
@@ -81,18 +85,56 @@ def open_h5(path: Path) -> StoreReader:
     import h5py
 
     with reading(path, "the file"):
+        _check_texts(path)
         file = h5py.File(path, "r")
     try:
         with reading(path, f"the attribute {ROOT_ATTRIBUTE!r}"):
             text = file.attrs.get(ROOT_ATTRIBUTE)
-            root = None if text is None else json.loads(text)
+            if not isinstance(text, str | None):
+                raise ValueError(f"expected text, got {type(text).__name__}")
+        try:
+            root = None if text is None else parse_json(text, StoreError, "its text")
+        except StoreError as error:
+            raise damaged(path, f"the attribute {ROOT_ATTRIBUTE!r}", error) from error
         attrs = check_root_attributes(path, root)
         with reading(path, CASES):
             case_names = sorted(file[CASES], key=lambda name: (name != "id", name))
-        return StoreReader(path, attrs, file.__getitem__, case_names, file.close)
+        return StoreReader(path, attrs, partial(_own, file), case_names, file.close)
     except BaseException:
         file.close()
         raise
+
+
+def _check_texts(path: Path) -> None:
+    """Refuses a heap of texts with sizes that libhdf5 would follow round and round, for ever.
+
+    Heaps carry no checksum. Ours, of the root attribute, lies near the start of the file.
+    """
+    with open_regular(path) as file:
+        head = file.read(_HEAD)
+    for heap in re.finditer(re.escape(b"GCOL\x01\0\0\0"), head):
+        end = heap.start() + int.from_bytes(head[heap.end() : heap.end() + 8], "little")
+        at = heap.end() + 8
+        while at + 16 <= min(end, len(head)):
+            size = int.from_bytes(head[at + 8 : at + 16], "little")
+            is_free = head[at : at + 2] == b"\0\0"
+            step = size if is_free else 16 + -(-size // 8) * 8
+            if step < 16 or at + step > end:
+                raise ValueError("its texts are damaged")
+            at += step
+
+
+def _own(file: Any, name: str) -> Any:
+    """What lies in the file itself by that name, and not in another one that it points at."""
+    import h5py
+
+    link = file.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise ValueError("it lies in another file")
+    found = file[name]
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise ValueError("its values lie in another file")
+    return found
 
 
 class _Output(io.FileIO):

@@ -6,8 +6,10 @@ from echogen.errors import StoreError
 from echogen.store.hdf5 import open_h5, working_store_path
 from echogen.store.reader import StoreReader
 from echogen.store.zarr_store import check_zarr, open_zarr, remove_zarr
+from echogen.support.reading import open_regular
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OUR_NAMES = (b"label_on_paint", b"sample_id", b"spacing_mm")
 
 
 def is_store(path: Path) -> bool:
@@ -46,10 +48,12 @@ def check_replaceable(path: Path) -> None:
     """
     for place in dict.fromkeys((path, working_store_path(path))):
         if place.is_file():
-            _check_h5(place)
             try:
                 open_h5(place).close()
             except StoreError as error:
+                if _names_ours(place):
+                    continue
+                _check_h5(place)
                 raise StoreError(
                     f"{place} is left as it is: it cannot be recognised as an echogen store. "
                     "If you do not need it, delete it yourself."
@@ -75,6 +79,16 @@ def remove_store(path: Path) -> None:
                 raise StoreError(f"{place}: cannot be removed ({error.strerror}).") from error
         elif place.exists():
             remove_zarr(place)
+
+
+def _names_ours(path: Path) -> bool:
+    """Whether a damaged file holds names that an HDF5 store of ours has, anywhere in its bytes."""
+    lacking, before = set(_OUR_NAMES), b""
+    with open_regular(path) as file:
+        while lacking and (part := file.read(2**20)):
+            lacking -= {name for name in lacking if name in before + part}
+            before = part[-len(max(_OUR_NAMES, key=len)) :]
+    return not lacking
 
 
 def _check_h5(path: Path) -> None:

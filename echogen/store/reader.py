@@ -35,7 +35,9 @@ from echogen.store.schema import (
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+DAMAGE = (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError,
+          ArithmeticError, AssertionError, MemoryError)  # fmt: skip
+"""What zarr and h5py raise on files that are not what was written."""
 
 
 @contextmanager
@@ -45,13 +47,18 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except _DAMAGE as error:
-        reason = str(error).strip("'\"") or type(error).__name__
-        raise StoreError(
-            f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). Run "
-            "`echogen validate` to find all damage, with --repair to mark what can be remade; or "
-            "restore the store from a copy."
-        ) from error
+    except DAMAGE as error:
+        raise damaged(path, what, error) from error
+
+
+def damaged(path: Path, what: str, error: Exception) -> StoreError:
+    """The error that says what of a store cannot be read, why, and what to do."""
+    reason = str(error).strip().strip("'\"") or type(error).__name__
+    return StoreError(
+        f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). Run "
+        "`echogen validate` to find all damage, with --repair to mark what can be remade; or "
+        "restore the store from a copy."
+    )
 
 
 class Pixels:
@@ -249,6 +256,8 @@ class StoreReader:
             self._array_of(f"{SAMPLES}/{column.name}")
         except KeyError:
             return True
+        except DAMAGE:
+            return False  # it is there, and is told of where it is read
         return False
 
     def _array_or_fill(self, name: str) -> Any:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from echogen.errors import StoreError
 from echogen.store.reader import StoreReader
 from echogen.store.schema import CASES, PROBLEMS, SAMPLES, as_text
+from echogen.support.reading import read_json
 
 SEAL = "seal"
 _LATER = (SEAL, "complete")  # of the attributes: written again after the store was created
@@ -78,7 +80,7 @@ def _is_group(store: StoreReader, name: str) -> bool:
     if not store.path.is_dir():
         return True
     try:
-        found = json.loads((store.path / name / "zarr.json").read_text(encoding="utf-8"))
-        return bool(found["node_type"] == "group")
-    except (OSError, ValueError, LookupError, TypeError):
+        found = read_json(store.path / name / "zarr.json", StoreError)
+    except (FileNotFoundError, StoreError):
         return False
+    return isinstance(found, dict) and found.get("node_type") == "group"

@@ -143,7 +143,8 @@ class StoreWriter:
         inside = [row - whole.start for row in given]
         if sorted(set(given) & set(whole)) != list(given):
             raise StoreError(f"{self.path}: rows {given} are not rows of {whole}, each once.")
-        status = np.asarray(self._outcomes["status"][whole.start : whole.stop])
+        with reading(self.path, f"{SAMPLES}/status"):
+            status = np.asarray(self._outcomes["status"][whole.start : whole.stop])
         kept = [i for i in range(len(whole)) if i not in inside and status[i] != Status.PENDING]
         merged = {
             name: np.zeros((len(whole), *self.image_shape), dtype)
@@ -228,10 +229,13 @@ class StoreWriter:
                 "it cannot be marked complete."
             )
         failed = failed_samples(Columns(self.path, self._group.__getitem__))
-        skipped = int(self.attrs.get("problems_at_planning", 0))
+        with reading(self.path, PROBLEMS):
+            tables = [self._group[f"{PROBLEMS}/{name}"] for name in ("id", "reason")]
+            skipped = int(self.attrs.get("problems_at_planning", 0))
+            if not all(0 <= skipped <= len(table[:]) for table in tables):
+                raise ValueError(f"{skipped} lines were written when the store was created")
         with disk_errors(self.path, 1024 * (len(failed) + 1)):
-            for part, name in enumerate(("id", "reason")):
-                array = self._group[f"{PROBLEMS}/{name}"]
+            for part, array in enumerate(tables):
                 array.resize((skipped + len(failed),))
                 if failed:
                     array[skipped:] = np.array([row[part] for row in failed], dtype=str)

@@ -4,10 +4,11 @@ Every file is replaced atomically (zarr's LocalStore writes beside and renames),
 ends with its CRC-32C, so that no changed byte of it goes unnoticed.
 """
 
-import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
-from echogen.store.reader import StoreReader, reading
+from echogen.store.reader import StoreReader, damaged, reading
 from echogen.store.schema import (
     CASES,
     PROBLEMS,
@@ -33,9 +34,11 @@ from echogen.store.schema import (
 )
 from echogen.store.seal import SEAL, seal_of
 from echogen.store.writer import StoreWriter
+from echogen.support.reading import read_json
 
 ZSTD_LEVEL = 3
 _TABLE_CHUNK = 65536
+_MOST_BYTES = 2**32  # of a file
 
 
 def create_store(
@@ -236,10 +239,12 @@ def _root_attribute(path: Path) -> dict[str, Any]:
             f"{path} is not an echogen store: it has no zarr.json. "
             "Give a store made by `echogen expand` or `echogen sample`."
         )
+    try:
+        found = read_json(metadata, StoreError, "its text")
+    except StoreError as error:
+        raise damaged(path, "zarr.json", error) from error
     with reading(path, "zarr.json"):
-        found = json.loads(metadata.read_text(encoding="utf-8"))
-        attributes = found.get("attributes", {})
-        root = attributes.get(ROOT_ATTRIBUTE)
+        root = found.get("attributes", {}).get(ROOT_ATTRIBUTE)
     return check_root_attributes(path, root)
 
 
@@ -248,7 +253,45 @@ def _open(path: Path, mode: str) -> tuple[dict[str, Any], Any]:
 
     attrs = _root_attribute(path)
     with reading(path, "the store"):
-        return attrs, zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
+        files = _regular_files()(path, read_only=mode == "r")
+        return attrs, zarr.open_group(files, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
+
+
+@cache
+def _regular_files() -> Any:
+    """zarr's store of a folder, which reads only what may be a file of ours; see `_check_file`."""
+    from zarr.storage import LocalStore
+
+    class RegularFiles(LocalStore):
+        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+            _check_file(self.root / key)
+            return await super().get(key, *args, **kwargs)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            wanted = list(key_ranges)
+            for key, _ in wanted:
+                _check_file(self.root / key)
+            return await super().get_partial_values(prototype, wanted)
+
+        def get_sync(self, key: str, *args: Any, **kwargs: Any) -> Any:
+            _check_file(self.root / key)
+            return super().get_sync(key, *args, **kwargs)
+
+    return RegularFiles
+
+
+def _check_file(path: Path) -> None:
+    """Refuses a FIFO, which would be waited for, and what is too large to be read at once."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # what is not there is a fill value, as zarr has it
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise ValueError(f"{path.name} is not a regular file")
+    if found.st_size > _MOST_BYTES:
+        raise ValueError(
+            f"{path.name} has {found.st_size:,} bytes, expected at most {_MOST_BYTES:,}"
+        )
 
 
 def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:

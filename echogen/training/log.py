@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from echogen.errors import UsageError
+from echogen.errors import CheckpointError, UsageError
 from echogen.support.files import write_whole
+from echogen.support.reading import parse_json, read_bytes, reason
+
+_MOST_BYTES = 2**30
+_NEVER = 2**63
+"""The step of a line that is none of ours: it is dropped."""
 
 
 class RunLog:
@@ -29,6 +34,7 @@ class RunLog:
 
         Raises:
             UsageError: TensorBoard is not installed.
+            CheckpointError: the file cannot be read.
         """
         self._file = file
         self._board: Any = _writer(board, step) if board is not None and file is not None else None
@@ -60,15 +66,22 @@ class RunLog:
 def _lines(file: Path) -> list[str]:
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("}\n")]
+    try:
+        text = read_bytes(file, _MOST_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({reason(error)}); delete it to continue without what it says."
+        ) from error
+    return [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def _step(line: str) -> int:
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return 2**63  # not a line of ours: dropped
+        event = parse_json(line, CheckpointError, "a line")
+    except CheckpointError:
+        return _NEVER
+    step = event.get("step") if isinstance(event, dict) else None
+    return step if isinstance(step, int) else _NEVER
 
 
 def _scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -430,3 +430,11 @@ def test_fewer_than_no_workers_are_refused(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "Invalid value for '--workers'" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_of_no_size_that_one_can_have_is_damaged(tmp_path: Path) -> None:
+    store = cohort(2).put(tmp_path / "s.zarr")
+    run(store, "folder", tmp_path / "out")
+    os.truncate(tmp_path / "out" / MANIFEST, 10**12)
+    with pytest.raises(StoreError, match="is damaged or from a newer echogen"):
+        run(store, "folder", tmp_path / "out", overwrite=True)
