@@ -3,7 +3,6 @@
 Pixels and columns are read when they are asked for; opening reads metadata alone.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -372,7 +371,7 @@ class StoreReader:
             {
                 name: value
                 for name, value in case.items()
-                if value != "" and not (isinstance(value, float) and math.isnan(value))
+                if name == "id" or (value != "" and value == value)  # NaN is not itself
             }
             for case in self.case_rows
         ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.reader import StoreReader
-from echogen.store.schema import CASES, PROBLEMS, SAMPLES, as_text
+from echogen.store.schema import CASES, COLUMNS, PROBLEMS, SAMPLES, as_text
 from echogen.support.reading import read_json
 
 SEAL = "seal"
@@ -57,7 +57,8 @@ def broken_seal(store: StoreReader) -> str:
         return f"the group {lost[0]} has lost its metadata (zarr.json)"
     recorded = store.record.seal
     if not recorded:
-        return ""
+        newer = any(column.added and column.name not in store.absent for column in COLUMNS)
+        return "the attribute `echogen` has lost its seal" if newer else ""
     names = {column.name for column in store.layout.planned} - store.absent
     planned = {name: store.columns[name] for name in names}
     added = {column.name for column in store.layout.outcomes if column.added} - store.absent

@@ -422,6 +422,25 @@ def test_a_store_made_before_its_crops_were_recorded_reads_as_whole_pictures(
         assert not opened.columns["crop"].any()
 
 
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_lost_seal_is_no_old_store(store: Path, tmp_path: Path, suffix: str) -> None:
+    path = store
+    if suffix == ".h5":
+        path = tmp_path / "s.h5"
+        convert_to_h5(store, path)
+    content = (path / "zarr.json" if path.is_dir() else path).read_bytes()
+    spoilt = content.replace(b'"seal"', b'"sEal"')
+    (path / "zarr.json" if path.is_dir() else path).write_bytes(spoilt)
+    with open_store(path) as opened:
+        assert broken_seal(opened) == "the attribute `echogen` has lost its seal"
+
+
+def test_a_lost_chunk_of_case_ids_is_no_case(store: Path) -> None:
+    (store / "cases/id/c/0").unlink()
+    with open_store(store) as opened:
+        assert [case["id"] for case in opened.cases] == ["", ""]
+
+
 @pytest.mark.parametrize("name", ["crop", "repaints"])
 def test_a_lost_column_is_no_old_store(store: Path, name: str) -> None:
     shutil.rmtree(store / "samples" / name)

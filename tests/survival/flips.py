@@ -166,8 +166,9 @@ def _outcome(store: Path, values: str) -> str:
         return "memory"
     except Exception as error:  # what the command line would show as a traceback
         return f"traceback {type(error).__name__}: {_kind(str(error))}"
-    if report.exit_code:
-        first = report.findings[0]
+    unfinished = [finding for finding in report.findings if finding.check == "complete"]
+    if report.exit_code or unfinished:
+        first = (unfinished or report.findings)[0]
         return f"found {first.check} {_kind(first.message)}"
     try:
         same = content(store) == values

@@ -96,7 +96,7 @@ def fifo(path: Path, rng: Random) -> str | None:
 
 
 def link(path: Path, rng: Random) -> str | None:
-    to = rng.choice(("nowhere", path.name, "/dev/zero", "/dev/full", "/proc/self/mem", "..", "/"))
+    to = rng.choice(("nowhere", path.name, "/dev/zero", "/dev/full", "/proc/self/mem", ".."))
     path.unlink()
     path.symlink_to(to)
     return f"to {to}"

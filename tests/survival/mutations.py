@@ -261,11 +261,11 @@ def _outcome(ended: Ended, source: Source, file: Path, mutation: str, usual: int
         return ended.fault
     if ended.code in (0, usual):
         return "read"
-    named = [file.name, _stem(file.name), *source.names]
+    named = [re.escape(file.name), re.escape(_stem(file.name)), *source.names]
     if mutation.startswith(("gone", "link", "folder", "renamed")):
         named.append("data")
     said = ended.out + ended.err
-    return "refused" if any(name in said for name in named) else "file not named"
+    return "refused" if any(re.search(name, said) for name in named) else "file not named"
 
 
 def _stem(name: str) -> str:

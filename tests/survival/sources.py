@@ -47,7 +47,7 @@ class Source:
         make: fills a folder.
         commands: run in that folder; each exits with 0 where nothing is changed.
         files: patterns of the files that are changed.
-        names: what names any of them in a message, beside their own names.
+        names: patterns of what names any of them in a message, beside their own names.
         env: of the environment; `{here}` is the folder.
     """
 
@@ -452,7 +452,7 @@ SOURCES = (
     Source("dicom", dicom, (
         *DATA_COMMANDS, "validate data --case-salt data/salt.txt --workers 1",
         "validate data --case-map map.csv --workers 1",
-    )),
+    ), names=(r"\bp[0-9a-f]{10}",)),  # no message holds a file's name
     Source("images", folder_of(".png", ".png"), (
         "train --in data --out run --format images --pack frames.zip --config {recipe} --workers 1",
     ), ("data/images/*",)),
