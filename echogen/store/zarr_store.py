@@ -1,13 +1,16 @@
 """The Zarr v3 store: created whole or not at all, opened, continued, removed.
 
-Every file is replaced atomically (zarr's LocalStore writes beside and renames), and every chunk
-ends with its CRC-32C, so that no changed byte of it goes unnoticed.
+Every file is replaced atomically and is on the disk before the next one, and every chunk ends with
+its CRC-32C, so that no changed byte of it goes unnoticed.
 """
 
+import asyncio
+import errno
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,15 @@ from echogen.store.schema import (
 )
 from echogen.store.seal import SEAL, seal_of
 from echogen.store.writer import StoreWriter
+from echogen.support.files import (
+    clear_leftovers,
+    creating_path,
+    make_folder,
+    put_folder,
+    remove_folder,
+    to_disk,
+    write_whole,
+)
 
 ZSTD_LEVEL = 3
 _TABLE_CHUNK = 65536
@@ -51,7 +63,7 @@ def create_store(
     """Creates a Zarr store with every planned fact in it and every row pending.
 
     It is built in a temporary folder beside `path` and renamed: a killed creation leaves nothing
-    at `path`, and what it left beside is cleared by the next one. Call it under `store_lock`.
+    at `path`, and what it left beside is cleared by the next one. Call it under `own_output`.
 
     Args:
         path: of the new folder; must not exist.
@@ -84,15 +96,15 @@ def create_store(
     root[SEAL] = seal_of(root, planned, table, added)
     needed = sum(column.nbytes for column in planned.values())
     with disk_errors(path, needed):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         clear_leftovers(path)
-        building = path.with_name(f".{path.name}.creating-{os.getpid()}")
+        building = creating_path(path)
         try:
             group = _build(building, root, layout, planned, image_shape, shard_size)
             _write_table(group, CASES, table)
             for part, name in enumerate(("id", "reason")):
                 _write_table(group, PROBLEMS, {name: _text([row[part] for row in problems])})
-            building.rename(path)
+            put_folder(building, path)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -102,7 +114,8 @@ def create_store(
 def resume_store(path: Path) -> StoreWriter:
     """Opens a Zarr store to write its pending shards; half-written files of a kill are removed.
 
-    Call it under `store_lock`.
+    What is written then is on the disk, file after file, in the order of the calls. Call it under
+    `own_output`.
 
     Raises:
         StoreError: not there, not a store, of a newer format, or damaged.
@@ -119,13 +132,6 @@ def resume_store(path: Path) -> StoreWriter:
 def open_zarr(path: Path) -> StoreReader:
     """Opens a Zarr store for reading; see `open_store`."""
     return _reader(path, *_open(path, "r"))
-
-
-def clear_leftovers(path: Path) -> None:
-    """Removes what a killed creation or removal of `path` left beside it."""
-    for stage in ("creating", "removing"):
-        for leftover in path.parent.glob(f".{_glob_literal(path.name)}.{stage}-*"):
-            shutil.rmtree(leftover)
 
 
 def check_zarr(path: Path) -> None:
@@ -147,10 +153,7 @@ def remove_zarr(path: Path) -> None:
     """
     check_zarr(path)
     with disk_errors(path, 0):
-        clear_leftovers(path)
-        doomed = path.with_name(f".{path.name}.removing-{os.getpid()}")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        remove_folder(path)
 
 
 def _build(
@@ -248,7 +251,8 @@ def _open(path: Path, mode: str) -> tuple[dict[str, Any], Any]:
 
     attrs = _root_attribute(path)
     with reading(path, "the store"):
-        return attrs, zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
+        place: Any = path if mode == "r" else _durable_store()(path)
+        return attrs, zarr.open_group(place, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
 
 
 def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
@@ -264,5 +268,30 @@ def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
     return StoreReader(path, attrs, group.__getitem__, case_names, lambda: None)
 
 
-def _glob_literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+@cache
+def _durable_store() -> Any:
+    """zarr's store of files, whose every change is on the disk when it is done."""
+    from zarr.storage import LocalStore
+
+    class DurableStore(LocalStore):
+        def set_sync(self, key: str, value: Any) -> None:
+            self._check_writable()
+            place = self.root / key
+            if not self.root.is_dir():  # else half a store would grow where it was
+                gone = "it was removed in the meantime"
+                raise FileNotFoundError(errno.ENOENT, gone, str(self.root))
+            make_folder(place.parent)
+            write_whole(place, value.to_bytes())
+
+        async def set(self, key: str, value: Any) -> None:
+            await asyncio.to_thread(self.set_sync, key, value)
+
+        async def set_if_not_exists(self, key: str, value: Any) -> None:
+            if not (self.root / key).exists():
+                await self.set(key, value)
+
+        async def delete(self, key: str) -> None:
+            await super().delete(key)
+            to_disk((self.root / key).parent)
+
+    return DurableStore
