@@ -26,7 +26,7 @@ from echogen.exports.tables import README_FILE, classes_csv, readme, samples_csv
 from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import QUIET, CommandReport, Problem, Reporter
-from echogen.store import StoreReader, open_store, store_lock
+from echogen.store import StoreReader, open_store, own_output, store_lock
 from echogen.support.processes import in_workers
 from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
@@ -187,7 +187,7 @@ def _export_store(
     store: StoreReader, excerpt: Excerpt, settings: ExportConfig, reporter: Reporter
 ) -> _Export:
     _check_apart(store.path, settings.output)
-    with store_lock(settings.output):
+    with own_output(settings.output):
         written = copy_store(
             store,
             excerpt,

@@ -22,7 +22,7 @@ from echogen.models.resolve import load_with_model, resolve_judge
 from echogen.painting.fill import begun_precision, terms
 from echogen.painting.stream import Throughput
 from echogen.report import Problem, Reporter, RunReport
-from echogen.store import StoreReader, check_output, store_lock
+from echogen.store import StoreReader, check_output, own_output
 from echogen.store.reader import failed_samples
 from echogen.support.signals import Stop, catch_signals
 
@@ -73,7 +73,7 @@ def locked_output(
     """
     with (
         catch_signals(reporter.tell) as stop,
-        store_lock(config.output),
+        own_output(config.output),
         ThreadPoolExecutor(1) as pool,
     ):
         check_output(config.output, overwrite)

@@ -5,8 +5,6 @@ Nothing but a checkpoint is ever overwritten.
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,9 @@ from echogen.diffusion.checkpoint import (
     CheckpointInfo,
     file_sha256,
 )
-from echogen.errors import CheckpointError
+from echogen.errors import CheckpointError, StoreError
+from echogen.support.files import clear_leftovers, creating_path, make_folder, put_folder
+from echogen.support.lock import store_lock
 
 if TYPE_CHECKING:
     import torch
@@ -60,12 +60,11 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: `folder` is not free, or it cannot be written.
+        StoreError: another process is writing it.
     """
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    check_free(folder, overwrite)
-    with whole_folder(folder) as staging:
+    with whole_folder(Path(folder), overwrite=overwrite) as staging:
         (staging / "unet").mkdir()
         (staging / "scheduler").mkdir()
         _write_json(staging / UNET_CONFIG, {"_class_name": "UNet2DModel", **unet_config})
@@ -90,26 +89,36 @@ def save_checkpoint(
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill beside the place of a checkpoint, which it takes at the end.
+def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill beside the place of a checkpoint, which it takes at the end, in one step.
+
+    Until then the place is locked, and what a kill left beside it is removed.
 
     Args:
         folder: the place; its parent is created. What is there stays if anything fails.
+        overwrite: whether a checkpoint that is there is replaced; see `check_free`.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: `folder` is not free, or it cannot be written.
+        StoreError: another process is writing it.
     """
     from safetensors import SafetensorError
 
+    place = folder.resolve()  # a link to a folder on another disk stays one
+    staging = creating_path(place)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            staging.chmod(0o755)  # mkdtemp's 0o700 would hide a shared model from its other users
-            yield staging
-            _put_in_place(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        make_folder(place.parent)
+        with store_lock(place):
+            clear_leftovers(place)
+            check_free(folder, overwrite)
+            try:
+                staging.mkdir()
+                yield staging
+                put_folder(staging, place)
+            finally:
+                clear_leftovers(place)
+    except StoreError:
+        raise
     except (OSError, SafetensorError) as error:  # a full disk is one or the other
         why = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{folder}: cannot be written ({why})") from error
@@ -144,18 +153,3 @@ def check_free(folder: Path, overwrite: bool) -> None:
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
-
-
-def _put_in_place(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(old / folder.name)
-    try:
-        staging.rename(folder)
-    except BaseException:
-        (old / folder.name).rename(folder)
-        old.rmdir()
-        raise
-    shutil.rmtree(old)

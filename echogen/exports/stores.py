@@ -46,7 +46,7 @@ def copy_store(
     overwrite: bool,
     reporter: Reporter,
 ) -> int:
-    """Make the store at `output`, or what is lacking of it; call it under `store_lock`.
+    """Make the store at `output`, or what is lacking of it; call it under `own_output`.
 
     Args:
         source: opened for reading.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
 from echogen.support.differences import differences
-from echogen.support.files import remove_partials, write_whole
+from echogen.support.files import make_folder, remove_partials, to_disk, write_whole
 from echogen.support.reading import read_bytes
 
 MANIFEST = ".echogen-export.json"
@@ -23,7 +23,10 @@ _MOST_BYTES = 2**28  # a million samples have 0.1 GB
 
 
 class ExportManifest(BaseModel):
-    """What the hidden file says: `files` are relative to the folder, the tables among them."""
+    """What the hidden file says: `files` are relative to the folder, the tables among them.
+
+    While they are being removed it says so: what is left of them then is nobody's.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -31,10 +34,12 @@ class ExportManifest(BaseModel):
     identity: dict[str, Any]
     complete: bool
     files: tuple[str, ...]
+    removing: bool = False
 
     def write(self, root: Path) -> None:
         """Put it into the folder; raises what `write_file` does."""
-        write_file(root / MANIFEST, json.dumps(self.model_dump(), indent=1).encode())
+        said = self.model_dump(exclude_defaults=True)
+        write_file(root / MANIFEST, json.dumps(said, indent=1).encode())
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ class FolderOutput:
         difference = (
             None if found is None else next(differences(found.identity, self.identity), None)
         )
-        if found is not None and overwrite and (difference or found.complete):
-            remove_export(self.root)
+        replaced = overwrite and found is not None and (difference or found.complete)
+        if found is not None and (replaced or found.removing):
+            _remove_files(found, self.root)
             found = difference = None
         if difference:
             raise StoreError(
@@ -130,27 +136,26 @@ def read_manifest(root: Path) -> ExportManifest | None:
         ) from error
 
 
-def remove_export(root: Path) -> None:
+def _remove_files(found: ExportManifest, root: Path) -> None:
     """Removes the files that an export made, and folders that this leaves empty; nothing else.
 
+    The manifest stays, to be replaced by that of what comes in their place.
+
     Raises:
-        StoreError: no export is there, or the disk refuses.
+        StoreError: the disk refuses.
     """
-    found = read_manifest(root)
-    if found is None:
-        return
     with disk_errors(root, 0):
-        found.model_copy(update={"complete": False}).write(root)
+        found.model_copy(update={"complete": False, "removing": True}).write(root)
         places = [inside(root, path) for path in found.files]
         remove_partials(places)
         parents: set[Path] = set()
         for place in places:
             place.unlink(missing_ok=True)
             parents.update(above for above in place.parents if above.is_relative_to(root))
-        (root / MANIFEST).unlink()
-        for folder in sorted(parents - {root}, key=lambda place: -len(place.parts)):
+        for folder in sorted(parents, key=lambda place: -len(place.parts)):
             if folder.is_dir() and next(folder.iterdir(), None) is None:
                 folder.rmdir()
+            to_disk(folder)
 
 
 def inside(root: Path, path: str) -> Path:
@@ -174,8 +179,8 @@ def write_file(path: Path, content: bytes) -> None:
         StoreError: the disk is full or refuses.
     """
     with disk_errors(path, len(content)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content, durable=True)
+        make_folder(path.parent)
+        write_whole(path, content)
 
 
 def _below(root: Path, place: Path) -> Iterator[Path]:

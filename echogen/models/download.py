@@ -80,6 +80,7 @@ def download(
     Raises:
         CheckpointError: no such model; it cannot be fetched, is not what was expected, or cannot
             be converted or written; or the probe does not decide.
+        StoreError: another process is writing its folder.
         DatasetError, UsageError: there are no frames to measure on.
     """
     card = find_card(name)
@@ -157,15 +158,16 @@ def _foreign(
             "configuration, not measured; --probe DATASET measures them on real frames"
         )
     source = f"{card.repo}@{fetched.revision or card.revision or 'unknown revision'}"
-    info = import_guided(
-        fetched.path,
-        folder,
-        card.options if probed is None else probed.options,
-        facts_of(card, source),
-        probe=None if probed is None else probed.to_dict(),
-        overwrite=True,
-    )
-    _record(card, card.file, fetched, info)
+    with whole_folder(folder, overwrite=True) as staging:
+        info = import_guided(
+            fetched.path,
+            staging,
+            card.options if probed is None else probed.options,
+            facts_of(card, source),
+            probe=None if probed is None else probed.to_dict(),
+            overwrite=True,
+        )
+        _record(card, card.file, fetched, info)
     return info, probed
 
 
@@ -182,12 +184,12 @@ def _ours(card: ModelCard, folder: Path) -> CheckpointInfo:
     files = {name: fetch(card, name, info.files[name]).path for name in info.files}
     files[CARD_FILE] = fetch(card, CARD_FILE, verify=False).path
     files[INFO_FILE] = described.path
-    with whole_folder(folder) as staging:
+    with whole_folder(folder, overwrite=True) as staging:
         for name, path in files.items():
             (staging / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, staging / name)
         verify_checkpoint(staging)
-    _record(card, INFO_FILE, replace(described, sha256=info.sha256), info)
+        _record(card, INFO_FILE, replace(described, sha256=info.sha256), info)
     return info
 
 
@@ -205,6 +207,7 @@ def _expected(card: ModelCard) -> tuple[str, str]:
 
 
 def _record(card: ModelCard, file: str, fetched: HubFile, info: CheckpointInfo) -> None:
+    """Before its folder is there: one without a record would be taken for whole."""
     record = {
         "repo": card.repo,
         "file": file,

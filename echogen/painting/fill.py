@@ -65,7 +65,7 @@ class PaintingRun:
 
 
 def fill_store(run: PaintingRun, overwrite: bool, reporter: Reporter, stop: Stop) -> Throughput:
-    """Paint what a store lacks, and publish it when it is complete; call it under `store_lock`.
+    """Paint what a store lacks, and publish it when it is complete; call it under `own_output`.
 
     Args:
         run: what belongs in the store.

@@ -1,6 +1,6 @@
 """The output store: one schema, one writer and one reader, over Zarr v3 and HDF5.
 
-    with store_lock(output):
+    with own_output(output):
         writer = create_store(path, attrs=..., columns=..., cases=..., problems=...,
                               image_shape=(h, w), shard_size=32)      # or resume_store(path)
         for shard in writer.pending_shards():
@@ -18,7 +18,7 @@ Nothing here knows of plans, engines or torch, and zarr and h5py load when they 
 from echogen.store.hdf5 import convert_to_h5, present_store_path, working_store_path
 from echogen.store.integrity import checked_rows, damaged_rows, units, unreadable_columns
 from echogen.store.opening import check_replaceable, is_store, open_store, remove_store
-from echogen.store.output import StoreOutput, check_output, create_part
+from echogen.store.output import StoreOutput, check_output, create_part, own_output
 from echogen.store.reader import StoreReader
 from echogen.store.record import StoreRecord
 from echogen.store.repair import mark_pending
@@ -67,6 +67,7 @@ __all__ = [
     "lock_path",
     "mark_pending",
     "open_store",
+    "own_output",
     "present_store_path",
     "remove_store",
     "resume_store",

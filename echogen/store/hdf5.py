@@ -6,9 +6,7 @@ HDF5 has no writer that survives a kill, so a run that is to end in `x.h5` write
 
 import io
 import json
-import os
 import re
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from echogen.store.schema import (
     check_root_attributes,
 )
 from echogen.store.zarr_store import open_zarr
+from echogen.support.files import make_folder, write_whole
 from echogen.support.reading import open_regular, parse_json
 
 GZIP_LEVEL = 4
@@ -58,26 +57,22 @@ def convert_to_h5(zarr_path: Path, h5_path: Path) -> None:
     """
     import h5py
 
-    building = h5_path.with_name(f".{h5_path.name}.converting")
     with open_zarr(zarr_path) as store:
         if not store.complete:
             raise StoreError(
                 f"{zarr_path} is unfinished and cannot be converted. "
                 "Run the same command again until it is done."
             )
+
+        def write(place: Path) -> None:
+            with _Output(place, "w+") as output:
+                with h5py.File(output, "w", libver=FILE_FORMAT) as file:
+                    _copy(store, file, output)
+                output.check()
+
         with disk_errors(h5_path, _pixel_bytes(store)):
-            try:
-                h5_path.parent.mkdir(parents=True, exist_ok=True)
-                with _Output(building, "w+") as output:
-                    with h5py.File(output, "w", libver=FILE_FORMAT) as file:
-                        _copy(store, file, output)
-                    output.check()
-                    os.fsync(output.fileno())
-                building.replace(h5_path)
-            except BaseException:
-                with suppress(OSError):
-                    building.unlink(missing_ok=True)
-                raise
+            make_folder(h5_path.parent)
+            write_whole(h5_path, write)
 
 
 def open_h5(path: Path) -> StoreReader:

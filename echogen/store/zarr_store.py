@@ -1,14 +1,12 @@
 """The Zarr v3 store: created whole or not at all, opened, continued, removed.
 
-Every file is replaced atomically (zarr's LocalStore writes beside and renames), and every chunk
-ends with its CRC-32C, so that no changed byte of it goes unnoticed.
+Every file is replaced atomically and is on the disk before the next one, and every chunk ends with
+its CRC-32C, so that no changed byte of it goes unnoticed.
 """
 
 import os
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +32,17 @@ from echogen.store.schema import (
 )
 from echogen.store.seal import SEAL, seal_of
 from echogen.store.writer import StoreWriter
+from echogen.support.files import (
+    clear_leftovers,
+    creating_path,
+    make_folder,
+    put_folder,
+    remove_folder,
+)
 from echogen.support.reading import read_json
 
 ZSTD_LEVEL = 3
 _TABLE_CHUNK = 65536
-_MOST_BYTES = 2**32  # of a file
 
 
 def create_store(
@@ -54,7 +58,7 @@ def create_store(
     """Creates a Zarr store with every planned fact in it and every row pending.
 
     It is built in a temporary folder beside `path` and renamed: a killed creation leaves nothing
-    at `path`, and what it left beside is cleared by the next one. Call it under `store_lock`.
+    at `path`, and what it left beside is cleared by the next one. Call it under `own_output`.
 
     Args:
         path: of the new folder; must not exist.
@@ -87,15 +91,15 @@ def create_store(
     root[SEAL] = seal_of(root, planned, table, added)
     needed = sum(column.nbytes for column in planned.values())
     with disk_errors(path, needed):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         clear_leftovers(path)
-        building = path.with_name(f".{path.name}.creating-{os.getpid()}")
+        building = creating_path(path)
         try:
             group = _build(building, root, layout, planned, image_shape, shard_size)
             _write_table(group, CASES, table)
             for part, name in enumerate(("id", "reason")):
                 _write_table(group, PROBLEMS, {name: _text([row[part] for row in problems])})
-            building.rename(path)
+            put_folder(building, path)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -105,7 +109,8 @@ def create_store(
 def resume_store(path: Path) -> StoreWriter:
     """Opens a Zarr store to write its pending shards; half-written files of a kill are removed.
 
-    Call it under `store_lock`.
+    What is written then is on the disk, file after file, in the order of the calls. Call it under
+    `own_output`.
 
     Raises:
         StoreError: not there, not a store, of a newer format, or damaged.
@@ -122,13 +127,6 @@ def resume_store(path: Path) -> StoreWriter:
 def open_zarr(path: Path) -> StoreReader:
     """Opens a Zarr store for reading; see `open_store`."""
     return _reader(path, *_open(path, "r"))
-
-
-def clear_leftovers(path: Path) -> None:
-    """Removes what a killed creation or removal of `path` left beside it."""
-    for stage in ("creating", "removing"):
-        for leftover in path.parent.glob(f".{_glob_literal(path.name)}.{stage}-*"):
-            shutil.rmtree(leftover)
 
 
 def check_zarr(path: Path) -> None:
@@ -150,10 +148,7 @@ def remove_zarr(path: Path) -> None:
     """
     check_zarr(path)
     with disk_errors(path, 0):
-        clear_leftovers(path)
-        doomed = path.with_name(f".{path.name}.removing-{os.getpid()}")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        remove_folder(path)
 
 
 def _build(
@@ -251,47 +246,12 @@ def _root_attribute(path: Path) -> dict[str, Any]:
 def _open(path: Path, mode: str) -> tuple[dict[str, Any], Any]:
     import zarr
 
+    from echogen.store.zarr_files import ZarrFiles
+
     attrs = _root_attribute(path)
     with reading(path, "the store"):
-        files = _regular_files()(path, read_only=mode == "r")
+        files = ZarrFiles(path, read_only=mode == "r")
         return attrs, zarr.open_group(files, mode=mode, zarr_format=3)  # type: ignore[arg-type]  # a literal type that zarr does not export
-
-
-@cache
-def _regular_files() -> Any:
-    """zarr's store of a folder, which reads only what may be a file of ours; see `_check_file`."""
-    from zarr.storage import LocalStore
-
-    class RegularFiles(LocalStore):
-        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-            _check_file(self.root / key)
-            return await super().get(key, *args, **kwargs)
-
-        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-            wanted = list(key_ranges)
-            for key, _ in wanted:
-                _check_file(self.root / key)
-            return await super().get_partial_values(prototype, wanted)
-
-        def get_sync(self, key: str, *args: Any, **kwargs: Any) -> Any:
-            _check_file(self.root / key)
-            return super().get_sync(key, *args, **kwargs)
-
-    return RegularFiles
-
-
-def _check_file(path: Path) -> None:
-    """Refuses a FIFO, which would be waited for, and what is too large to be read at once."""
-    try:
-        found = path.stat()
-    except OSError:
-        return  # what is not there is a fill value, as zarr has it
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise ValueError(f"{path.name} is not a regular file")
-    if found.st_size > _MOST_BYTES:
-        raise ValueError(
-            f"{path.name} has {found.st_size:,} bytes, expected at most {_MOST_BYTES:,}"
-        )
 
 
 def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
@@ -305,7 +265,3 @@ def _reader(path: Path, attrs: Mapping[str, Any], group: Any) -> StoreReader:
             raise KeyError(f"{lost[0]}/zarr.json")
         case_names = sorted(group[CASES].array_keys(), key=lambda name: (name != "id", name))
     return StoreReader(path, attrs, group.__getitem__, case_names, lambda: None)
-
-
-def _glob_literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

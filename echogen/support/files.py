@@ -1,14 +1,27 @@
-"""Files: checked before the work and written whole or not at all, and whether one was changed."""
+"""Files and folders: checked before the work, then there whole or not at all, and on the disk.
 
+What is made lies beside its place until it is whole: `.NAME.partial`, a file, or `.NAME.creating`,
+a folder. `.NAME.replaced` and `.NAME.removing` are what is about to go. A kill may leave any of
+them; whoever makes the same thing again, alone in its place, removes them.
+"""
+
+import ctypes
+import errno
+import fcntl
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from echogen.errors import UsageError
 
-_PARTIAL = re.compile(r"\.(.+)\.\d+\.partial", re.DOTALL)
+_EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
+_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+"""What a kernel or a file system answers that knows no exchange."""
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def folder_size(folder: Path) -> int:
@@ -53,32 +66,38 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 
 def write_whole(
-    path: Path, content: str | bytes | Callable[[Path], object], *, durable: bool = False
+    path: Path, content: str | bytes | Callable[[Path], object], *, mode: int | None = None
 ) -> None:
     """Write a file beside its place, and put it there: it is the old one or the new one, whole.
+
+    The disk has it, and its name, when this returns: not even a power cut takes it back.
 
     Args:
         path: of the file; its folder must exist.
         content: text, written as UTF-8; bytes; or a function that writes the file it is given.
-        durable: wait until the disk has the file and its name, so that a power cut spares them.
+        mode: its permissions; None leaves them to the user's mask.
 
     Raises:
-        OSError: it cannot be written; nothing is left of the attempt.
+        OSError: it cannot be written, or another process is writing it; nothing is left of the
+            attempt.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = partial_path(path)
+    descriptor = _claim(beside, path)
     try:
+        if mode is not None:
+            os.fchmod(descriptor, mode)
         if callable(content):
             content(beside)
         else:
             beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        if durable:
-            to_disk(beside)
+        to_disk(beside)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    if durable:
-        to_disk(path.parent)
+    finally:
+        os.close(descriptor)
+    to_disk(path.parent)
 
 
 def write_private(path: Path, content: str) -> None:
@@ -87,32 +106,170 @@ def write_private(path: Path, content: str) -> None:
     Raises:
         OSError: as `write_whole`.
     """
-
-    def write(place: Path) -> None:
-        place.unlink(missing_ok=True)
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content.encode())
-
-    write_whole(path, write)
+    write_whole(path, content, mode=0o600)
 
 
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove what a killed `write_whole` left of these files; nobody else may be writing them."""
-    files: dict[Path, set[str]] = {}
     for path in paths:
-        files.setdefault(path.parent, set()).add(path.name)
-    for folder, names in files.items():
-        for place in list(folder.iterdir()) if folder.is_dir() else []:
-            partial = _PARTIAL.fullmatch(place.name)
-            if partial and partial[1] in names:
-                place.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            partial_path(path).unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and have the disk keep their names.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        to_disk(place.parent)
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file is written that `write_whole` then puts at `path`."""
+    return _beside(path, "partial")
+
+
+def creating_path(path: Path) -> Path:
+    """Where a folder is made that `put_folder` then puts at `path`."""
+    return _beside(path, "creating")
+
+
+def put_folder(made: Path, path: Path) -> None:
+    """Put a folder in its place in one step, once all of it is on the disk; what is there goes.
+
+    Call it where nobody else replaces `path`. Where the file system cannot exchange two names in
+    one step, a kill may leave nothing at `path`; `clear_leftovers` puts the old one back.
+
+    Args:
+        made: the folder, beside `path`.
+        path: a folder that may be removed, or nothing.
+
+    Raises:
+        OSError: the disk refuses; what was at `path` is still there.
+    """
+    tree_to_disk(made)
+    old = made
+    if not os.path.lexists(path):
+        made.rename(path)
+    elif not exchange(made, path):
+        old = _beside(path, "replaced")
+        path.rename(old)
+        try:
+            made.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+    to_disk(path.parent)
+    if old.exists():
+        _remove(old, path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, of which a kill leaves nothing in its place.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    clear_leftovers(path)
+    _remove(path, path)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Put back what a kill left of a replacement of `path`, and remove what it left beside.
+
+    Call it where nobody else makes, replaces or removes `path`. Only names are removed that are
+    made here, or by the stores' conversion.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    old = _beside(path, "replaced")
+    if old.is_dir() and not old.is_symlink() and not os.path.lexists(path):
+        old.rename(path)
+    kinds = "creating|removing|replaced|converting|partial"
+    ours = re.compile(rf"\.{re.escape(path.name)}\.({kinds})(-\d+)?")
+    for place in list(path.parent.iterdir()) if path.parent.is_dir() else []:
+        if ours.fullmatch(place.name) and not place.is_symlink():
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the kernel or the file system cannot.
+
+    Raises:
+        OSError: one of them is not there, or the disk refuses.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    sys.audit("os.rename", os.fspath(one), os.fspath(other), -1, -1)
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNKNOWN:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk; it need not exist."""
+    """Wait until a file's bytes, or a folder's names, are on the disk; it need not exist.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     with suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:  # a file system without: it keeps what it can
+                raise
         finally:
             os.close(descriptor)
+
+
+def tree_to_disk(folder: Path) -> None:
+    """`to_disk` of every file and folder in a folder, itself last.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            to_disk(Path(place, name))
+        to_disk(Path(place))
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def _remove(place: Path, path: Path) -> None:
+    """Remove a folder that lies at, or beside, `path`: as a whole first, so that no half stays."""
+    doomed = _beside(path, "removing")
+    place.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _claim(beside: Path, path: Path) -> int:
+    """An open descriptor of `beside`, held by a lock that ends with this process."""
+    while True:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            busy = "another process is writing it"
+            raise OSError(errno.EBUSY, busy, str(path)) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+        with suppress(FileNotFoundError):  # whoever held it has put it in its place
+            if os.path.samestat(os.fstat(descriptor), beside.stat()):
+                return descriptor
+        os.close(descriptor)

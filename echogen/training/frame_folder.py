@@ -19,7 +19,7 @@ from echogen.datasets import Dataset, open_dataset
 from echogen.datasets.base import relative
 from echogen.errors import DatasetError, StoreError
 from echogen.report import QUIET, Reporter
-from echogen.support.files import remove_partials, write_whole
+from echogen.support.files import make_folder, remove_partials, write_whole
 from echogen.support.words import counted
 from echogen.training.frames import (
     PIXELS_FILE,
@@ -116,13 +116,11 @@ def _write_folder(frames: FramePass, workers: int, folder: Path, reporter: Repor
             "another --out."
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            files[0], lambda place: _write_pixels(frames, workers, place, reporter), durable=True
-        )
+        make_folder(folder)
+        write_whole(files[0], lambda place: _write_pixels(frames, workers, place, reporter))
         record = _record(frames, np.load(files[0], mmap_mode="r")).model_dump(mode="json")
         lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
-        write_whole(files[1], "{\n" + ",\n".join(lines) + "\n}\n", durable=True)
+        write_whole(files[1], "{\n" + ",\n".join(lines) + "\n}\n")
     except OSError as error:
         megabytes = len(frames.keys) * frames.grid.image_size**2 / 1e6
         raise StoreError(

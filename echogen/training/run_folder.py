@@ -7,13 +7,15 @@ It holds `frames/`, `state.safetensors` (to continue from), `log.jsonl`, `pictur
 import shutil
 from pathlib import Path
 
-from echogen.diffusion.checkpoint import CARD_FILE, HASHED_FILES, INFO_FILE, TRAINED
+from echogen.diffusion.checkpoint import INFO_FILE, TRAINED
 from echogen.errors import CheckpointError, UsageError
-from echogen.support.files import remove_partials
+from echogen.support.files import clear_leftovers, make_folder, remove_partials, to_disk
 
 FRAMES, PICTURES, BOARD = "frames", "pictures", "tensorboard"
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
-_MARKS = (STATE_FILE, LOG_FILE, f"{TRAINED}/{INFO_FILE}")
+_OVERWRITTEN = ".overwritten"
+"""The state of a run that is being removed: whatever happens then, it is over."""
+_MARKS = (STATE_FILE, LOG_FILE, f"{TRAINED}/{INFO_FILE}", _OVERWRITTEN)
 """Any of them marks a run's folder; `pictures`, say, may belong to something else."""
 
 
@@ -37,7 +39,7 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if resume:
         raise CheckpointError(f"--resume: {out} holds no run to resume; leave out --resume.")
-    if TRAINED in there:
+    if TRAINED in there and _OVERWRITTEN not in there:
         raise CheckpointError(
             f"{out}: contains a checkpoint but no state to resume from; train into another folder, "
             "or start over with --overwrite."
@@ -48,29 +50,49 @@ def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the folder, or tidy up what a kill left in it, or empty it but for its frames.
 
     Raises:
-        UsageError, CheckpointError: as `check_run_folder`.
+        UsageError: as `check_run_folder`.
+        CheckpointError: as `check_run_folder`, or the folder cannot be written.
     """
     check_run_folder(out, resume=resume, overwrite=overwrite)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partials([out / STATE_FILE, out / LOG_FILE])
-    if overwrite:
-        (out / STATE_FILE).unlink(missing_ok=True)
-        for name in (PICTURES, BOARD, TRAINED):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / LOG_FILE).unlink(missing_ok=True)  # last: it marks the others as a run's
-    recover_checkpoint(out)
+    try:
+        make_folder(out)
+        remove_partials([out / STATE_FILE, out / LOG_FILE])
+        recover_checkpoint(out)
+        if overwrite:
+            _mark_overwritten(out)
+        if (out / _OVERWRITTEN).exists():
+            _remove_run(out)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or out}: cannot be replaced ({error.strerror}). Put that right and "
+            "run the same command again."
+        ) from error
 
 
 def recover_checkpoint(out: Path) -> None:
     """Put back a checkpoint that a kill left half way through being replaced; remove remains."""
-    folder = out / TRAINED
-    remains = sorted(out.glob(f".{TRAINED}.*"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for place in remains:
-        for whole in (place, place / TRAINED):
-            wanted = (INFO_FILE, CARD_FILE, *HASHED_FILES)
-            if not folder.exists() and all((whole / name).is_file() for name in wanted):
-                whole.rename(folder)
-        shutil.rmtree(place, ignore_errors=True)
+    clear_leftovers(out / TRAINED)
+
+
+def _mark_overwritten(out: Path) -> None:
+    """One step that ends a run: from here on its remains are nobody's."""
+    state, mark = out / STATE_FILE, out / _OVERWRITTEN
+    if state.is_file():
+        state.replace(mark)
+    else:
+        mark.touch()
+    to_disk(out)
+
+
+def _remove_run(out: Path) -> None:
+    """All but the frames, and last the mark that says that it may go."""
+    for name in (PICTURES, BOARD, TRAINED):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+    (out / LOG_FILE).unlink(missing_ok=True)
+    to_disk(out)
+    (out / _OVERWRITTEN).unlink()
+    to_disk(out)
 
 
 def trained_checkpoint(out: Path) -> Path:

@@ -83,7 +83,7 @@ def save_state(
     file = folder / STATE_FILE
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(learner)}
     try:
-        write_whole(file, lambda place: save_file(tensors, place, metadata=header), durable=True)
+        write_whole(file, lambda place: save_file(tensors, place, metadata=header))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be written ({error}). Free some space or choose another folder, and "

@@ -22,6 +22,7 @@ from echogen.exports.selection import Selection
 from echogen.exports.target import MANIFEST
 from echogen.store import COLUMNS, Status, open_store, resume_store, store_lock
 from tests.support.export_stores import Made, Sample, cohort, with_status
+from tests.support.faults import contents, every_kill
 
 FILES = ("folder", "nifti", "nnunet")
 
@@ -230,7 +231,7 @@ def test_a_deleted_file_is_made_again_and_a_changed_one_is_left(tmp_path: Path, 
     (root / lost).unlink()
     (root / changed).write_bytes(b"corrected by hand")
     half = root / changed  # its sample would not be written again
-    half.with_name(f".{half.name}.123.partial").write_bytes(b"half")
+    half.with_name(f".{half.name}.partial").write_bytes(b"half")
     assert run(store, to, tmp_path / "out").written == 1
     assert tree(root) == {**before, changed: b"corrected by hand"}
 
@@ -382,6 +383,61 @@ def test_a_killed_export_goes_on_to_the_same_files(tmp_path: Path) -> None:
     assert 0 < report.written <= len(made.samples) - there + 1
     run(store, "nnunet", tmp_path / "undisturbed", workers=1)
     assert tree(root) == tree(tmp_path / "undisturbed" / "Dataset501_Echogen")
+
+
+@pytest.mark.parametrize("overwrite", [True, False], ids=["again", "again-without-overwrite"])
+def test_an_export_killed_while_it_replaces_another_ends_as_if_undisturbed(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    store, out, there = cohort(1).put(tmp_path / "a.zarr"), tmp_path / "out", tmp_path / "there"
+    run(store, "folder", tmp_path / "fresh")
+    fresh = {**contents(tmp_path / "fresh"), "images/mine.txt": b"mine"}
+    run(store, "folder", out)
+    changed = next(name for name in tree(out) if name.endswith("_ED.png"))
+    (out / changed).write_bytes(b"damaged")
+    (out / "images" / "mine.txt").write_bytes(b"mine")
+
+    def prepare() -> None:
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(out, there / "out")
+
+    def replace() -> None:
+        run(store, "folder", there / "out", overwrite=True, workers=1)
+
+    def again() -> None:
+        found = json.loads((there / "out" / MANIFEST).read_text())
+        begun = not found["complete"]
+        run(store, "folder", there / "out", overwrite=overwrite or not begun, workers=1)
+
+    def check(where: str) -> None:
+        assert contents(there / "out") == fresh
+        assert list(there.iterdir()) == [there / "out"]
+
+    def matters(place: str) -> bool:  # one file of each kind is enough of what is written
+        return "partial" not in place or "4CH_ED.png" in place or "csv" in place or "json" in place
+
+    assert every_kill(there, prepare, replace, check, again=again, concerns=matters) > 30
+
+
+def test_a_store_killed_while_it_takes_its_place_leaves_nothing_beside(tmp_path: Path) -> None:
+    store, there = cohort(1).put(tmp_path / "a.zarr"), tmp_path / "there"
+    run(store, "h5", tmp_path / "fresh.h5")
+
+    def prepare() -> None:
+        shutil.rmtree(there, ignore_errors=True)
+        there.mkdir()
+
+    def check(where: str) -> None:
+        assert list(there.iterdir()) == [there / "c.h5"]
+        assert_equal_stores(there / "c.h5", tmp_path / "fresh.h5")
+
+    def beside(place: str) -> bool:
+        return Path(place).parent == there
+
+    def convert() -> None:
+        run(store, "h5", there / "c.h5")
+
+    assert every_kill(there, prepare, convert, check, concerns=beside) > 8
 
 
 def test_a_finished_export_says_so_and_json_is_one_object(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from echogen.diffusion.checkpoint import (
     verify_checkpoint,
 )
 from echogen.diffusion.network import load_checkpoint, resolve_device, resolve_precision
-from echogen.diffusion.saving import save_checkpoint
-from echogen.errors import CheckpointError, EngineError, UsageError
+from echogen.diffusion.saving import save_checkpoint, whole_folder
+from echogen.errors import CheckpointError, EngineError, StoreError, UsageError
+from tests.support.faults import every_kill, on_rename
 
 UNET = {
     "sample_size": 8,
@@ -401,19 +402,56 @@ def test_only_a_checkpoint_is_ever_overwritten(saved, tmp_path):
         (tmp_path / "empty" / INFO_FILE).unlink()  # damaged, and a checkpoint all the same
 
 
-def test_a_checkpoint_that_cannot_be_replaced_stays(saved, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_replaced_stays(saved, tmp_path):
     state = load_file(saved[0] / WEIGHTS)
     target = tmp_path / "model"
     save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="one")
-    rename = Path.rename
 
-    def full(self, to):
-        if self.name.startswith(".model.") and to == target:
+    def full(place):
+        if place == str(target):
             raise OSError(28, "No space left on device")
-        return rename(self, to)
 
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with on_rename(full), pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="two", overwrite=True)
     assert (target / "README.md").read_text() == "one"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_checkpoint_killed_while_it_is_replaced_is_whole_and_replaced_by_the_next(
+    saved, tmp_path
+):
+    state, target = load_file(saved[0] / WEIGHTS), tmp_path / "there" / "model"
+
+    def save(text):
+        save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme=text, overwrite=True)
+
+    def prepare():
+        shutil.rmtree(target.parent, ignore_errors=True)
+        save("old")
+
+    def again():
+        verify_checkpoint(target)
+        save("new")
+
+    def check(where):
+        assert (target / "README.md").read_text() == "new"
+        assert list(target.parent.iterdir()) == [target]
+        verify_checkpoint(target)
+
+    assert every_kill(tmp_path, prepare, lambda: save("new"), check, again=again) > 20
+
+
+def test_two_that_write_one_checkpoint_do_not_mix(saved, tmp_path):
+    state, target = load_file(saved[0] / WEIGHTS), tmp_path / "model"
+    with whole_folder(target, overwrite=False), pytest.raises(StoreError, match="in use by"):
+        save_checkpoint(target, state, UNET, SCHEDULER, INFO, readme="", overwrite=True)
+
+
+def test_a_link_to_a_checkpoint_elsewhere_stays_one(saved, tmp_path):
+    state = load_file(saved[0] / WEIGHTS)
+    save_checkpoint(tmp_path / "far" / "model", state, UNET, SCHEDULER, INFO, readme="one")
+    link = tmp_path / "model"
+    link.symlink_to(tmp_path / "far" / "model")
+    save_checkpoint(link, state, UNET, SCHEDULER, INFO, readme="two", overwrite=True)
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "model" / "README.md").read_text() == "two"

@@ -1,5 +1,6 @@
 """The simulator: same bytes again, true sectors, labels and volumes, speckle of the right kind."""
 
+import shutil
 import zlib
 from pathlib import Path
 
@@ -7,14 +8,23 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from echogen.errors import UsageError
-from echogen.phantom import PHASES, VIEWS, PhantomCase, make_case, make_frame, write_dataset
+from echogen.errors import StoreError, UsageError
+from echogen.phantom import (
+    PHASES,
+    VIEWS,
+    PhantomCase,
+    dataset,
+    make_case,
+    make_frame,
+    write_dataset,
+)
 from echogen.phantom.anatomy import Heart, biplane_volume
 from echogen.phantom.beam import ANGLE_STEP, Pulse, envelope_db
 from echogen.phantom.case import METAIMAGE_SPACING_MM
 from echogen.phantom.dataset import metaimage_header
 from echogen.phantom.tissue import Look
 from echogen.types import LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM
+from tests.support.faults import contents, every_kill
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "camus"
 
@@ -227,6 +237,64 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(UsageError, match="but is a file"):
         write_dataset(tmp_path / "mine.txt", cases=1)
+
+
+def test_a_killed_call_is_continued_by_the_same_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: PhantomCase
+) -> None:
+    monkeypatch.setattr(dataset, "make_case", lambda *_: case)
+    write_dataset(tmp_path / "fresh", cases=1)
+    fresh, out = contents(tmp_path / "fresh"), tmp_path / "there" / "out"
+
+    def check(where: str) -> None:
+        assert contents(out.parent) == {"out": None, **{f"out/{k}": v for k, v in fresh.items()}}
+
+    def write() -> None:
+        write_dataset(out, cases=1)
+
+    def prepare() -> None:
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir()
+
+    assert every_kill(out.parent, prepare, write, check) > 40
+
+
+def test_only_files_of_the_same_phantoms_are_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: PhantomCase
+) -> None:
+    monkeypatch.setattr(dataset, "make_case", lambda *_: case)
+    write_dataset(tmp_path, cases=1)
+    done = contents(tmp_path)
+    write_dataset(tmp_path, cases=1)  # it is what would be written
+    image = "database_nifti/patient0001/patient0001_2CH_ED.nii.gz"
+    (tmp_path / "database_split" / "subgroup_testing.txt").unlink()
+    (tmp_path / image).write_bytes(b"a heart")
+    with pytest.raises(UsageError, match=f"contains other files, such as {image}"):
+        write_dataset(tmp_path, cases=1)
+    assert contents(tmp_path).keys() == done.keys() - {"database_split/subgroup_testing.txt"}
+    (tmp_path / image).unlink()
+    (tmp_path / image).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=f"contains other files, such as {image}"):
+        write_dataset(tmp_path, cases=1)
+    (tmp_path / image).unlink()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="contains other files, such as mine"):
+        write_dataset(tmp_path, cases=1)
+
+
+def test_phantoms_take_any_empty_folder_and_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: PhantomCase
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def meanwhile(*_: object) -> PhantomCase:
+        with pytest.raises(StoreError, match="in use by another process"):
+            write_dataset(Path(), cases=1)
+        return case
+
+    monkeypatch.setattr(dataset, "make_case", meanwhile)
+    write_dataset(Path(), cases=1)
+    assert sorted(contents(tmp_path))[:1] == ["database_nifti"]
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,34 @@
-"""Files are the old ones or the new ones, whole, whatever happens while they are written."""
+"""Files and folders are the old ones or the new ones, whole, whatever happens meanwhile."""
 
+import errno
+import os
 import resource
-import subprocess
-import sys
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from echogen.support.files import remove_partials, write_whole
+from echogen.support import files
+from echogen.support.files import (
+    clear_leftovers,
+    creating_path,
+    put_folder,
+    remove_partials,
+    write_private,
+    write_whole,
+)
+from tests.support.faults import contents, every_kill, in_child, on_rename
 
 
-@pytest.mark.parametrize("durable", [False, True])
-def test_text_bytes_and_what_a_function_writes_replace_a_file(
-    tmp_path: Path, durable: bool
-) -> None:
+def test_text_bytes_and_what_a_function_writes_replace_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     for content, expected in (
         ("µm", "µm".encode()),
         (b"\0\1", b"\0\1"),
         (lambda place: place.write_text("new"), b"new"),
     ):
-        write_whole(path, content, durable=durable)
+        write_whole(path, content)
         assert path.read_bytes() == expected
     assert list(tmp_path.iterdir()) == [path]
 
@@ -39,17 +47,120 @@ def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_leaves_the_old_file_and_what_it_left_beside_goes(tmp_path: Path) -> None:
-    path, other = tmp_path / "a.bin", tmp_path / ".b.bin.12.partial"
-    path.write_bytes(b"old")
+def test_a_killed_write_leaves_the_old_file_and_nothing_after_the_next_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.bin", tmp_path / ".b.bin.partial"
     other.write_bytes(b"of another file")
-    killed = (
-        "import os, sys; from pathlib import Path; from echogen.support.files import write_whole\n"
-        "def half(place):\n    place.write_bytes(b'ne')\n    os.kill(os.getpid(), 9)\n"
-        "write_whole(Path(sys.argv[1]), half)"
-    )
-    assert subprocess.run([sys.executable, "-c", killed, path], check=False).returncode == -9
+
+    def half(place: Path) -> None:
+        place.write_bytes(b"ne")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    path.write_bytes(b"old")
+    assert in_child(lambda: write_whole(path, half)) == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 3
-    remove_partials([path, tmp_path / "not" / "there.txt"])
-    assert sorted(tmp_path.iterdir()) == [other, path]
+    write_whole(path, b"new")
+    assert contents(tmp_path) == {".b.bin.partial": b"of another file", "a.bin": b"new"}
+    assert in_child(lambda: write_whole(path, half)) == -signal.SIGKILL
+    remove_partials([path, tmp_path / "not" / "there.txt", other / "below"])
+    assert contents(tmp_path) == {".b.bin.partial": b"of another file", "a.bin": b"new"}
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+
+    def meanwhile(place: Path) -> None:
+        place.write_bytes(b"first")
+        with pytest.raises(OSError, match="another process is writing it"):
+            write_whole(path, b"second")
+
+    write_whole(path, meanwhile)
+    assert contents(tmp_path) == {"a.bin": b"first"}
+
+
+def test_a_private_file_was_never_anybody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "who.csv"
+    (tmp_path / ".who.csv.partial").touch(0o644)
+    write_private(path, "patient")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def write_folder(folder: Path, text: str) -> None:
+    (folder / "below").mkdir(parents=True)
+    (folder / "a.txt").write_text(text)
+    (folder / "below" / "b.txt").write_text(text)
+
+
+def new_and_old(tmp_path: Path) -> Path:
+    shutil.rmtree(tmp_path / "there", ignore_errors=True)
+    write_folder(tmp_path / "there" / "model", "old")
+    return tmp_path / "there" / "model"
+
+
+def replace(path: Path) -> None:
+    clear_leftovers(path)
+    write_folder(creating_path(path), "new")
+    put_folder(creating_path(path), path)
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_folder_killed_while_it_is_replaced_is_the_old_or_the_new_one(
+    tmp_path: Path, exchanging: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "there" / "model"
+    new = {"a.txt": b"new", "below": None, "below/b.txt": b"new"}
+    if not exchanging:
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+
+    def look() -> None:
+        if not exchanging:
+            clear_leftovers(path)
+        assert set(filter(None, contents(path).values())) in ({b"old"}, {b"new"})
+        replace(path)
+
+    def check(where: str) -> None:
+        assert contents(path) == new
+        assert list(path.parent.iterdir()) == [path]
+
+    def prepare() -> None:
+        new_and_old(tmp_path)
+
+    assert every_kill(tmp_path, prepare, lambda: replace(path), check, again=look) > 12
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_and_old(tmp_path)
+    write_folder(creating_path(path), "new")
+
+    tries: list[str] = []
+
+    def full(place: str) -> None:
+        tries.append(place)
+        if tries.count(str(path)) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+
+    for exchanging in (True, False):
+        if not exchanging:
+            monkeypatch.setattr(files, "exchange", lambda one, other: False)
+        tries.clear()
+        with on_rename(full), pytest.raises(OSError, match="No space"):
+            put_folder(creating_path(path), path)
+        assert (path / "a.txt").read_text() == "old"
+    clear_leftovers(path)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
+    mine = [".m.zarr.creating-old", ".m.zarr.removing-", ".other.removing", "m.zarr.removing",
+            ".mXzarr.removing"]  # fmt: skip
+    for name in (*mine, ".m.zarr.creating-12", ".m.zarr.removing-3", ".m.zarr.replaced"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    (tmp_path / ".m.zarr.converting").touch()
+    (tmp_path / "m.zarr").mkdir()
+    (tmp_path / ".m.zarr.removing").symlink_to(tmp_path / ".other.removing")
+    clear_leftovers(tmp_path / "m.zarr")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([*mine, "m.zarr", ".m.zarr.removing"])
+    clear_leftovers(tmp_path / "no" / "folder")

@@ -393,16 +393,6 @@ def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
         train(recipe(), packed, tmp_path, QUICK)
 
 
-def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
-    run = shutil.copytree(finished, tmp_path / "run")
-    (run / ".checkpoint.old.x").mkdir()
-    (run / "checkpoint").rename(run / ".checkpoint.old.x/checkpoint")
-    (run / ".checkpoint.half").mkdir()
-    train(recipe(), packed, run, QUICK)
-    verify_checkpoint(run / "checkpoint")
-    assert not list(run.glob(".checkpoint*"))
-
-
 # --- what it learns and says
 
 
