@@ -211,23 +211,23 @@ class LangevinConfig(Settings):
     """
 
     name: Literal["langevin"] = "langevin"
-    levels: int = Field(default=16, ge=2)
-    inner_steps: int = Field(default=6, ge=0)
+    levels: int = Field(default=16, ge=2, le=1000)
+    inner_steps: int = Field(default=6, ge=0, le=1000)
     inner_max: float = Field(default=0.6, ge=0)
     churn: float = Field(default=2.0, ge=0)
     noise_gain: float = Field(default=1.06, gt=0)
     guidance: float = Field(default=1.5, ge=0)
     memory: float = Field(default=0.8, ge=0, lt=1)
-    refine_steps: int = Field(default=5, ge=0)
+    refine_steps: int = Field(default=5, ge=0, le=1000)
 
 
 class RepaintConfig(Settings):
     """RePaint's schedule (Lugmayr et al. 2022, 2201.09865): steps, jump length, resamplings."""
 
     name: Literal["repaint"] = "repaint"
-    steps: int = Field(default=250, ge=1)
-    jump_length: int = Field(default=10, ge=1)
-    resamplings: int = Field(default=10, ge=1)
+    steps: int = Field(default=250, ge=1, le=10_000)
+    jump_length: int = Field(default=10, ge=1, le=10_000)
+    resamplings: int = Field(default=10, ge=1, le=100)
 
 
 class DpmConfig(Settings):
@@ -252,15 +252,15 @@ class DpmConfig(Settings):
     """
 
     name: Literal["dpm"] = "dpm"
-    steps: int = Field(default=25, ge=2)
+    steps: int = Field(default=25, ge=2, le=10_000)
     eta: float = Field(default=1.0, ge=0, le=1)
     order: Literal[1, 2] = 2
     sigma_min: float = Field(default=0.01, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
     rho: float = Field(default=7.0, gt=0)
-    refine_steps: int = Field(default=0, ge=0)
+    refine_steps: int = Field(default=0, ge=0, le=10_000)
     refine_from: float = Field(default=0.25, gt=0)
-    refine_visits: int = Field(default=1, ge=1)
+    refine_visits: int = Field(default=1, ge=1, le=100)
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
@@ -289,9 +289,9 @@ class EngineConfig(Settings):
 
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=0, ge=0, le=65_536)
     compile: CompileMode = "off"
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=4096)
 
 
 class StoreConfig(Settings):

@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that `echogen --help` answers
 
 import atexit
 import gc
+import io
 import sys
 from typing import Annotated
 
@@ -67,6 +68,9 @@ def _root(
 
 def main() -> None:
     """The `echogen` command."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold what no encoding has
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     atexit.register(gc.freeze)  # collecting torch's objects one by one would take 0.3 s
     try:
         app()

@@ -1,5 +1,6 @@
 """Flags that several commands share, declared once, and their keywords."""
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from echogen.errors import UsageError
+from echogen.support.reading import check_text, parse_toml
+from echogen.support.words import one_line
 
 INPUT, MAKE, SHOW, PAINT, RUN = "Input", "What to make", "What to show", "Painting", "Run"
 
@@ -198,12 +201,13 @@ def settings_from(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    import tomllib
-
     key, equals, value = text.partition("=")
+    name = f"--set {one_line(text, 100)}"
     if not equals or not key:
-        raise UsageError(f"--set {text}: expected KEY=VALUE, such as seed=1.")
+        raise UsageError(f"{name}: expected KEY=VALUE, such as seed=1.")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
+        return key, parse_toml(f"value = {value}", UsageError, name)["value"]
+    except UsageError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return key, check_text(value, UsageError, name)
+        raise

@@ -69,7 +69,7 @@ def load_weights(
 
     header = read_header(file)
     if wanted is not None:
-        _compare({name: tensor.shape for name, tensor in header.items()}, wanted, file, whose)
+        check_shapes(header, wanted, file, whose)
     try:
         weights = {name: value.float() for name, value in load_file(file).items()}
     except (SafetensorError, OSError) as error:
@@ -80,9 +80,18 @@ def load_weights(
     return weights
 
 
-def _compare(
-    found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], file: Path, whose: str
+def check_shapes(
+    header: Mapping[str, TensorHeader],
+    wanted: Mapping[str, Sequence[int]],
+    file: Path,
+    whose: str,
 ) -> None:
+    """Refuse a file that holds other tensors than wanted; see `load_weights`.
+
+    Raises:
+        CheckpointError: names the first one.
+    """
+    found = {name: tensor.shape for name, tensor in header.items()}
     for name in sorted(found.keys() | wanted.keys()):
         ours, theirs = (_shape(table.get(name)) for table in (wanted, found))
         if ours != theirs:

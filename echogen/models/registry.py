@@ -5,20 +5,24 @@ loads no torch, so that listing models is instant.
 """
 
 import os
-import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from echogen.config import ImageSide
 from echogen.diffusion.checkpoint import BUILTIN, INFO_FILE
 from echogen.errors import CheckpointError
 from echogen.models.guided.architecture import GuidedOptions
-from echogen.support.settings import Settings, explain
+from echogen.support.reading import read_toml
+from echogen.support.settings import MOST_BYTES, Settings, explain, shown
 
 Kind = Literal["package", "guided", "echogen", "judge"]
 IN_PACKAGE = ("package", "judge")
 CARDS_FILE = "models.toml"
+PART = "[A-Za-z0-9_][A-Za-z0-9._-]*"
+"""Of a path on the hub."""
+Told = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 
 class GuidedCard(GuidedOptions):
@@ -47,19 +51,19 @@ class ModelCard(Settings):
         guided: what the shapes of a guided-diffusion network leave open.
     """
 
-    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     kind: Kind
-    what_for: str = Field(min_length=1)
-    architecture: str = Field(min_length=1)
-    training_data: str = Field(min_length=1)
-    licence: str = Field(min_length=1)
-    citation: str = Field(min_length=1)
-    repo: str = ""
-    file: str = ""
-    revision: str = ""
+    what_for: Told
+    architecture: Told
+    training_data: Told
+    licence: Told
+    citation: Told
+    repo: str = Field(default="", pattern=f"^({PART}/{PART})?$", max_length=200)
+    file: str = Field(default="", pattern=f"^({PART}(/{PART})*)?$", max_length=200)
+    revision: str = Field(default="", pattern=f"^({PART}(/{PART})*)?$", max_length=200)
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
-    size: int | None = Field(default=None, strict=True)
-    image_size: int | None = Field(default=None, strict=True)
+    size: int | None = Field(default=None, strict=True, ge=0)
+    image_size: ImageSide | None = None
     guided: GuidedCard | None = None
 
     @field_validator("name")
@@ -139,9 +143,11 @@ def read_cards() -> tuple[ModelCard, ...]:
     own, shipped = cache_home() / CARDS_FILE, len(cards)
     if own.is_file():
         cards += parse_cards(own)
+    taken: set[str] = set()
     for i, card in enumerate(cards):
-        if card.name in {before.name for before in cards[:i]}:
+        if card.name in taken:
             raise CheckpointError(f"{own}: the name {card.name!r} is taken; choose another.")
+        taken.add(card.name)
         if (i and card.kind == "package") or (card.kind == "judge" and i >= shipped):
             raise CheckpointError(f"{own}: model {card.name!r}: kind: expected guided or echogen")
     return tuple(cards)
@@ -170,11 +176,9 @@ def parse_cards(file: Path) -> tuple[ModelCard, ...]:
         CheckpointError: as `read_cards`.
     """
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise CheckpointError(f"{file}: not valid TOML: {error}") from error
+        raw = read_toml(file, CheckpointError, most=MOST_BYTES)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
     tables = raw.get("model", [])
     if raw.keys() - {"model"} or not isinstance(tables, list):
         raise CheckpointError(f"{file}: expected only [[model]] tables")
@@ -186,4 +190,6 @@ def _card(table: Any, file: Path) -> ModelCard:
         return ModelCard.model_validate(table)
     except ValidationError as error:
         name = table.get("name") if isinstance(table, dict) else None
-        raise CheckpointError(f"{file}: model {name!r}: {explain(error, ModelCard)}") from error
+        raise CheckpointError(
+            f"{file}: model {shown(name)}: {explain(error, ModelCard)}"
+        ) from error

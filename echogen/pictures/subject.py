@@ -13,7 +13,7 @@ from echogen.datasets import open_chosen
 from echogen.diffusion.checkpoint import read_info
 from echogen.errors import CheckpointError, StoreError, UsageError
 from echogen.geometry.sector import fan_mask
-from echogen.models.resolve import load_with_model, resolve_checkpoint
+from echogen.models.resolve import is_path, load_with_model, resolve_checkpoint
 from echogen.pictures.choice import Choice
 from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
@@ -92,6 +92,8 @@ def _in_store(
         recorded = store.record.checkpoint
         own = recorded.name
         try:
+            if not checkpoint and is_path(own):
+                raise CheckpointError(f"{path}: names a path as its model.")
             folder = str(resolve_checkpoint(checkpoint or own, reporter.tell))
         except CheckpointError as error:
             if checkpoint:

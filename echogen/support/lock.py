@@ -15,6 +15,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from echogen.errors import StoreError
+from echogen.support.reading import read_json
+from echogen.support.words import one_line
+
+MOST_BYTES = 2**12
 
 
 def lock_path(store: Path) -> Path:
@@ -65,7 +69,8 @@ def _sign(descriptor: int) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_text(encoding="utf-8"))
-        return f"another process (pid {who['pid']} on {who['host']} since {who['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        who = read_json(path, StoreError, most=MOST_BYTES)
+        pid, host, since = (one_line(who[name], 100) for name in ("pid", "host", "since"))
+        return f"another process (pid {pid} on {host} since {since})"
+    except (OSError, KeyError, TypeError):
         return "another process"  # it has locked the file but not yet signed it, or just left

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ MOST_VALUES = 2**23
 MOST_KEYS = 2**18
 """Of one object: what is unknown in it is told one by one."""
 MOST_DEPTH = 32
+MOST_DOTS = 100  # in a row with nothing but letters between: a key of so many tables
+_NO_KEY = re.compile(r"[^\w\"' \t.-]+")
 MOST_DIGITS = 20  # of 2**64
 
 
@@ -134,11 +137,26 @@ def parse_toml(text: str, error: type[EchogenError], name: str) -> dict[str, Any
             holds a number beyond 64 bits or text with a NUL.
     """
     try:
+        if any(part.count(".") > MOST_DOTS for part in _NO_KEY.split(text)):
+            raise RecursionError  # tomllib would take minutes and gigabytes
         value = tomllib.loads(text)
         _check(value)
     except (ValueError, RecursionError) as cause:
         raise error(f"{name}: is not valid TOML ({_why(cause)}).") from cause
     return value
+
+
+def check_text(text: str, error: type[EchogenError], name: str) -> str:
+    """`text`, such as a flag's.
+
+    Raises:
+        EchogenError: of the type `error`: it has a NUL, or is no Unicode.
+    """
+    try:
+        _check_text(text)
+    except ValueError as cause:
+        raise error(f"{name}: is {reason(cause)}.") from cause
+    return text
 
 
 def read_csv(

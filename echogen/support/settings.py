@@ -16,6 +16,7 @@ from echogen.errors import UsageError
 from echogen.support.reading import read_toml
 from echogen.support.words import one_line
 
+MOST_TABLES = 8  # within each other that a name may go through
 MOST_BYTES = 2**20
 """Of a file of settings, so that no list of what is wrong in it takes gigabytes."""
 Presets = Mapping[str, Mapping[str, Any]]
@@ -134,7 +135,7 @@ def _nested(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flags.items():
         if value is None:
             continue
-        path = key.split(".") if "." in key else places.get(key, (key,))
+        path = key.split(".", MOST_TABLES) if "." in key else places.get(key, (key,))
         value = {"name": value} if key == "sampler" and isinstance(value, str) else _set_in(value)
         for name in reversed(path):
             value = {name: value}

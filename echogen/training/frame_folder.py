@@ -24,6 +24,7 @@ from echogen.support.words import counted
 from echogen.training.frames import (
     PIXELS_FILE,
     RECORD_FILE,
+    UNREADABLE,
     FrameOrigin,
     FrameRecord,
     ModelGrid,
@@ -185,7 +186,7 @@ def _reusable(
         difference = _difference(read_record(folder), dataset, keys, grid)
         if difference is None:
             return read_frames(folder)
-    except (OSError, ValueError, DatasetError):
+    except UNREADABLE:
         return None  # none, or damaged: what is made again of the same files is the same
     if keep_old:
         raise DatasetError(

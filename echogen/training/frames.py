@@ -10,22 +10,37 @@ saw.
 import hashlib
 import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import FailFast, Field, ValidationError, model_validator
 
-from echogen.config import Resize
+from echogen.config import ImageSide, Resize
 from echogen.errors import DatasetError, UsageError
 from echogen.report import Problem
 from echogen.support.files import write_whole
+from echogen.support.reading import open_regular, parse_json, read_json, reason
 from echogen.support.settings import Settings, explain
 
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
+MOST_BYTES = 2**27
+"""Of the record: some 300,000 frames."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What a folder or a .zip that holds no prepared frames raises."""
 DIGEST_LENGTH = 12
 HASHED_TOGETHER = 256
 
@@ -38,9 +53,13 @@ and radians), the aspect of a displayed pixel, and the part of the grid that the
 covers (`geometry.field.seen_on`).
 """
 
-FanNumbers = Annotated[tuple[float, ...], Field(min_length=11, max_length=11)]
+FanNumbers = Annotated[
+    tuple[Annotated[float, Field(ge=-1e9, le=1e9)], ...], Field(min_length=11, max_length=11)
+]
 """One number for each of `FAN_COLUMNS`."""
 
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], FailFast()]
 Rows = npt.NDArray[np.int64]
 """Indices into all frames."""
 
@@ -48,7 +67,7 @@ Rows = npt.NDArray[np.int64]
 class ModelGrid(Settings, extra="ignore"):
     """The model's image size, and how frames are resized to it."""
 
-    image_size: int
+    image_size: ImageSide
     resize: Resize
 
 
@@ -85,17 +104,20 @@ class FrameRecord(Settings, extra="ignore"):
     source: FrameOrigin = FrameOrigin()
     listing: str = ""
     fingerprint: str
-    notes: tuple[str, ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
+    notes: Several[str] = ()
+    problems: Several[tuple[str, str]] = ()
     files: dict[str, str] = Field(default_factory=dict)
-    frame_ids: tuple[str, ...]
-    case_ids: tuple[str, ...]
-    splits: tuple[str, ...]
-    digests: tuple[str, ...]
-    fans: tuple[FanNumbers, ...] = ()
+    frame_ids: Several[str]
+    case_ids: Several[str]
+    splits: Several[str]
+    digests: Several[str]
+    fans: Several[FanNumbers] = ()
 
     @model_validator(mode="after")
     def _with_their_fans(self) -> Self:
+        for name in ("case_ids", "splits", "digests"):
+            if (found := len(getattr(self, name))) != len(self.frame_ids):
+                raise ValueError(f"{name}: expected {len(self.frame_ids)}, got {found}")
         if not self.is_current:
             return self
         if len(self.fans) != len(self.frame_ids):
@@ -218,8 +240,8 @@ def read_frames(place: Path) -> PreparedFrames:
                 "DATASET --out RUN --pack FRAMES.zip"
             )
         pixels = _read_pixels(place, (len(record.frame_ids), *[record.grid.image_size] * 2))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        why = explain(error, FrameRecord) if isinstance(error, ValidationError) else error
+    except UNREADABLE as error:
+        why = explain(error, FrameRecord) if isinstance(error, ValidationError) else reason(error)
         raise DatasetError(
             f"{place}: not prepared frames, or damaged ({why}); expected a folder with "
             f"{PIXELS_FILE} and {RECORD_FILE}, or one packed by `echogen train --pack`."
@@ -236,9 +258,16 @@ def read_record(place: Path) -> FrameRecord:
     """`frames.json` of a folder or a .zip.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: it is missing or damaged.
+        OSError, ValueError, or another of `UNREADABLE`: it is missing or damaged.
     """
-    return FrameRecord.model_validate_json(_root(place).joinpath(RECORD_FILE).read_bytes())
+    if not place.is_file():
+        found = read_json(place / RECORD_FILE, DatasetError, RECORD_FILE, most=MOST_BYTES)
+        return FrameRecord.model_validate(found)
+    with zipfile.ZipFile(place) as packed, packed.open(RECORD_FILE) as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DatasetError(f"{RECORD_FILE}: expected at most {MOST_BYTES:,} bytes.")
+    return FrameRecord.model_validate(parse_json(content.decode(), DatasetError, RECORD_FILE))
 
 
 def pack_frames(folder: Path, file: Path) -> None:
@@ -256,19 +285,18 @@ def pack_frames(folder: Path, file: Path) -> None:
     write_whole(file, write)
 
 
-def _root(place: Path) -> "Path | zipfile.Path":
-    return zipfile.Path(place) if place.is_file() else place
-
-
 def _read_pixels(place: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Pixels of this shape; the file's own word for it is compared before anything is read."""
-    with _root(place).joinpath(PIXELS_FILE).open("rb") as stream:
+    packed = place.is_file()
+    with (
+        zipfile.Path(place, PIXELS_FILE).open("rb") if packed else open_regular(place / PIXELS_FILE)
+    ) as stream:
         np.lib.format.read_magic(stream)
         stored, _, dtype = np.lib.format.read_array_header_1_0(stream)
         if dtype != np.uint8 or stored != shape:
             raise ValueError(
                 f"{PIXELS_FILE} is {dtype} {stored}, but {RECORD_FILE} says uint8 {shape}"
             )
-        if place.is_dir():
+        if not packed:
             return np.memmap(place / PIXELS_FILE, np.uint8, "r", stream.tell(), shape)
         return np.frombuffer(stream.read(math.prod(shape)), np.uint8).reshape(shape)

@@ -5,16 +5,16 @@ handed to diffusers' `UNet2DModel` and `DDPMScheduler` unchanged, so they are fr
 """
 
 import importlib.resources
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from echogen.config import MoveConfig, Resize
-from echogen.diffusion.checkpoint import Conditioning
+from echogen.config import ImageSide, MoveConfig, Resize
+from echogen.diffusion.checkpoint import Conditioning, Name
 from echogen.errors import UsageError
-from echogen.support.settings import Settings, explain
+from echogen.support.reading import parse_toml, read_toml
+from echogen.support.settings import MOST_BYTES, Settings, explain
 
 Prediction = Literal["epsilon", "v_prediction"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -137,9 +137,9 @@ class Recipe(Settings):
     images, and `holes` means nothing.
     """
 
-    name: str
-    image_size: int = Field(ge=1)
-    patch: int = Field(ge=1)
+    name: Name
+    image_size: ImageSide
+    patch: int = Field(ge=1, le=64)
     network: dict[str, Any]
     schedule: dict[str, Any]
     channels: Literal[1, 3] = 1
@@ -194,18 +194,18 @@ def load_recipe(name_or_file: str) -> Recipe:
     """
     folder = importlib.resources.files("echogen.training") / "presets"
     shipped = folder / f"{name_or_file}.toml"
+    name = f"--preset {name_or_file}"
     try:
-        place = shipped if shipped.is_file() else Path(name_or_file)
-        table = tomllib.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
+        if shipped.is_file():
+            table = parse_toml(shipped.read_text(encoding="utf-8"), UsageError, name)
+        else:
+            table = read_toml(Path(name_or_file), UsageError, name, most=MOST_BYTES)
+    except FileNotFoundError as error:
         known = sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml"))
         raise UsageError(
-            f"--preset {name_or_file}: neither a preset ({', '.join(known)}) nor a readable "
-            f"TOML file ({error.strerror})."
+            f"{name}: neither a preset ({', '.join(known)}) nor a TOML file ({error.strerror})."
         ) from error
-    except ValueError as error:
-        raise UsageError(f"--preset {name_or_file}: not valid TOML: {error}") from error
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise UsageError(f"--preset {name_or_file}: {explain(error, Recipe)}") from error
+        raise UsageError(f"{name}: {explain(error, Recipe)}") from error

@@ -5,20 +5,27 @@ numbers need no place: those of a step depend on the run's seed and the step's n
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
+from echogen.diffusion.weights import check_shapes, read_header, read_metadata
 from echogen.errors import CheckpointError
 from echogen.support.files import write_whole
+from echogen.support.reading import parse_json
+from echogen.support.settings import Settings
+from echogen.support.words import one_line
 from echogen.training.learner import Learner
 from echogen.training.run_folder import STATE_FILE
 
 FORMAT = 3
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -33,13 +40,25 @@ class Progress:
         loss_sum, norm_sum, since: of the steps since the log's last line.
     """
 
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    step: Count = 0
+    images: Count = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     best: float = float("inf")
     loss_sum: float = 0.0
     norm_sum: float = 0.0
-    since: int = 0
+    since: Count = 0
+
+
+class _Start(Settings, extra="ignore"):
+    """What an identity says besides the settings and the data, which are compared as they are."""
+
+    format: int = 1
+    start_from: dict[str, str] = Field(default_factory=dict)
+
+
+_PROGRESS, _START = TypeAdapter(Progress), TypeAdapter(_Start)
 
 
 @dataclass(frozen=True)
@@ -97,28 +116,26 @@ def read_state(folder: Path) -> SavedRun | None:
     Raises:
         CheckpointError: the file is damaged, or of another version of echogen.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = folder / STATE_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        with safe_open(file, framework="pt") as stored:
-            header = stored.metadata() or {}
-        identity = json.loads(header["identity"])
-        if identity.pop("format", 1) != FORMAT:
-            raise CheckpointError(
-                f"{file}: saved by another version of echogen, which trained differently; finish "
-                "the run with that version, or start over with --overwrite."
-            )
-        progress = Progress(**json.loads(header["progress"]))
-        return SavedRun(progress, identity, header["length"])
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        header = read_metadata(file)
+        identity = parse_json(header["identity"], CheckpointError, "identity")
+        version = _START.validate_python(identity).format
+        progress = _PROGRESS.validate_json(header["progress"]) if version == FORMAT else None
+        length = header["length"] if progress else ""
+    except (KeyError, CheckpointError, ValidationError) as error:
+        why = one_line(str(error).removeprefix(f"{file}: "), 200)
         raise CheckpointError(
-            f"{file}: the saved state is damaged ({error}); start over with --overwrite."
+            f"{file}: the saved state is damaged ({why}); start over with --overwrite."
         ) from error
+    if progress is None:
+        raise CheckpointError(
+            f"{file}: saved by another version of echogen, which trained differently; finish "
+            "the run with that version, or start over with --overwrite."
+        )
+    return SavedRun(progress, {k: v for k, v in identity.items() if k != "format"}, length)
 
 
 def load_state(folder: Path, learner: Learner) -> None:
@@ -130,9 +147,13 @@ def load_state(folder: Path, learner: Learner) -> None:
     from safetensors import SafetensorError, safe_open
 
     file = folder / STATE_FILE
+    tensors = dict(_tensors(learner))
+    check_shapes(
+        read_header(file), {k: tuple(v.shape) for k, v in tensors.items()}, file, "the run"
+    )
     try:
         with safe_open(file, framework="pt") as stored, torch.no_grad():
-            for name, tensor in _tensors(learner):
+            for name, tensor in tensors.items():
                 tensor.copy_(stored.get_tensor(name))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(

@@ -159,6 +159,13 @@ def test_the_published_file_is_known_by_its_name(own_places: Path) -> None:
         ('file = "tiny.pt"', 'file = "tiny.pt"\nsha256 = "abc"', "sha256: .*pattern .*got 'abc'"),
         ("[[model]]", "[[models]]", r"expected only \[\[model\]\] tables"),
         ("[[model]]", "[[model]", "not valid TOML"),
+        ('repo = "nobody/tiny"', 'repo = "../tiny"', "repo: .*pattern"),
+        ('file = "tiny.pt"', 'file = "../../tiny.pt"', "file: .*pattern"),
+        ('file = "tiny.pt"', 'file = "/etc/passwd"', "file: .*pattern"),
+        ('file = "tiny.pt"', 'file = "tiny.pt"\nrevision = "a/../b"', "revision: .*pattern"),
+        ('file = "tiny.pt"', 'file = "tiny.pt"\nimage_size = true', "image_size: .*valid integer"),
+        ('file = "tiny.pt"', f'file = "tiny.pt"\nsize = {"9" * 5000}', "thousands of digits"),
+        ('file = "tiny.pt"', f"file = {'[' * 10**5}", "nested deeper than 32"),
     ],
 )
 def test_a_wrong_card_is_named(own_places: Path, old: str, new: str, words: str) -> None:
@@ -258,7 +265,7 @@ def test_what_is_no_card_no_text_and_no_home_is_one_line(own_places: Path) -> No
             parse_cards(own_places / "own.toml")
     shutil.copy(TINY, own_places / "tiny.pt")
     (own_places / "tiny.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(CheckpointError, match=r"tiny\.toml: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"tiny\.toml, line 1: is not UTF-8"):
         resolve_checkpoint("tiny.pt")
     with pytest.raises(CheckpointError, match="no such user's home"):
         resolve_checkpoint("~nobody-of-this-name/model")

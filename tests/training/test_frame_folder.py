@@ -297,7 +297,8 @@ def test_pixels_that_the_record_does_not_expect_are_never_read(
 ) -> None:
     prepare(dataset, tmp_path / "frames")
     record = json.loads((tmp_path / "frames" / "frames.json").read_text())
-    fewer = {"frame_ids": ["a", "b"], "fans": record["fans"][:2]}
+    names = ("frame_ids", "case_ids", "splits", "digests", "fans")
+    fewer = {name: record[name][:2] for name in names}
     for change in ({"grid": {"image_size": 64, "resize": "stretch"}}, fewer):
         (tmp_path / "frames" / "frames.json").write_text(json.dumps(record | change))
         with pytest.raises(DatasetError, match=r"frames\.npy is uint8 \(4, 32, 32\), but frames"):
@@ -306,6 +307,42 @@ def test_pixels_that_the_record_does_not_expect_are_never_read(
     (tmp_path / "frames" / "frames.json").write_text(json.dumps(record))
     with pytest.raises(DatasetError, match=r"frames\.npy is float64"):
         read_frames(tmp_path / "frames")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fans": [[1e308] * 11] * 4},
+        {"fans": [[True]] * 10**5},
+        {"splits": []},
+        {"digests": ["x"]},
+        {"grid": {"image_size": 10**9, "resize": "stretch"}},
+        {"grid": {"image_size": True, "resize": "stretch"}},
+        {"frame_ids": list(range(10**5))},
+        {"format": 10**30},
+    ],
+)
+def test_a_record_is_not_believed(dataset: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    cache = tmp_path / "frames"
+    prepare(dataset, cache)
+    record = json.loads((cache / "frames.json").read_text())
+    (cache / "frames.json").write_text(json.dumps(record | change))
+    pack_frames(cache, tmp_path / "frames.zip")
+    for place in (cache, tmp_path / "frames.zip"):
+        with pytest.raises(DatasetError, match="not prepared frames, or damaged") as caught:
+            read_frames(place)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 900
+
+
+def test_a_fifo_in_place_of_pixels_is_not_waited_for(dataset: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "frames"
+    prepare(dataset, cache)
+    for name in ("frames.npy", "frames.json"):
+        (cache / name).unlink()
+        os.mkfifo(cache / name)
+        with pytest.raises(DatasetError, match="only regular files are read"):
+            read_frames(cache)
 
 
 def test_a_kill_while_preparing_leaves_nothing_that_is_trusted(

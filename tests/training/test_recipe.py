@@ -71,7 +71,7 @@ def test_unknown_keys_and_presets_are_refused_with_a_hint(tmp_path):
     for old, new, match in (
         ("dropout =", "dropuot =", "unknown key 'optimiser.dropuot'; did you mean 'dropout'"),
         ("[network]", "[networks]", "unknown key 'networks'; did you mean 'network'"),
-        ("[optimiser]", "[optimiser", "not valid TOML"),
+        ("[optimiser]", "[optimiser", "is not valid TOML"),
     ):
         file.write_text(text.replace(old, new))
         with pytest.raises(UsageError, match=rf"--preset .*mine\.toml: {match}"):

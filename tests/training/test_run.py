@@ -393,6 +393,52 @@ def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
         train(recipe(), packed, tmp_path, QUICK)
 
 
+PROGRESS = {"step": 1, "images": 4, "seconds": 1.0, "best": float("inf"), "loss_sum": 0.0,
+            "norm_sum": 0.0, "since": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("identity", "[" * 10**5),
+        ("identity", '{"format": 3, "x": ' + "9" * 5000 + "}"),
+        ("identity", '{"format": 3, "start_from": [1]}'),
+        ("identity", "[]"),
+        ("progress", json.dumps({**PROGRESS, "step": -1})),
+        ("progress", json.dumps({**PROGRESS, "step": True})),
+        ("progress", json.dumps({**PROGRESS, "images": "many"})),
+        ("progress", json.dumps({**PROGRESS, "colour": 1})),
+        ("progress", "[" * 10**5),
+    ],
+)
+def test_what_a_state_says_of_its_run_is_not_believed(tmp_path, part, text):
+    from safetensors.torch import save_file
+
+    from echogen.training.state import read_state
+
+    header = {"identity": '{"format": 3}', "progress": json.dumps(PROGRESS), "length": "1 step"}
+    save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
+    assert read_state(tmp_path).progress.step == 1
+    save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header | {part: text})
+    with pytest.raises(CheckpointError, match="the saved state is damaged") as caught:
+        read_state(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
+    from safetensors.torch import load_file, save_file
+
+    from echogen.training.learner import make_learner
+    from echogen.training.state import load_state
+
+    state = load_file(finished / "state.safetensors")
+    name = next(name for name in state if name.endswith("conv_in.bias"))
+    save_file({**state, name: state[name][:1].clone()}, tmp_path / "state.safetensors")
+    with pytest.raises(CheckpointError, match=r"conv_in\.bias is 1, expected"):
+        load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
+
+
 # --- what it learns and says
 
 

@@ -36,9 +36,9 @@ class GuidedOptions(Settings):
     """
 
     noise_schedule: NoiseSchedule
-    steps: int = Field(ge=1, strict=True)
-    num_head_channels: int | None = Field(default=None, ge=1, strict=True)
-    num_heads: int | None = Field(default=None, ge=1, strict=True)
+    steps: int = Field(ge=1, le=100_000, strict=True)
+    num_head_channels: int | None = Field(default=None, ge=1, le=65_536, strict=True)
+    num_heads: int | None = Field(default=None, ge=1, le=65_536, strict=True)
     new_attention_order: bool = Field(default=False, strict=True)
 
 

@@ -7,6 +7,7 @@ came from and what was not certain.
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,21 @@ Precision = Literal["fp32", "fp16"]
 
 WRAPPERS = ("ema", "ema_state_dict", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+)
+"""What `torch.load` raises for bytes that are no weights."""
 UNKNOWN = "unknown; ask the model's authors"
 
 
@@ -110,9 +126,12 @@ def read_guided(file: Path | str) -> "dict[str, Tensor]":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickles, before they are refused
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{file}: {_reason(error)}") from error
     state = _unwrap(loaded, file)
+    count, size = sum(value.numel() for value in state.values()), file.stat().st_size
+    if count > size:  # views that repeat what little there is
+        raise CheckpointError(f"{file}: {count:,} weights in {size:,} bytes; download it again.")
     for name, value in state.items():
         if value.layout is not torch.strided or not value.is_floating_point():
             kind = str(value.dtype if value.layout is torch.strided else value.layout)

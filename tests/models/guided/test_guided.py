@@ -196,6 +196,10 @@ BAD_FILES = {
     "truncated": (lambda s, f: f.write_bytes(TINY.read_bytes()[:100_000]), "truncated"),
     "empty": (lambda s, f: f.write_bytes(b""), "truncated"),
     "text": (lambda s, f: f.write_text("hello\n"), "not a readable PyTorch"),
+    "a view that repeats": (
+        lambda s, f: torch.save({**s, "out.2.bias": torch.zeros(1).expand(10**13)}, f),
+        r"10,000,0\d\d,\d\d\d,\d\d\d weights in",
+    ),
     "a tensor": (lambda s, f: torch.save(torch.zeros(3), f), "expected a state dict .* a Tensor"),
     "numbers": (lambda s, f: torch.save({"step": 3, "lr": 1.0}, f), "a dictionary of lr, step"),
     "nothing": (lambda s, f: torch.save({}, f), "an empty dict"),
