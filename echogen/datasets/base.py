@@ -34,7 +34,9 @@ UInt8Clip = npt.NDArray[np.uint8]
 """(N, H, W) grey levels: the images of a recording in order of time."""
 AS_FOUND = DatasetConfig()
 """No settings: files are read as they are."""
-FRAME_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?")
+FRAME_NAME = re.compile(
+    r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_(?P<phase>ED|ES)(?P<label>_gt)?", re.DOTALL
+)
 """`patient0001_4CH_ED`, and `patient0001_4CH_ED_gt` for its label: CAMUS' file names."""
 LONGEST_ID = 255
 """Characters of a name that a table gives, as of a file's."""

@@ -29,7 +29,7 @@ from echogen.types import BACKGROUND, Frame, FrameKey, UInt8HW
 
 INNER, DENSE = "cardiacUDC_dataset", "label_all_frame"
 PARTS = re.compile(rf"Site_\w+|{DENSE}")
-VIDEO = re.compile(r"(?P<case>.+)-(?P<view>\d+)_(?P<what>image|label)\.nii(\.gz)?")
+VIDEO = re.compile(r"(?P<case>.+)-(?P<view>\d+)_(?P<what>image|label)\.nii(\.gz)?", re.DOTALL)
 APICAL, VIEW = "4", "4CH"
 LABELS: Mapping[int, str] = {0: "background", 1: "LV", 2: "LA", 3: "RA", 4: "RV"}
 THINNEST = 5

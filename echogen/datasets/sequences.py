@@ -15,7 +15,9 @@ from echogen.errors import DatasetError
 from echogen.support.words import counted
 from echogen.types import FrameKey
 
-SEQUENCE_NAME = re.compile(r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_half_sequence(?P<label>_gt)?")
+SEQUENCE_NAME = re.compile(
+    r"(?P<case>.+)_(?P<view>[A-Za-z0-9]+)_half_sequence(?P<label>_gt)?", re.DOTALL
+)
 """`patient0001_4CH_half_sequence`, and `patient0001_4CH_half_sequence_gt` for its labels."""
 
 RecordingName = tuple[str, str]

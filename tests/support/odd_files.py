@@ -78,7 +78,11 @@ def of_text(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def findings(
-    read: Callable[[Path], object], path: Path, contents: Sequence[bytes], names: str | None = None
+    read: Callable[[Path], object],
+    path: Path,
+    contents: Sequence[bytes],
+    names: str | None = None,
+    memory: int = MEMORY,
 ) -> list[str]:
     """What goes wrong where the file at `path` has these contents, one after another.
 
@@ -87,12 +91,15 @@ def findings(
         path: of the file that is damaged.
         contents: to try.
         names: what every refusal says; None takes the file's name.
+        memory: that it may take, bytes of address space.
     """
     context, found, start = get_context("spawn"), [], 0
     while start < len(contents) and len(found) < 5:
         here, there = context.Pipe(duplex=False)
         names = path.name if names is None else names
-        child = context.Process(target=_try, args=(there, read, path, contents[start:], names))
+        child = context.Process(
+            target=_try, args=(there, read, path, contents[start:], names, memory)
+        )
         child.start()
         there.close()
         at = -1
@@ -116,12 +123,13 @@ def _try(
     path: Path,
     contents: Sequence[bytes],
     names: str,
+    memory: int,
 ) -> None:
     warnings.simplefilter("error")
     for module in ("SimpleITK", "PIL.Image", "numpy", "scipy.ndimage", "pydicom", "av"):
         __import__(module)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, content in enumerate(contents):
         path.write_bytes(content)
