@@ -147,6 +147,13 @@ class _Output(io.FileIO):
             self.failure = error
         return size
 
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
     def check(self) -> None:
         if self.failure is not None:
             raise self.failure

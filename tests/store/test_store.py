@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from echogen.store import (
     sample_sha256,
     working_store_path,
 )
+from echogen.store.hdf5 import _Output
 from tests.support.faults import on_rename
 
 ROOT = Path(__file__).parents[2]
@@ -410,6 +412,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert 0 < int(pending) < 8
     assert left == "['s.zarr']"
     assert left_after == "['u.zarr']"
+
+
+def test_a_file_that_cannot_be_made_longer_is_told_when_it_is_checked(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with _Output(tmp_path / "x.h5", "w+") as output:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            output.truncate(1000)  # HDF5 takes what is raised here for an error of its own
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with pytest.raises(OSError, match="too large"):
+            output.check()
 
 
 def test_a_write_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _disturbances(workshop: Workshop, name: str) -> Iterator[tuple[str, Disturba
         return ended, plain(ended)
 
     if os.getuid() == 0:
-        for pages in (0, 1, 2, 4, 8, 16, 32, 64, 128):
+        for pages in (1, 2, 4, 8, 16, 32, 64, 128):
             yield f"a disk of {pages} free pages", partial(_on_small_disk, workshop, command, pages)
     for size in (0, 10, 100, 400, 1000, 3000, 10_000, 100_000):
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
