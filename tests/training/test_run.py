@@ -34,6 +34,7 @@ from echogen.training.recipe import Recipe
 from echogen.training.session import TrainingTask
 from echogen.training.start import load_start
 from echogen.training.state import Progress, read_state
+from tests.support.faults import on_change
 from tests.support.tiny_training import (
     NETWORK,
     QUICK,
@@ -391,6 +392,21 @@ def test_a_damaged_or_older_state_is_one_line(tmp_path, packed):
     save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
     with pytest.raises(CheckpointError, match="another version of echogen"):
         train(recipe(), packed, tmp_path, QUICK)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "pictures/.*png"])
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on(tmp_path, packed, finished, name):
+    def full(event, places):
+        if event in ("open", "change") and re.search(f"/{name}$", places[0]):
+            raise OSError(28, "No space left on device", places[0])
+
+    with (
+        on_change(full),
+        pytest.raises(CheckpointError, match=rf"{name}: cannot be written \(No space .*again"),
+    ):
+        train(recipe(), packed, tmp_path, QUICK)
+    train(recipe(), packed, tmp_path, QUICK)
+    assert same(state_of(tmp_path), state_of(finished))
 
 
 # --- what it learns and says
