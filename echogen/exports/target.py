@@ -95,7 +95,14 @@ class FolderOutput:
         Args:
             tables: {path: text}.
             complete: whether every sample was written.
+
+        Raises:
+            StoreError: the folder is not there any more, or the disk refuses.
         """
+        if not (self.root / MANIFEST).is_file():
+            raise StoreError(
+                f"{self.root}: was removed while it was being filled. Run the same command again."
+            )
         self._mark((*self.files, *tables), complete=False)
         for path, text in tables.items():
             write_file(inside(self.root, path), text.encode("utf-8", "backslashreplace"))

@@ -183,6 +183,11 @@ def _write(out: Path, cases: Sequence[_Case]) -> None:
         if not there.issuperset(case.names):
             _write_files(out, case.files())
     _write_files(out, split)
+    for name in (name for case in cases for name in case.names):
+        if not (out / name).exists():
+            raise UsageError(
+                f"{out / name}: was removed while others were written; run the same command again."
+            )
 
 
 def _write_files(out: Path, files: Mapping[str, bytes]) -> None:

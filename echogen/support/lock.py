@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from echogen.errors import StoreError
+from echogen.support.files import make_folder
 from echogen.support.reading import read_json
 from echogen.support.words import one_line
 
@@ -37,7 +38,7 @@ def store_lock(store: Path) -> Iterator[None]:
     # a soft lock would outlive a killed process
     lock = FileLock(path, blocking=False, fallback_to_soft=False, on_acquired=_sign)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lock.acquire()
     except Timeout:
         raise StoreError(

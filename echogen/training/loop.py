@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from echogen.diffusion.checkpoint import TRAINED, read_info
 from echogen.diffusion.levels import usual_levels
+from echogen.errors import CheckpointError, EchogenError
 from echogen.report import QUIET, Reporter
 from echogen.support.signals import Stop
 from echogen.training.checkpoint import write_checkpoint
@@ -46,15 +47,23 @@ def train(
 
     Raises:
         UsageError: an option or the recipe is wrong, or too many cases are to be held out.
-        CheckpointError: there is nothing to resume, the folder is of another run, or `start_from`
-            is no checkpoint of the recipe's network.
+        CheckpointError: there is nothing to resume, the folder is of another run or cannot be
+            written, or `start_from` is no checkpoint of the recipe's network.
         EngineError: no such device, out of memory, or the loss is not finite.
         Interrupted: at a signal while nothing has to be finished, or at the second one.
     """
     stop = stop or Stop()
     with open_machine(task.options) as machine:
         heard = reporter if reporter is not None and machine.is_main_process else QUIET
-        return _train(task, machine, heard, stop, resume=resume, overwrite=overwrite)
+        try:
+            return _train(task, machine, heard, stop, resume=resume, overwrite=overwrite)
+        except EchogenError:
+            raise
+        except OSError as error:  # of the log or a picture
+            raise CheckpointError(
+                f"{error.filename or task.out}: cannot be written ({error.strerror or error}). Put "
+                "that right and run the same command again: it continues from the last state."
+            ) from error
 
 
 def _train(

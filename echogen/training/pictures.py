@@ -116,8 +116,12 @@ def png(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Writes a picture; its folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a picture; its folder is made, but not the run's above it: that may have been removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.parent.mkdir(exist_ok=True)
     file.write_bytes(png(image))
 
 

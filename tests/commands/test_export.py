@@ -19,10 +19,11 @@ from echogen.datasets.folder import list_folder
 from echogen.errors import StoreError, UsageError
 from echogen.exports.naming import sample_names
 from echogen.exports.selection import Selection
+from echogen.exports.tables import samples_csv
 from echogen.exports.target import MANIFEST
 from echogen.store import COLUMNS, Status, open_store, resume_store, store_lock
 from tests.support.export_stores import Made, Sample, cohort, with_status
-from tests.support.faults import contents, every_kill
+from tests.support.faults import contents, every_kill, on_disk
 
 FILES = ("folder", "nifti", "nnunet")
 
@@ -417,6 +418,31 @@ def test_an_export_killed_while_it_replaces_another_ends_as_if_undisturbed(
         return "partial" not in place or "4CH_ED.png" in place or "csv" in place or "json" in place
 
     assert every_kill(there, prepare, replace, check, again=again, concerns=matters) > 30
+
+
+def test_a_power_cut_takes_back_nothing_of_an_export(tmp_path: Path) -> None:
+    store = cohort(1).put(tmp_path / "a.zarr")
+    with on_disk() as renames:
+        run(store, "nifti", tmp_path / "new" / "out", workers=1)
+        run(store, "nifti", tmp_path / "new" / "out", workers=1, overwrite=True)
+    assert {name: loose for name, loose in renames if loose} == {}
+
+
+def test_a_folder_that_is_removed_while_it_is_filled_is_not_called_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = cohort(1).put(tmp_path / "a.zarr"), tmp_path / "out"
+    table = samples_csv
+
+    def removed(*arguments: Any) -> str:
+        shutil.rmtree(out)
+        return table(*arguments)
+
+    monkeypatch.setattr("echogen.commands.export.samples_csv", removed)
+    with pytest.raises(StoreError, match="removed while it was being filled"):
+        run(store, "folder", out, workers=1)
+    monkeypatch.undo()
+    assert run(store, "folder", out, workers=1).written == 4
 
 
 def test_a_store_killed_while_it_takes_its_place_leaves_nothing_beside(tmp_path: Path) -> None:

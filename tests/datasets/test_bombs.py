@@ -19,7 +19,7 @@ from echogen.datasets.pixels import read_plane, read_values
 from echogen.errors import DatasetError
 from echogen.support.nifti import nifti_bytes
 from tests.support import dicoms
-from tests.support.mutations import findings
+from tests.support.odd_files import findings
 from tests.support.pictures import heart, save, speckle
 
 HUGE, MEMORY = 2**30, 3 * 2**27

@@ -22,7 +22,7 @@ from echogen.diffusion.checkpoint import (
 from echogen.diffusion.network import load_checkpoint, resolve_device, resolve_precision
 from echogen.diffusion.saving import save_checkpoint, whole_folder
 from echogen.errors import CheckpointError, EngineError, StoreError, UsageError
-from tests.support.faults import every_kill, on_rename
+from tests.support.faults import every_kill, on_disk, on_rename
 
 UNET = {
     "sample_size": 8,
@@ -439,6 +439,15 @@ def test_a_checkpoint_killed_while_it_is_replaced_is_whole_and_replaced_by_the_n
         verify_checkpoint(target)
 
     assert every_kill(tmp_path, prepare, lambda: save("new"), check, again=again) > 20
+
+
+def test_a_power_cut_takes_back_nothing_of_a_checkpoint(saved, tmp_path):
+    state = load_file(saved[0] / WEIGHTS)
+    with on_disk() as renames:
+        for _ in range(2):
+            save_checkpoint(tmp_path / "m", state, UNET, SCHEDULER, INFO, readme="", overwrite=True)
+    assert [Path(name).name for name, _ in renames] == ["m", "m", ".m.removing"]
+    assert [loose for _, loose in renames if loose] == []
 
 
 def test_two_that_write_one_checkpoint_do_not_mix(saved, tmp_path):

@@ -22,6 +22,7 @@ from echogen.diffusion.checkpoint import (
 from echogen.errors import CheckpointError
 from echogen.models.download import download
 from echogen.models.registry import checkpoints_home, find_card, local_folder
+from tests.support.faults import every_kill
 from tests.support.hub_server import COMMIT, Hub, serve
 from tests.support.shapes import printed
 
@@ -90,6 +91,24 @@ def test_a_foreign_model_is_fetched_verified_converted_and_recorded(hub: Hub) ->
     assert (record["repo"], record["file"], record["revision"]) == (REPO, FILE, COMMIT)
     assert (record["sha256"], record["checkpoint_sha256"]) == (file_sha256(TINY), info.sha256)
     assert len(hub.content_requests()) == 1
+
+
+def test_a_download_killed_at_its_end_is_recorded_by_the_next(hub: Hub, tmp_path: Path) -> None:
+    download(NAME)  # and it is in the client's cache
+    home = checkpoints_home()
+
+    def prepare() -> None:
+        shutil.rmtree(home)
+
+    def check(where: str) -> None:
+        verify_checkpoint(home / NAME)
+        assert sorted(path.name for path in home.iterdir()) == [NAME, f"{NAME}.json"]
+
+    def in_place(place: str) -> bool:
+        return Path(place).parent == home and not place.endswith(".lock")
+
+    kills = every_kill(tmp_path, prepare, lambda: download(NAME), check, concerns=in_place)
+    assert kills > 5
 
 
 def test_a_second_call_asks_nothing_of_the_network(hub: Hub) -> None:

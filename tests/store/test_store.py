@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from echogen.store import (
     working_store_path,
 )
 from echogen.store.hdf5 import _Output
-from tests.support.faults import on_rename
+from tests.support.faults import on_disk, on_rename
 
 ROOT = Path(__file__).parents[2]
 ATTRS = {"version": "0.1", "labels": {0: "background", 1: "LV cavity"}, "checkpoint": {"nfe": 7}}
@@ -106,6 +107,29 @@ def assert_same(one: StoreReader, other: StoreReader) -> None:
         np.testing.assert_array_equal(one.columns[c.name], other.columns[c.name])
     assert one.cases == other.cases
     assert one.problems == other.problems
+
+
+def test_a_power_cut_takes_back_nothing_that_is_relied_upon(tmp_path: Path) -> None:
+    working = working_store_path(tmp_path / "s.h5")
+    with on_disk() as renames:
+        writer = new_store(working)
+        fill(writer)
+        writer.mark_pending(range(2, 7))
+        fill(resume_store(working))
+        convert_to_h5(working, tmp_path / "s.h5")
+        remove_store(working)
+    names = [Path(name).name for name, _ in renames]
+    assert {"s.h5", "zarr.json", ".s.h5.partial.zarr.removing"} <= set(names)
+    assert sum("/samples/status/c/" in name for name, _ in renames) > 5
+    assert {name: loose for name, loose in renames if loose} == {}
+
+
+def test_a_store_that_is_removed_while_it_is_written_does_not_grow_again(tmp_path: Path) -> None:
+    writer = new_store(tmp_path / "s.zarr")
+    shutil.rmtree(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match="removed in the meantime"):
+        write(writer, 0, **outcome(4, (6, 5), 0))
+    assert list(tmp_path.iterdir()) == []
 
 
 words = st.text(st.characters(exclude_categories=("C",)), max_size=8)

@@ -68,6 +68,56 @@ def on_rename(watch: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def on_disk() -> Iterator[list[tuple[str, list[str]]]]:
+    """What a power cut could take back: (new name, what was not on the disk yet) of each rename.
+
+    A file's bytes are on the disk once it was synchronised, its name once its folder was. What is
+    built in a hidden `.NAME.creating` counts when it takes its place; locks do not count.
+    """
+    loose: set[tuple[str, str]] = set()  # ("bytes" or "name", path)
+    seen: list[tuple[str, list[str]]] = []
+    synchronise = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synchronise(descriptor)
+        path = os.path.realpath(f"/proc/self/fd/{descriptor}")
+        loose.discard(("bytes", path))
+        loose.difference_update({(k, p) for k, p in loose if k == "name" and _above(p) == path})
+
+    def watch(event: str, places: tuple[str, ...]) -> None:
+        if places[0].endswith(".lock"):
+            return
+        if event == "os.rename":
+            loose.discard(("name", places[0]))  # that is to go
+        if event == "os.rename" and ".creating/" not in places[1]:
+            seen.append((places[1], sorted(f"{kind} of {path}" for kind, path in loose)))
+        if event == "os.rename":
+            for kind, path in sorted(loose):
+                if path == places[0] or path.startswith(f"{places[0]}/"):
+                    loose.discard((kind, path))
+                    if kind == "bytes":
+                        loose.add((kind, places[1] + path[len(places[0]) :]))
+            loose.add(("name", places[1]))
+        elif event in ("open", "change"):
+            loose.add(("bytes", places[0]))
+        elif event == "os.mkdir" and not Path(places[0]).exists():
+            loose.add(("name", places[0]))
+        elif event in ("os.remove", "os.rmdir"):
+            loose.difference_update({(k, p) for k, p in loose if p == places[0]})
+
+    os.fsync = fsync
+    try:
+        with on_change(watch):
+            yield seen
+    finally:
+        os.fsync = synchronise
+
+
+def _above(path: str) -> str:
+    return str(Path(path).parent)
+
+
 def every_kill(
     root: Path,
     prepare: Callable[[], object],

@@ -34,6 +34,7 @@ from echogen.training.recipe import Recipe
 from echogen.training.session import TrainingTask
 from echogen.training.start import load_start
 from echogen.training.state import Progress, read_state
+from tests.support.faults import on_change
 from tests.support.tiny_training import (
     NETWORK,
     QUICK,
@@ -437,6 +438,21 @@ def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
     save_file({**state, name: state[name][:1].clone()}, tmp_path / "state.safetensors")
     with pytest.raises(CheckpointError, match=r"conv_in\.bias is 1, expected"):
         load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "pictures/.*png"])
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on(tmp_path, packed, finished, name):
+    def full(event, places):
+        if event in ("open", "change") and re.search(f"/{name}$", places[0]):
+            raise OSError(28, "No space left on device", places[0])
+
+    with (
+        on_change(full),
+        pytest.raises(CheckpointError, match=rf"{name}: cannot be written \(No space .*again"),
+    ):
+        train(recipe(), packed, tmp_path, QUICK)
+    train(recipe(), packed, tmp_path, QUICK)
+    assert same(state_of(tmp_path), state_of(finished))
 
 
 # --- what it learns and says
