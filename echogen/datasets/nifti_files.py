@@ -81,7 +81,7 @@ def read_nifti_header(path: Path, name: str) -> NiftiHeader:
         OSError: the file cannot be read.
     """
     with open_regular(path) as file:
-        return _header(_Unpacked(file, name).read(HEADER), name)
+        return _header(_Unpacked(file, name, block=HEADER).read(HEADER), name)
 
 
 def check_nifti(path: Path, name: str) -> None:
@@ -201,8 +201,8 @@ class _Unpacked:
     Not `gzip`, whose reader takes a byte at a time of what stands before the data.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.file, self.name = file, name
+    def __init__(self, file: BinaryIO, name: str, block: int = BLOCK) -> None:
+        self.file, self.name, self.block = file, name, block
         self.packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         self.blocks: Iterator[bytes] = self._members() if self.packed else iter(())
@@ -226,21 +226,21 @@ class _Unpacked:
 
     def _members(self) -> Iterator[bytes]:
         damaged = DatasetError(f"{self.name}: truncated or damaged gzip file.")
-        packed = self.file.read(BLOCK)
+        packed = self.file.read(self.block)
         for _ in range(MOST_MEMBERS):
             unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
             while not unpacker.eof:
                 try:
-                    block = unpacker.decompress(packed, BLOCK)
+                    block = unpacker.decompress(packed, self.block)
                 except zlib.error as error:
                     raise damaged from error
                 packed = unpacker.unconsumed_tail
                 if block:
                     yield block
-                elif not unpacker.eof and not (packed := packed or self.file.read(BLOCK)):
+                elif not unpacker.eof and not (packed := packed or self.file.read(self.block)):
                     raise damaged
             packed = unpacker.unused_data.lstrip(b"\0")
-            while not packed and (block := self.file.read(BLOCK)):
+            while not packed and (block := self.file.read(self.block)):
                 packed = block.lstrip(b"\0")
             if not packed:
                 return
