@@ -67,7 +67,7 @@ def _lines(file: Path) -> list[str]:
 def _step(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 2**63  # not a line of ours: dropped
 
 

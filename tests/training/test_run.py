@@ -439,6 +439,18 @@ def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
         load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
 
 
+@pytest.mark.parametrize(
+    "line", ["[" * 10**5 + "}", '{"step": 1e999}', '{"step": "9"', '{"step": [1]}']
+)
+def test_a_line_of_the_log_that_is_none_is_dropped(tmp_path, line):
+    from echogen.training.log import RunLog
+
+    kept = json.dumps({"step": 1})
+    (tmp_path / "log.jsonl").write_text(f"{kept}\n{line}\n")
+    RunLog(tmp_path / "log.jsonl", 1)
+    assert (tmp_path / "log.jsonl").read_text() == f"{kept}\n"
+
+
 def test_a_checkpoint_half_replaced_is_put_back(tmp_path, packed, finished):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / ".checkpoint.old.x").mkdir()
