@@ -455,6 +455,18 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on(tmp_path, packed, 
     assert same(state_of(tmp_path), state_of(finished))
 
 
+@pytest.mark.parametrize(
+    "line", ["[" * 10**5 + "}", '{"step": 1e999}', '{"step": "9"', '{"step": [1]}']
+)
+def test_a_line_of_the_log_that_is_none_is_dropped(tmp_path, line):
+    from echogen.training.log import RunLog
+
+    kept = json.dumps({"step": 1})
+    (tmp_path / "log.jsonl").write_text(f"{kept}\n{line}\n")
+    RunLog(tmp_path / "log.jsonl", 1)
+    assert (tmp_path / "log.jsonl").read_text() == f"{kept}\n"
+
+
 # --- what it learns and says
 
 
