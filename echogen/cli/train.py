@@ -277,6 +277,7 @@ def _command(ctx: typer.Context) -> str:
 def _show(report: "TrainReport") -> None:
     if report.output.endswith(".zip"):
         show_table([("packed", report.output), ("frames", _frames(report))])
+        show_lines("skipped", [problem.reason for problem in report.skipped])
         typer.echo(f"next: echogen train --frames {shlex.quote(report.output)} --out my-model")
         return
     share = "" if report.done is None else f" ({report.done:.0%} of the run)"

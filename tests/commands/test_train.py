@@ -305,6 +305,16 @@ def test_packed_frames_train_the_same_model_without_the_dataset(
     assert "--frames: all of them are used" in line(run(*flags, *RUN, "--views", "4CH"))
 
 
+def test_packing_names_what_it_leaves_out(hearts: Path, recipe: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(hearts, tmp_path / "data")
+    broken = sorted(data.rglob("*_ED.nii.gz"))[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    out = tmp_path / "packing"
+    done = run("--in", data, "--out", out, "--config", recipe, "--pack", tmp_path / "frames.zip")
+    assert done.exit_code == 1, done.output
+    assert f"skipped: {broken.relative_to(data).as_posix()}: truncated" in done.stdout
+
+
 def test_fans_given_by_hand_are_prepared(train: Train, tmp_path: Path) -> None:
     table = tmp_path / "fans.csv"
     table.write_text(
