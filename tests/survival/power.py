@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tests.survival.calls import GO, SYNCS, Call, is_idle
+from tests.survival.calls import GO, SYNCS, Call, Ended, is_idle
 from tests.survival.record import Record
 from tests.survival.scenes import Workshop, difference
 
@@ -186,7 +186,7 @@ def run(workshop: Workshop, record: Record, names: list[str], until: float, ever
                 disk.apply(call)
             workshop.clear()
             disk.lay_out(workshop.place, *WORLDS[world], seed=number)
-            fault = workshop.again(name)
+            fault = workshop.finished(name, Ended(0, "", 0.0))
             last = str(made[number - 1]) if number else ""
             record.add("power", key, name, fault, after=last, of=len(made))
 
