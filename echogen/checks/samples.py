@@ -96,7 +96,7 @@ def check_shard(
             hidden = fan if generated else fan & ~pixels[row]["keep"]
             prints.append(fingerprint(pixels[row]["images"], hidden))
     copies = real = np.zeros((0, len(MEASURES)))
-    if not generated:
+    if chosen and not generated:
         copies, real = log_ratios_of(store, chosen, pixels)
     arrays = [store.pixels(name) for name in store.layout.pixels]
     size = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)

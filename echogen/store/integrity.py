@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.reader import StoreReader
-from echogen.store.schema import SAMPLES, Status, sample_sha256
+from echogen.store.schema import CASES, PROBLEMS, SAMPLES, Status, sample_sha256
 
 Reasons = dict[int, str]
 Rows = dict[str, npt.NDArray[Any]]
@@ -90,11 +90,11 @@ def unreadable_columns(store: StoreReader) -> dict[str, str]:
             store.columns[column.name]
         except StoreError as error:
             found[f"{SAMPLES}/{column.name}"] = _short(error)
-    for table in ("case_columns", "problems"):
+    for table, read in ((CASES, "case_columns"), (PROBLEMS, "skipped")):
         try:
-            getattr(store, table)
+            getattr(store, read)
         except StoreError as error:
-            found[table.removesuffix("_columns").replace("case", "cases")] = _short(error)
+            found[table] = _short(error)
     return found
 
 
@@ -118,4 +118,4 @@ def _rows(
 def _short(error: StoreError) -> str:
     """What cannot be read and why, without the path and without advice for the whole store."""
     text = str(error).split(": ", 1)[-1]
-    return text.split(". Restore", 1)[0]
+    return text.split(". Restore", 1)[0].split(". Run", 1)[0]

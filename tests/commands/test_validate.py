@@ -118,6 +118,21 @@ def test_damage_is_named_and_repaired_and_only_that_is_made_again(
     assert validate(store, source=dataset).exit_code == 0
 
 
+def test_a_damaged_status_costs_the_rows_of_its_chunk_alone(
+    store: Path, dataset: Path, checkpoint: Path
+) -> None:
+    before = {file: file.read_bytes() for file in store.rglob("c/**/*") if file.is_file()}
+    file = store / "samples/status/c/1"
+    bad = bytearray(file.read_bytes())
+    bad[4] ^= 1
+    file.write_bytes(bad)
+    found = validate(store, repair=True)
+    assert set(checks(found)) == {"damage"}
+    assert (found.repaired, found.exit_code) == (5, 1)
+    assert expand(make_config(settings_of(dataset, checkpoint, store))).painted == 4
+    assert {file: file.read_bytes() for file in before} == before
+
+
 def test_a_damaged_original_is_named_and_its_copies_are_still_checked(store: Path) -> None:
     whole = validate(store)
     file = store / "images/c/0/0/0"
