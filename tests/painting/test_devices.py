@@ -165,8 +165,9 @@ def two_processes(settings: dict[str, object]) -> dict[str, object]:
 def test_workers_end_with_a_killed_parent_amid_a_batch(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    endless = {**SLOW_SAMPLER, "resamplings": 5000}
-    parent = start({**two_processes(settings), "sampler": endless}, tmp_path)
+    endless = {"sampler": {**SLOW_SAMPLER, "resamplings": 100}}
+    engine = {"device": "cpu,cpu", "precision": "fp32", "batch_size": 64, "workers": 1}
+    parent = start({**two_processes(settings), **endless, "engine": engine}, tmp_path)
     wait_for_painting(parent, images=0)
     parent.kill()
     # The pipes close when their last holder, a worker, has ended.

@@ -228,10 +228,9 @@ def test_planning_goes_on_here_where_workers_die(
         "echogen.support.processes.get_context", lambda _: multiprocessing.get_context("fork")
     )
 
-    def dies_elsewhere(*arguments: object) -> object:
-        if os.getpid() != here:
-            os._exit(1)
-        return image_digest(*arguments)  # type: ignore[arg-type]
+    def dies_elsewhere(*arguments: object) -> None:
+        assert os.getpid() != here
+        os._exit(1)
 
-    monkeypatch.setattr("echogen.planning.make.image_digest", dies_elsewhere)
+    monkeypatch.setattr("echogen.support.processes._enter", dies_elsewhere)
     assert plan_of(settings, engine={"workers": 2}) == alone
