@@ -271,7 +271,7 @@ def _head(cells: Sequence[str], path: Path) -> list[str]:
 def _line(cells: Mapping[str, str], path: Path, number: int) -> _Line | None:
     """A line's fan; None where it has none."""
     origin = f"{path.name}, line {number}"
-    name = cells["recording"]
+    name = cells.get("recording", "")
     if not is_id(name):
         raise UsageError(f"--fans {origin}: a recording's name has at most {LONGEST_ID} letters.")
     given = [column for column in GEOMETRY if cells.get(column)]

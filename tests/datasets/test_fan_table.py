@@ -101,6 +101,7 @@ def test_what_a_spreadsheet_makes_of_a_table_is_read(
         (f"{HEAD}\n\n{FIRST},{VALUES[:-4]}\n", r"fans\.csv, line 3: .* lacks radius_far"),
         (f"{HEAD}\n{FIRST},2,5,{VALUES}\n", r"line 2: has more values than the 7 columns"),
         (f"{HEAD}\n,{VALUES}\n", "line 2: no recording"),
+        ("rows," + HEAD.replace("recording,", "") + ",recording\n1,2\n", "line 2: no recording"),
         (f"{HEAD}\n{FIRST},{VALUES.replace('50', 'nan')}\n", "apex_col: expected a number"),
         (f"{HEAD}\n{FIRST},{VALUES.replace('50', '12. Mai')}\n", "found '12. Mai'"),
         (f"{HEAD}\n{FIRST},{VALUES.replace('-35', '35')}\n", "angle_left_deg < angle_right_deg"),
