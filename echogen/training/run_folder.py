@@ -9,7 +9,7 @@ from pathlib import Path
 
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED
 from echogen.errors import CheckpointError, UsageError
-from echogen.support.files import clear_leftovers, make_folder, remove_partials, to_disk
+from echogen.support.files import clear_leftovers, make_folder, to_disk
 
 FRAMES, PICTURES, BOARD = "frames", "pictures", "tensorboard"
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
@@ -56,7 +56,8 @@ def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     check_run_folder(out, resume=resume, overwrite=overwrite)
     try:
         make_folder(out)
-        remove_partials([out / STATE_FILE, out / LOG_FILE])
+        for name in (STATE_FILE, LOG_FILE):
+            clear_leftovers(out / name)
         recover_checkpoint(out)
         if overwrite:
             _mark_overwritten(out)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from echogen.diffusion.weights import check_shapes, read_header, read_metadata
 from echogen.errors import CheckpointError
-from echogen.support.files import write_whole
+from echogen.support.files import clear_leftovers, creating_path, write_whole
 from echogen.support.reading import parse_json
 from echogen.support.settings import Settings
 from echogen.support.words import one_line
@@ -101,8 +101,17 @@ def save_state(
     }
     file = folder / STATE_FILE
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(learner)}
+
+    def write(place: Path) -> None:
+        made = creating_path(file)  # safetensors leaves files of its own beside what it writes
+        made.mkdir()
+        save_file(tensors, made / file.name, metadata=header)
+        (made / file.name).replace(place)
+        made.rmdir()
+
     try:
-        write_whole(file, lambda place: save_file(tensors, place, metadata=header))
+        clear_leftovers(file)
+        write_whole(file, write)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be written ({error}). Free some space or choose another folder, and "

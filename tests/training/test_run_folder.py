@@ -1,5 +1,6 @@
 """A run's folder is one run's or another's, whenever the process that changes it dies."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from echogen.errors import CheckpointError
 from echogen.training.run_folder import check_run_folder, open_run_folder, recover_checkpoint
-from tests.support.faults import contents, every_kill
+from tests.support.faults import contents, every_kill, in_child
 
 
 def write_run(out: Path) -> None:
@@ -61,3 +62,26 @@ def test_a_checkpoint_half_replaced_is_put_back_whatever_the_clock_said(tmp_path
     recover_checkpoint(tmp_path)
     assert (tmp_path / "checkpoint/echogen.json").read_bytes() == b"checkpoint/echogen.json"
     assert not list(tmp_path.glob(".checkpoint*"))
+
+
+def test_what_safetensors_leaves_of_a_state_half_written_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors import torch as files
+
+    from echogen.training.learner import make_learner
+    from echogen.training.state import Progress, save_state
+    from tests.support.tiny_training import recipe
+
+    def killed(tensors: object, place: Path, metadata: object) -> None:
+        (Path(place).parent / ".tmpz3o57W").write_bytes(b"half")
+        os._exit(9)
+
+    learner = make_learner(recipe(), torch.device("cpu"))
+    monkeypatch.setattr(files, "save_file", killed)
+    (tmp_path / "log.jsonl").touch()
+    progress = Progress(step=1, images=4, seconds=1.0)
+    assert in_child(lambda: save_state(tmp_path, learner, progress, {}, "1 step")) == 9
+    open_run_folder(tmp_path, resume=False, overwrite=False)
+    assert [place.name for place in tmp_path.rglob("*")] == ["log.jsonl"]
