@@ -6,7 +6,7 @@ Nothing but a checkpoint is ever overwritten.
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,8 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
                 yield staging
                 put_folder(staging, place)
             finally:
-                clear_leftovers(place)
+                with suppress(OSError):  # the next one removes what cannot go now
+                    clear_leftovers(place)
     except StoreError:
         raise
     except (OSError, SafetensorError) as error:  # a full disk is one or the other

@@ -341,10 +341,16 @@ def save_plan(plan: Plan, path: Path) -> None:
     """Write a plan as JSON, whole or not at all.
 
     Raises:
-        PlanError: the file cannot be written.
+        PlanError: the file cannot be written, or would be too large to be read.
     """
+    text = json.dumps(plan.to_dict(), indent=1)
+    if len(text) > MOST_BYTES:
+        raise PlanError(
+            f"--plan {path}: a plan of {len(plan.rows):,} samples would have {len(text):,} bytes, "
+            f"expected at most {MOST_BYTES:,}; plan fewer with --cases or --limit, or leave it out."
+        )
     try:
-        write_whole(path, json.dumps(plan.to_dict(), indent=1))
+        write_whole(path, text)
     except OSError as error:
         raise PlanError(f"--plan {path}: cannot be written ({error.strerror}).") from error
 

@@ -19,9 +19,11 @@ from pathlib import Path
 from echogen.errors import UsageError
 
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
-_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
-"""What a kernel or a file system answers that knows no exchange."""
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM)
+"""What a kernel, a container or a file system answers that knows no exchange, or no fsync."""
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EBADF)
+_CLAIMS = 100
+_PARTIAL = re.compile(r"\.(.+?)\.(?:\d+\.)?partial", re.DOTALL)
 
 
 def folder_size(folder: Path) -> int:
@@ -111,9 +113,14 @@ def write_private(path: Path, content: str) -> None:
 
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove what a killed `write_whole` left of these files; nobody else may be writing them."""
+    names: dict[Path, set[str]] = {}
     for path in paths:
-        with suppress(NotADirectoryError):
-            partial_path(path).unlink(missing_ok=True)
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, own in names.items():
+        for place in list(folder.iterdir()) if folder.is_dir() else []:
+            partial = _PARTIAL.fullmatch(place.name)
+            if partial and partial[1] in own:
+                place.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -134,8 +141,8 @@ def partial_path(path: Path) -> Path:
 
 
 def creating_path(path: Path) -> Path:
-    """Where a folder is made that `put_folder` then puts at `path`."""
-    return _beside(path, "creating")
+    """Where a folder is made that `put_folder` then puts at `path`, or at what this links to."""
+    return _beside(_real(path), "creating")
 
 
 def put_folder(made: Path, path: Path) -> None:
@@ -145,14 +152,14 @@ def put_folder(made: Path, path: Path) -> None:
     one step, a kill may leave nothing at `path`; `clear_leftovers` puts the old one back.
 
     Args:
-        made: the folder, beside `path`.
-        path: a folder that may be removed, or nothing.
+        made: the folder, at `creating_path`.
+        path: a folder that may be removed, a link to one, or nothing.
 
     Raises:
         OSError: the disk refuses; what was at `path` is still there.
     """
     tree_to_disk(made)
-    old = made
+    old, path = made, _real(path)
     if not os.path.lexists(path):
         made.rename(path)
     elif not exchange(made, path):
@@ -165,36 +172,42 @@ def put_folder(made: Path, path: Path) -> None:
             raise
     to_disk(path.parent)
     if old.exists():
-        _remove(old, path)
+        _discard(old, path)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, of which a kill leaves nothing in its place.
+    """Remove a folder, or what a link leads to; a kill leaves nothing of it in its place.
 
     Raises:
         OSError: the disk refuses.
     """
     clear_leftovers(path)
-    _remove(path, path)
+    _discard(_real(path), _real(path))
 
 
 def clear_leftovers(path: Path) -> None:
     """Put back what a kill left of a replacement of `path`, and remove what it left beside.
 
     Call it where nobody else makes, replaces or removes `path`. Only names are removed that are
-    made here, or by the stores' conversion.
+    made here, or by the stores' conversion. What somebody still has open may stay, under a name
+    that is in nobody's way.
 
     Raises:
         OSError: the disk refuses.
     """
-    old = _beside(path, "replaced")
-    if old.is_dir() and not old.is_symlink() and not os.path.lexists(path):
-        old.rename(path)
     kinds = "creating|removing|replaced|converting|partial"
-    ours = re.compile(rf"\.{re.escape(path.name)}\.({kinds})(-\d+)?")
-    for place in list(path.parent.iterdir()) if path.parent.is_dir() else []:
-        if ours.fullmatch(place.name) and not place.is_symlink():
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    for one in {path, _real(path)}:
+        old = _beside(one, "replaced")
+        if old.is_dir() and not old.is_symlink() and not os.path.lexists(one):
+            old.rename(one)
+        ours = re.compile(rf"\.{re.escape(one.name)}\.(\d+\.)?({kinds})(-\d+)?")
+        for place in list(one.parent.iterdir()) if one.parent.is_dir() else []:
+            if not ours.fullmatch(place.name):
+                continue
+            if place.is_dir() and not place.is_symlink():
+                _discard(place, one)
+            else:
+                place.unlink(missing_ok=True)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -248,28 +261,62 @@ def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}")
 
 
-def _remove(place: Path, path: Path) -> None:
-    """Remove a folder that lies at, or beside, `path`: as a whole first, so that no half stays."""
-    doomed = _beside(path, "removing")
-    place.rename(doomed)
-    shutil.rmtree(doomed)
+def _real(path: Path) -> Path:
+    """The folder that a path means: on another disk, it may be a link."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _discard(place: Path, path: Path) -> None:
+    """Remove a folder that lies at, or beside, `path`: as a whole first, so that no half stays.
+
+    On a network's disk, files that somebody has open cannot go; the next call finds what is left.
+    """
+    if ".removing" not in place.suffix:
+        doomed = _beside(path, "removing")
+        number = 0
+        while os.path.lexists(doomed):
+            number += 1
+            doomed = _beside(path, f"removing-{number}")
+        place.rename(doomed)
+        to_disk(path.parent)  # else a power cut may bring back the name, and half of what it held
+        place = doomed
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _claim(beside: Path, path: Path) -> int:
-    """An open descriptor of `beside`, held by a lock that ends with this process."""
-    while True:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    """A descriptor of `beside`, new and empty, held by a lock that ends with this process.
+
+    What a killed process left there is removed, also that of another user in a shared folder.
+    """
+    for _ in range(_CLAIMS):
+        descriptor, new = _open(beside)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            busy = "another process is writing it"
-            raise OSError(errno.EBUSY, busy, str(path)) from None
+            if new:
+                continue  # another process took it for a leftover, and is about to remove it
+            break
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
         with suppress(FileNotFoundError):  # whoever held it has put it in its place
-            if os.path.samestat(os.fstat(descriptor), beside.stat()):
-                return descriptor
+            if os.path.samestat(os.fstat(descriptor), beside.lstat()):
+                if new:
+                    return descriptor
+                beside.unlink()
         os.close(descriptor)
+    raise OSError(errno.EBUSY, "another process is writing it", str(path))
+
+
+def _open(beside: Path) -> tuple[int, bool]:
+    """A descriptor of a file, and whether it was made for it."""
+    with suppress(FileExistsError):
+        return os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    try:
+        return os.open(beside, os.O_RDWR | os.O_NOFOLLOW), False
+    except PermissionError:
+        return os.open(beside, os.O_RDONLY | os.O_NOFOLLOW), False
+    except FileNotFoundError:
+        return _open(beside)

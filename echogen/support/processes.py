@@ -9,6 +9,7 @@ what is handed to one is checked before, always.
 """
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from echogen.errors import EngineError
+from echogen.support.words import one_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -154,7 +156,7 @@ def apart(function: Callable[..., R], *args: Any) -> R:
         _without_sigint(process.start)
         there.close()
         try:
-            fine, value = here.recv()
+            fine, value = pickle.loads(here.recv_bytes())
         except EOFError:
             process.join()
             raise ProcessDied(_how(process.exitcode or 0)) from None
@@ -174,7 +176,12 @@ def _tell(told: Connection, function: Callable[..., Any], args: tuple[Any, ...])
         answer = True, function(*args)
     except Exception as error:
         answer = False, error
-    told.send(answer)
+    try:
+        content = pickle.dumps(answer)
+        pickle.loads(content)
+    except Exception as error:  # not every exception can be made again
+        content = pickle.dumps((False, EngineError(one_line(f"{answer[1]!r}: {error}", 300))))
+    told.send_bytes(content)
 
 
 def _how(exitcode: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED
 from echogen.errors import CheckpointError, UsageError
 from echogen.support.files import clear_leftovers, make_folder, to_disk
+from echogen.support.reading import reason
 
 FRAMES, PICTURES, BOARD = "frames", "pictures", "tensorboard"
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
@@ -65,7 +66,7 @@ def open_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
             _remove_run(out)
     except OSError as error:
         raise CheckpointError(
-            f"{error.filename or out}: cannot be replaced ({error.strerror}). Put that right and "
+            f"{error.filename or out}: cannot be replaced ({reason(error)}). Put that right and "
             "run the same command again."
         ) from error
 
@@ -88,8 +89,12 @@ def _mark_overwritten(out: Path) -> None:
 def _remove_run(out: Path) -> None:
     """All but the frames, and last the mark that says that it may go."""
     for name in (PICTURES, BOARD, TRAINED):
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
+        folder = out / name
+        if folder.is_symlink():  # to another disk, where the new run's will be, too
+            for place in list(folder.iterdir()) if folder.is_dir() else []:
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+        elif folder.is_dir():
+            shutil.rmtree(folder)
     (out / LOG_FILE).unlink(missing_ok=True)
     to_disk(out)
     (out / _OVERWRITTEN).unlink()

@@ -14,6 +14,7 @@ from echogen.support.files import (
     clear_leftovers,
     creating_path,
     put_folder,
+    remove_folder,
     remove_partials,
     write_private,
     write_whole,
@@ -164,3 +165,82 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted([*mine, "m.zarr", ".m.zarr.removing"])
     clear_leftovers(tmp_path / "no" / "folder")
+
+
+def test_a_leftover_gives_a_new_file_neither_its_content_nor_its_mode(tmp_path: Path) -> None:
+    (tmp_path / ".a.txt.partial").write_text("of a killed one")
+    (tmp_path / ".a.txt.partial").chmod(0o600)
+
+    def write(place: Path) -> None:
+        with place.open("r+") as file:
+            file.write("new")
+
+    write_whole(tmp_path / "a.txt", write)
+    (tmp_path / "b.txt").touch()
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two other users")
+def test_a_leftover_of_another_user_is_in_nobodys_way(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents[:2]:
+        above.chmod(0o755)
+    (shared / ".a.txt.partial").write_text("of a killed one")
+    os.chown(shared / ".a.txt.partial", 3001, 3001)
+
+    def write() -> None:
+        os.setuid(3002)
+        write_whole(shared / "a.txt", "new")
+
+    assert in_child(write) == 0
+    assert contents(shared) == {"a.txt": b"new"}
+
+
+def test_what_cannot_be_removed_yet_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a file on a network's disk that another process has open."""
+    path, remove = tmp_path / "model", shutil.rmtree
+
+    def stays(place: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(place))
+
+    monkeypatch.setattr(shutil, "rmtree", stays)
+    for content in ("1", "2", "3"):
+        clear_leftovers(path)
+        creating_path(path).mkdir()
+        (creating_path(path) / "a").write_text(content)
+        put_folder(creating_path(path), path)
+        assert (path / "a").read_text() == content
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    clear_leftovers(path)
+    assert contents(tmp_path) == {"model": None, "model/a": b"3"}
+
+
+def test_a_folder_on_another_disk_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    path = tmp_path / "model"
+    path.symlink_to(tmp_path / "disk" / "model")
+    creating_path(path).mkdir()
+    (creating_path(path) / "a").write_text("new")
+    put_folder(creating_path(path), path)
+    assert path.is_symlink()
+    assert (tmp_path / "disk" / "model" / "a").read_text() == "new"
+    (tmp_path / ".model.removing").symlink_to(tmp_path / "disk" / "model")
+    remove_folder(path)
+    assert contents(tmp_path / "disk") == {}
+    assert not (tmp_path / ".model.removing").is_symlink()
+
+
+def test_partials_of_earlier_versions_go(tmp_path: Path) -> None:
+    for name in (".a.txt.123.partial", ".a.txt.partial", ".b.txt.9.partial"):
+        (tmp_path / name).touch()
+    remove_partials([tmp_path / "a.txt"])
+    assert contents(tmp_path) == {".b.txt.9.partial": b""}
+    clear_leftovers(tmp_path / "b.txt")
+    assert contents(tmp_path) == {}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,22 @@ def test_only_so_much_is_done_ahead(tmp_path: Path, at_once: None) -> None:
     made = len(list(tmp_path.iterdir()))
     results.close()
     assert made == bound
+
+
+class Odd(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail_oddly() -> None:
+    raise Odd(1, 2)
+
+
+def give_a_function() -> object:
+    return lambda: None
+
+
+@pytest.mark.parametrize("call", [fail_oddly, give_a_function])
+def test_what_cannot_be_sent_is_told(call: Callable[[], object]) -> None:
+    with pytest.raises(EngineError, match=r"1 and 2|function"):
+        apart(call)

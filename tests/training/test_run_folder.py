@@ -85,3 +85,15 @@ def test_what_safetensors_leaves_of_a_state_half_written_goes(
     assert in_child(lambda: save_state(tmp_path, learner, progress, {}, "1 step")) == 9
     open_run_folder(tmp_path, resume=False, overwrite=False)
     assert [place.name for place in tmp_path.rglob("*")] == ["log.jsonl"]
+
+
+def test_folders_on_another_disk_are_emptied(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    write_run(out)
+    for name in ("checkpoint", "pictures"):
+        (out / name).rename(tmp_path / name)
+        (out / name).symlink_to(tmp_path / name)
+    open_run_folder(out, resume=False, overwrite=True)
+    assert contents(tmp_path / "checkpoint") == contents(tmp_path / "pictures") == {}
+    assert (out / "checkpoint").is_symlink()
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "frames", "pictures"]
