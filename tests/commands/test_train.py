@@ -389,8 +389,7 @@ def test_values_that_fit_only_together_can_be_set(train: Train) -> None:
 
 
 def test_report_puts_a_half_replaced_checkpoint_back(own_run: Path) -> None:
-    (own_run / ".checkpoint.old").mkdir()
-    (own_run / "checkpoint").rename(own_run / ".checkpoint.old" / "checkpoint")
+    (own_run / "checkpoint").rename(own_run / ".checkpoint.replaced")
     result = run("--out", own_run, "--report", "--device", "cpu")
     assert result.exit_code == 0, result.output
     verify_checkpoint(own_run / "checkpoint")
