@@ -65,7 +65,7 @@ class JudgeInfo(Settings, extra="ignore"):
     image_size: int = Field(ge=16, le=1024, strict=True)
     labels: dict[Class, Words] = Field(min_length=1)
     networks: tuple[Member, ...] = Field(min_length=1, max_length=64)
-    threshold: float = Field(gt=0, le=1e6, strict=True)
+    threshold: float = Field(gt=0, le=1e9, strict=True)
     training_data: Words
     licence: Words
     citation: Words
