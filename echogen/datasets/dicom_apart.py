@@ -12,9 +12,19 @@ import json
 import os
 import resource
 import sys
+from contextlib import suppress
 
 MEMORY = 3 * 2**29
 """Bytes beside those of the libraries."""
+OWN_SIZE = "/proc/self/statm"
+
+
+def bound_memory() -> None:
+    """Take no more than `MEMORY`, where the system tells and allows it; macOS does not."""
+    with suppress(OSError, ValueError):
+        with open(OWN_SIZE) as file:  # noqa: PTH123
+            most = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def main() -> None:
@@ -32,9 +42,7 @@ def main() -> None:
     gdcm.Trace.WarningOff()
     gdcm.Trace.ErrorOff()
     left = int(sys.argv[1])
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        most = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    bound_memory()
     found = dcmread(os.fsdecode(sys.stdin.buffer.read()), force=True)
     decoder, output = get_decoder(found.file_meta.TransferSyntaxUID), sys.stdout.buffer
     for index in range(int(found.get("NumberOfFrames") or 1)):

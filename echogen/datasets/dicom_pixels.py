@@ -245,7 +245,9 @@ def _fits(found: Any, index: int) -> bool:
     from pydicom.encaps import get_frame
 
     frames = int(found.get("NumberOfFrames") or 1)
-    content = get_frame(found.PixelData, index, number_of_frames=frames)
+    starts, lengths = (found.get(f"ExtendedOffsetTable{what}") for what in ("", "Lengths"))
+    offsets = (starts, lengths) if starts and lengths and len(starts) == len(lengths) else None
+    content = get_frame(found.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
     each = int(found.get("SamplesPerPixel") or 1) * math.ceil(int(found.BitsAllocated) / 8)
     return fits_in(content, int(found.Rows), int(found.Columns), each)
 

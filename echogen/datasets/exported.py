@@ -1,5 +1,8 @@
 """Datasets that `echogen export` wrote: which frame is a copy, and of which case; its classes."""
 
+import csv
+import io
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -8,7 +11,7 @@ from pathlib import Path
 from echogen.datasets.base import Dataset, as_number, is_id
 from echogen.datasets.integrity import is_bitmap
 from echogen.errors import DatasetError
-from echogen.support.reading import read_csv
+from echogen.support.reading import open_regular, read_csv, reason
 from echogen.support.words import one_line
 from echogen.types import Case, Frame, FrameKey
 
@@ -16,42 +19,73 @@ SAMPLES, CLASSES = "samples.csv", "classes.csv"
 COLUMNS = ("class_id", "name")
 NO_SPACING = "spacing unknown"
 """A frame's detail where its file's 1 mm a pixel is made up."""
-MOST_BYTES, MOST_LINES = 2**26, 1_000_000
+MOST_BYTES, MOST_LINES, MOST_LINE = 2**30, 3_000_000, 2**20
 MOST_COPIES = 10_000_000
+_AGAIN = "export the dataset again, or without it copies would count as originals."
 _WANTED = ("name", "case_id", "view", "phase", "copy", "spacing_mm_row")
 _ALSO = ("spacing_mm_col", "frame_id")
 
 
 def exported_samples(root: Path) -> dict[str, dict[str, str]]:
-    """{file name: its line} of the table that `echogen export` writes; empty without a whole one.
+    """{file name: its line} of the table that `echogen export` writes; empty without one.
 
     It has the case ids and copies that file names cannot hold, and says which spacing is made up.
+
+    Raises:
+        DatasetError: the table is too large, or a line is damaged: without it copies would count
+            as originals.
     """
-    found: dict[str, dict[str, str]] = {}
-    try:
-        lines = read_csv(root / SAMPLES, DatasetError, most=MOST_BYTES)
-        head = next(lines, (0, []))[1]
-        if not set(_WANTED) <= set(head):
-            return {}
-        kept = [(head.index(name), name) for name in (*_WANTED, *_ALSO) if name in head]
-        for _, cells in lines:
-            if not cells:
-                continue
-            line = {name: cells[place] for place, name in kept if place < len(cells)}
-            if not set(_WANTED) <= set(line) or not all(map(is_id, line.values())):
-                return {}
-            found[line["name"]] = line
-            if len(found) > MOST_LINES:
-                return {}
-    except (OSError, DatasetError):
+    path = root / SAMPLES
+    if not path.is_file():
         return {}
+    found: dict[str, dict[str, str]] = {}
+    shared: dict[str, str] = {}
+    try:
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", "surrogateescape") as file:
+            head = _cells(file.readline(MOST_LINE)) or []
+            if not set(_WANTED) <= set(head):
+                return {}
+            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise DatasetError(f"{path}: {size:,} bytes; at most {MOST_BYTES:,} are read.")
+            kept = [(head.index(name), name) for name in (*_WANTED, *_ALSO) if name in head]
+            for number, text in enumerate(iter(lambda: file.readline(MOST_LINE), ""), 2):
+                if not text.strip():
+                    continue
+                cells = _cells(text) or []
+                line = {
+                    name: shared.setdefault(cells[place], cells[place])
+                    for place, name in kept
+                    if place < len(cells)
+                }
+                if not set(_WANTED) <= set(line) or not all(map(is_id, line.values())):
+                    raise DatasetError(f"{path}, line {number}: damaged; {_AGAIN}")
+                if _copy(line["copy"]) is None:
+                    copy = one_line(line["copy"], 40)
+                    raise DatasetError(f"{path}, line {number}: copy is {copy!r}; {_AGAIN}")
+                found[line["name"]] = line
+                if len(found) > MOST_LINES:
+                    raise DatasetError(f"{path}: expected at most {MOST_LINES:,} lines.")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({reason(error)}).") from error
     return found
+
+
+def _cells(text: str) -> list[str] | None:
+    """Of a line; None where it is none of a table. No cell of ours goes on in the next line."""
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        return None
+
+
+def _copy(text: str) -> int | None:
+    number = as_number(text)
+    return None if number is None or number % 1 or not 0 <= number <= MOST_COPIES else int(number)
 
 
 def copy_number(sample: Mapping[str, str]) -> int:
     """Of a line: 0 for an original."""
-    number = as_number(sample["copy"])
-    return int(number) if number is not None and 0 <= number <= MOST_COPIES else 0
+    return _copy(sample["copy"]) or 0
 
 
 def recording_of(sample: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
 from echogen.support.reading import open_regular, reason
+from echogen.support.words import one_line
 
 TYPES: Mapping[str, str] = {
     "MET_CHAR": "i1",
@@ -29,12 +30,14 @@ TYPES: Mapping[str, str] = {
     "MET_ULONG": "u4",
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
 }
-MOST_LINES, MOST_LINE = 200, 4096
+MOST_LINES, MOST_LINE = 5000, 2**16
 MOST_DIMENSIONS, MOST_CHANNELS = 5, 4
 LOCAL = "LOCAL"
 BLOCK = 2**20
-_FIELD = re.compile(r"\s*(?P<field>\w+)\s*[=:](?P<value>[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*)")
+_FIELD = re.compile(r"\s*(?P<field>[^=:\n]*[^=:\s])\s*[=:](?P<value>.*)", re.DOTALL)
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -69,10 +72,10 @@ class MetaHeader:
 def meta_data_file(header: Path) -> Path | None:
     """The file that holds a `.mhd` header's pixels; None where the header does not say."""
     try:
-        name = _fields(header)[0].get("ElementDataFile", "")
+        name = _fields(header)[0].get("ElementDataFile", "").removeprefix("./")
     except (OSError, ValueError):
         return None
-    return header.with_name(name) if _is_plain(name) and name != LOCAL else None
+    return header.with_name(name) if _is_plain(name) and name.upper() != LOCAL else None
 
 
 def read_meta_header(path: Path, name: str) -> MetaHeader:
@@ -88,35 +91,38 @@ def read_meta_header(path: Path, name: str) -> MetaHeader:
     """
     try:
         fields, end = _fields(path)
-        count = _whole(fields["NDims"])
-        if not 2 <= count <= MOST_DIMENSIONS:
-            raise ValueError
-        sizes = tuple(_whole(text) for text in fields["DimSize"].split())
+        for field in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
+            if field not in fields:
+                raise ValueError(f"it has no {field}")
+        count = _whole(fields, "NDims")
+        sizes = tuple(_whole({"DimSize": one}, "DimSize") for one in fields["DimSize"].split())
         spacing = _spacing(fields)
-        kind = np.dtype(TYPES[fields["ElementType"]])
-        channels = _whole(fields.get("ElementNumberOfChannels", "1"))
-        skipped = _whole(fields.get("HeaderSize", "0"))
+        channels = _whole(fields, "ElementNumberOfChannels", "1")
+        skipped = _whole(fields, "HeaderSize", "0")
         packed = _is_true(fields.get("CompressedData", "False"))
-        data = fields["ElementDataFile"]
-        if (
-            len(sizes) != count
-            or len(spacing) not in (0, count)
-            or min(sizes) < 1
-            or not 1 <= channels <= MOST_CHANNELS
-            or skipped < -1
-            or (skipped < 0 and packed)
-            or not _is_plain(data)
-            or not _is_true(fields.get("BinaryData", "True"))
-        ):
-            raise ValueError
-    except (KeyError, ValueError) as error:
-        raise DatasetError(f"{name}: cannot be read as a MetaImage header.") from error
+        data = fields["ElementDataFile"].removeprefix("./")
+        fits = {
+            "NDims": 2 <= count <= MOST_DIMENSIONS,
+            "DimSize": len(sizes) == count and min(sizes) >= 1,
+            "ElementSpacing": len(spacing) in (0, count),
+            "ElementType": fields["ElementType"] in TYPES,
+            "ElementNumberOfChannels": 1 <= channels <= MOST_CHANNELS,
+            "HeaderSize": skipped >= (0 if packed else -1),
+            "BinaryData": _is_true(fields.get("BinaryData", "True")),
+            "ElementDataFile": _is_plain(data),
+        }
+        for field, fit in fits.items():
+            if not fit:
+                raise _wrong(fields, field)
+    except ValueError as error:
+        raise DatasetError(f"{name}: cannot be read as a MetaImage header: {error}.") from error
+    kind = np.dtype(TYPES[fields["ElementType"]])
     order = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
     kind = kind.newbyteorder(">" if _is_true(order) else "<")
     cols, rows = sizes[:2]
     if problem := too_large(rows, cols, math.prod(sizes[2:]), channels * kind.itemsize):
         raise DatasetError(f"{name}: holds {problem}")
-    local = data == LOCAL
+    local = data.upper() == LOCAL
     return MetaHeader(
         sizes,
         (spacing[1], spacing[0]) if spacing else (1.0, 1.0),
@@ -183,27 +189,37 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     with open_regular(path) as file:
         while "ElementDataFile" not in fields and (line := file.readline(MOST_LINE)):
-            text = line.decode()
+            text = line.decode("utf-8" if fields else "utf-8-sig", "replace")
             match = _FIELD.fullmatch(text)
-            if (match is None and text.strip()) or len(fields) == MOST_LINES:
-                raise ValueError(f"not a field: {text[:40]!r}")
+            if match is None and text.strip():
+                raise ValueError(f"{one_line(text, 40)!r} is no field")
+            if len(fields) == MOST_LINES:
+                raise ValueError(f"it has more than {MOST_LINES:,} fields")
             if match is not None:
                 fields[match["field"]] = match["value"].strip()
         return fields, file.tell()
 
 
-def _whole(text: str) -> int:
+def _wrong(fields: Mapping[str, str], field: str) -> ValueError:
+    return ValueError(f"{field} is {one_line(fields.get(field, ''), 40)!r}, which is not read")
+
+
+def _whole(fields: Mapping[str, str], field: str, default: str = "") -> int:
+    text = fields.get(field, default)
     if not _WHOLE.fullmatch(text):
-        raise ValueError(text[:40])
+        raise _wrong(fields, field)
     return int(text)
 
 
 def _spacing(fields: Mapping[str, str]) -> list[float]:
     """Along x, y and what follows; none where the header has none."""
-    texts = fields.get("ElementSpacing", fields.get("ElementSize", "")).split()
-    found = [float(text) for text in texts]
-    if not all(math.isfinite(value) for value in found):
-        raise ValueError("a spacing that is no number")
+    field = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
+    try:
+        found = [abs(float(text)) for text in fields.get(field, "").split()]
+    except ValueError:
+        raise _wrong(fields, field) from None
+    if not all(map(math.isfinite, found)):
+        raise _wrong(fields, field)
     return found
 
 

@@ -102,8 +102,9 @@ def check_nifti(path: Path, name: str) -> None:
         found, wrong = len(content.read(header.offset)), 0
         while block := content.read(min(BLOCK, expected - found)):
             found += len(block)
-            if header.kind in FLOATS and len(block) % 8 == 0:
-                values = np.frombuffer(block, header.order + FLOATS[header.kind])
+            if header.kind in FLOATS:  # every block but a truncated file's last has whole values
+                kind = np.dtype(header.order + FLOATS[header.kind])
+                values = np.frombuffer(block, kind, len(block) // kind.itemsize)
                 wrong += int((~np.isfinite(values)).sum())
         while found <= expected + SPARE and (block := content.read(BLOCK)):
             found += len(block)

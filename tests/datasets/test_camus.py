@@ -397,11 +397,11 @@ def test_a_file_that_vanished_after_listing_is_named(case: Path) -> None:
         (lambda raw: cut(raw), "{raw} is truncated, 48 of 96 bytes."),
         (
             lambda raw: raw.with_suffix(".mhd").write_text("NDims = 3\n"),
-            "cannot be read as a MetaImage header.",
+            "cannot be read as a MetaImage header: it has no DimSize.",
         ),
         (
-            lambda raw: raw.with_suffix(".mhd").write_bytes(b"\xff\xfe\x00"),
-            "cannot be read as a MetaImage header.",
+            lambda raw: raw.with_suffix(".mhd").write_bytes(b"NDims\x00"),
+            r"cannot be read as a MetaImage header: 'NDims\\x00' is no field.",
         ),
     ],
 )

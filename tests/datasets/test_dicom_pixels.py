@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import convert_color_space
 from pydicom.uid import (
     UID,
@@ -348,6 +349,34 @@ def test_a_decoder_that_ends_its_process_costs_one_picture_and_no_run(
     )
     assert ended.returncode < 0
     assert "picture 0 cannot be decoded (JPEG" in reason_of(path, 0)
+
+
+def test_the_memory_of_a_decoder_is_bounded_where_the_system_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def refused(*limit: object) -> None:
+        tried.append(limit)
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr("resource.setrlimit", refused)
+    dicom_apart.bound_memory()
+    monkeypatch.setattr(dicom_apart, "OWN_SIZE", "/nowhere/statm")
+    dicom_apart.bound_memory()
+    assert len(tried) == 1
+
+
+def test_an_extended_table_of_offsets_is_followed(tmp_path: Path) -> None:
+    """It leaves out an item that is no picture, so that without it no picture would be found."""
+    found = an_ultrasound(CLIP)
+    found.compress(RLELossless)
+    items = [bytes(64), *generate_frames(found.PixelData, number_of_frames=len(CLIP))]
+    starts = np.cumsum([0, *(8 + len(item) for item in items[:-1])])[1:]
+    found.PixelData = encapsulate(items, has_bot=False)
+    found.ExtendedOffsetTable = starts.astype("<u8").tobytes()
+    found.ExtendedOffsetTableLengths = np.array([*map(len, items[1:])], "<u8").tobytes()
+    np.testing.assert_array_equal(first(found, tmp_path, 2), CLIP[2])
 
 
 def test_damage_of_any_kind_ends_in_one_line(tmp_path: Path) -> None:
