@@ -386,6 +386,7 @@ def test_a_killed_export_goes_on_to_the_same_files(tmp_path: Path) -> None:
     assert tree(root) == tree(tmp_path / "undisturbed" / "Dataset501_Echogen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [True, False], ids=["again", "again-without-overwrite"])
 def test_an_export_killed_while_it_replaces_another_ends_as_if_undisturbed(
     tmp_path: Path, overwrite: bool

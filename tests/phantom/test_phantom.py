@@ -239,6 +239,7 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
         write_dataset(tmp_path / "mine.txt", cases=1)
 
 
+@pytest.mark.slow
 def test_a_killed_call_is_continued_by_the_same_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: PhantomCase
 ) -> None:
