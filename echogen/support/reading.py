@@ -27,6 +27,7 @@ MOST_KEYS = 2**18
 """Of one object: what is unknown in it is told one by one."""
 MOST_DEPTH = 32
 MOST_DOTS = 100  # in a row with nothing but letters between: a key of so many tables
+_TEXT_OR_COMMENT = re.compile(r"""\"(?:[^"\\\n]|\\.)*\"|'[^'\n]*'|#.*""")
 _NO_KEY = re.compile(r"[^\w\"' \t.-]+")
 MOST_DIGITS = 20  # of 2**64
 
@@ -99,14 +100,35 @@ def read_text(
 
 
 def read_json(
-    path: Path, error: type[EchogenError], name: str = "", *, most: int = MOST_BYTES
+    path: Path,
+    error: type[EchogenError],
+    name: str = "",
+    *,
+    most: int = MOST_BYTES,
+    keys: int = MOST_KEYS,
+    foreign: bool = False,
 ) -> Any:
     """What a JSON file holds; see `read_text` and `parse_json`."""
-    return parse_json(read_text(path, error, name, most=most), error, name or str(path))
+    text = read_text(path, error, name, most=most)
+    return parse_json(text, error, name or str(path), keys=keys, foreign=foreign)
 
 
-def parse_json(text: str, error: type[EchogenError], name: str) -> Any:
+def parse_json(
+    text: str,
+    error: type[EchogenError],
+    name: str,
+    *,
+    keys: int = MOST_KEYS,
+    foreign: bool = False,
+) -> Any:
     """What a JSON text holds.
+
+    Args:
+        text: of the file.
+        error: what is raised.
+        name: how messages call it.
+        keys: that one object may have.
+        foreign: whether NaN and infinity, which no JSON has but Python writes, are read as None.
 
     Raises:
         EchogenError: of the type `error`: it is not JSON, is nested deeper than `MOST_DEPTH`, or
@@ -115,8 +137,9 @@ def parse_json(text: str, error: type[EchogenError], name: str) -> Any:
     try:
         if text.count(",") + text.count("{") + text.count("[") > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values")
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
-        _check(value)
+        constant = (lambda _: None) if foreign else _no_constant
+        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=constant)
+        _check(value, keys)
     except (ValueError, RecursionError) as cause:
         raise error(f"{name}: is not valid JSON ({_why(cause)}).") from cause
     return value
@@ -137,7 +160,8 @@ def parse_toml(text: str, error: type[EchogenError], name: str) -> dict[str, Any
             holds a number beyond 64 bits or text with a NUL.
     """
     try:
-        if any(part.count(".") > MOST_DOTS for part in _NO_KEY.split(text)):
+        bare = _TEXT_OR_COMMENT.sub("''", text)
+        if any(part.count(".") > MOST_DOTS for part in _NO_KEY.split(bare)):
             raise RecursionError  # tomllib would take minutes and gigabytes
         value = tomllib.loads(text)
         _check(value)
@@ -208,13 +232,13 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, keys: int = MOST_KEYS) -> None:
     level = [value]
     for _ in range(MOST_DEPTH):
         inner: list[Any] = []
         for one in level:
             if isinstance(one, dict):
-                if len(one) > MOST_KEYS:
+                if len(one) > keys:
                     raise ValueError(f"a table of {len(one):,} keys")
                 inner += one
                 inner += one.values()

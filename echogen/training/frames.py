@@ -28,6 +28,7 @@ from echogen.support.reading import open_regular, parse_json, read_json, reason
 from echogen.support.settings import Settings, explain
 
 PIXELS_FILE, RECORD_FILE = "frames.npy", "frames.json"
+MOST_KEYS = 2**20
 MOST_BYTES = 2**27
 """Of the record: some 300,000 frames."""
 UNREADABLE = (
@@ -261,13 +262,15 @@ def read_record(place: Path) -> FrameRecord:
         OSError, ValueError, or another of `UNREADABLE`: it is missing or damaged.
     """
     if not place.is_file():
-        found = read_json(place / RECORD_FILE, DatasetError, RECORD_FILE, most=MOST_BYTES)
+        file = place / RECORD_FILE
+        found = read_json(file, DatasetError, RECORD_FILE, most=MOST_BYTES, keys=MOST_KEYS)
         return FrameRecord.model_validate(found)
     with zipfile.ZipFile(place) as packed, packed.open(RECORD_FILE) as stream:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise DatasetError(f"{RECORD_FILE}: expected at most {MOST_BYTES:,} bytes.")
-    return FrameRecord.model_validate(parse_json(content.decode(), DatasetError, RECORD_FILE))
+    found = parse_json(content.decode(), DatasetError, RECORD_FILE, keys=MOST_KEYS)
+    return FrameRecord.model_validate(found)
 
 
 def pack_frames(folder: Path, file: Path) -> None:

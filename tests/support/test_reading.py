@@ -55,6 +55,25 @@ def test_json_is_read_as_it_is() -> None:
     parse_json(deep(MOST_DEPTH), DatasetError, "a.json")
 
 
+def test_what_other_tools_write_is_read_where_it_may_be() -> None:
+    text = '{"area": NaN, "more": [Infinity, -Infinity, 1.5]}'
+    found = parse_json(text, DatasetError, "a.json", foreign=True)
+    assert found == {"area": None, "more": [None, None, 1.5]}
+    many = json.dumps(dict.fromkeys(map(str, range(300_000)), 0))
+    with pytest.raises(DatasetError, match=r"a table of 300,000 keys"):
+        parse_json(many, DatasetError, "a.json")
+    assert len(parse_json(many, DatasetError, "a.json", keys=10**6)) == 300_000
+
+
+def test_dots_in_texts_and_comments_are_no_keys() -> None:
+    dots = "." * 200
+    text = f"# {dots}\na = '{dots}'\nb = \"{dots}\"  # {dots}\n"
+    assert parse_toml(text, DatasetError, "a.toml") == {"a": dots, "b": dots}
+    for key in ("a." * 200 + "a", '"#"' + ".a" * 200, "'#'" + ".a" * 200):
+        with pytest.raises(DatasetError, match=r"nested deeper"):
+            parse_toml(f"{key} = 1", DatasetError, "a.toml")
+
+
 @pytest.mark.parametrize(
     "text",
     ["a =", f"a = {'9' * 5_000}", f"a = {'9' * 40}", f"a = {deep(100_000)}", 'a = "\\u0000"'],

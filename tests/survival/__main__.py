@@ -5,7 +5,6 @@ written beside the other results. Ends with 1 where anything was lost.
 """
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a fork would lose its threa
 import torch
 
 from benchmarks.record import machine
-from tests.survival import calls, disk, kills, power
+from tests.survival import calls, disk, flips, kills, mutations, power
 from tests.survival.record import Record
 from tests.survival.scenes import SCENES, Workshop
 
@@ -32,7 +31,10 @@ PARTS: dict[str, Callable[[Workshop, Record, list[str], float, int], None]] = {
     "disk": disk.run,
     "power": power.run,
 }
-INPUTS = ("mutations", "flips")
+INPUTS: dict[str, Callable[[Path, float, int], dict[str, Any]]] = {
+    "mutations": lambda record, left, every: mutations.run(record, left, count=10_000 // every),
+    "flips": lambda record, left, every: flips.run(record, left, part=every, repairs=300 // every),
+}
 """Parts that need no scenes, each with a record of its own."""
 EXCERPT = {
     "kills": {
@@ -72,10 +74,8 @@ def main() -> int:
     found["faults"] = [entry for entry in record.entries if entry["fault"]]
     for name in INPUTS:
         if name in parts:
-            part = importlib.import_module(f"tests.survival.{name}")
-            found[name] = part.run(
-                asked.record.with_suffix(f".{name}.jsonl"), until - time.monotonic()
-            )
+            lines = asked.record.with_suffix(f".{name}.jsonl")
+            found[name] = INPUTS[name](lines, until - time.monotonic(), asked.every)
             found["faults"] += found[name]["failed"]
     found["finished"] = time.monotonic() < until
     if asked.out or whole:
@@ -86,6 +86,18 @@ def main() -> int:
     }
     print(json.dumps({**short, **{name: found[name] for name in INPUTS if name in found}}))
     return int(bool(found["faults"]))
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was tried, how often, and what was lost, as Markdown: one row a part."""
+    rows = [(name, part["tried"], part["faults"]) for name, part in found["parts"].items()]
+    if mutations := found.get("mutations"):
+        rows.append(("mutations", mutations["cases"], len(mutations["failed"])))
+    for store, swept in found.get("flips", {}).get("stores", {}).items():
+        lost = sum(name.startswith(f"{store}:") for name in found["flips"]["failed"])
+        rows.append((f"flips, {store}", sum(swept["bytes"].values()), lost))
+    lines = ["| part | tried | lost |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| {name} | {tried:,} | {lost} |" for name, tried, lost in rows])
 
 
 def _play(record: Record, parts: list[str], asked: argparse.Namespace, until: float) -> None:

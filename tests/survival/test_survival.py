@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.survival import calls
-from tests.survival.__main__ import EXCERPT
+from tests.survival.__main__ import EXCERPT, RESULTS, table
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(calls.unsupported()), reason=calls.unsupported())
@@ -33,6 +33,11 @@ def campaign(record: Path, *words: str) -> dict[str, dict[str, int]]:
 def test_nothing_is_lost(part: str, tmp_path: Path) -> None:
     found = campaign(tmp_path / "record.jsonl", "--excerpt", "--part", part)
     assert found[part]["tried"] >= 10
+
+
+def test_the_page_has_the_recorded_figures() -> None:
+    found = json.loads((RESULTS / "survival.json").read_text())
+    assert table(found) in (ROOT / "docs" / "survival.md").read_text()
 
 
 @pytest.mark.slow
