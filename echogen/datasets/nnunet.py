@@ -157,7 +157,7 @@ def _read_splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """{frame id: `train` or `val`} of fold 0, and remarks."""
     path = root / SPLITS
     try:
-        fold = read_json(path, DatasetError, SPLITS)[0]
+        fold = read_json(path, DatasetError, SPLITS, foreign=True)[0]
         halves = {half: [str(name) for name in fold[half]] for half in ("train", "val")}
     except FileNotFoundError:
         return {}, []

@@ -61,7 +61,7 @@ def read_description(root: Path, labels: Mapping[int, str] | None) -> Descriptio
         UsageError: `labels` declares an impossible class id.
     """
     try:
-        found = read_json(root / DESCRIPTION, DatasetError)
+        found = read_json(root / DESCRIPTION, DatasetError, foreign=True)
     except FileNotFoundError as error:
         raise DatasetError(f"{root / DESCRIPTION}: cannot be read ({reason(error)}).") from error
     if not isinstance(found, dict):

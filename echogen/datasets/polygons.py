@@ -23,7 +23,10 @@ from echogen.support.reading import read_json, reason
 from echogen.support.words import one_line
 
 FARTHEST = 1e5
-MOST_TABLE_BYTES = 2**25
+MOST_BYTES = 2**25
+"""Of labelme's file of one image, with the picture in it."""
+MOST_TABLE_BYTES = 2**28
+"""Of COCO's table of many images; it takes less than 2 GB of memory."""
 PER_PIXEL = 64  # corners are rounded to this part of a pixel
 MARKS = frozenset({"point", "points", "line", "linestrip"})
 
@@ -73,15 +76,18 @@ def drawing_of(text: str) -> Drawing:
     )
 
 
-def load_json(path: Path, name: str) -> Any:
-    """What a JSON file holds; labelme's have the picture in them, too.
+def load_json(path: Path, name: str, most: int) -> Any:
+    """What a JSON file of at most so many bytes holds, NaN and infinity as None.
 
     Raises:
         DatasetError: it cannot be read as such.
     """
     try:
-        return read_json(path, DatasetError, name, most=MOST_TABLE_BYTES)
-    except FileNotFoundError as error:
+        size = path.stat().st_size
+        if size > most:
+            raise DatasetError(f"{name}: too large, {size:,} bytes; expected at most {most:,}.")
+        return read_json(path, DatasetError, name, most=most, foreign=True)
+    except OSError as error:
         raise DatasetError(f"{name}: cannot be read ({reason(error)}).") from error
 
 
@@ -92,7 +98,7 @@ def read_labelme(root: Path, path: Path) -> Drawing:
         DatasetError: it is none, or draws a shape that is no polygon.
     """
     name = relative(root, path)
-    content = load_json(path, name)
+    content = load_json(path, name, MOST_BYTES)
     if not (isinstance(content, dict) and isinstance(content.get("shapes"), list)):
         raise DatasetError(f"{name}: expected labelme's list of shapes, found none.")
     outlines = []
@@ -208,10 +214,10 @@ def read_coco(
     for frame_id, path in images.items():
         by_file.setdefault(path.name, []).append(frame_id)
     for table in tables:
-        if not table.is_file() or table.stat().st_size > MOST_TABLE_BYTES:
+        if not table.is_file():
             continue
         name = relative(root, table)
-        content = load_json(table, name)
+        content = load_json(table, name, MOST_TABLE_BYTES)
         if not is_coco(content):
             continue
         for file, drawing in coco_drawings(content, name):
