@@ -13,7 +13,7 @@ from echogen.datasets.integrity import is_bitmap
 from echogen.errors import DatasetError
 from echogen.support.reading import open_regular, read_csv, reason
 from echogen.support.words import one_line
-from echogen.types import Case, Frame, FrameKey
+from echogen.types import IGNORE, Case, Frame, FrameKey
 
 SAMPLES, CLASSES = "samples.csv", "classes.csv"
 COLUMNS = ("class_id", "name")
@@ -168,11 +168,12 @@ def listed_classes(root: Path) -> dict[int, str] | None:
             label = as_number(text)
             if not cells:
                 continue
-            if label is None or label % 1 or not (name and is_id(name)) or int(label) in found:
+            whole = label is not None and not label % 1 and 0 <= label < IGNORE
+            if label is None or not (whole and name and is_id(name)) or int(label) in found:
                 raise DatasetError(
-                    f"{path} line {number}: expected {' and '.join(COLUMNS)}, a whole number and "
-                    f"its class, each number once; found {one_line(text, 40)!r} and "
-                    f"{one_line(name, 40)!r}."
+                    f"{path} line {number}: expected {' and '.join(COLUMNS)}, a whole number from "
+                    f"0 to {IGNORE - 1} and its class, each number once; found "
+                    f"{one_line(text, 40)!r} and {one_line(name, 40)!r}."
                 )
             found[int(label)] = name
     except FileNotFoundError:

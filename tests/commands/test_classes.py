@@ -169,7 +169,16 @@ def test_a_training_reads_the_same_ids_and_names(made: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("one,LV\n", 2), ("1,LV\n1,LA\n", 3), ("1,\n", 2), ("1.5,LV\n", 2)]
+    ("text", "line"),
+    [
+        ("one,LV\n", 2),
+        ("1,LV\n1,LA\n", 3),
+        ("1,\n", 2),
+        ("1.5,LV\n", 2),
+        ("255,LV\n", 2),
+        ("9223372036854775808,LV\n", 2),
+        ("-1,LV\n", 2),
+    ],
 )
 def test_a_table_of_classes_that_is_none_is_refused(tmp_path: Path, text: str, line: int) -> None:
     root = write_pairs(tmp_path / "pairs", {1: 1})
