@@ -142,7 +142,7 @@ def read_classes(
         ]
         kind = str(found.get("SegmentationType") or "BINARY")
         scale = float(found.get("MaximumFractionalValue") or 1) if kind == "FRACTIONAL" else 1.0
-        if problem := too_large(int(found.Rows), int(found.Columns), max(len(planes), 1), 8):
+        if problem := too_large(int(found.Rows), int(found.Columns), max(len(planes), 1), "f8"):
             raise DatasetError(f"its segmentation states {problem}")
         drawn = [(plane.segment, _decoded(found, path, plane.number) / scale) for plane in planes]
     if kind != "LABELMAP" and any(segment not in segments for segment, _ in drawn):

@@ -120,7 +120,7 @@ def read_meta_header(path: Path, name: str) -> MetaHeader:
     order = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
     kind = kind.newbyteorder(">" if _is_true(order) else "<")
     cols, rows = sizes[:2]
-    if problem := too_large(rows, cols, math.prod(sizes[2:]), channels * kind.itemsize):
+    if problem := too_large(rows, cols, math.prod(sizes[2:]), kind, channels):
         raise DatasetError(f"{name}: holds {problem}")
     local = data.upper() == LOCAL
     return MetaHeader(

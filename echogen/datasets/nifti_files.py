@@ -35,11 +35,13 @@ TYPES: Mapping[int, tuple[int, int]] = {
 }
 """{datatype: (bits, channels)} of those that can be grey levels, class ids or colours."""
 FLOATS: Mapping[int, str] = {16: "f4", 64: "f8"}
-SCALED_BYTES = 8  # a value that the header scales becomes a float
 MOST_CHANNELS = 4  # along the fifth axis
 HEADER = 540  # bytes of NIfTI-2's, 348 of NIfTI-1's
 MAGIC: Mapping[int, tuple[int, bytes]] = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}
 """{bytes of the header: (where, what)} of a file that holds its own pixels."""
+OTHER_MAGIC: Mapping[int, tuple[bytes, ...]] = {348: (b"ni1\0", bytes(4))}
+"""Of a header beside its pixels, and of Analyze's, where one file holds both all the same."""
+MOST_OFFSET = 2**26  # extensions stand before the pixels
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 2**20
 SPARE = 2**20
@@ -164,7 +166,7 @@ def _header(content: bytes, name: str) -> NiftiHeader:
         return struct.unpack_from(order + layout, content, at)
 
     dims = tuple(map(int, fields(("8h", 40), ("8q", 16))))
-    kind, bits = (int(value) for value in fields(("2h", 70), ("2h", 12)))
+    kind = int(fields(("h", 70), ("h", 12))[0])
     (start,) = fields(("f", 108), ("q", 168))
     slope, inter = fields(("2f", 112), ("2d", 176))
     pixel = fields(("8f", 76), ("8d", 104))
@@ -175,25 +177,28 @@ def _header(content: bytes, name: str) -> NiftiHeader:
     damaged = f"{name}: damaged NIfTI header"
     if not (2 <= dims[0] <= 7 and min(sizes) >= 1):
         raise DatasetError(f"{damaged} (dimensions {dims[0]}, {sizes}).")
-    if content[at : at + len(magic)] != magic:
+    if content[at : at + len(magic)] not in (magic, *OTHER_MAGIC.get(length, ())):
         raise DatasetError(f"{damaged} (not of one file with header and pixels).")
-    if kind not in TYPES or bits != TYPES[kind][0]:
-        raise DatasetError(f"{damaged} (pixels of type {kind}, {bits} bits).")
-    if not 0 <= start <= SPARE:
+    if kind not in TYPES:
+        raise DatasetError(f"{damaged} (pixels of type {kind}).")
+    if not 0 <= start <= MOST_OFFSET:
         raise DatasetError(f"{damaged} (its pixels begin at byte {start}).")
-    placed = [*pixel[:3], *(quaternion if codes[0] > 0 else ()), *(srow if codes[1] > 0 else ())]
+    placed = [*pixel[1:3], *(quaternion if codes[0] > 0 else ()), *(srow if codes[1] > 0 else ())]
     if not all(math.isfinite(value) for value in placed):
         raise DatasetError(f"{damaged} (a spacing or position that is no number).")
     scaled = math.isfinite(slope) and slope != 0 and (slope != 1 or inter != 0)
     cols, rows = sizes[:2]
     channels, planes = math.prod(sizes[4:]), math.prod(sizes[2:4])
-    each = SCALED_BYTES if scaled else bits // 8
+    bits = TYPES[kind][0] // TYPES[kind][1]
+    if kind in FLOATS or scaled:  # ITK makes floats of what the header scales
+        held = "f4" if bits <= 16 or kind == 16 else "f8"
+    else:
+        held = f"u{bits // 8}"
     if channels > MOST_CHANNELS:
         raise DatasetError(f"{damaged} ({channels:,} channels).")
-    if problem := too_large(rows, cols, planes, each * channels):
+    if problem := too_large(rows, cols, planes, held, channels * TYPES[kind][1]):
         raise DatasetError(f"{name}: holds {problem}")
-    first = 348 + 4 if length == 348 else 540 + 4  # four bytes say whether there is more of it
-    return NiftiHeader(sizes, order, kind, max(int(start), first))
+    return NiftiHeader(sizes, order, kind, max(int(start), length))  # as ITK does
 
 
 class _Unpacked:

@@ -11,13 +11,13 @@ from threading import Lock
 import numpy as np
 
 from echogen.datasets.base import UInt8Clip, relative
-from echogen.datasets.limits import MOST_BYTES, MOST_FRAMES, too_large
+from echogen.datasets.limits import MOST_FRAMES, MOST_RECORDED, too_large
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
 from echogen.support.reading import open_regular, reason
 from echogen.types import FrameKey, UInt8HW
 
-LARGEST = MOST_BYTES
+LARGEST = MOST_RECORDED
 """Pixels in all; an echocardiogram of some beats has far fewer."""
 OPTIONS = {"format_whitelist": "avi,mov,matroska,mpeg,mpegts", "protocol_whitelist": "file"}
 """Of FFmpeg: containers that hold a video themselves. Others name files and addresses to open."""
