@@ -17,7 +17,9 @@ from echogen.support.settings import Names, Presets, Settings
 Range = tuple[float, float]
 Flip = Literal["none", "rows", "cols", "both"]
 """Upside down, mirrored left to right, or both."""
-Positive = Annotated[float, Field(gt=0)]
+LEAST_MM, MOST_MM = 1e-6, 1e4
+"""A pixel's side: what lies beyond was never measured, and overflows."""
+Millimetres = Annotated[float, Field(ge=LEAST_MM, le=MOST_MM)]
 ImageSide = Annotated[int, Field(ge=1, le=2048, strict=True)]
 """Of the square grid that a network paints on, in pixels."""
 CompileMode = Literal["off", "on", "graphs"]
@@ -77,7 +79,9 @@ class DatasetConfig(Settings):
     labels: dict[int, str] | None = None
     frames: Literal["key", "all"] = "key"
     fans: Path | None = None
-    spacing_mm: Annotated[tuple[Positive, Positive], BeforeValidator(_both_sides)] | None = None
+    spacing_mm: Annotated[tuple[Millimetres, Millimetres], BeforeValidator(_both_sides)] | None = (
+        None
+    )
     flip: Flip = "none"
     window: Range | None = None
     max_colour: float = Field(default=0.02, ge=0, le=1)

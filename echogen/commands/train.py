@@ -146,14 +146,21 @@ def train(
     if preset is not None and config is not None:
         raise UsageError("--preset and --config: both name a recipe; give one of them.")
     given: dict[str, Any] = {}
+    source = ""
     if not isinstance(config, TrainConfig):
+        source = f"--config {config}" if config else f"--preset {preset or 'small'}"
         given = {"recipe": load_recipe(str(config or preset or "small")).model_dump()}
     given |= settings
     if report or settings.get("pack"):
         given |= {"steps": 1, "hours": None}  # nothing is trained, but a length is required
     whole = config if isinstance(config, TrainConfig) else None
     resolved = load_config(TrainConfig, given, file=whole)
-    return _measure(resolved, reporter) if report else _train(resolved, reporter)
+    try:
+        return _measure(resolved, reporter) if report else _train(resolved, reporter)
+    except UsageError as error:  # of a table that only training can judge
+        if source and str(error).startswith("["):
+            raise UsageError(f"{source}: {error}") from error
+        raise
 
 
 def _train(config: TrainConfig, reporter: Reporter) -> TrainReport:

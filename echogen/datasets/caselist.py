@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from echogen.config import LEAST_MM, MOST_MM
 from echogen.datasets.base import LONGEST_ID, as_number, is_id
 from echogen.datasets.dicom_header import EXTENSIONS
 from echogen.datasets.integrity import suffix_of
+from echogen.datasets.limits import is_spacing
 from echogen.errors import DatasetError
 from echogen.support.reading import read_csv, read_text, reason
 from echogen.support.words import counted, one_line
@@ -164,9 +166,10 @@ def _spacing(line: Line) -> tuple[float, float] | None:
         return None
     row, col = (texts[1], texts[2]) if texts[1] or texts[2] else (texts[0], texts[0])
     sides = as_number(row), as_number(col)
-    if sides[0] is None or sides[1] is None or min(sides[0], sides[1]) <= 0:
+    if sides[0] is None or sides[1] is None or not is_spacing(sides[0], sides[1]):
         raise DatasetError(
             f"{CASES} line {line['number']}: spacing {one_line(' '.join(texts), 80)!r}; expected "
-            "millimetres per pixel above 0 in spacing_mm, or in spacing_mm_row and spacing_mm_col."
+            f"millimetres per pixel, {LEAST_MM:g} to {MOST_MM:g}, in spacing_mm, or in "
+            "spacing_mm_row and spacing_mm_col."
         )
     return sides[0], sides[1]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from echogen.config import LEAST_MM, MOST_MM
+
 MOST_SIDE = 16_384
 MOST_PIXELS = 2**24
 """Of one picture, such as 4,096 x 4,096."""
@@ -16,6 +18,11 @@ MOST_RECORDED = 2**29
 """Pixels of a whole recording: 1,100 frames of 800 x 600."""
 MOST_BYTES, MOST_FLOAT_BYTES = 6 * 2**27, 5 * 2**27
 """Of the values of a recording, as they are in memory."""
+
+
+def is_spacing(row_mm: float, col_mm: float) -> bool:
+    """Whether millimetres per pixel can be any."""
+    return all(LEAST_MM <= side <= MOST_MM for side in (row_mm, col_mm))
 
 
 def too_large(

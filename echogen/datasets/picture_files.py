@@ -167,7 +167,7 @@ def _check_tiff(content: bytes, name: str) -> None:
                 f"{name}: holds {MOST_DIRECTORIES} pictures and more; expected one, store each "
                 "frame in its own file."
             )
-    except struct.error:
+    except (struct.error, OverflowError):
         pass  # a place beyond the end
     raise DatasetError(f"{name}: truncated TIFF file ({len(content):,} bytes).")
 

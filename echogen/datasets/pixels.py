@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from echogen.config import DatasetConfig
+from echogen.config import LEAST_MM, MOST_MM, DatasetConfig
 from echogen.datasets.advice import advise
 from echogen.datasets.base import relative
 from echogen.datasets.bitmaps import Bitmap, grey_of, read_bitmap
@@ -29,6 +29,7 @@ from echogen.datasets.integrity import (
     suffix_of,
     with_data_files,
 )
+from echogen.datasets.limits import is_spacing
 from echogen.datasets.meta_files import read_meta
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
@@ -334,8 +335,10 @@ def _read_volume(path: Path, name: str) -> tuple[Array, tuple[float, float], int
             channels = 1
         else:
             raise DatasetError(f"{name}: {components} channels of {array.dtype}; store one.")
-    if not (0 < row_mm < math.inf and 0 < col_mm < math.inf):
-        raise DatasetError(f"{name}: spacing of {row_mm} x {col_mm} mm; it must be above 0.")
+    if not is_spacing(row_mm, col_mm):
+        raise DatasetError(
+            f"{name}: spacing of {row_mm:g} x {col_mm:g} mm; expected {LEAST_MM:g} to {MOST_MM:g}."
+        )
     return array, (row_mm, col_mm), channels
 
 

@@ -210,6 +210,7 @@ def read_coco(
     """
     drawn: dict[str, Drawing] = {}
     lost: dict[str, str] = {}
+    drawn_in: dict[str, str] = {}
     by_file: dict[str, list[str]] = {}
     for frame_id, path in images.items():
         by_file.setdefault(path.name, []).append(frame_id)
@@ -226,8 +227,10 @@ def read_coco(
                 continue
             if frame_id in drawn or frame_id in lost:
                 raise DatasetError(
-                    f"{name}: {one_line(file)} is drawn in another table as well; keep one of them."
+                    f"{name}: {one_line(file)} is drawn in {drawn_in[frame_id]} as well; keep one "
+                    "of them."
                 )
+            drawn_in[frame_id] = name
             if isinstance(drawing, str):
                 lost[frame_id] = drawing
             elif drawing.outlines:

@@ -30,6 +30,7 @@ from echogen.config import (
     MOST_SHIFT,
     DatasetConfig,
     ImageSide,
+    Millimetres,
     Resize,
     TransformConfig,
 )
@@ -58,7 +59,6 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Text = Annotated[str, Field(max_length=1000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Pixel = Annotated[Whole, Field(le=MOST_PIXELS)]
-Millimetres = Annotated[float, Field(strict=True, ge=1e-6, le=1e4)]
 
 
 def _numbers(ranges: dict[str, tuple[float, float]], value: Any) -> Any:

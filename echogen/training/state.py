@@ -163,7 +163,10 @@ def load_state(folder: Path, learner: Learner) -> None:
     try:
         with safe_open(file, framework="pt") as stored, torch.no_grad():
             for name, tensor in tensors.items():
-                tensor.copy_(stored.get_tensor(name))
+                value = stored.get_tensor(name)
+                if not torch.isfinite(value).all():
+                    raise RuntimeError(f"{name} has values that are not finite")
+                tensor.copy_(value)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: the saved state is damaged ({error}); start over with --overwrite."

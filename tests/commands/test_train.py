@@ -282,6 +282,23 @@ def test_mistakes_are_one_line(train: Train, flags: tuple[str, ...], message: st
     assert re.search(message, line(result))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[schedule]", "[schedule]\nunknown = 1"), r"\[schedule\]: unknown key 'unknown'"),
+        (("[16, 16]", "[16, 16, 16]"), r"\[network\]: does not describe a UNet2DModel"),
+    ],
+)
+def test_a_wrong_recipe_is_named(
+    hearts: Path, recipe: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(recipe.read_text().replace(*change))
+    result = run("--in", hearts, "--out", tmp_path / "model", "--config", wrong, "--steps", 1)
+    assert result.exit_code != 0
+    assert re.search(rf"--config \S*wrong\.toml: {message}", line(result))
+
+
 def test_packed_frames_train_the_same_model_without_the_dataset(
     hearts: Path, recipe: Path, trained: Path, tmp_path: Path
 ) -> None:

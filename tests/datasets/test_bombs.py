@@ -119,6 +119,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a TIFF of large tiles": ("tif", lambda: tiff(9, 9, (322, 4, 1, 30000), (323, 4, 1, 30000))),
     "a TIFF of many strips": ("tif", lambda: tiff(9, 9, (273, 4, 2**24, 8), (279, 4, 2**24, 8))),
     "a TIFF of many pictures": ("tif", lambda: tiff(9, 9, copies=200_000)),
+    "a TIFF whose directory lies nowhere": ("tif", lambda: b"II+\0\b\0\0\0" + b"\xff" * 8),
     "a BMP of many pixels": ("bmp", lambda: bmp(30000, -30000)),
 }
 

@@ -51,6 +51,7 @@ def test_semicolons_and_sides_of_their_own(root: Path) -> None:
         ("frame\nf1\nf1\n", "cases.csv: lines 2 and 3 name the same frame; remove one of them"),
         ("frame,spacing_mm\nf1,wide\n", "cases.csv line 2: spacing 'wide'; expected millimetres"),
         ("frame,spacing_mm\nf1,-1\n", "cases.csv line 2: spacing '-1'"),
+        ("frame,spacing_mm\nf1,1e308\n", "spacing '1e308'; expected .* 1e-06 to 10000"),
         ("frame,spacing_mm_row\nf1,1\n", "cases.csv line 2: spacing '1'"),
     ],
 )

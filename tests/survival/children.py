@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from echogen.support.reading import read_bytes
+
 MOST_BYTES = 2 * 2**30
 """Of memory, above what the parent holds."""
 CPU_S, WALL_S = 30, 120
@@ -151,7 +153,10 @@ def command(*words: str) -> Callable[[], int | None]:
 
 
 def _set_by(file: Path) -> list[str]:
-    lines = file.read_bytes().replace(b"\0", b"").split(b"\n") if file.is_file() else []
+    try:
+        lines = read_bytes(file).replace(b"\0", b"").split(b"\n")
+    except OSError:  # a flag has no file
+        return []
     return [word for line in lines if line for word in ("--set", os.fsdecode(line))]
 
 

@@ -427,6 +427,20 @@ def test_what_a_state_says_of_its_run_is_not_believed(tmp_path, part, text):
     assert len(str(caught.value)) < 600
 
 
+def test_a_state_that_is_not_finite_is_refused(tmp_path, finished):
+    from safetensors.torch import load_file, save_file
+
+    from echogen.training.learner import make_learner
+    from echogen.training.state import load_state
+
+    state = load_file(finished / "state.safetensors")
+    name = next(name for name in state if name.startswith("exp_avg_sq"))
+    state[name].view(-1)[0] = float("-inf")
+    save_file(state, tmp_path / "state.safetensors")
+    with pytest.raises(CheckpointError, match=r"exp_avg_sq.* has values that are not finite"):
+        load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
+
+
 def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
     from safetensors.torch import load_file, save_file
 
