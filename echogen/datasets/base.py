@@ -43,6 +43,7 @@ LONGEST_ID = 255
 LONGEST_REASON = 1000
 UNNAMEABLE = "its name is not valid UTF-8, or has control characters; rename it."
 BLOCK = 2**20
+MOST_BYTES = 2**33  # of any file of a dataset
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
@@ -319,7 +320,7 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
     for path in paths:
         try:
             with open_regular(path) as file:
-                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+                digest.update(_size(file).to_bytes(8, "little"))
                 _add(digest, file)
         except OSError as error:
             raise DatasetError(
@@ -336,8 +337,17 @@ def digest_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
+        _size(file)
         _add(digest, file)
     return digest.hexdigest()
+
+
+def _size(file: BinaryIO) -> int:
+    """Bytes, if they can be gone through in some seconds: a file may claim a terabyte of zeros."""
+    size = os.fstat(file.fileno()).st_size
+    if size > MOST_BYTES:
+        raise OSError(0, f"{size:,} bytes, expected at most {MOST_BYTES:,}", file.name)
+    return size
 
 
 def _add(digest: Any, file: BinaryIO) -> None:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from echogen.config import DatasetConfig
 from echogen.errors import UsageError
-from echogen.support.words import counted
+from echogen.support.words import counted, one_line
 from echogen.types import FrameKey
 
 
@@ -58,4 +58,4 @@ def _require_known(flag: str, wanted: Iterable[str], known: Sequence[str]) -> No
     for value in wanted:
         if value.lower() not in folded:
             there = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"{flag} {value}: not in this dataset; {there}.")
+            raise UsageError(f"{flag} {one_line(value, 80)}: not in this dataset; {there}.")

@@ -42,6 +42,8 @@ Words = Annotated[str, Field(max_length=10_000)]
 ClassId = Annotated[int, Field(ge=0, le=255)]
 MOST_BYTES = 2**22
 """Of a checkpoint's JSON, which names the cases that it was trained on."""
+MOST_FILE_BYTES = 2**33
+"""Of weights: a file may claim a terabyte of zeros, which would be hashed for an hour."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -243,8 +245,9 @@ def check_files(folder: Path, files: Mapping[str, str], remedy: str) -> None:
     for name, expected in files.items():
         if not (folder / name).is_file():
             wrong.append(f"{name} is missing")
+        elif (size := (folder / name).stat().st_size) > MOST_FILE_BYTES:
+            wrong.append(f"{name} has {size:,} bytes, expected at most {MOST_FILE_BYTES:,}")
         elif (found := file_sha256(folder / name)) != expected:
-            size = (folder / name).stat().st_size
             wrong.append(f"{name} ({size} bytes) has sha256 {found[:12]}, expected {expected[:12]}")
     if wrong:
         raise CheckpointError(f"{folder}: damaged or modified: {'; '.join(wrong)}. {remedy}")

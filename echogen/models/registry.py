@@ -141,7 +141,7 @@ def read_cards() -> tuple[ModelCard, ...]:
     """
     cards = list(parse_cards(Path(__file__).with_name(CARDS_FILE)))
     own, shipped = cache_home() / CARDS_FILE, len(cards)
-    if own.is_file():
+    if os.path.lexists(own):
         cards += parse_cards(own)
     taken: set[str] = set()
     for i, card in enumerate(cards):

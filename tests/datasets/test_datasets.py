@@ -14,7 +14,7 @@ import pytest
 
 from echogen.config import DatasetConfig
 from echogen.datasets import fingerprint_files, image_digest, open_dataset, select
-from echogen.datasets.base import FRAME_NAME, resolve_labels
+from echogen.datasets.base import FRAME_NAME, digest_of, resolve_labels
 from echogen.datasets.recordings import Recording, each_recording, read_recording, recordings
 from echogen.errors import DatasetError, UsageError
 from echogen.support import processes
@@ -289,3 +289,12 @@ def test_a_frame_that_ends_its_reader_is_a_problem_and_the_others_are_read(
     dead = "patient0002_4CH_ED"
     reason = f"{dead} {dead}.nii.gz: its reading ended the process (signal 11)."
     assert found[1] == (["patient0002_4CH_ES"], [reason])
+
+
+def test_a_file_that_claims_a_terabyte_is_not_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "x.dcm").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OSError, match=r"1,000,000,000,000 bytes, expected at most"):
+        digest_of(tmp_path / "x.dcm")
+    with pytest.raises(DatasetError, match=r"x\.dcm: cannot be read \(1,000,000,000,000 bytes"):
+        fingerprint_files(tmp_path, [tmp_path / "x.dcm"])

@@ -20,12 +20,14 @@ from echogen.diffusion.checkpoint import (
     check_sees_known,
     file_sha256,
     read_info,
+    verify_checkpoint,
 )
 from echogen.diffusion.network import load_checkpoint
 from echogen.errors import CheckpointError, EchogenError, UsageError
 from echogen.judging.describe import describe_judge
 from echogen.judging.judge import open_judge
 from echogen.models.describe import describe
+from echogen.models.registry import read_cards
 from echogen.models.verify import verify
 from tests.support.judges import write_judge
 from tests.support.odd_json import changed, mutations
@@ -225,3 +227,19 @@ def test_a_model_without_a_name_is_one_all_the_same(tiny: Path) -> None:
     (tiny / INFO_FILE).write_text(changed(whole, ("name",), ""))
     with pytest.raises(UsageError, match="without a name"):
         check_sees_known("none", read_info(tiny).name)
+
+
+def test_weights_that_claim_a_terabyte_are_not_hashed(tiny: Path) -> None:
+    with (tiny / WEIGHTS).open("r+b") as file:
+        file.truncate(10**12)
+    with pytest.raises(CheckpointError, match=r"safetensors has 1,000,000,000,000 bytes"):
+        verify_checkpoint(tiny)
+
+
+def test_a_file_of_cards_that_is_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOGEN_HOME", str(tmp_path))
+    (tmp_path / "models.toml").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"models\.toml: cannot be read"):
+        read_cards()
