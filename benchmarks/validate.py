@@ -120,6 +120,7 @@ def planned(count: int) -> dict[str, Any]:
         "cut": np.zeros(count, int),
         "cut_ids": np.full(count, ""),
         "crop": np.tile([0, 0, SIDE, SIDE], (count, 1)),
+        "seen": np.tile([0, 0, SIDE, SIDE], (count, 1)),
     }
 
 
