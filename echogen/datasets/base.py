@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ LONGEST_ID = 255
 LONGEST_REASON = 1000
 UNNAMEABLE = "its name is not valid UTF-8, or has control characters; rename it."
 BLOCK = 2**20
-MOST_BYTES = 2**33  # of any file of a dataset
+MOST_BYTES = 2**33  # of any file of a dataset; one may claim a terabyte of zeros
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
@@ -319,9 +319,10 @@ def fingerprint_files(root: Path, paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with open_regular(path) as file:
-                digest.update(_size(file).to_bytes(8, "little"))
-                _add(digest, file)
+            with open_regular(path, MOST_BYTES) as file:
+                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+                while block := file.read(BLOCK):
+                    digest.update(block)
         except OSError as error:
             raise DatasetError(
                 f"{relative(root, path)}: cannot be read ({reason(error)})."
@@ -333,26 +334,10 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, is no regular file, or claims more bytes than any has.
     """
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        _size(file)
-        _add(digest, file)
-    return digest.hexdigest()
-
-
-def _size(file: BinaryIO) -> int:
-    """Bytes, if they can be gone through in some seconds: a file may claim a terabyte of zeros."""
-    size = os.fstat(file.fileno()).st_size
-    if size > MOST_BYTES:
-        raise OSError(0, f"{size:,} bytes, expected at most {MOST_BYTES:,}", file.name)
-    return size
-
-
-def _add(digest: Any, file: BinaryIO) -> None:
-    while block := file.read(BLOCK):
-        digest.update(block)
+    with open_regular(path, MOST_BYTES) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=4)

@@ -32,32 +32,33 @@ _NO_KEY = re.compile(r"[^\w\"' \t.-]+")
 MOST_DIGITS = 20  # of 2**64
 
 
-def open_regular(path: Path) -> io.BufferedReader:
+def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
     """A file for reading bytes.
 
     Raises:
-        OSError: it cannot be opened, or is a folder, a FIFO, a device or a socket; `strerror` says
-            which.
+        OSError: it cannot be opened, is a folder, a FIFO, a device or a socket, or has more than
+            `most` bytes; `strerror` says which.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        wrong = f"{kind}; only regular files are read"
+    elif most is not None and found.st_size > most:
+        wrong = f"{found.st_size:,} bytes, expected at most {most:,}"
+    else:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-    raise OSError(0, f"{kind}; only regular files are read", str(path))
+    raise OSError(0, wrong, str(path))
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
     """A file's bytes.
 
     Raises:
-        OSError: as `open_regular`, or it has more than `most` bytes, which `strerror` says.
+        OSError: as `open_regular`.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if most is not None and size > most:
-            raise OSError(0, f"{size:,} bytes, expected at most {most:,}", str(path))
+    with open_regular(path, most) as file:
         return file.read()
 
 
