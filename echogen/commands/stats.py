@@ -115,7 +115,8 @@ def measure(
     _check(path, against, options)
     table, origin, texture, samples, labels = _collect(path, options, reporter)
     if not table.names:
-        raise UsageError(f"{path}: contains no sample that can be measured.")
+        why = [f"{problem.frame_id}: {problem.reason}" for problem in table.problems[:1]]
+        raise UsageError(": ".join([f"{path}: contains no sample that can be measured", *why]))
     beside = options
     if not is_store(path):  # --format, --fans and --case-salt are about PATH
         about_path = {"format": "auto", "fans": None, "case_salt": None}

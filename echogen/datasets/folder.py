@@ -207,7 +207,11 @@ def _labelled(
         files = {name: (path,) for name, path in found.labels.items()}
         return _Labelled(kind, decision, files, {}, {})
     if kind == "classes":
-        names = {name for classes in found.classes.values() for name in classes}
+        names = {
+            name: relative(root, path)
+            for classes in found.classes.values()
+            for name, path in classes.items()
+        }
         words = "one label file for each class"
         decision = decide_by_names(names, f"{root}: label files", labels, given, words)
         ids = decision.rule.names
@@ -230,16 +234,17 @@ def _labelled(
         names = names_drawn(_readable(root, some[:: max(1, len(some) // LOOKED_AT)]))
         decision = decide_by_names(names, f"{root}: polygons", labels, given, "labelme polygons")
         return _Labelled(kind, decision, {n: (p,) for n, p in found.polygons.items()}, {}, {})
-    names = names_drawn(coco.values())
+    tables_read = ", ".join(relative(root, path) for path in tables)
+    names = names_drawn((tables_read, drawing) for drawing in coco.values())
     decision = decide_by_names(names, f"{root}: polygons", labels, given, "COCO polygons")
     details = {frame: drawing.text() for frame, drawing in coco.items()}
     return _Labelled(kind, decision, dict.fromkeys(details, ()), details, lost)
 
 
-def _readable(root: Path, paths: Sequence[Path]) -> Iterator[Drawing]:
+def _readable(root: Path, paths: Sequence[Path]) -> Iterator[tuple[str, Drawing]]:
     for path in paths:
         try:
-            yield read_labelme(root, path)
+            yield relative(root, path), read_labelme(root, path)
         except DatasetError:
             continue  # told when its frame is read
 

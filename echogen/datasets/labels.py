@@ -306,7 +306,7 @@ def _is_value(text: str) -> bool:
 
 
 def decide_by_names(
-    names: Iterable[str],
+    names: Mapping[str, str],
     where: str,
     labels: Mapping[int, str] | None,
     label_map: Mapping[str, int] | None,
@@ -315,7 +315,7 @@ def decide_by_names(
     """The rule for classes that files or polygons name.
 
     Args:
-        names: those found, as they are written.
+        names: those found, as they are written, each with a file that has it.
         where: how messages call what names them.
         labels, label_map: as set.
         words: how a listing calls such labels.
@@ -335,19 +335,21 @@ def decide_by_names(
             if owner is not None:
                 known.setdefault(short, owner)
     unknown = [name for short, name in found.items() if short not in known]
+    first = one_line(names[unknown[0]], 200) if unknown else ""
     if unknown and labels is None:
         taken = {label: CAMUS_LABELS.get(label, "") for label in known.values()}
         free = (label for label in range(1, 255) if label not in taken)
         ids = {known.get(short, 0) or next(free, 0): name for short, name in found.items()}
         raise DatasetError(
-            f"{where} name {_some(list(found.values()))}; which class {unknown[0]!r} is has to be "
-            f"said, {advise(f'labels = {_toml(dict(sorted(ids.items())))}')}"
+            f"{where} name {_some(list(found.values()))}; which class {unknown[0]!r} is (in "
+            f"{first}) has to be said, {advise(f'labels = {_toml(dict(sorted(ids.items())))}')}"
         )
     if unknown:
         pairs = ", ".join(f'"{printable(name)}" = 0' for name in unknown)
         raise DatasetError(
-            f"{where} name {_some(list(found.values()))}; no class is called {unknown[0]!r}: give "
-            f"its class id, or 0 to leave it out, {advise(f'label_map = {{{pairs}}}')}"
+            f"{where} name {_some(list(found.values()))}; no class is called {unknown[0]!r} (in "
+            f"{first}): give its class id, or 0 to leave it out, "
+            + advise(f"label_map = {{{pairs}}}")
         )
     used = {short: known[short] for short in found}
     declared = _declared(used, labels, {label: found[short] for short, label in used.items()})
@@ -380,9 +382,13 @@ def _declared(
     return resolve_labels({label: known[label] for label in set(used.values()) if label})
 
 
-def names_drawn(drawings: Iterable[Drawing]) -> set[str]:
-    """The classes that drawings name."""
-    return {outline.name for drawing in drawings for outline in drawing.outlines}
+def names_drawn(drawings: Iterable[tuple[str, Drawing]]) -> dict[str, str]:
+    """The classes that drawings name, each with the first file that does; both come in pairs."""
+    found: dict[str, str] = {}
+    for file, drawing in drawings:
+        for outline in drawing.outlines:
+            found.setdefault(outline.name, file)
+    return found
 
 
 def _toml(names: Mapping[int, str]) -> str:

@@ -297,7 +297,7 @@ def test_frames_without_a_fan_are_left_out_with_a_reason(pictures: Path) -> None
     assert report.samples == {"originals": 1}
     assert [name for name, _ in report.problems] == ["patient0001_4CH_ES"]
     sitk.WriteImage(black, str(pictures / "images" / "patient0001_4CH_ED.png"))
-    with pytest.raises(UsageError, match="contains no sample that can be measured"):
+    with pytest.raises(UsageError, match="can be measured: patient0001_4CH_ED: images"):
         measure(pictures, options=StatsConfig(workers=1))
 
 

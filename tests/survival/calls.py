@@ -51,7 +51,7 @@ PLAIN = {"creat": "open", "openat": "open", "openat2": "open", "mknodat": "mknod
           "pwritev": "write", "pwritev2": "write", "ftruncate": "truncate"}  # fmt: skip
 TRACED = tuple(name for name in _CALLS if name != "mmap")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_SECCOMP, _PIDFD_GETFD, _PDEATHSIG, _NO_NEW_PRIVS = 317, 438, 1, 38
+_SECCOMP, _PDEATHSIG, _NO_NEW_PRIVS = 317, 1, 38
 _RECEIVE, _ANSWER = 0xC0502100, 0xC0182101
 _ALLOW, _ASK = 0x7FFF0000, 0x7FC00000
 _HERE = -100  # AT_FDCWD
@@ -69,7 +69,6 @@ class Call:
         offset, data: what a write puts where.
         size: that a truncation gives.
         flags: of an opening, a removal or a renaming.
-        tear: writes the first half of `data`, as a kill within the call may.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Call:
     data: bytes
     size: int
     flags: int
-    tear: Callable[[], None]
 
     def __str__(self) -> str:
         size = f" of {len(self.data)} bytes" if self.data else ""
@@ -316,19 +314,7 @@ def _read(thread: int, number: int, arguments: list[int]) -> Call | None:
         name = "rmdir"
     other = paths[1] if len(paths) > 1 else None
 
-    def tear() -> None:
-        pidfd = os.pidfd_open(_process(thread))
-        copy = _libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
-        os.pwrite(copy, data[: len(data) // 2], offset)
-        os.close(copy)
-        os.close(pidfd)
-
-    return Call(name, paths[0], other, offset, data, found["S"], found["M"], tear)
-
-
-def _process(thread: int) -> int:
-    lines = Path(f"/proc/{thread}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("Tgid:")))
+    return Call(name, paths[0], other, offset, data, found["S"], found["M"])
 
 
 def _path(thread: int, folder: int, address: int) -> Path:

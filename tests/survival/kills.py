@@ -1,16 +1,19 @@
 """Killed before each system call that changes the disk, in the midst of each write, or at random.
 
-The same command then ends as if nothing had happened: the same bytes, and nothing beside them.
+The same command then ends as if nothing had happened: the same bytes, and nothing beside them. A
+kill leaves what lies on the disk at that moment, so that one run, stopped at each call for a copy
+of its folder, gives what a kill at any of them leaves; kills at random moments are real ones.
 """
 
 import random
 import shutil
 import time
 from collections import Counter
+from pathlib import Path
 
 from tests.survival.calls import GO, KILL, SYNCS, Call, is_idle
 from tests.survival.record import Record
-from tests.survival.scenes import Workshop
+from tests.survival.scenes import State, Workshop, state_of
 
 RANDOM = 1000
 """Tries at random moments."""
@@ -24,8 +27,8 @@ class Counting:
         calls: the others, in words.
     """
 
-    def __init__(self, kill: int = -1, torn: bool = False) -> None:
-        self.kill, self.torn = kill, torn
+    def __init__(self, kill: int = -1) -> None:
+        self.kill = kill
         self.asked = 0
         self.calls: list[str] = []
 
@@ -34,11 +37,43 @@ class Counting:
         if call.name in SYNCS or is_idle(call):
             return GO
         self.calls.append(str(call))
-        if len(self.calls) - 1 != self.kill:
+        return KILL if len(self.calls) - 1 == self.kill else GO
+
+
+class Copying:
+    """Copies the place before each call that changes it.
+
+    Attributes:
+        calls: those, in words.
+        states: what a kill leaves: {key: (the call in words, the place)}. Between a write's number
+            and "N torn" only the first half of its bytes is there.
+    """
+
+    def __init__(self, place: Path, every: int) -> None:
+        self.place, self.every = place, every
+        self.calls: list[str] = []
+        self.states: dict[str, tuple[str, State]] = {}
+        self._known: dict[bytes, bytes] = {}
+
+    def __call__(self, call: Call) -> int:
+        if call.name in SYNCS or is_idle(call):
             return GO
-        if self.torn and len(call.data) > 1:
-            call.tear()
-        return KILL
+        number, words = len(self.calls), str(call)
+        self.calls.append(words)
+        if number % self.every:
+            return GO
+        state = {path: self._same(content) for path, content in state_of(self.place).items()}
+        self.states[str(number)] = words, state
+        name = call.path.relative_to(self.place).as_posix()
+        if call.name == "write" and state.get(name) is not None and len(call.data) > 1:
+            old, half = state[name] or b"", call.data[: len(call.data) // 2]
+            torn = old[: call.offset].ljust(call.offset, b"\0") + half
+            self.states[f"{number} torn"] = words, {**state, name: torn + old[len(torn) :]}
+        return GO
+
+    def _same(self, content: bytes | None) -> bytes | None:
+        """Equal content, held once."""
+        return None if content is None else self._known.setdefault(content, content)
 
 
 def changes(workshop: Workshop, name: str) -> list[str]:
@@ -59,18 +94,18 @@ def at_every_call(
     workshop: Workshop, record: Record, name: str, until: float, every: int = 1
 ) -> None:
     """The same of one scene."""
-    found = changes(workshop, name)
-    for number in range(0, len(found), every):
-        for torn in (False, True) if found[number].startswith("write of") else (False,):
-            key = f"{name}:{number}{' torn' if torn else ''}"
-            if record.has("kills", key):
-                continue
-            if time.monotonic() > until:
-                return
-            watch = Counting(number, torn)
-            ended = workshop.command(workshop.reset(name).words, watch=watch)
-            call = watch.calls[-1] if ended.killed else ""
-            record.add("kills", key, name, workshop.again(name), call=call, of=len(found))
+    workshop.undisturbed(name)
+    copying = Copying(workshop.place, every)
+    workshop.command(workshop.reset(name).words, watch=copying)
+    for number, (call, state) in copying.states.items():
+        key = f"{name}:{number}"
+        if record.has("kills", key):
+            continue
+        if time.monotonic() > until:
+            return
+        workshop.lay_out(state)
+        fault = workshop.again(name)
+        record.add("kills", key, name, fault, call=call, of=len(copying.calls))
 
 
 def counted_twice(
