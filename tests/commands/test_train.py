@@ -54,7 +54,10 @@ clip_sample = true
 batch_size = 4
 warmup_steps = 2
 """
-RUN = ("--device", "cpu", "--precision", "fp32", "--evaluations", "1", "--hold-out", "1")
+RUN = (
+    *("--device", "cpu", "--precision", "fp32", "--evaluations", "1", "--hold-out", "1"),
+    *("--border-images", "16"),
+)
 
 Train = Callable[..., Result]
 

@@ -452,7 +452,7 @@ SOURCES = (
     Source("dicom", dicom, (
         *DATA_COMMANDS, "validate data --case-salt data/salt.txt --workers 1",
         "validate data --case-map map.csv --workers 1",
-    ), names=(r"\bp[0-9a-f]{10}",)),  # no message holds a file's name
+    ), names=(r"\b(p|damaged_)[0-9a-f]{8}",)),  # no message holds a file's name
     Source("images", folder_of(".png", ".png"), (
         "train --in data --out run --format images --pack frames.zip --config {recipe} --workers 1",
     ), ("data/images/*",)),
@@ -466,7 +466,7 @@ SOURCES = (
         "expand --in data --out out.zarr --config settings.toml --checkpoint {tiny}",
         "expand --in data --out out.zarr --config settings.toml --print-config",
         "validate data --config settings.toml", "stats data --config settings.toml",
-    ), ("settings.toml",)),
+    ), ("settings.toml",), ("--(views|phases|split|cases) ",)),  # what this dataset lacks
     Source("set", flags, (
         "expand --in data --out out.zarr --dry-run --checkpoint {tiny} --no-judge @set.txt",
         "expand --in data --out out.zarr --checkpoint {tiny} --no-judge @set.txt",
