@@ -30,6 +30,7 @@ from echogen.training.learner import VariedUNet
 from echogen.training.loss import LEVELS, geometric_mean, loss_by_level, make_objective
 from echogen.training.machine import precision_of, training_precision
 from echogen.training.memorisation import Memorisation, distances_plot, memorisation_of
+from echogen.training.meter import check_finite
 from echogen.training.options import TrainingOptions
 from echogen.training.pictures import (
     Images,
@@ -42,7 +43,7 @@ from echogen.training.pictures import (
 )
 from echogen.training.run_folder import PICTURES
 from echogen.training.session import TrainingSession
-from echogen.training.state import read_state
+from echogen.training.state import Progress, read_state
 from echogen.types import to_model_range
 
 BATCH = 64
@@ -96,15 +97,18 @@ def score_of(held_out: dict[int, float], known: dict[int, float]) -> float:
 
 @torch.no_grad()
 def evaluate(
-    average: VariedUNet, session: TrainingSession, pictures: Path, best: float
+    average: VariedUNet, session: TrainingSession, pictures: Path, progress: Progress
 ) -> Evaluation:
     """Loss by level on held-out frames and on as many that are trained on; pictures.
 
     Args:
         average: the network.
         session: of the run; measured in the precision that it is trained in.
-        best: the score so far; only for a better one is the border network fitted.
         pictures: the pictures' files without their kind, such as `pictures/000012800`.
+        progress: of the run; only for a better score is the border network fitted.
+
+    Raises:
+        EngineError: the loss is not finite.
     """
     task, split, device = session.task, session.split, session.machine.device
     precision = precision_of(session.machine)
@@ -132,11 +136,13 @@ def evaluate(
     aside = _spread(split.held_out, options.measured)
     known = _spread(split.trained, len(aside) or options.measured)
     in_holes = [losses(rows, holes(rows) if sees else None) for rows in (aside, known)]
+    score = score_of(*in_holes)
+    check_finite(score, progress)
     whole: list[dict[int, float]] = [{}, {}]
     if sees:
         whole = [losses(rows, torch.zeros_like(holes(rows))) for rows in (aside, known)]
     denoiser, border = denoiser_of(average, recipe, device, precision), None
-    if sees and score_of(*in_holes) < best and options.border_images:
+    if sees and score < progress.best and options.border_images:
         border = fit_border(denoiser, session.source, recipe, options.border_images)
         denoiser = replace(denoiser, border=copy.deepcopy(border).to(device))
     samples = draw_samples(

@@ -117,11 +117,15 @@ def _learn(session: TrainingSession, stop: Stop) -> Progress:
 
 
 def _evaluate(session: TrainingSession, progress: Progress) -> Progress:
-    """Measures the average, shows it, and writes its checkpoint if it is the best so far."""
+    """Measures the average, shows it, and writes its checkpoint if it is the best so far.
+
+    Raises:
+        EngineError: the held-out loss is not finite.
+    """
     machine, task, average = session.machine, session.task, session.learner.average
     if machine.is_main_process:
         pictures = task.out / PICTURES / f"{progress.images:09d}"
-        measured = evaluate(average, session, pictures, progress.best)
+        measured = evaluate(average, session, pictures, progress)
         better = measured.score < progress.best
         progress = replace(progress, best=min(measured.score, progress.best))
         _log_evaluation(session, progress, measured, better)

@@ -122,9 +122,18 @@ class Meter:
         """Loss and gradient norm, summed over the steps since the last line, of all processes."""
         sums: Tensor = self._session.machine.reduce(self._sums, "sum")
         loss, norm = sums.tolist()
-        if not math.isfinite(loss + norm):
-            raise EngineError(
-                f"step {progress.step}: the loss is not finite; lower [optimiser] learning_rate or "
-                "use --precision fp32, and run the command again with --overwrite."
-            )
+        check_finite(loss + norm, progress)
         return loss, norm
+
+
+def check_finite(loss: float, progress: Progress) -> None:
+    """Refuse to go on from a network that is lost.
+
+    Raises:
+        EngineError: the loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise EngineError(
+            f"step {progress.step}: the loss is not finite; lower [optimiser] learning_rate or "
+            "use --precision fp32, and run the command again with --overwrite."
+        )

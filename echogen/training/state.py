@@ -1,9 +1,11 @@
 """What a run must remember to continue as if it had never stopped, as safetensors, never pickles.
 
-Network, average and AdamW's moments are tensors; counters travel in the file's header. Random
-numbers need no place: those of a step depend on the run's seed and the step's number alone.
+Network, average and AdamW's moments are tensors; counters travel in the file's header, with a
+digest of everything. Random numbers need no place: those of a step depend on the run's seed and the
+step's number alone.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ from echogen.support.words import one_line
 from echogen.training.learner import Learner
 from echogen.training.run_folder import STATE_FILE
 
-FORMAT = 3
+FORMAT = 4
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -100,7 +102,8 @@ def save_state(
         "length": length,
     }
     file = folder / STATE_FILE
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(learner)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(learner)}
+    header["digest"] = _digest(header, tensors)
 
     def write(place: Path) -> None:
         made = creating_path(file)  # safetensors leaves files of its own beside what it writes
@@ -162,15 +165,28 @@ def load_state(folder: Path, learner: Learner) -> None:
     )
     try:
         with safe_open(file, framework="pt") as stored, torch.no_grad():
+            values = {name: stored.get_tensor(name) for name in tensors}
+            header = stored.metadata() or {}
+            if header.get("digest") != _digest(header, values):
+                raise RuntimeError("its content does not fit its digest")
             for name, tensor in tensors.items():
-                value = stored.get_tensor(name)
-                if not torch.isfinite(value).all():
+                if not torch.isfinite(values[name]).all():
                     raise RuntimeError(f"{name} has values that are not finite")
-                tensor.copy_(value)
+                tensor.copy_(values[name])
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: the saved state is damaged ({error}); start over with --overwrite."
         ) from error
+
+
+def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of what a header says, but for its digest, and of tensors on the CPU."""
+    told = {key: value for key, value in sorted(header.items()) if key != "digest"}
+    found = hashlib.sha256(json.dumps(told).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:

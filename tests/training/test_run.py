@@ -402,8 +402,8 @@ PROGRESS = {"step": 1, "images": 4, "seconds": 1.0, "best": float("inf"), "loss_
     ("part", "text"),
     [
         ("identity", "[" * 10**5),
-        ("identity", '{"format": 3, "x": ' + "9" * 5000 + "}"),
-        ("identity", '{"format": 3, "start_from": [1]}'),
+        ("identity", '{"format": 4, "x": ' + "9" * 5000 + "}"),
+        ("identity", '{"format": 4, "start_from": [1]}'),
         ("identity", "[]"),
         ("progress", json.dumps({**PROGRESS, "step": -1})),
         ("progress", json.dumps({**PROGRESS, "step": True})),
@@ -417,7 +417,7 @@ def test_what_a_state_says_of_its_run_is_not_believed(tmp_path, part, text):
 
     from echogen.training.state import read_state
 
-    header = {"identity": '{"format": 3}', "progress": json.dumps(PROGRESS), "length": "1 step"}
+    header = {"identity": '{"format": 4}', "progress": json.dumps(PROGRESS), "length": "1 step"}
     save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header)
     assert read_state(tmp_path).progress.step == 1
     save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", metadata=header | {part: text})
@@ -427,18 +427,44 @@ def test_what_a_state_says_of_its_run_is_not_believed(tmp_path, part, text):
     assert len(str(caught.value)) < 600
 
 
-def test_a_state_that_is_not_finite_is_refused(tmp_path, finished):
-    from safetensors.torch import load_file, save_file
-
+def a_learner():
     from echogen.training.learner import make_learner
+
+    return make_learner(recipe(), torch.device("cpu"))
+
+
+def test_a_state_that_was_changed_is_refused(tmp_path, finished):
     from echogen.training.state import load_state
 
-    state = load_file(finished / "state.safetensors")
-    name = next(name for name in state if name.startswith("exp_avg_sq"))
-    state[name].view(-1)[0] = float("-inf")
-    save_file(state, tmp_path / "state.safetensors")
-    with pytest.raises(CheckpointError, match=r"exp_avg_sq.* has values that are not finite"):
-        load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
+    content = bytearray((finished / "state.safetensors").read_bytes())
+    content[-5] ^= 0x01
+    (tmp_path / "state.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="its content does not fit its digest"):
+        load_state(tmp_path, a_learner())
+
+
+def test_a_state_that_is_not_finite_is_refused(tmp_path, finished):
+    from echogen.training.state import load_state, save_state
+
+    learner = a_learner()
+    load_state(finished, learner)
+    next(learner.average.parameters()).data[0] = float("-inf")
+    save_state(tmp_path, learner, read_state(finished).progress, {}, "1 step")
+    with pytest.raises(CheckpointError, match=r"average\..* has values that are not finite"):
+        load_state(tmp_path, a_learner())
+
+
+def test_an_average_without_a_finite_loss_ends_the_run(tmp_path, packed):
+    from echogen.training.state import load_state, save_state
+
+    train(recipe(), packed, tmp_path, quick(stop_after=0.0))
+    learner = a_learner()
+    load_state(tmp_path, learner)
+    saved = read_state(tmp_path)
+    next(learner.average.parameters()).data.fill_(1e38)
+    save_state(tmp_path, learner, saved.progress, saved.identity, saved.length)
+    with pytest.raises(EngineError, match=r"the loss is not finite; lower \[optimiser\]"):
+        train(recipe(), packed, tmp_path, QUICK)
 
 
 def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
