@@ -10,6 +10,7 @@ import typer
 from echogen.cli import flags
 from echogen.cli.console import ConsoleReporter, duration, end, show_lines, show_table
 from echogen.cli.flags import INPUT, RUN, Flag, settings_from
+from echogen.support.files import real_path
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def _command(ctx: typer.Context) -> str:
             words.append(flag)
             continue
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            path = Path(one).resolve() if option.name in ("preset", "start_from") else one
+            path = real_path(one) if option.name in ("preset", "start_from") else one
             words += [flag, path.name if isinstance(path, Path) else str(path)]
     return shlex.join(words)
 

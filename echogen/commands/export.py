@@ -27,6 +27,7 @@ from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, open_store, own_output, store_lock
+from echogen.support.files import real_path
 from echogen.support.processes import in_workers
 from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
@@ -273,7 +274,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_apart(store: Path, output: Path) -> None:
     """Refuse to write into the store that is read, or around it."""
-    there, here = store.resolve(), output.resolve()
+    there, here = real_path(store), real_path(output)
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise StoreError(
             f"{output}: must not be inside the store {store}, or contain it. Choose another --out."

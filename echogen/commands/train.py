@@ -18,7 +18,7 @@ from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import CheckpointError, DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
-from echogen.support.files import check_writable
+from echogen.support.files import check_writable, real_path
 from echogen.support.lock import store_lock
 from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
@@ -253,7 +253,7 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
     problems, out = dataset.problems(config.dataset), config.output
     if problems and config.on_error == "fail":
         raise DatasetError(f"{problems[0].reason} (--on-error fail)")
-    inside = out.resolve().is_relative_to(config.input.resolve())
+    inside = real_path(out).is_relative_to(real_path(config.input))
     if dataset.provenance.format == "images" and inside:
         raise UsageError(
             f"--out {out}: lies in --in {config.input}, where every image is read, so the run "
@@ -303,7 +303,7 @@ def _facts(config: TrainConfig, frames: PreparedFrames) -> ModelFacts:
         exclude_defaults=True,
     )
     return ModelFacts(
-        name=config.name or config.output.resolve().name,
+        name=config.name or real_path(config.output).name,
         training_data=f"{config.data}; {counts}" if config.data else counts,
         licence=config.licence or source.licence or ModelFacts.licence,
         citation=config.citation or source.citation or ModelFacts.citation,
@@ -371,7 +371,7 @@ def _alone(out: Path) -> Iterator[None]:
     if not first_process():
         yield
         return
-    place = out.resolve()  # "." has no name to put the lock beside
+    place = real_path(out)  # "." has no name to put the lock beside
     if not place.name:
         raise UsageError(f"--out {out}: is the root of the disk; give a folder.")
     with store_lock(place):

@@ -19,6 +19,7 @@ from pathlib import Path
 from echogen.datasets.base import digest_of, relative
 from echogen.datasets.dicom_header import Header
 from echogen.errors import UsageError
+from echogen.support.files import real_path
 from echogen.support.reading import open_regular, read_bytes, reason
 from echogen.types import Case
 
@@ -110,7 +111,7 @@ def check_case_map(file: Path) -> None:
     Raises:
         UsageError: it lies in a store or in a training run, or replaces a file of another kind.
     """
-    for folder in file.resolve().parents:
+    for folder in real_path(file).parents:
         if folder.suffix == ".zarr" or (folder / "zarr.json").exists() or any(
             (folder / name).exists() for name in OUTPUTS
         ):  # fmt: skip

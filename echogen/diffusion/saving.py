@@ -24,7 +24,7 @@ from echogen.diffusion.checkpoint import (
     file_sha256,
 )
 from echogen.errors import CheckpointError, StoreError
-from echogen.support.files import clear_leftovers, creating_path, make_folder, put_folder
+from echogen.support.files import clear_leftovers, creating_path, make_folder, put_folder, real_path
 from echogen.support.lock import store_lock
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     from safetensors import SafetensorError
 
-    place = folder.resolve()  # a link to a folder on another disk stays one
+    place = real_path(folder)  # a link to a folder on another disk stays one
     staging = creating_path(place)
     try:
         make_folder(place.parent)

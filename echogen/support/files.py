@@ -257,13 +257,18 @@ def tree_to_disk(folder: Path) -> None:
         to_disk(Path(place))
 
 
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links; of those that lead in a circle, as far as they do not."""
+    return Path(os.path.realpath(path))  # Path.resolve ends in a RuntimeError there
+
+
 def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}")
 
 
 def _real(path: Path) -> Path:
     """The folder that a path means: on another disk, it may be a link."""
-    return path.resolve() if path.is_symlink() else path
+    return real_path(path) if path.is_symlink() else path
 
 
 def _discard(place: Path, path: Path) -> None:

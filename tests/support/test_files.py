@@ -243,3 +243,10 @@ def test_partials_of_earlier_versions_go(tmp_path: Path) -> None:
     assert contents(tmp_path) == {".b.txt.9.partial": b""}
     clear_leftovers(tmp_path / "b.txt")
     assert contents(tmp_path) == {}
+
+
+def test_links_in_a_circle_have_no_leftovers(tmp_path: Path) -> None:
+    circle = tmp_path / "log.jsonl"
+    circle.symlink_to(circle)
+    clear_leftovers(circle)
+    assert circle.is_symlink()
