@@ -11,6 +11,7 @@ Echocardiogr 36, 2023; https://echonet.github.io/pediatric.
 """
 
 import math
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -215,7 +216,7 @@ def _parts(root: Path) -> list[_Part]:
     """The folders with tables and videos: this one alone, or those of the views in it."""
 
     def complete(folder: Path) -> bool:
-        return (folder / FILES).is_file() and (folder / VIDEOS).is_dir()
+        return os.path.lexists(folder / FILES) and (folder / VIDEOS).is_dir()
 
     if complete(root):
         return [_Part("", VIEWS.get(root.resolve().name, VIEWS["A4C"]))]

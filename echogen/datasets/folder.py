@@ -190,8 +190,7 @@ def _labelled(
 ) -> _Labelled:
     """The kind of labels that most frames have, and what they mean."""
     files_of_frames = found.labels or found.classes or found.polygons
-    tables = [] if files_of_frames else found.tables
-    coco, lost = read_coco(root, tables, found.images)
+    coco, lost, tables = read_coco(root, [] if files_of_frames else found.tables, found.images)
     counts: dict[Kind, int] = {
         "maps": len(found.labels),
         "classes": len(found.classes),
@@ -207,11 +206,8 @@ def _labelled(
         files = {name: (path,) for name, path in found.labels.items()}
         return _Labelled(kind, decision, files, {}, {})
     if kind == "classes":
-        names = {
-            name: relative(root, path)
-            for classes in found.classes.values()
-            for name, path in classes.items()
-        }
+        pairs = [pair for classes in found.classes.values() for pair in classes.items()]
+        names = {name: relative(root, path) for name, path in pairs}
         words = "one label file for each class"
         decision = decide_by_names(names, f"{root}: label files", labels, given, words)
         ids = decision.rule.names
@@ -234,8 +230,7 @@ def _labelled(
         names = names_drawn(_readable(root, some[:: max(1, len(some) // LOOKED_AT)]))
         decision = decide_by_names(names, f"{root}: polygons", labels, given, "labelme polygons")
         return _Labelled(kind, decision, {n: (p,) for n, p in found.polygons.items()}, {}, {})
-    tables_read = ", ".join(relative(root, path) for path in tables)
-    names = names_drawn((tables_read, drawing) for drawing in coco.values())
+    names = names_drawn((tables[name], drawing) for name, drawing in coco.items())
     decision = decide_by_names(names, f"{root}: polygons", labels, given, "COCO polygons")
     details = {frame: drawing.text() for frame, drawing in coco.items()}
     return _Labelled(kind, decision, dict.fromkeys(details, ()), details, lost)
@@ -304,8 +299,9 @@ def _unusable(root: Path, found: Listing, labelled: _Labelled | None) -> list[tu
     for frame_id, path in found.images.items():
         reason = labelled.lost.get(frame_id, "")
         if not reason and frame_id not in labelled.files:
-            expected = _like(root, frame_id, {one: f[0] for one, f in labelled.files.items() if f})
-            reason = f"{relative(root, path)}: no label, expected {expected or 'a polygon'}."
+            like = _like(root, frame_id, {one: f[0] for one, f in labelled.files.items() if f})
+            like = like or f"a polygon in {' or '.join(relative(root, t) for t in found.tables)}"
+            reason = f"{relative(root, path)}: no label, expected {like}."
         for one in labelled.files.get(frame_id, ()):
             if one in found.doubled:
                 both = f"{relative(root, one)} and {relative(root, found.doubled[one])}"

@@ -7,6 +7,7 @@ of their own of the case that they were made of.
 Source: https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ _COPY = re.compile(r"(?P<case>.+)c(?P<number>\d{2,})")
 
 def is_nnunet_layout(root: Path) -> bool:
     """Whether `dataset.json` lies beside a folder `imagesTr/`."""
-    return (root / DESCRIPTION).is_file() and (root / IMAGES).is_dir()
+    return os.path.lexists(root / DESCRIPTION) and (root / IMAGES).is_dir()
 
 
 def list_nnunet(

@@ -197,8 +197,8 @@ def _coco_outline(annotation: Mapping[str, Any], classes: Mapping[Any, str], whe
 
 def read_coco(
     root: Path, tables: Sequence[Path], images: Mapping[str, Path]
-) -> tuple[dict[str, Drawing], dict[str, str]]:
-    """{frame id: what a COCO file draws on it}, and {frame id: why that cannot be read}.
+) -> tuple[dict[str, Drawing], dict[str, str], dict[str, str]]:
+    """{frame id: what a COCO file draws on it}, {frame id: why that cannot be read}, and its file.
 
     Args:
         root: messages name files relative to it.
@@ -235,7 +235,7 @@ def read_coco(
                 lost[frame_id] = drawing
             elif drawing.outlines:
                 drawn[frame_id] = drawing
-    return drawn, lost
+    return drawn, lost, drawn_in
 
 
 def _frame_of(

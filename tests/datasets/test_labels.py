@@ -315,7 +315,9 @@ def test_polygons_of_coco(root: Path, file: str) -> None:
         :999
     ].replace(", cases by file name)", "")
     np.testing.assert_array_equal(dataset.read(dataset.keys[0]).label, heart())
-    assert [problem.frame_id for problem in dataset.problems()] == ["c"]
+    (lacking,) = dataset.problems()
+    assert lacking.frame_id == "c"
+    assert lacking.reason.endswith("c.png: no label, expected a polygon in annotations.json.")
     prints = [dataset.fingerprint(key) for key in dataset.keys]
     changed = coco(file)
     changed["annotations"] = changed["annotations"][1:]  # type: ignore[index]
@@ -333,6 +335,19 @@ def test_coco_that_cannot_be_filled_is_told_a_frame(root: Path) -> None:
     save_json(root / "annotations.json", content)
     reasons = {problem.frame_id: problem.reason for problem in opened(root).problems()}
     assert "a.png: its LV is run-length coded; expected polygons" in reasons["a"]
+
+
+def test_a_class_that_none_knows_is_told_with_its_file(root: Path) -> None:
+    content = coco()
+    content["categories"][2]["name"] = "lung"  # type: ignore[index]
+    save_json(root / "annotations.json", content)
+    assert "which class 'lung' is (in annotations.json) has to be said" in refused(root)
+    assert "no class is called 'lung' (in annotations.json): give" in refused(
+        root, labels={1: "LV", 2: "myocardium"}
+    )
+    (root / "annotations.json").unlink()
+    save_json(root / "images" / "b.json", labelme(*HEART[:1], ("lung", HEART[1][1])))
+    assert "'lung' is (in images/b.json) has to be said" in refused(root)
 
 
 def test_a_table_that_is_neither_is_named(root: Path) -> None:

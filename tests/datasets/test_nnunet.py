@@ -1,6 +1,7 @@
 """nnU-Net's raw datasets: what `export --to nnunet` writes, and what others write."""
 
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -261,6 +262,13 @@ def test_splits_that_are_odd_are_told(tmp_path: Path) -> None:
         dataset = open_dataset(root)
         assert "no split from it" in dataset.notes[0]
         assert {key.split for key in keys_of(dataset)} == {""}
+
+
+def test_a_description_that_is_no_file_is_told(tmp_path: Path) -> None:
+    root = foreign(tmp_path, "p1_4CH_ED")
+    (root / "dataset.json").unlink()
+    os.mkfifo(root / "dataset.json")
+    assert "dataset.json: cannot be read (not a regular file" in refusal(root)
 
 
 def test_the_layout_wins_over_camus_names_in_its_folders(tmp_path: Path) -> None:

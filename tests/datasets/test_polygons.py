@@ -110,9 +110,9 @@ def test_nan_where_nothing_is_read_is_none(tmp_path: Path) -> None:
     flat = [float(value) for point in SQUARE for value in point]
     assert read_labelme(tmp_path, a_labelme(tmp_path)).outlines[0].parts == (tuple(flat),)
     images = {"a": tmp_path / "a.png"}
-    drawn, lost = read_coco(tmp_path, [a_coco(tmp_path, flat)], images)
+    drawn, lost, _ = read_coco(tmp_path, [a_coco(tmp_path, flat)], images)
     assert (list(drawn), lost) == (["a"], {})
-    drawn, lost = read_coco(tmp_path, [a_coco(tmp_path, [*flat[:-1], float("nan")])], images)
+    drawn, lost, _ = read_coco(tmp_path, [a_coco(tmp_path, [*flat[:-1], float("nan")])], images)
     assert not drawn
     assert "expected the x and y of 3 corners" in lost["a"]
 

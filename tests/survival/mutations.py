@@ -264,6 +264,8 @@ def _outcome(ended: Ended, source: Source, file: Path, mutation: str, usual: int
     named = [re.escape(file.name), re.escape(_stem(file.name)), *source.names]
     if mutation.startswith(("gone", "link", "folder", "renamed")):
         named.append("data")
+    if mutation.startswith("beside"):  # another file than the one that is copied
+        named.append(re.escape(mutation.removeprefix("beside: ").strip("'")))
     said = ended.out + ended.err
     return "refused" if any(re.search(name, said) for name in named) else "file not named"
 
