@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import CheckpointError, UsageError
-from echogen.support.files import write_whole
+from echogen.support.files import to_disk, write_whole
 from echogen.support.reading import parse_json, read_bytes, reason
 
 _MOST_BYTES = 2**30
@@ -51,6 +51,15 @@ class RunLog:
         if self._board is not None and event != "start":
             for name, value in _scalars(values):
                 self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def force(self) -> None:
+        """The disk has all lines when this returns; call it before the state that follows them.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if self._file is not None:
+            to_disk(self._file)
 
     def picture(self, name: str, step: int, image: npt.NDArray[np.uint8]) -> None:
         """A (H, W) picture, for TensorBoard; files are written elsewhere."""

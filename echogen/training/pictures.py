@@ -17,6 +17,7 @@ from echogen.diffusion.denoiser import Denoiser
 from echogen.diffusion.noise import SampleNoise
 from echogen.diffusion.samplers import Sampler
 from echogen.presets import KNOWN_PRESETS, PRESETS
+from echogen.support.files import write_whole
 from echogen.types import to_model_range, to_uint8
 
 Images = npt.NDArray[np.uint8]
@@ -116,13 +117,15 @@ def png(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Writes a picture; its folder is made, but not the run's above it: that may have been removed.
+    """Writes a picture, whole and onto the disk.
+
+    Its folder is made, but not the run's above it: that may have been removed.
 
     Raises:
         OSError: it cannot be written.
     """
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(png(image))
+    write_whole(file, png(image))
 
 
 def _seeds(seed: int, kind: int, numbers: Iterable[int]) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED
 from echogen.errors import CheckpointError, UsageError
-from echogen.support.files import clear_leftovers, make_folder, to_disk
+from echogen.support.files import clear_leftovers, make_folder, partial_path, to_disk
 from echogen.support.reading import reason
 
 FRAMES, PICTURES, BOARD = "frames", "pictures", "tensorboard"
@@ -30,7 +30,8 @@ def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; give a folder.")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    others = sorted(there - {FRAMES})
+    unfinished = {partial_path(out / name).name for name in (STATE_FILE, LOG_FILE)}
+    others = sorted(there - {FRAMES} - unfinished)
     if others and not any((out / name).is_file() for name in _MARKS):
         raise UsageError(
             f"--out {out}: contains other files, such as {others[0]}, but no training run; give a "

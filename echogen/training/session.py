@@ -98,6 +98,7 @@ class TrainingSession:
         """Writes the state, from the first process."""
         if self.machine.is_main_process:
             length = self.task.options.length
+            self.log.force()
             save_state(self.task.out, self.learner, progress, self.identity, length)
 
     def record(self, progress: Progress, **measured: Any) -> TrainingRecord:

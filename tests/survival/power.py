@@ -40,7 +40,9 @@ class File:
             return self.data
         zeros = self.forced + bytes(max(0, len(self.data) - len(self.forced)))
         if contents == "mixed":
-            half = self.data[: len(self.data) // 2]
+            added = self.data.startswith(self.forced)  # to what stays
+            kept = len(self.forced) if added else 0
+            half = self.data[: (kept + len(self.data)) // 2]
             return draw.choice((self.forced, zeros, half, self.data))
         return zeros if contents == "zeros" else self.forced
 

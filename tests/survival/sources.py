@@ -466,7 +466,7 @@ SOURCES = (
         "expand --in data --out out.zarr --config settings.toml --checkpoint {tiny}",
         "expand --in data --out out.zarr --config settings.toml --print-config",
         "validate data --config settings.toml", "stats data --config settings.toml",
-    ), ("settings.toml",), ("--(views|phases|split|cases) ",)),  # what this dataset lacks
+    ), ("settings.toml",), (r"--[a-z-]+ .*: (not in this|no such)",)),  # what there is not
     Source("set", flags, (
         "expand --in data --out out.zarr --dry-run --checkpoint {tiny} --no-judge @set.txt",
         "expand --in data --out out.zarr --checkpoint {tiny} --no-judge @set.txt",
@@ -492,7 +492,8 @@ SOURCES = (
     ), ("model.pt",)),
     Source("cards", cards, (
         "checkpoint list", "checkpoint list --json", "checkpoint info mine",
-    ), ("home/models.toml",), env={"ECHOGEN_HOME": "{here}/home", "HF_HUB_OFFLINE": "1"}),
+    ), ("home/models.toml",), ("mine: no such checkpoint",),
+           {"ECHOGEN_HOME": "{here}/home", "HF_HUB_OFFLINE": "1"}),
     Source("recipe", recipe, (TRAIN.format(steps=1) + "--frames frames",), ("recipe.toml",)),
     Source("frames", recipe, (
         TRAIN.format(steps=1) + "--frames frames", TRAIN.format(steps=1) + "--frames frames.zip",
@@ -502,8 +503,10 @@ SOURCES = (
         TRAIN.format(steps=2) + "--frames frames", "checkpoint info run", "checkpoint verify run",
         "train --out run --report --device cpu",
     ), ("run/**/*",)),
-    Source("zarr", expanded(".zarr"), _of_store("made.zarr"), ("made.zarr/**/*",), ("made.zarr",)),
-    Source("h5", expanded(".h5"), _of_store("made.h5"), ("made.h5",), ("made.h5",)),
+    Source("zarr", expanded(".zarr"), _of_store("made.zarr"), ("made.zarr/**/*",),
+           ("made.zarr", "failed: patient")),
+    Source("h5", expanded(".h5"), _of_store("made.h5"), ("made.h5",),
+           ("made.h5", "failed: patient")),
     Source("unfinished-zarr", unfinished(".zarr"), _of_unfinished("made.zarr", "made.zarr"),
            ("made.zarr/**/*",), ("made.zarr",)),
     Source("unfinished-h5", unfinished(".h5"), _of_unfinished("made.h5", "made.h5.partial.zarr"),

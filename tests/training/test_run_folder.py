@@ -47,6 +47,13 @@ def test_a_run_killed_while_it_is_removed_is_removed_by_the_next_one(
     assert left[-1:] == ([] if overwrite else ["os.rename run/state.safetensors run/.overwritten"])
 
 
+def test_a_run_killed_as_its_log_begins_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / ".log.jsonl.partial").write_bytes(b"")
+    open_run_folder(tmp_path, resume=False, overwrite=False)
+    assert contents(tmp_path) == {"frames": None}
+
+
 def test_a_run_that_was_removed_in_part_is_nothing_to_resume(tmp_path: Path) -> None:
     write_run(tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / ".overwritten")
