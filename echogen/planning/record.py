@@ -6,6 +6,7 @@ Also the other way round: whether a store that is already there was made with th
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +19,7 @@ from echogen.errors import StoreError
 from echogen.geometry.field import seen_on
 from echogen.geometry.transforms import MOVES, sample_spacing, sector_on_grid
 from echogen.planning.plan import Plan, Row
-from echogen.store.record import StoreRecord
+from echogen.store.record import read_record
 from echogen.store.schema import EXPANDED, GENERATED
 from echogen.support.differences import differences
 from echogen.types import FrameKey
@@ -176,9 +177,10 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: st
         path: of the store, for the message.
 
     Raises:
-        StoreError: names the setting, its value in the store and its value now.
+        StoreError: names the setting, its value in the store and its value now; or the store's
+            record is damaged.
     """
-    theirs, ours = StoreRecord.model_validate(found), StoreRecord.model_validate(wanted)
+    theirs, ours = (read_record(Path(path), attrs) for attrs in (found, wanted))
     if theirs.kind != ours.kind:
         _refuse(path, f"its images are {theirs.kind}, this run's are {ours.kind}")
     if part := theirs.exported:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from echogen.errors import StoreError
+from echogen.planning.record import check_same_run
 from echogen.store.record import StoreRecord, read_record
 
 STORE = Path("s.zarr")
@@ -40,3 +41,9 @@ def test_a_part_of_a_store_names_its_source() -> None:
 def test_a_value_of_another_type_is_damage() -> None:
     with pytest.raises(StoreError, match=r"damaged metadata: 'dataset\.licence': .* got 7"):
         read_record(STORE, {"dataset": {"licence": 7}})
+
+
+def test_a_damaged_record_is_no_other_runs() -> None:
+    damaged = {"config": {"transforms": {"outside": 0.6}}}
+    with pytest.raises(StoreError, match=r"s\.zarr: damaged metadata: 'config\.transforms"):
+        check_same_run(damaged, {}, "s.zarr")

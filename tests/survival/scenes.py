@@ -302,6 +302,7 @@ def _traced(place: Path, line: str) -> str:
     opens = name in ("open", "openat")
     if opens and not re.search("O_(WRONLY|RDWR|CREAT|TRUNC)", rest):
         return ""
+    rest = re.sub(r'^AT_FDCWD<[^>]*>, (?="/)', "", rest)
     below = str(place) in rest or (rest.startswith('"') and not rest.startswith('"/'))
     if not below:
         return ""
