@@ -151,7 +151,7 @@ def apart(function: Callable[..., R], *args: Any) -> R:
     """
     context = get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(there, function, args), daemon=True)
+    process = context.Process(target=_tell, args=(there, _parcel(function, args)), daemon=True)
     try:
         _without_sigint(process.start)
         there.close()
@@ -170,9 +170,10 @@ def apart(function: Callable[..., R], *args: Any) -> R:
     raise value
 
 
-def _tell(told: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _tell(told: Connection, parcel: Any) -> None:
     die_with_parent()
     try:
+        function, args = _unpacked(parcel)
         answer = True, function(*args)
     except Exception as error:
         answer = False, error
@@ -208,7 +209,7 @@ def _in_pool(
         count,
         mp_context=get_context("spawn"),
         initializer=_enter,
-        initargs=(function, shared, begun),
+        initargs=(_parcel(function, shared), begun),
     )
     try:
         for results in _in_order(pool, items, places, CHUNKS_AHEAD * count):
@@ -250,8 +251,25 @@ def _work(chunk: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
     return [(place, _call(place, item)) for place, item in chunk]
 
 
-def _enter(function: Callable[..., Any], shared: tuple[Any, ...], begun: Any) -> None:
+def _parcel(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """A function and its arguments in memory that processes share.
+
+    Sent as they are, they go through a pipe that this process holds open itself: it would wait for
+    ever for one that dies before it has read them.
+    """
+    content = pickle.dumps((function, args))
+    parcel = get_context("spawn").RawArray("c", len(content))
+    parcel.raw = content
+    return parcel
+
+
+def _unpacked(parcel: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return pickle.loads(parcel.raw)  # type: ignore[no-any-return]
+
+
+def _enter(parcel: Any, begun: Any) -> None:
     global _call  # a process has one job, and sending `shared` with every item would be slow
+    function, shared = _unpacked(parcel)
 
     def call(place: int, item: Any) -> Any:
         begun[place] = AT_WORK

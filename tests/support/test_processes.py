@@ -107,18 +107,26 @@ def test_what_ended_a_process_once_is_tried_again_alone(tmp_path: Path, at_once:
         apart(square, -2, 0)
 
 
+def square_beside(item: int, offset: int, rest: bytes) -> int:
+    return square(item, offset)
+
+
 SCRIPT = """
 from echogen.support import processes
-from tests.support.test_processes import square
+from tests.support.test_processes import square_beside
 
 processes.START_S = 0
-print(list(processes.in_workers(square, [1, 2, 3, 4, 5, 6, 7, 8], (7,), 2)))
+shared = (7, bytes({size}))
+print(list(processes.in_workers(square_beside, [1, 2, 3, 4, 5, 6, 7, 8], shared, 2)))
 """
 
 
-def test_in_a_script_without_a_main_guard_the_calls_are_made_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 1_000_000])  # a pipe holds 65,536 bytes
+def test_in_a_script_without_a_main_guard_the_calls_are_made_there(
+    size: int, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT.format(size=size))
     run = subprocess.run(
         [sys.executable, str(script)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
