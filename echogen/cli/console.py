@@ -1,5 +1,6 @@
 """A command's output: progress on stderr while it runs, its report on stdout at the end."""
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -193,14 +194,21 @@ def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
     return [("painted now", f"{report.painted} in {duration(report.seconds)}, {speed}"), *rows]
 
 
-def show_next(output: str, pending: int, done: int) -> None:
+def show_next(output: str, pending: int, done: int, failed: int) -> None:
     """Print how to read a store, or to finish it, by the numbers of its samples."""
+    if failed:
+        typer.echo(
+            f"next: echogen validate {shlex.quote(output)} --repair, and the same command again, "
+            "try once more what failed."
+        )
     if pending:
         typer.echo("next: run the same command again; it continues where it stopped.")
-    elif not done:
+    elif not done and not failed:
         typer.echo(
             "next: nothing was made, as said above; change the settings, and add --overwrite."
         )
+    elif not done:
+        return
     elif output.endswith(".h5"):
         typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:

@@ -150,7 +150,7 @@ def show_run(report: "ExpandReport") -> None:
     show_lines("skipped", [problem.reason for problem in report.skipped])
     show_failed(report.failed)
     show_lines("note", list(report.notes))
-    show_next(report.output, counts.pending, counts.done)
+    show_next(report.output, counts.pending, counts.done, counts.failed - report.condemned)
 
 
 def _megabytes(size: float) -> str:

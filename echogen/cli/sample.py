@@ -90,4 +90,4 @@ def show_sample(report: "SampleReport") -> None:
     show_failed(report.failed)
     for note in report.notes:
         typer.echo(f"note: {note}")
-    show_next(report.output, report.pending, report.images)
+    show_next(report.output, report.pending, report.images, len(report.failed))

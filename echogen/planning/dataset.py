@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from echogen.config import AugmentationConfig
 from echogen.datasets import Dataset
@@ -45,6 +46,9 @@ class PlannedDataset:
     def render(self, rows: Sequence[Row]) -> Iterator[Sample | Problem | None]:
         """One item a row: a sample with nothing painted, a problem where the frame can no longer be
         read, or None where the row was rejected. Rows of one frame in sequence read it once.
+
+        Raises:
+            DatasetError: the dataset's folder has gone.
         """
         frame: Frame | Problem | None = None
         at = ""
@@ -63,6 +67,7 @@ class PlannedDataset:
             frame = self.dataset.read(key)
             same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
+            _check_there(self.dataset.root)
             return Problem(frame_id, f"{error} (it could be read when the plan was made)")
         planned = self.frames[frame_id]
         if not same:
@@ -82,6 +87,19 @@ class PlannedDataset:
             return render_original(frame, grid)
         transforms = self.plan.settings.transforms
         return render(frame, planned.sector, row.params, grid, transforms)
+
+
+def _check_there(root: Path) -> None:
+    """Of a network's disk that has gone, no frame is at fault: the run ends, to be continued."""
+    try:
+        there = any(root.iterdir())
+    except OSError:
+        there = False
+    if not there:
+        raise DatasetError(
+            f"{root}: has gone while it was read. Bring it back, and run the same command again: "
+            "it continues where it stopped."
+        )
 
 
 def plan_dataset(

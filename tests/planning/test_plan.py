@@ -8,6 +8,7 @@ import pytest
 
 from echogen.datasets import image_digest, open_dataset
 from echogen.errors import DatasetError, PlanError
+from echogen.planning.dataset import PlannedDataset
 from echogen.planning.make import build_plan
 from echogen.planning.plan import Plan, load_plan, sample_seed, save_plan
 from tests.support.hearts import make_config, write_nifti
@@ -147,6 +148,22 @@ def test_on_error_fail_stops_at_the_first_bad_frame(
     assert len(skipped.problems) == 1
     with pytest.raises(DatasetError, match="patient0001_4CH_ED"):
         plan_of(settings, input=str(own_dataset), on_error="fail")
+
+
+def test_a_dataset_that_has_gone_ends_the_run_and_no_frame_is_at_fault(
+    settings: dict[str, object], own_dataset: Path
+) -> None:
+    plan = plan_of(settings, input=str(own_dataset))
+    dataset = open_dataset(own_dataset)
+    source = PlannedDataset(dataset, dataset.keys, plan)
+    samples = source.render(plan.rows)
+    next(samples)
+    shutil.move(own_dataset, own_dataset.with_name("away"))
+    with pytest.raises(DatasetError, match="has gone while it was read.*the same command again"):
+        list(samples)
+    own_dataset.mkdir()  # where it was mounted
+    with pytest.raises(DatasetError, match="has gone while it was read"):
+        list(source.render(plan.rows))
 
 
 def test_the_same_pixels_under_two_cases_are_reported(
