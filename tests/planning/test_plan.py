@@ -159,7 +159,7 @@ def test_a_dataset_that_has_gone_ends_the_run_and_no_frame_is_at_fault(
     samples = source.render(plan.rows)
     next(samples)
     shutil.move(own_dataset, own_dataset.with_name("away"))
-    with pytest.raises(DatasetError, match="has gone while it was read.*the same command again"):
+    with pytest.raises(DatasetError, match=r"has gone while it was read.*the same command again"):
         list(samples)
     own_dataset.mkdir()  # where it was mounted
     with pytest.raises(DatasetError, match="has gone while it was read"):
