@@ -48,7 +48,7 @@ def folder_of(image_ending: str, label_ending: str) -> Callable[[Path], None]:
             for kind, ending, array in zip(
                 ("images", "labels"), (image_ending, label_ending), SPECKLED[number], strict=True
             ):
-                path = root / "data" / kind / f"heart{number}_4CH_ED{ending}"
+                path = root / "data" / kind / f"heart{number}{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if ending in (".nii", ".nii.gz", ".mha"):
                     image = SimpleITK.GetImageFromArray(array)
@@ -61,7 +61,7 @@ def folder_of(image_ending: str, label_ending: str) -> Callable[[Path], None]:
         )
         (root / "data" / "cases.csv").write_text(
             "frame,case,view,phase,split,recording,spacing_mm\n"
-            "heart0_4CH_ED,one,4CH,ED,train,r1,0.9\nheart1_4CH_ED,two,4CH,ED,test,r2,0.9\n"
+            "heart0,one,4CH,ED,train,r1,0.9\nheart1,two,4CH,ED,test,r2,0.9\n"
         )
 
     return make

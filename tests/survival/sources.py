@@ -68,7 +68,8 @@ class Source:
     Attributes:
         name: of the source.
         make: fills a folder.
-        commands: run in that folder; each exits with 0 where nothing is changed.
+        commands: run in that folder; where nothing is changed, each exits with 0, but what verifies
+            a model that nobody trained, or exports a part of a store.
         files: patterns of the files that are changed.
         names: patterns of what names any of them in a message, beside their own names.
         env: of the environment; `{here}` is the folder.
