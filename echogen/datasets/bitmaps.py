@@ -14,8 +14,7 @@ import numpy.typing as npt
 from echogen.datasets.integrity import FORMATS, IMAGE_IO, suffix_of
 from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
-from echogen.support.reading import open_regular, reason
-from echogen.support.threads import quiet
+from echogen.support.reading import open_regular, quiet, reason
 from echogen.support.words import one_line
 from echogen.types import UInt8HW
 

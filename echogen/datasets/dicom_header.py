@@ -21,8 +21,7 @@ from echogen.datasets.dicom_regions import Region
 from echogen.datasets.limits import too_large
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
-from echogen.support.reading import open_regular
-from echogen.support.threads import quiet
+from echogen.support.reading import open_regular, quiet
 from echogen.support.words import one_line
 
 MAGIC, MAGIC_AT = b"DICM", 128

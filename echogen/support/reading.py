@@ -13,8 +13,11 @@ import os
 import re
 import stat
 import tomllib
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, NoReturn
 
 from echogen.errors import EchogenError
@@ -30,6 +33,7 @@ MOST_DOTS = 100  # in a row with nothing but letters between: a key of so many t
 _TEXT_OR_COMMENT = re.compile(r"""\"(?:[^"\\\n]|\\.)*\"|'[^'\n]*'|#.*""")
 _NO_KEY = re.compile(r"[^\w\"' \t.-]+")
 MOST_DIGITS = 20  # of 2**64
+_lock = RLock()
 
 
 def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
@@ -50,6 +54,16 @@ def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise OSError(0, wrong, str(path))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of libraries about what they read; one thread at a time, since which are
+    shown is kept for all threads together.
+    """
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:

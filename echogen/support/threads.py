@@ -1,33 +1,17 @@
 """Threads around a loop: `ahead` prepares what comes next, `Behind` finishes what is done.
 
 Both hold a bounded number of things, so that memory does not grow with the work, and both raise in
-the caller what went wrong in their threads as soon as they are used again. `quiet` keeps libraries
-from warning.
+the caller what went wrong in their threads as soon as they are used again.
 """
 
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import RLock
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_lock = RLock()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without warnings of libraries about what they read; one thread at a time, since which are
-    shown is kept for all threads together.
-    """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def ahead(

@@ -15,7 +15,7 @@ from echogen.planning.plan import Plan, load_plan
 from tests.support.hearts import make_config
 from tests.support.odd_json import mutations
 
-SHOWN = 30
+SHOWN = 60
 """Every so manieth of the plans that can be read is shown."""
 
 
@@ -37,7 +37,7 @@ def test_every_mutation_is_read_or_refused_in_one_line(
 ) -> None:
     file, read, told = tmp_path / "plan.json", 0, {}
     for what, text in mutations(plan):
-        file.write_text(text)
+        file.write_bytes(text)
         try:
             load_plan(file)
             read += 1
@@ -47,8 +47,8 @@ def test_every_mutation_is_read_or_refused_in_one_line(
             told[what] = str(error)
         except Exception as error:
             pytest.fail(f"{what}: {type(error).__name__}: {error}")
-    assert len(told) > 1500
-    assert read > 100
+    assert len(told) > 5000
+    assert read > 300
     for what, message in told.items():
         assert str(file) in message or str(dataset) in message, what
         assert len(message) < 700, what

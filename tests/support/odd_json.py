@@ -1,41 +1,14 @@
 """Structured damage to what a JSON file holds: each key deleted, and each value made absurd."""
 
 import copy
-import json
 from collections.abc import Iterator
 from typing import Any
 
-DEEP: list[Any] = []
-for _ in range(200):
-    DEEP = [DEEP]
-DIGITS = "a number of 5000 digits"
-ABSURD: dict[str, Any] = {
-    "minus one": -1,
-    "zero": 0,
-    "a half": 0.5,
-    "million": 10**6,
-    "billion": 10**9,
-    "30 digits": 10**30,
-    "1e308": 1e308,
-    "-1e308": -1e308,
-    "1e-320": 1e-320,
-    "NaN": float("nan"),
-    "infinite": float("inf"),
-    "digits": DIGITS,
-    "empty text": "",
-    "path": "../../../../etc/passwd",
-    "NUL": "a\0b",
-    "surrogate": "a\ud800b",
-    "long": "x" * 100_000,
-    "null": None,
-    "true": True,
-    "list": [],
-    "object": {},
-    "deep": DEEP,
-    "lists": [[1, 2], ["a"], None],
-    "many": [1] * 100_000,
-    "keys": {f"key{i}": i for i in range(1000)},
-}
+from tests.survival.mutate_text import ODD, dumped
+
+ABSURD = [dumped(value) for value in ODD]
+HERE = "@@here@@"
+"""Stands where each of them will."""
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -49,12 +22,13 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value[-1], (*path, len(value) - 1))
 
 
-def mutations(whole: Any) -> Iterator[tuple[str, str]]:
-    """(what was done, the JSON text) of each mutation."""
+def mutations(whole: Any) -> Iterator[tuple[str, bytes]]:
+    """(what was done, the JSON) of each mutation."""
     for path in places(whole):
         name = ".".join(map(str, path))
-        for how, value in ABSURD.items():
-            yield f"{name}: {how}", changed(whole, path, value)
+        before, after = changed(whole, path, HERE).split(dumped(HERE))
+        for odd in ABSURD:
+            yield f"{name}: {odd[:40]!r}", before + odd + after
         yield f"{name}: deleted", changed(whole, path)
         inner = _at(whole, path)
         if isinstance(inner, dict):
@@ -63,15 +37,15 @@ def mutations(whole: Any) -> Iterator[tuple[str, str]]:
             yield f"{name}: doubled", changed(whole, path, [*inner, inner[-1]])
             yield f"{name}: turned", changed(whole, path, inner[::-1])
             yield f"{name}: shorter", changed(whole, path, inner[:-1])
-            yield f"{name}: mixed", changed(whole, path, [*inner[:-1], ABSURD])
-    for how, value in ABSURD.items():
-        yield f"all of it: {how}", dumps(value)
-    text = json.dumps(whole)
+            yield f"{name}: mixed", changed(whole, path, [*inner[:-1], {"a": list(ODD)}])
+    for odd in ABSURD:
+        yield f"all of it: {odd[:40]!r}", odd
+    text = dumped(whole)
     yield "cut off", text[: len(text) // 2]
-    yield "empty", ""
+    yield "empty", b""
 
 
-def changed(whole: Any, path: tuple[Any, ...], *value: Any) -> str:
+def changed(whole: Any, path: tuple[Any, ...], *value: Any) -> bytes:
     """JSON with another value at a path, or with none."""
     other = copy.deepcopy(whole)
     inner = _at(other, path[:-1])
@@ -79,12 +53,7 @@ def changed(whole: Any, path: tuple[Any, ...], *value: Any) -> str:
         inner[path[-1]] = value[0]
     else:
         del inner[path[-1]]
-    return dumps(other)
-
-
-def dumps(value: Any) -> str:
-    """JSON, with numbers that `json` does not write."""
-    return json.dumps(value).replace(json.dumps(DIGITS), "9" * 5000)
+    return dumped(other)
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:

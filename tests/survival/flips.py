@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.survival import sources
 from tests.survival.children import command, import_all, in_child
 from tests.survival.mutations import Workshop
+from tests.survival.source_stores import EXPAND
+from tests.survival.sources import SOURCES
 
 STORES = {"zarr": "made.zarr", "h5": "made.h5"}
 BLOCK = 128
@@ -36,7 +37,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.workshop = Workshop(root)
-        self.sources = {each.name: each for each in sources.SOURCES if each.name in STORES}
+        self.sources = {each.name: each for each in SOURCES if each.name in STORES}
         self.copies: dict[str, Path] = {}
         self.values: dict[str, str] = {}
         for name, source in self.sources.items():
@@ -89,7 +90,7 @@ class Bench:
         store = folder / STORES[name]
         _flip(store / file, at)
         told = [self._command(folder, f"validate {STORES[name]} --repair --workers 1 --no-judge")]
-        again = sources.EXPAND.replace("{store}", STORES[name])
+        again = EXPAND.replace("{store}", STORES[name])
         how = {0: "harmless", 1: "repaired"}.get(told[0][0], "made again")
         told.append(self._command(folder, again + " --overwrite" * (how == "made again")))
         same = in_child(lambda: print(content(store, remade=True)), folder).out.strip()

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,11 @@ def _zero_gzip(size: int) -> bytes:
     """`size` zeros, in members of 16 MB, so that they are made in no time."""
     member = gzip.compress(bytes(2**24), 9, mtime=0)
     return member * (size // 2**24)
+
+
+@cache
+def _zero_zlib(size: int, level: int) -> bytes:
+    return zlib.compress(bytes(size), level)
 
 
 def nifti(path: Path, rng: Random) -> str | None:
@@ -140,9 +146,7 @@ def png(path: Path, rng: Random) -> str | None:
         kind = rng.choice((b"PLTE", b"tRNS", b"iCCP", b"zTXt", b"tEXt", b"iTXt", b"acTL", b"fcTL",
             b"fdAT",
                            b"gAMA", b"eXIf", b"pHYs", b"IEND", b"IDAT"))  # fmt: skip
-        body = rng.choice(
-            (b"", rng.randbytes(12), b"x\0\0" + zlib.compress(bytes(10**8)), bytes(768))
-        )
+        body = rng.choice((b"", rng.randbytes(12), b"x\0\0" + _zero_zlib(10**8, -1), bytes(768)))
         chunks.insert(rng.randrange(len(chunks) + 1), [kind, body])
         told = f"{kind!r} of {len(body)} bytes"
     elif what == "delete":
@@ -156,7 +160,7 @@ def png(path: Path, rng: Random) -> str | None:
         side = rng.choice((100, 20_000, 60_000)) if what == "bomb" else 0
         if side:
             chunks[0][1] = struct.pack(">II", side, side) + chunks[0][1][8:]
-        data = zlib.compress(bytes(min(side * (side + 1), 3 * 10**8) or rng.randrange(2000)), 9)
+        data = _zero_zlib(min(side * (side + 1), 3 * 10**8) or rng.randrange(2000), 9)
         chunks = [one for one in chunks if one[0] != b"IDAT"]
         chunks.insert(-1, [b"IDAT", data])
         told = side

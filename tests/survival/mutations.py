@@ -23,7 +23,8 @@ from pathlib import Path
 from echogen.support import processes
 from tests.survival.children import Ended, command, drop_rights, import_all, in_child
 from tests.survival.mutate import mutate
-from tests.survival.sources import SOURCES, Source, write_base
+from tests.survival.source_models import write_base
+from tests.survival.sources import SOURCES, Source
 
 FAULTS = ("traceback", "signal", "hang", "memory", "wrong exit code", "file not named")
 IN_WORKERS = 0.01
