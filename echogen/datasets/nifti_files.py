@@ -47,6 +47,7 @@ BLOCK = 2**20
 SPARE = 2**20
 """Bytes that may follow the pixels."""
 MOST_MEMBERS = 2**14  # of a gzip file; bgzip writes one each 64 kB
+MOST_PADDING = 2**20  # zeros after a gzip file, as tapes and disks leave them
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,11 @@ class _Unpacked:
                     yield block
                 elif not unpacker.eof and not (packed := packed or self.file.read(self.block)):
                     raise damaged
-            packed = unpacker.unused_data.lstrip(b"\0")
+            packed, padding = unpacker.unused_data.lstrip(b"\0"), 0
             while not packed and (block := self.file.read(self.block)):
-                packed = block.lstrip(b"\0")
+                packed, padding = block.lstrip(b"\0"), padding + len(block)
+                if padding > MOST_PADDING + self.block:
+                    raise damaged
             if not packed:
                 return
         raise damaged

@@ -23,7 +23,6 @@ _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 """What a kernel, a container or a file system answers that knows no exchange, or no fsync."""
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EBADF)
 _CLAIMS = 100
-_PARTIAL = re.compile(r"\.(.+?)\.(?:\d+\.)?partial", re.DOTALL)
 
 
 def folder_size(folder: Path) -> int:
@@ -113,14 +112,9 @@ def write_private(path: Path, content: str) -> None:
 
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove what a killed `write_whole` left of these files; nobody else may be writing them."""
-    names: dict[Path, set[str]] = {}
     for path in paths:
-        names.setdefault(path.parent, set()).add(path.name)
-    for folder, own in names.items():
-        for place in list(folder.iterdir()) if folder.is_dir() else []:
-            partial = _PARTIAL.fullmatch(place.name)
-            if partial and partial[1] in own:
-                place.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            partial_path(path).unlink()
 
 
 def make_folder(folder: Path) -> None:
@@ -200,7 +194,7 @@ def clear_leftovers(path: Path) -> None:
         old = _beside(one, "replaced")
         if old.is_dir() and not old.is_symlink() and not os.path.lexists(one):
             old.rename(one)
-        ours = re.compile(rf"\.{re.escape(one.name)}\.(\d+\.)?({kinds})(-\d+)?")
+        ours = re.compile(rf"\.{re.escape(one.name)}\.({kinds})(-\d+)?")
         for place in list(one.parent.iterdir()) if one.parent.is_dir() else []:
             if not ours.fullmatch(place.name):
                 continue

@@ -112,6 +112,7 @@ def text_chunks() -> bytes:
 
 BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "more behind a gzip file than its header says": ("nii.gz", lambda: zeros(HUGE, PIXELS)),
+    "zeros after a gzip file": ("nii.gz", lambda: gzip.compress(PIXELS) + bytes(2**23)),
     "as much as its header says": ("nii.gz", lambda: zeros(HUGE, nifti(16384, 16384, 12))),
     "many slices": ("nii.gz", lambda: zeros(HUGE, nifti(256, 256, 32000, 64, 64))),
     "an uncompressed file of too many bytes": ("nii", lambda: PIXELS + bytes(2**22)),

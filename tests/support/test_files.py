@@ -236,13 +236,13 @@ def test_a_folder_on_another_disk_stays_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / ".model.removing").is_symlink()
 
 
-def test_partials_of_earlier_versions_go(tmp_path: Path) -> None:
-    for name in (".a.txt.123.partial", ".a.txt.partial", ".b.txt.9.partial"):
+def test_leftovers_of_another_name_stay(tmp_path: Path) -> None:
+    for name in (".a.partial", ".a.1.partial", ".a.b.partial", ".b.partial"):
         (tmp_path / name).touch()
-    remove_partials([tmp_path / "a.txt"])
-    assert contents(tmp_path) == {".b.txt.9.partial": b""}
-    clear_leftovers(tmp_path / "b.txt")
-    assert contents(tmp_path) == {}
+    (tmp_path / ".b.2.creating").mkdir()
+    remove_partials([tmp_path / "a", tmp_path / "none" / "a", tmp_path / ".b.partial" / "a"])
+    clear_leftovers(tmp_path / "b")
+    assert set(contents(tmp_path)) == {".a.1.partial", ".a.b.partial", ".b.2.creating"}
 
 
 def test_links_in_a_circle_have_no_leftovers(tmp_path: Path) -> None:
