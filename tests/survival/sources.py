@@ -97,6 +97,9 @@ def _of_unfinished(output: str, store: str) -> tuple[str, ...]:
     )
 
 
+UNDECLARED = ("class ids [0-9, ]+ are not declared",)
+"""What is told of label maps where the list of classes, in another file, lost one."""
+
 SOURCES = (
     Source("camus", camus, (
         *DATA_COMMANDS, "validate data --frames all --workers 1",
@@ -112,9 +115,9 @@ SOURCES = (
     Source("labelme", labelme),
     Source("coco", coco),
     Source("nnunet", nnunet),
-    Source("exported-nnunet", exported("nnunet")),
-    Source("exported-folder", exported("folder")),
-    Source("exported-nifti", exported("nifti")),
+    Source("exported-nnunet", exported("nnunet"), names=UNDECLARED),
+    Source("exported-folder", exported("folder"), names=UNDECLARED),
+    Source("exported-nifti", exported("nifti"), names=UNDECLARED),
     Source("echonet", echonet),
     Source("pediatric", pediatric),
     Source("cardiacuda", cardiacuda),
@@ -171,7 +174,7 @@ SOURCES = (
     Source("finished-run", finished_run, (
         TRAIN.format(steps=2) + "--frames frames", "checkpoint info run", "checkpoint verify run",
         "train --out run --report --device cpu",
-    ), ("run/**/*",)),
+    ), ("run/**/*",), ("checkpoint run: ",)),
     Source("zarr", expanded(".zarr"), _of_store("made.zarr"), ("made.zarr/**/*",),
            ("made.zarr", "failed: patient")),
     Source("h5", expanded(".h5"), _of_store("made.h5"), ("made.h5",),
