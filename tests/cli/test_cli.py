@@ -38,6 +38,24 @@ def echogen(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+def redirected(where: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`echogen` with its outputs led elsewhere by bash; the exit code is echogen's own."""
+    return subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'set -o pipefail; "$0" -m echogen "$@" {where}',
+            sys.executable,
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
 def arguments(settings: dict[str, object], tmp_path: Path, **changes: object) -> list[str]:
     import tomli_w
 
@@ -218,3 +236,69 @@ def test_print_config_shows_the_resolved_settings(
     assert shown["copies"] == 9
     assert shown["sampler"]["steps"] == 4
     assert shown["transforms"]["max_tries"] == 30
+
+
+GONE = "2> >(exec true)"
+
+
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", GONE])
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--quiet",)])
+def test_notes_that_cannot_be_written_are_dropped_and_the_check_goes_on(
+    where: str, flags: tuple[str, ...], dataset: Path
+) -> None:
+    shown = echogen("validate", str(dataset), *flags)
+    done = redirected(where, "validate", str(dataset), *flags)
+    assert (done.returncode, done.stderr) == (shown.returncode, "")
+    assert len(done.stdout.splitlines()) == len(shown.stdout.splitlines())
+
+
+def test_a_run_whose_progress_cannot_be_written_fills_its_store(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    done = redirected("2>/dev/full", *arguments(settings, tmp_path))
+    assert done.returncode == 0
+    assert "16 done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--nope"], 2), (["expand", "--in", "/nowhere", "--out", "x.zarr"], 3)]
+)
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", GONE])
+def test_an_error_that_cannot_be_told_keeps_its_exit_code(
+    where: str, words: list[str], code: int
+) -> None:
+    assert redirected(where, *words).returncode == code
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["checkpoint", "list"], ["checkpoint", "list", "--json"]]
+)
+def test_a_report_that_cannot_be_written_is_told(words: list[str]) -> None:
+    done = redirected(">/dev/full", *words)
+    assert done.returncode == 5
+    assert done.stderr == (
+        "echogen: standard output cannot be written (No space left on device).\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["checkpoint", "list"], ["checkpoint", "list", "--json"]]
+)
+def test_a_reader_of_the_report_may_go_away(words: list[str]) -> None:
+    done = redirected("| head -c 5", *words)
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 5, "")
+
+
+def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
+    """What a library writes to descriptor 2 would be in it."""
+    code = (
+        "import os\n"
+        "try: import echogen.cli; echogen.cli.main()\n"
+        "except SystemExit: os.write(os.open('place', os.O_CREAT | os.O_WRONLY), b'mine')\n"
+        "os.write(2, b'a warning')"
+    )
+    closed = [sys.executable, "-c", code, "--version"]
+    subprocess.run(
+        ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *closed], cwd=tmp_path, timeout=60, check=True
+    )
+    assert (tmp_path / "place").read_bytes() == b"mine"
