@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,6 @@ def test_dry_run_writes_the_plan_and_no_store(settings: dict[str, object], tmp_p
 def test_print_config_shows_the_resolved_settings(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    import tomllib
-
     result = CliRunner().invoke(
         app, [*arguments(settings, tmp_path), "--copies", "9", "--print-config"]
     )
@@ -302,3 +301,28 @@ def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
         ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *closed], cwd=tmp_path, timeout=60, check=True
     )
     assert (tmp_path / "place").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("started", ["module", "script"])
+@pytest.mark.parametrize("at", ["typer", "echogen.cli", "echogen.cli.validate"])
+def test_ctrl_c_while_the_command_line_loads_ends_without_a_traceback(
+    started: str, at: str
+) -> None:
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["echogen"]
+    module, function = script.split(":")
+    start = {
+        "module": "import runpy; runpy.run_module('echogen', run_name='__main__')",
+        "script": f"from {module} import {function}; {function}()",
+    }
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(name, path, target=None):\n"
+        f"        if name == {at!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed)\n"
+        f"sys.argv = ['echogen', '--help']\n{start[started]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
