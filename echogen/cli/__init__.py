@@ -31,6 +31,7 @@ from echogen.errors import (
 )
 from echogen.support.reading import reason
 from echogen.support.signals import Interrupted
+from echogen.support.words import printable
 
 app = typer.Typer(
     name="echogen",
@@ -102,7 +103,8 @@ def _run() -> NoReturn:
     except OSError as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"echogen: {error}", err=True)
+        where = "" if error.filename is None else f"{printable(str(error.filename))}: "
+        typer.echo(f"echogen: {where}cannot be used ({reason(error)}).", err=True)
         sys.exit(StoreError.exit_code)
     except KeyboardInterrupt:
         typer.echo("echogen: interrupted.", err=True)

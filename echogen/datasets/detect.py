@@ -207,9 +207,12 @@ def open_chosen(path: Path | str, chosen: DatasetConfig, *, need_labels: bool = 
 
 def _is_bare_dicom(root: Path, format: str) -> bool:
     """Whether a folder is one of DICOM files, of which none has a label."""
-    if format not in ("auto", "dicom") or not root.is_dir() or _fitting(root) != ["dicom"]:
+    if format not in ("auto", "dicom"):
         return False
-    return not has_labels(root)
+    try:
+        return root.is_dir() and _fitting(root) == ["dicom"] and not has_labels(root)
+    except OSError:  # the one that opening it met
+        return False
 
 
 def open_frames(
@@ -263,7 +266,8 @@ def _require_utf8(root: Path) -> None:
 
 def _require_folder(root: Path) -> None:
     if root.is_dir():
-        return
+        with os.scandir(root):  # of one that may not be listed, this names itself
+            return
     if root.exists():
         raise DatasetError(f"{root}: is a file, expected a folder; {_for_a_file(root)}")
     parent = next(above for above in root.absolute().parents if above.is_dir())
