@@ -51,6 +51,7 @@ SETTLED: Mapping[str, tuple[str, ...]] = {
 }
 """Settings that only some readers take."""
 MAX_SUBFOLDERS = 50
+TAKE_STORES = "validate, stats, preview and export take stores of echogen."
 UNLABELLED_DICOM = (
     "No file has a label (X.png, X_gt.png or X_gt.nii.gz beside X.dcm, or a DICOM SEG): train, "
     "preview and stats can use it, expand cannot."
@@ -281,6 +282,8 @@ def _require_folder(root: Path) -> None:
 
 
 def _for_a_file(root: Path) -> str:
+    if root.suffix == ".h5":
+        return TAKE_STORES
     if root.suffix.lower() in (".zip", ".tar", ".tgz"):
         return "unpack the archive and give the folder that comes out."
     near = next((above for above in root.absolute().parents[:3] if _named(above, deep=False)), None)
@@ -288,6 +291,8 @@ def _for_a_file(root: Path) -> str:
 
 
 def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: bool) -> str:
+    if (root / "zarr.json").is_file():
+        return f"{root}: is a Zarr store, expected the folder of a dataset; {TAKE_STORES}"
     wanted = {
         "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
         f"or {LAYOUTS[1]}/",

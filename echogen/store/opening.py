@@ -5,6 +5,7 @@ from pathlib import Path
 from echogen.errors import StoreError
 from echogen.store.hdf5 import open_h5, working_store_path
 from echogen.store.reader import StoreReader
+from echogen.store.schema import GIVE_ONE
 from echogen.store.zarr_store import check_zarr, open_zarr, remove_zarr
 from echogen.support.reading import open_regular, reason
 from echogen.support.words import printable
@@ -70,7 +71,7 @@ def check_replaceable(path: Path) -> None:
                 _check_h5(place)
                 raise StoreError(
                     f"{place} is left as it is: it cannot be recognised as an echogen store. "
-                    "If you do not need it, delete it yourself."
+                    "Choose another --out or, if you do not need it, delete it yourself."
                 ) from error
         elif place.exists():
             check_zarr(place)
@@ -114,5 +115,5 @@ def _check_h5(path: Path) -> None:
     if start != _HDF5_SIGNATURE:
         raise StoreError(
             f"{path} is not an echogen store: it is neither a Zarr folder nor an HDF5 file. "
-            "Give a store made by `echogen expand` or `echogen sample`."
+            f"{GIVE_ONE}"
         )

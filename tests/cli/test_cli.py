@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -326,3 +327,46 @@ def test_ctrl_c_while_the_command_line_loads_ends_without_a_traceback(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+@pytest.mark.parametrize("command", ["expand", "train"])
+def test_a_store_as_a_dataset_is_told_with_what_takes_one(
+    suffix: str, command: str, settings: dict[str, object], tmp_path: Path
+) -> None:
+    store = str(tmp_path / f"made{suffix}")
+    made = echogen(*arguments(settings, tmp_path), "--copies", "1", "--out", store)
+    assert made.returncode == 0, made.stderr
+    more = ["--hours", "1"] if command == "train" else []
+    done = echogen(command, "--in", store, "--out", str(tmp_path / "more.zarr"), *more)
+    assert (done.returncode, done.stdout) == (3, "")
+    kind = "a Zarr store, expected the folder of a dataset"
+    if suffix == ".h5":
+        kind = "a file, expected a folder"
+    takes = "validate, stats, preview and export take stores of echogen"
+    assert done.stderr == f"echogen: {store}: is {kind}; {takes}.\n"
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a Zarr store of others", "a file", "an .h5"])
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_what_is_not_ours_is_left_and_another_output_asked_for(
+    kind: str, flags: tuple[str, ...], settings: dict[str, object], tmp_path: Path
+) -> None:
+    import h5py
+    import zarr
+
+    out = tmp_path / ("x.h5" if "h5" in kind else "x.zarr")
+    if kind == "an .h5":
+        h5py.File(out, "w").close()
+    elif kind == "a file":
+        out.write_text("mine")
+    elif kind == "a folder":
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+    else:
+        zarr.create_group(out)
+    done = echogen(*arguments(settings, tmp_path), "--out", str(out), *flags)
+    assert done.returncode == 5
+    assert re.search(r"left as it is[:.].* [Cc]hoose another --out", done.stderr.splitlines()[-1])
+    assert "Give a store" not in done.stderr
+    assert out.exists()
