@@ -4,8 +4,8 @@ Each command is a function here that takes the command's flags as keywords and r
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own would be most of the time until Ctrl-C is caught
 if TYPE_CHECKING:
     from echogen.commands.expand import expand
     from echogen.commands.export import export
@@ -35,7 +35,7 @@ __all__ = [
 _ELSEWHERE = {"EchoDataset": "loading", "LoadSample": "loading", "open_store": "store"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # numpy and torch load when a function is asked for, not with the package
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,15 +5,15 @@ Nothing heavy is imported until a command runs, so that `echogen --help` answers
 
 import atexit
 import gc
-import io
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from echogen import __version__
 from echogen.cli.bench import bench
 from echogen.cli.checkpoint import checkpoint
+from echogen.cli.console import guard_streams
 from echogen.cli.expand import expand
 from echogen.cli.export import export
 from echogen.cli.phantom import phantom
@@ -22,8 +22,16 @@ from echogen.cli.sample import sample
 from echogen.cli.stats import stats
 from echogen.cli.train import train
 from echogen.cli.validate import validate
-from echogen.errors import EXIT_SIGINT, EchogenError, StoreError
+from echogen.errors import (
+    EXIT_DONE,
+    EXIT_DONE_WITH_FAILURES,
+    EXIT_SIGINT,
+    EchogenError,
+    StoreError,
+)
+from echogen.support.reading import reason
 from echogen.support.signals import Interrupted
+from echogen.support.words import printable
 
 app = typer.Typer(
     name="echogen",
@@ -68,10 +76,20 @@ def _root(
 
 def main() -> None:
     """The `echogen` command."""
-    for stream in (sys.stdout, sys.stderr):  # a file's name may hold what no encoding has
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    output = guard_streams()
     atexit.register(gc.freeze)  # collecting torch's objects one by one would take 0.3 s
+    try:
+        _run()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        if output is None or output.lost is None:
+            raise
+        typer.echo(f"echogen: standard output cannot be written ({reason(output.lost)}).", err=True)
+        whole = ended.code in (EXIT_DONE, EXIT_DONE_WITH_FAILURES)
+        sys.exit(StoreError.exit_code if whole else ended.code)
+
+
+def _run() -> NoReturn:
     try:
         app()
     except EchogenError as error:
@@ -85,8 +103,10 @@ def main() -> None:
     except OSError as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"echogen: {error}", err=True)
+        where = "" if error.filename is None else f"{printable(str(error.filename))}: "
+        typer.echo(f"echogen: {where}cannot be used ({reason(error)}).", err=True)
         sys.exit(StoreError.exit_code)
     except KeyboardInterrupt:
         typer.echo("echogen: interrupted.", err=True)
         sys.exit(EXIT_SIGINT)
+    sys.exit(EXIT_DONE)

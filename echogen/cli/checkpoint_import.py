@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from echogen.cli.console import ConsoleReporter, show_json, show_table
-from echogen.cli.flags import RUN, AsJson, Debug, Flag, Quiet
+from echogen.cli.flags import RUN, AsJson, Debug, Flag, Given, Quiet
 from echogen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ UNTOLD, FACTS = "Options the shapes leave open", "Card"
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="The model's state dict.")],
+    file: Annotated[Path, Given(metavar="FILE.pt", help="The model's state dict.")],
     out: Annotated[Path, Flag("--out", help="Folder to create.")],
     probe: Annotated[
         Path | None,

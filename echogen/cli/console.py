@@ -1,5 +1,7 @@
 """A command's output: progress on stderr while it runs, its report on stdout at the end."""
 
+import io
+import os
 import shlex
 import sys
 import time
@@ -12,6 +14,7 @@ import typer
 from echogen.cli.flags import settings_from
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from tqdm import tqdm
 
     from echogen.report import CommandReport, Problem, RunReport
@@ -45,6 +48,58 @@ def end(report: R, as_json: bool, show: Callable[[R], None]) -> NoReturn:
     else:
         show(report)
     raise typer.Exit(report.exit_code)
+
+
+class Stream(io.FileIO):
+    """Standard output or error: what cannot be written is dropped, so that the work goes on.
+
+    Attributes:
+        lost: why something was; a reader that went away wanted no more, and is none.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: "ReadableBuffer") -> int:
+        """All of `data`, or what the system takes of it."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.lost = error
+            return memoryview(data).nbytes
+
+
+def guard_streams() -> Stream | None:
+    """Make `sys.stdout` and `sys.stderr` such that writing to them never fails.
+
+    A descriptor that is closed becomes one of the null device, lest a file that is opened take its
+    number. A stream that is not the process's own, as in a test, stays.
+
+    Returns:
+        standard output, or None if it stays.
+    """
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(free, True)
+    os.close(free)
+    guarded = {}
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):
+            guarded[name] = Stream(number, "w", closefd=False)
+            buffer = io.BufferedWriter(guarded[name])
+            if stream is None:
+                stream = io.TextIOWrapper(buffer)
+            else:
+                stream = io.TextIOWrapper(
+                    buffer,
+                    stream.encoding,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what no encoding has
+            stream.reconfigure(errors="backslashreplace")
+    return guarded.get("stdout")
 
 
 class ConsoleReporter:

@@ -7,7 +7,7 @@ import typer
 
 from echogen.cli import flags
 from echogen.cli.console import duration, run, show_lines, show_table
-from echogen.cli.flags import INPUT, MAKE, Flag
+from echogen.cli.flags import INPUT, MAKE, Flag, Given
 from echogen.support.words import both, counted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ NNUNET = "nnU-Net"
 
 def export(
     ctx: typer.Context,
-    store: Annotated[Path, typer.Argument(help="Store made by expand or sample: .zarr or .h5.")],
+    store: Annotated[Path, Given(help="Store made by expand or sample: .zarr or .h5.")],
     to: Annotated[
         str, Flag("--to", metavar="nnunet|folder|nifti|zarr|h5", help="The format.",
                   rich_help_panel=MAKE)

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,10 @@ from echogen.support.words import one_line
 
 INPUT, MAKE, SHOW, PAINT, RUN = "Input", "What to make", "What to show", "Painting", "Run"
 
-Flag = typer.Option
+Flag, Given = partial(typer.Option, readable=False), partial(typer.Argument, readable=False)
+"""An option, and an argument: whether a path can be read is told by what reads it."""
 
-Source = Annotated[Path, typer.Argument(help="Dataset folder or store.")]
+Source = Annotated[Path, Given(help="Dataset folder or store.")]
 Format = Annotated[
     str | None,
     Flag(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echogen.cli.console import end
-from echogen.cli.flags import AsJson, Debug
+from echogen.cli.flags import AsJson, Debug, Flag
 from echogen.support.words import counted
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def phantom(
-    output: Annotated[Path, typer.Option("--out", help="Folder to create; must be empty or new.")],
+    output: Annotated[Path, Flag("--out", help="Folder to create; must be empty or new.")],
     cases: Annotated[int, typer.Option(min=1, max=9999, help="Patients to simulate.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     as_json: AsJson = False,

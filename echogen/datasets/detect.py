@@ -51,6 +51,7 @@ SETTLED: Mapping[str, tuple[str, ...]] = {
 }
 """Settings that only some readers take."""
 MAX_SUBFOLDERS = 50
+TAKE_STORES = "validate, stats, preview and export take stores of echogen."
 UNLABELLED_DICOM = (
     "No file has a label (X.png, X_gt.png or X_gt.nii.gz beside X.dcm, or a DICOM SEG): train, "
     "preview and stats can use it, expand cannot."
@@ -207,9 +208,12 @@ def open_chosen(path: Path | str, chosen: DatasetConfig, *, need_labels: bool = 
 
 def _is_bare_dicom(root: Path, format: str) -> bool:
     """Whether a folder is one of DICOM files, of which none has a label."""
-    if format not in ("auto", "dicom") or not root.is_dir() or _fitting(root) != ["dicom"]:
+    if format not in ("auto", "dicom"):
         return False
-    return not has_labels(root)
+    try:
+        return root.is_dir() and _fitting(root) == ["dicom"] and not has_labels(root)
+    except OSError:  # the one that opening it met
+        return False
 
 
 def open_frames(
@@ -263,7 +267,8 @@ def _require_utf8(root: Path) -> None:
 
 def _require_folder(root: Path) -> None:
     if root.is_dir():
-        return
+        with os.scandir(root):  # of one that may not be listed, this names itself
+            return
     if root.exists():
         raise DatasetError(f"{root}: is a file, expected a folder; {_for_a_file(root)}")
     parent = next(above for above in root.absolute().parents if above.is_dir())
@@ -277,6 +282,8 @@ def _require_folder(root: Path) -> None:
 
 
 def _for_a_file(root: Path) -> str:
+    if root.suffix == ".h5":
+        return TAKE_STORES
     if root.suffix.lower() in (".zip", ".tar", ".tgz"):
         return "unpack the archive and give the folder that comes out."
     near = next((above for above in root.absolute().parents[:3] if _named(above, deep=False)), None)
@@ -284,6 +291,8 @@ def _for_a_file(root: Path) -> str:
 
 
 def _nothing_found(root: Path, format: str, fitting: list[str], need_labels: bool) -> str:
+    if (root / "zarr.json").is_file():
+        return f"{root}: is a Zarr store, expected the folder of a dataset; {TAKE_STORES}"
     wanted = {
         "camus": f"CASE_VIEW_PHASE.nii.gz, .nii or .mhd in case folders, here or in {LAYOUTS[0]}/ "
         f"or {LAYOUTS[1]}/",

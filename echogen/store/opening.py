@@ -5,8 +5,10 @@ from pathlib import Path
 from echogen.errors import StoreError
 from echogen.store.hdf5 import open_h5, working_store_path
 from echogen.store.reader import StoreReader
+from echogen.store.schema import GIVE_ONE
 from echogen.store.zarr_store import check_zarr, open_zarr, remove_zarr
-from echogen.support.reading import open_regular
+from echogen.support.reading import open_regular, reason
+from echogen.support.words import printable
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OUR_NAMES = (b"label_on_paint", b"sample_id", b"spacing_mm")
@@ -14,9 +16,12 @@ _OUR_NAMES = (b"label_on_paint", b"sample_id", b"spacing_mm")
 
 def is_store(path: Path) -> bool:
     """Whether a path is a store or is called one, rather than a dataset's folder."""
-    if path.suffix in (".zarr", ".h5") or path.is_file():
+    if path.suffix in (".zarr", ".h5"):
         return True
-    return (path / "zarr.json").is_file()
+    try:
+        return path.is_file() or (path / "zarr.json").is_file()
+    except OSError:  # a folder that cannot be looked into, which opening it as a dataset tells
+        return False
 
 
 def open_store(path: str | Path) -> StoreReader:
@@ -28,6 +33,16 @@ def open_store(path: str | Path) -> StoreReader:
         StoreError: not there, not a store, of a newer format, or damaged.
     """
     path = Path(path)
+    try:
+        return _opened(path)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        where = printable(str(error.filename or path))
+        raise StoreError(f"{where}: cannot be read ({reason(error)}).") from error
+
+
+def _opened(path: Path) -> StoreReader:
     if path.is_file():
         _check_h5(path)
         return open_h5(path)
@@ -56,7 +71,7 @@ def check_replaceable(path: Path) -> None:
                 _check_h5(place)
                 raise StoreError(
                     f"{place} is left as it is: it cannot be recognised as an echogen store. "
-                    "If you do not need it, delete it yourself."
+                    "Choose another --out or, if you do not need it, delete it yourself."
                 ) from error
         elif place.exists():
             check_zarr(place)
@@ -100,5 +115,5 @@ def _check_h5(path: Path) -> None:
     if start != _HDF5_SIGNATURE:
         raise StoreError(
             f"{path} is not an echogen store: it is neither a Zarr folder nor an HDF5 file. "
-            "Give a store made by `echogen expand` or `echogen sample`."
+            f"{GIVE_ONE}"
         )

@@ -17,7 +17,7 @@ from echogen.store.hdf5 import convert_to_h5, working_store_path
 from echogen.store.opening import check_replaceable, open_store, remove_store
 from echogen.store.reader import StoreReader
 from echogen.store.record import StoreRecord
-from echogen.store.schema import SHARD_SIZE, Status
+from echogen.store.schema import GIVE_ONE, SHARD_SIZE, Status
 from echogen.store.writer import StoreWriter
 from echogen.store.zarr_store import create_store, resume_store
 from echogen.support.files import clear_leftovers
@@ -44,12 +44,19 @@ def check_output(path: Path, overwrite: bool) -> None:
     Raises:
         StoreError: as said.
     """
-    if overwrite:
-        check_replaceable(path)
-        return
-    for place in {path, working_store_path(path)}:
-        if place.exists():
-            open_store(place).close()
+    try:
+        if overwrite:
+            check_replaceable(path)
+            return
+        for place in {path, working_store_path(path)}:
+            if place.exists():
+                open_store(place).close()
+    except StoreError as error:
+        said = str(error)
+        if not said.endswith(GIVE_ONE):
+            raise
+        left = "It is left as it is: choose another --out."
+        raise StoreError(said.removesuffix(GIVE_ONE) + left) from error
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ MOST_REPAINTS = 3
 NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
 """The reason of a sample that failed in the sampler; stores hold these words, so they stay."""
 ROOT_ATTRIBUTE = "echogen"
+GIVE_ONE = "Give a store made by `echogen expand` or `echogen sample`."
+"""The end of what is said of a path that is no store at all."""
 SAMPLES, CASES, PROBLEMS = "samples", "cases", "problems"
 PIXEL_ARRAYS: Mapping[str, str] = {"images": "uint8", "masks": "uint8", "keep": "bool"}
 TEXT = "str"
@@ -294,8 +296,7 @@ def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
     """
     if found is None:
         raise StoreError(
-            f"{path} is not an echogen store: it has no {ROOT_ATTRIBUTE!r} attribute. "
-            "Give a store made by `echogen expand` or `echogen sample`."
+            f"{path} is not an echogen store: it has no {ROOT_ATTRIBUTE!r} attribute. {GIVE_ONE}"
         )
     version = found.get("format") if isinstance(found, dict) else None
     if not isinstance(version, int) or version < 1:

@@ -18,6 +18,7 @@ from echogen.store.disk import disk_errors
 from echogen.store.reader import StoreReader, damaged, reading
 from echogen.store.schema import (
     CASES,
+    GIVE_ONE,
     PROBLEMS,
     ROOT_ATTRIBUTE,
     SAMPLES,
@@ -230,10 +231,7 @@ def _root_attribute(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"{path}: no such store. Check the path; `echogen expand` makes one.")
     if not metadata.is_file():
-        raise StoreError(
-            f"{path} is not an echogen store: it has no zarr.json. "
-            "Give a store made by `echogen expand` or `echogen sample`."
-        )
+        raise StoreError(f"{path} is not an echogen store: it has no zarr.json. {GIVE_ONE}")
     try:
         found = read_json(metadata, StoreError, "its text")
     except StoreError as error:

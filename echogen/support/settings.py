@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 
 from echogen.errors import UsageError
 from echogen.support.reading import read_toml
@@ -35,6 +41,35 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any) -> Any:
+        """Pydantic would take it as 1, and its strict mode would refuse a number as text, too."""
+        if not isinstance(given, Mapping):
+            return given
+        numbers = {
+            name
+            for name, field in cls.model_fields.items()
+            if (int in (kinds := _kinds_within(field.annotation)) or float in kinds)
+            and bool not in kinds
+        }
+        return {
+            name: _as_text(value) if name in numbers else value for name, value in given.items()
+        }
+
+
+def _as_text(value: Any) -> Any:
+    """Switches, which are no numbers, as the text that is none either."""
+    if isinstance(value, (list, tuple)):
+        return [_as_text(one) for one in value] if bool in map(type, value) else value
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _kinds_within(annotation: Any) -> list[Any]:
+    """The types that an annotation is made of: `int | None`, `tuple[float, float]`."""
+    inner = get_args(annotation)
+    return [annotation, *(kind for one in inner for kind in _kinds_within(one))]
 
 
 def _names(value: Any) -> Any:

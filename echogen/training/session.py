@@ -197,7 +197,12 @@ def _announce(session: TrainingSession) -> None:
     start = session.identity["start_from"]
     if start and not progress.step:
         session.reporter.tell(f"starting from the weights of {start['name']}")
-    if progress.step:
+    if progress.step and session.task.options.done(progress) >= 1:
+        session.reporter.tell(
+            f"the run is finished, after step {progress.step}: nothing is left to train; more "
+            "--steps or --hours make it longer, --overwrite starts over."
+        )
+    elif progress.step:
         session.reporter.tell(f"continuing after step {progress.step}")
     if not len(split.held_out):
         session.reporter.tell(

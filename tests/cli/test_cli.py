@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,24 @@ def echogen(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
             "COLUMNS": "100",
             **environment,
         },
+        check=False,
+    )
+
+
+def redirected(where: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`echogen` with its outputs led elsewhere by bash; the exit code is echogen's own."""
+    return subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'set -o pipefail; "$0" -m echogen "$@" {where}',
+            sys.executable,
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
 
@@ -209,8 +229,6 @@ def test_dry_run_writes_the_plan_and_no_store(settings: dict[str, object], tmp_p
 def test_print_config_shows_the_resolved_settings(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    import tomllib
-
     result = CliRunner().invoke(
         app, [*arguments(settings, tmp_path), "--copies", "9", "--print-config"]
     )
@@ -218,3 +236,137 @@ def test_print_config_shows_the_resolved_settings(
     assert shown["copies"] == 9
     assert shown["sampler"]["steps"] == 4
     assert shown["transforms"]["max_tries"] == 30
+
+
+GONE = "2> >(exec true)"
+
+
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", GONE])
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--quiet",)])
+def test_notes_that_cannot_be_written_are_dropped_and_the_check_goes_on(
+    where: str, flags: tuple[str, ...], dataset: Path
+) -> None:
+    shown = echogen("validate", str(dataset), *flags)
+    done = redirected(where, "validate", str(dataset), *flags)
+    assert (done.returncode, done.stderr) == (shown.returncode, "")
+    assert len(done.stdout.splitlines()) == len(shown.stdout.splitlines())
+
+
+def test_a_run_whose_progress_cannot_be_written_fills_its_store(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    done = redirected("2>/dev/full", *arguments(settings, tmp_path))
+    assert done.returncode == 0
+    assert "16 done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--nope"], 2), (["expand", "--in", "/nowhere", "--out", "x.zarr"], 3)]
+)
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", GONE])
+def test_an_error_that_cannot_be_told_keeps_its_exit_code(
+    where: str, words: list[str], code: int
+) -> None:
+    assert redirected(where, *words).returncode == code
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["checkpoint", "list"], ["checkpoint", "list", "--json"]]
+)
+def test_a_report_that_cannot_be_written_is_told(words: list[str]) -> None:
+    done = redirected(">/dev/full", *words)
+    assert done.returncode == 5
+    assert done.stderr == (
+        "echogen: standard output cannot be written (No space left on device).\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["checkpoint", "list"], ["checkpoint", "list", "--json"]]
+)
+def test_a_reader_of_the_report_may_go_away(words: list[str]) -> None:
+    done = redirected("| head -c 5", *words)
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 5, "")
+
+
+def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
+    """What a library writes to descriptor 2 would be in it."""
+    code = (
+        "import os\n"
+        "try: import echogen.cli; echogen.cli.main()\n"
+        "except SystemExit: os.write(os.open('place', os.O_CREAT | os.O_WRONLY), b'mine')\n"
+        "os.write(2, b'a warning')"
+    )
+    closed = [sys.executable, "-c", code, "--version"]
+    subprocess.run(
+        ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *closed], cwd=tmp_path, timeout=60, check=True
+    )
+    assert (tmp_path / "place").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("started", ["module", "script"])
+@pytest.mark.parametrize("at", ["typer", "echogen.cli", "echogen.cli.validate"])
+def test_ctrl_c_while_the_command_line_loads_ends_without_a_traceback(
+    started: str, at: str
+) -> None:
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["echogen"]
+    module, function = script.split(":")
+    start = {
+        "module": "import runpy; runpy.run_module('echogen', run_name='__main__')",
+        "script": f"from {module} import {function}; {function}()",
+    }
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(name, path, target=None):\n"
+        f"        if name == {at!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed)\n"
+        f"sys.argv = ['echogen', '--help']\n{start[started]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+@pytest.mark.parametrize("command", ["expand", "train"])
+def test_a_store_as_a_dataset_is_told_with_what_takes_one(
+    suffix: str, command: str, settings: dict[str, object], tmp_path: Path
+) -> None:
+    store = str(tmp_path / f"made{suffix}")
+    made = echogen(*arguments(settings, tmp_path), "--copies", "1", "--out", store)
+    assert made.returncode == 0, made.stderr
+    more = ["--hours", "1"] if command == "train" else []
+    done = echogen(command, "--in", store, "--out", str(tmp_path / "more.zarr"), *more)
+    assert (done.returncode, done.stdout) == (3, "")
+    kind = "a Zarr store, expected the folder of a dataset"
+    if suffix == ".h5":
+        kind = "a file, expected a folder"
+    takes = "validate, stats, preview and export take stores of echogen"
+    assert done.stderr == f"echogen: {store}: is {kind}; {takes}.\n"
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a Zarr store of others", "a file", "an .h5"])
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_what_is_not_ours_is_left_and_another_output_asked_for(
+    kind: str, flags: tuple[str, ...], settings: dict[str, object], tmp_path: Path
+) -> None:
+    import h5py
+    import zarr
+
+    out = tmp_path / ("x.h5" if "h5" in kind else "x.zarr")
+    if kind == "an .h5":
+        h5py.File(out, "w").close()
+    elif kind == "a file":
+        out.write_text("mine")
+    elif kind == "a folder":
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+    else:
+        zarr.create_group(out)
+    done = echogen(*arguments(settings, tmp_path), "--out", str(out), *flags)
+    assert done.returncode == 5
+    assert re.search(r"left as it is[:.].* [Cc]hoose another --out", done.stderr.splitlines()[-1])
+    assert "Give a store" not in done.stderr
+    assert out.exists()

@@ -78,3 +78,25 @@ def test_a_file_of_settings_is_refused_with_its_name(
     with pytest.raises(UsageError, match=words) as caught:
         load_config(SampleConfig, {}, file=file)
     assert f"--config {file}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["copies", "limit", "sampler.levels", "seed", "transforms.max_hole"]
+)
+@pytest.mark.parametrize("value", [True, False, [True, True]])
+def test_true_is_no_number(key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"{key.split('.')[-1]}: .*\(got "):
+        load_config(ExpandConfig, {"input": "x", "output": "x.zarr", key: value})
+
+
+def test_true_is_no_number_within_a_pair() -> None:
+    with pytest.raises(UsageError, match=r"spacing_mm.0: .*got 'true'"):
+        load_config(ExpandConfig, {"input": "x", "output": "x.zarr", "spacing_mm": [True, 0.3]})
+
+
+def test_numbers_as_text_and_switches_stay_legal() -> None:
+    config = load_config(
+        ExpandConfig, {"input": "x", "output": "x.zarr", "copies": "4", "originals": "false"}
+    )
+    assert (config.copies, config.originals) == (4, False)
+    assert load_config(ExpandConfig, {**config.model_dump(), "originals": True}).originals

@@ -355,6 +355,16 @@ def test_starting_anew_removes_no_pictures_of_others(tmp_path, packed):
     assert (tmp_path / "pictures" / "mine.png").exists()
 
 
+def test_a_finished_run_says_so(tmp_path, packed, finished):
+    out = shutil.copytree(finished, tmp_path / "run")
+    told = Told()
+    train(recipe(), packed, out, QUICK, reporter=told)
+    assert told.lines == [
+        "the run is finished, after step 6: nothing is left to train; more --steps or --hours make "
+        "it longer, --overwrite starts over."
+    ]
+
+
 def test_a_report_of_no_samples_is_refused(finished, packed):
     with pytest.raises(UsageError, match="--compared 0: expected 1 or more"):
         compare(finished, packed, QUICK, ModelFacts("x"))

@@ -265,6 +265,8 @@ def _reason(error: Exception) -> str:
             f"asks for {name[1] or name[2]} to be loaded, which weights never need, so it was "
             "rejected; ask its authors to save the state dict alone."
         )
+    if isinstance(error, PermissionError):
+        return f"cannot be read ({error.strerror})."
     return "not a readable PyTorch weights file, or truncated; download it again."
 
 
