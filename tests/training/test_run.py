@@ -490,7 +490,7 @@ def test_a_state_with_a_tensor_of_another_shape_is_refused(tmp_path, finished):
         load_state(tmp_path, make_learner(recipe(), torch.device("cpu")))
 
 
-@pytest.mark.parametrize("name", ["log.jsonl", "pictures/.*png"])
+@pytest.mark.parametrize("name", ["log.jsonl", r"pictures/\..*png\.partial"])
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on(tmp_path, packed, finished, name):
     def full(event, places):
         if event in ("open", "change") and re.search(f"/{name}$", places[0]):
