@@ -390,6 +390,16 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
     assert table.read_text() == written
 
 
+def test_fans_may_lie_in_the_dataset_and_replace_nothing_but_fans(own_dataset: Path) -> None:
+    table, other = own_dataset / "fans.csv", own_dataset / "cases.csv"
+    for _ in range(2):
+        assert validate(own_dataset, fans=table, overwrite=True).fans == str(table)
+    other.write_text("frame,case,spacing_mm\n")
+    with pytest.raises(UsageError, match=r"cases\.csv: expected the columns recording"):
+        validate(own_dataset, fans=other, overwrite=True)
+    assert other.read_text() == "frame,case,spacing_mm\n"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
