@@ -14,6 +14,7 @@ from echogen.errors import StoreError
 from echogen.geometry.transforms import IDENTITY, MOVES
 from echogen.planning.plan import sample_seed
 from echogen.store import Status, StoreReader, broken_seal, unreadable_columns
+from echogen.store.schema import MAKE_AGAIN
 from echogen.support.settings import explain
 from echogen.support.words import counted
 
@@ -34,8 +35,7 @@ def check_table(store: StoreReader) -> list[Finding]:
         error(
             "column",
             name,
-            f"{reason}. It was planned, and cannot be repaired: restore the store from a copy, or "
-            "make it again with --overwrite.",
+            f"{reason}. It was planned, and cannot be repaired. {MAKE_AGAIN}",
         )
         for name, reason in unreadable_columns(store).items()
     ]
@@ -71,8 +71,7 @@ def _seal(store: StoreReader) -> Iterator[Finding]:
     except StoreError:
         return  # of a planned column, which is reported
     if broken:
-        message = f"{broken}. Restore the store from a copy, or make it again with --overwrite."
-        yield error("seal", "", message)
+        yield error("seal", "", f"{broken}. {MAKE_AGAIN}")
 
 
 def _rows(store: StoreReader, columns: Columns) -> Iterator[Finding]:

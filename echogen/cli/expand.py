@@ -100,13 +100,9 @@ def expand(
     if plan_file is not None and not dry_run:
         raise UsageError("--plan: needs --dry-run; add it, or omit --plan.")
     from echogen.commands import expand as command
-    from echogen.planning.plan import save_plan
 
     def estimate(**settings: Any) -> "DryRunReport":
-        plan, report = command.dry_run(**settings)
-        if plan_file is not None:
-            save_plan(plan, plan_file)
-        return report
+        return command.dry_run(plan_file=plan_file, **settings)[1]
 
     if dry_run:
         run(ctx, estimate, show_dry_run)

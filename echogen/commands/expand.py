@@ -28,10 +28,11 @@ from echogen.painting.fill import (
 )
 from echogen.painting.stream import Work, labelled_shard
 from echogen.planning.dataset import PlannedDataset, plan_dataset
-from echogen.planning.plan import Plan, Row
+from echogen.planning.plan import Plan, Row, save_plan
 from echogen.planning.record import attributes, columns
 from echogen.report import QUIET, CommandReport, Counts, Problem, Reporter, RunReport
 from echogen.store import StoreOutput, check_output, open_store, present_store_path
+from echogen.support.files import check_writable
 from echogen.support.signals import catch_signals
 from echogen.support.words import counted
 from echogen.types import Sample
@@ -190,6 +191,7 @@ def dry_run(
     config: ExpandConfig | str | Path | None = None,
     *,
     preset: str | None = None,
+    plan_file: str | Path | None = None,
     overwrite: bool = False,
     reporter: Reporter = QUIET,
     **settings: Any,
@@ -197,7 +199,8 @@ def dry_run(
     """Plan a run, and estimate what it takes by painting a few evaluations on this machine.
 
     An output that is no store or another run's is refused, as `expand` does, and a judge that is
-    none; whether another process is writing it is not looked at. Arguments are as of `expand`.
+    none; whether another process is writing it is not looked at. Arguments are as of `expand`;
+    `plan_file` is a .json to which the plan is written.
 
     Raises:
         EchogenError: as `expand` would.
@@ -205,6 +208,9 @@ def dry_run(
     from echogen.painting.devices import open_engine
 
     config, info = with_model(ExpandConfig, settings, preset, config, reporter)
+    if plan_file is not None:
+        apart = (config.input, config.output)
+        check_writable("--plan", Path(plan_file), ".json", apart=apart)
     with catch_signals(reporter.tell):
         check_output(config.output, overwrite)
         reporter.tell(terms(info))
@@ -229,6 +235,8 @@ def dry_run(
             still = sum(plan.rows[i].to_paint for i in left)
             seconds = engine.seconds_per_image(to_paint) * still
             device = engine.device
+        if plan_file is not None:
+            save_plan(plan, Path(plan_file))
     return plan, DryRunReport(
         output=str(config.output),
         dataset=source.dataset.describe(),

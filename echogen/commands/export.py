@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from echogen.datasets.exported import CLASSES, SAMPLES
-from echogen.errors import StoreError, UsageError, exit_code_of
+from echogen.errors import UsageError, exit_code_of
 from echogen.exports.folder import plan_folder
 from echogen.exports.nifti import plan_nifti
 from echogen.exports.nnunet import NnunetSettings, copy_command, plan_nnunet
@@ -27,7 +27,7 @@ from echogen.exports.target import FolderOutput
 from echogen.exports.writing import FilePlan, FilesOutcome, SampleFiles, write_item
 from echogen.report import QUIET, CommandReport, Problem, Reporter
 from echogen.store import StoreReader, open_store, own_output, store_lock
-from echogen.support.files import real_path
+from echogen.support.files import check_apart
 from echogen.support.processes import in_workers
 from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
@@ -130,7 +130,8 @@ def export(
         settings: as the flags of `echogen export`, such as `to`, `output`, `views`. They win.
 
     Raises:
-        UsageError: nothing fits the selection, or the format cannot hold it.
+        UsageError: nothing fits the selection, the format cannot hold it, or the output lies in the
+            store.
         StoreError: the store is unfinished or damaged, something else is at the output, another
             process writes it, or the disk is full or refuses.
         Interrupted: by a signal; the same call continues.
@@ -187,7 +188,7 @@ class _Export:
 def _export_store(
     store: StoreReader, excerpt: Excerpt, settings: ExportConfig, reporter: Reporter
 ) -> _Export:
-    _check_apart(store.path, settings.output)
+    check_apart("--out", settings.output, store.path)
     with own_output(settings.output):
         written = copy_store(
             store,
@@ -212,7 +213,7 @@ def _export_files(
         plan = plan_nifti(excerpt, store.cases)
     else:
         plan = plan_folder(excerpt)
-    _check_apart(store.path, root)
+    check_apart("--out", root, store.path)
     taken = excerpt if plan.kept is None else excerpt.take(plan.kept)
     target = FolderOutput(
         root,
@@ -270,15 +271,6 @@ def _identity(excerpt: Excerpt, settings: ExportConfig) -> dict[str, Any]:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(values)))
-
-
-def _check_apart(store: Path, output: Path) -> None:
-    """Refuse to write into the store that is read, or around it."""
-    there, here = real_path(store), real_path(output)
-    if here.is_relative_to(there) or there.is_relative_to(here):
-        raise StoreError(
-            f"{output}: must not be inside the store {store}, or contain it. Choose another --out."
-        )
 
 
 def _check_id_is_free(raw: Path, settings: NnunetSettings) -> None:

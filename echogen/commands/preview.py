@@ -192,7 +192,7 @@ def _check(path: Path, out: Path | None, options: PreviewConfig) -> None:
         raise UsageError("--out: missing; name the sheet, such as --out sheet.png.")
     for flag, picture, suffix in (("--out", out, ".png"), ("--gif", options.gif, ".gif")):
         if picture is not None:
-            check_writable(flag, picture, suffix)
+            check_writable(flag, picture, suffix, apart=[path])
     if not 1 <= options.n <= MOST:
         raise UsageError(f"--n {options.n}: expected 1 to {MOST} samples.")
     if options.n * options.height**2 * PANELS > MOST_PIXELS:

@@ -24,6 +24,7 @@ from echogen.painting.stream import Throughput
 from echogen.report import Problem, Reporter, RunReport
 from echogen.store import StoreReader, check_output, own_output
 from echogen.store.reader import failed_samples
+from echogen.support.files import check_apart
 from echogen.support.signals import Stop, catch_signals
 
 Config = TypeVar("Config", BenchConfig, ExpandConfig, SampleConfig)
@@ -39,6 +40,7 @@ def with_model(
     """The configuration with model and judge resolved to what is opened, and what the model is.
 
     Raises:
+        UsageError: the output lies in the dataset, or contains it.
         UsageError, CheckpointError: as `load_with_model`.
     """
     config, folder, info = load_with_model(
@@ -46,6 +48,7 @@ def with_model(
     )
     places = {"checkpoint": str(folder)}
     if isinstance(config, ExpandConfig):
+        check_apart("--out", config.output, config.input)
         places["judge"] = resolve_judge(config.judge)
     return config.model_copy(update=places), info
 

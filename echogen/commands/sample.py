@@ -86,7 +86,7 @@ def sample(
     config, info = with_model(SampleConfig, settings, preset, config, reporter)
     sheet = None if sheet is None else Path(sheet)
     if sheet is not None:
-        _check_sheet(sheet, columns)
+        _check_sheet(sheet, columns, config.output)
     with locked_output(config, info, overwrite, reporter) as (stop, precision):
         throughput = fill_store(_run(config, info, precision.result()), overwrite, reporter, stop)
         with open_store(present_store_path(config.output)) as store:
@@ -172,9 +172,9 @@ def _shard(
     return {"images": images}, {"sector": sectors, "aspect": aspects}
 
 
-def _check_sheet(sheet: Path, columns: int) -> None:
+def _check_sheet(sheet: Path, columns: int, output: Path) -> None:
     """Refuse, before any work, a sheet that could not be written after it."""
-    check_writable("--sheet", sheet, ".png")
+    check_writable("--sheet", sheet, ".png", apart=[output])
     if columns < 1:
         raise UsageError(f"--columns: expected 1 or more, got {columns}.")
 

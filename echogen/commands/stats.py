@@ -80,12 +80,13 @@ def stats(
         UsageError: nothing is left to measure, or a file cannot be written.
     """
     options = load_config(StatsConfig, settings, file=config, shared=("dataset", ExpandConfig))
+    path, other = Path(path), None if against is None else Path(against)
+    read = [place for place in (path, other) if place is not None]
     if html is not None:
-        check_writable("--html", Path(html), ".html", ".htm")
+        check_writable("--html", Path(html), ".html", ".htm", apart=read)
     if csv is not None:
-        check_writable("--csv", Path(csv))
-    other = None if against is None else Path(against)
-    report, measured = measure(Path(path), other, options, reporter)
+        check_writable("--csv", Path(csv), ".csv", apart=read)
+    report, measured = measure(path, other, options, reporter)
     if csv is not None:
         write_csv(measured, Path(csv))
     if html is not None:

@@ -18,7 +18,7 @@ from echogen.datasets import open_dataset, select
 from echogen.diffusion.checkpoint import INFO_FILE, TRAINED, CheckpointInfo, read_info
 from echogen.errors import CheckpointError, DatasetError, UsageError, exit_code_of
 from echogen.report import QUIET, CommandReport, Problem, Reporter
-from echogen.support.files import check_writable, real_path
+from echogen.support.files import check_apart, check_writable, real_path
 from echogen.support.lock import store_lock
 from echogen.support.settings import Settings, load_config
 from echogen.support.signals import catch_signals
@@ -232,8 +232,11 @@ def _check(config: TrainConfig) -> None:
         raise UsageError("--frames: replaces --in and cannot be packed again; give one of them.")
     if config.frames is not None and config.dataset != DatasetConfig():
         raise UsageError("--frames: all of them are used; --views and other choices apply to --in.")
-    if config.pack is not None:
-        check_writable("--pack", config.pack, ".zip")
+    if config.input is not None:
+        check_apart("--out", config.output, config.input)
+    if config.input is not None and config.pack is not None:
+        read = (config.input, config.output / FRAMES)
+        check_writable("--pack", config.pack, ".zip", apart=read)
 
 
 def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tuple[Problem, ...]]:
@@ -253,12 +256,6 @@ def _frames(config: TrainConfig, reporter: Reporter) -> tuple[PreparedFrames, tu
     problems, out = dataset.problems(config.dataset), config.output
     if problems and config.on_error == "fail":
         raise DatasetError(f"{problems[0].reason} (--on-error fail)")
-    inside = real_path(out).is_relative_to(real_path(config.input))
-    if dataset.provenance.format == "images" and inside:
-        raise UsageError(
-            f"--out {out}: lies in --in {config.input}, where every image is read, so the run "
-            "would train on its own pictures; give a folder elsewhere."
-        )
     keys = list(select(dataset.keys, config.dataset))
     grid = ModelGrid(image_size=config.recipe.image_size, resize=config.recipe.resize)
     if not first_process():

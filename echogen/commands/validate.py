@@ -18,7 +18,7 @@ from echogen.datasets import open_frames
 from echogen.datasets.advice import advised
 from echogen.datasets.dicom import is_dicom_layout, who_is_who
 from echogen.datasets.dicom_cases import check_case_map
-from echogen.datasets.fan_table import write_fans
+from echogen.datasets.fan_table import check_fans, write_fans
 from echogen.errors import (
     EXIT_DONE,
     EXIT_DONE_WITH_FAILURES,
@@ -166,7 +166,7 @@ def _write_case_map(path: Path, file: Path, chosen: DatasetConfig) -> None:
     """Who is who in a folder of DICOM files, for the user's eyes alone."""
     if is_store(path) or not is_dicom_layout(path):
         raise UsageError(f"--case-map {file}: {path} is no folder of DICOM files; leave it out.")
-    check_writable("--case-map", file, ".csv")
+    check_writable("--case-map", file, ".csv", apart=[path])
     check_case_map(file)
     write_private(file, who_is_who(path, chosen.case_salt))
 
@@ -176,7 +176,8 @@ def _dataset(path: Path, options: ValidationConfig, reporter: Reporter) -> Valid
     chosen, table = options.dataset, options.dataset.fans
     written = ""
     if table is not None and (options.overwrite or not table.exists()):
-        check_writable("--fans", table, ".csv")
+        check_writable("--fans", table, ".csv")  # it may lie in the dataset
+        check_fans(table)
         chosen, written = chosen.model_copy(update={"fans": None}), str(table)
     findings: tuple[Finding, ...]
     try:

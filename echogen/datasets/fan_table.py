@@ -113,6 +113,18 @@ def write_fans(found: Iterable[FoundFan], path: Path) -> int:
     return len(lines)
 
 
+def check_fans(path: Path) -> None:
+    """Refuse to replace what is not a table of fans; a file that is empty, or not there, may be.
+
+    Raises:
+        UsageError: it holds something else, or cannot be read.
+    """
+    text = _text(path) if path.exists() else ""
+    lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    if head := next(lines, ""):
+        _head([cell.strip(' "') for cell in head.split(_delimiter(text))], path)
+
+
 def with_fans(dataset: Dataset, path: Path) -> Dataset:
     """The dataset with the fans of a table.
 

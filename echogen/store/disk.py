@@ -22,7 +22,8 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
         again = "run the same command again: it continues after the last finished unit of work"
         if error.errno not in _FULL:
             raise StoreError(
-                f"{path}: cannot be written ({error.strerror or error}). "
+                f"{error.filename2 or error.filename or path}: cannot be written "
+                f"({error.strerror or error}). "
                 f"Put that right and {again}."
             ) from error
         raise StoreError(

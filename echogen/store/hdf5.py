@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
-from echogen.store.reader import StoreReader, damaged, reading
+from echogen.store.reader import StoreReader, reading
 from echogen.store.schema import (
     CASES,
     COLUMNS,
+    MAKE_AGAIN,
     PROBLEMS,
     ROOT_ATTRIBUTE,
     SAMPLES,
@@ -87,10 +88,11 @@ def open_h5(path: Path) -> StoreReader:
             text = file.attrs.get(ROOT_ATTRIBUTE)
             if not isinstance(text, str | None):
                 raise ValueError(f"expected text, got {type(text).__name__}")
+        name = f"{path}: attribute {ROOT_ATTRIBUTE!r}"
         try:
-            root = None if text is None else parse_json(text, StoreError, "its text")
+            root = None if text is None else parse_json(text, StoreError, name)
         except StoreError as error:
-            raise damaged(path, f"the attribute {ROOT_ATTRIBUTE!r}", error) from error
+            raise StoreError(f"{error} {MAKE_AGAIN}") from error
         attrs = check_root_attributes(path, root)
         with reading(path, CASES):
             case_names = sorted(file[CASES], key=lambda name: (name != "id", name))

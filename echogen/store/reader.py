@@ -20,6 +20,7 @@ from echogen.store.record import StoreRecord, read_record
 from echogen.store.schema import (
     CASES,
     COLUMNS,
+    MAKE_AGAIN,
     MOST_REPAINTS,
     NOT_FINITE,
     PROBLEMS,
@@ -39,25 +40,31 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeEr
 """What zarr and h5py raise on files that are not what was written."""
 
 
+REPAIR = (
+    "Run `echogen validate` with --repair to mark all damaged samples, and then the command that "
+    "made the store; or restore the store from a copy."
+)
+"""What to do about damage to what is a row's own."""
+
+
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turns whatever a damaged file raises while `what` is read into one `StoreError`."""
+def reading(path: Path, what: str, advice: str = MAKE_AGAIN) -> Iterator[None]:
+    """Turns whatever a damaged file raises while `what` is read into one `StoreError`.
+
+    It ends with `advice`: `REPAIR` where `mark_pending` can mend `what`.
+    """
     try:
         yield
     except StoreError:
         raise
     except DAMAGE as error:
-        raise damaged(path, what, error) from error
-
-
-def damaged(path: Path, what: str, error: Exception) -> StoreError:
-    """The error that says what of a store cannot be read, why, and what to do."""
-    reason = str(error).strip().strip("'\"") or type(error).__name__
-    return StoreError(
-        f"{path}: {what} cannot be read: missing or damaged ({reason.splitlines()[0]}). Run "
-        "`echogen validate` to find all damage, with --repair to mark what can be remade; or "
-        "restore the store from a copy."
-    )
+        cause = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            cause = error.strerror
+        why = next(iter(str(cause).strip().splitlines()), "") or type(error).__name__
+        raise StoreError(
+            f"{path}: {what} cannot be read: missing or damaged ({why}). {advice}"
+        ) from error
 
 
 class Pixels:
@@ -84,12 +91,12 @@ class Pixels:
             if step != 1:
                 raise IndexError(f"{self._name}: slices must have step 1, got {step}")
             which = f"{self._name}[{start}:{stop}]"
-            with reading(self._path, which):
+            with reading(self._path, which, REPAIR):
                 return np.asarray(self._array[start : max(start, stop)])
         row = int(rows)
         if not -len(self) <= row < len(self):
             raise IndexError(f"{self._name} has {len(self)} rows, got {row}")
-        with reading(self._path, f"{self._name}[{row}]"):
+        with reading(self._path, f"{self._name}[{row}]", REPAIR):
             return np.asarray(self._array[row % len(self)])
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
@@ -130,7 +137,8 @@ def _column(
     path: Path, array_of: Callable[[str], Any], name: str, rows: slice = slice(None)
 ) -> npt.NDArray[Any]:
     part = "" if rows == slice(None) else f"[{rows.start}:{rows.stop}]"
-    with reading(path, f"{name}{part}"):
+    own = any(c.outcome and f"{SAMPLES}/{c.name}" == name for c in COLUMNS)
+    with reading(path, f"{name}{part}", REPAIR if own else MAKE_AGAIN):
         array = array_of(name)
         is_text = np.dtype(array.dtype).kind in "OSUT"
         # h5py hands out bytes unless it is told that they are text
@@ -270,7 +278,7 @@ class StoreReader:
             if pixels.shape != self.images.shape:
                 raise StoreError(
                     f"{self.path}: damaged metadata: {name} has shape {pixels.shape}, "
-                    f"images {self.images.shape}. Make the store again with --overwrite."
+                    f"images {self.images.shape}. {MAKE_AGAIN}"
                 )
         for column in COLUMNS:
             name = f"{SAMPLES}/{column.name}"
@@ -358,8 +366,7 @@ class StoreReader:
         table = self.case_columns
         if "id" not in table:
             raise StoreError(
-                f"{self.path}: {CASES}/id is missing: the table of cases is damaged. Restore the "
-                "store from a copy, or make it again with --overwrite."
+                f"{self.path}: {CASES}/id is missing: the table of cases is damaged. {MAKE_AGAIN}"
             )
         rows = zip(*(values.tolist() for values in table.values()), strict=True)
         return [dict(zip(table, row, strict=True)) for row in rows]

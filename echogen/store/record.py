@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from echogen.config import Resize
 from echogen.errors import StoreError
+from echogen.store.schema import MAKE_AGAIN
 
 
 class _Record(BaseModel):
@@ -159,5 +160,5 @@ def read_record(path: Path, attrs: Mapping[str, Any]) -> StoreRecord:
         where = ".".join(str(part) for part in first["loc"])
         raise StoreError(
             f"{path}: damaged metadata: {where!r}: {first['msg']}, got {first['input']!r}. "
-            "Restore the store from a copy, or make it again with --overwrite."
+            + MAKE_AGAIN
         ) from error

@@ -27,6 +27,8 @@ SHARD_SIZE = 32
 """Samples in a unit of work, where a store does not say."""
 MOST_REPAINTS = 3
 """How often a condemned sample is painted again before it has failed."""
+MAKE_AGAIN = "Restore the store from a copy, or make it again with --overwrite."
+"""What to do about damage that no row can be made again for."""
 NOT_FINITE = "the sampler returned values that are not finite; try --overwrite --precision fp32"
 """The reason of a sample that failed in the sampler; stores hold these words, so they stay."""
 ROOT_ATTRIBUTE = "echogen"
@@ -183,7 +185,7 @@ def layout_of(path: Path, attrs: Mapping[str, Any]) -> Layout:
     if not isinstance(kind, str) or kind not in LAYOUTS:
         raise StoreError(
             f"{path}: damaged metadata: 'kind' must be one of {', '.join(LAYOUTS)}, got {kind!r}. "
-            "Restore the store from a copy, or make it again with --overwrite."
+            + MAKE_AGAIN
         )
     return LAYOUTS[kind]
 
@@ -302,7 +304,7 @@ def check_root_attributes(path: Path, found: Any) -> dict[str, Any]:
     if not isinstance(version, int) or version < 1:
         raise StoreError(
             f"{path}: damaged metadata: 'format' must be a whole number of at least 1, got "
-            f"{version!r}. Restore the store from a copy, or make it again with --overwrite."
+            f"{version!r}. {MAKE_AGAIN}"
         )
     if version > FORMAT:
         raise StoreError(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
-from echogen.store.reader import Columns, failed_samples, reading
+from echogen.store.reader import REPAIR, Columns, failed_samples, reading
 from echogen.store.schema import (
     PROBLEMS,
     ROOT_ATTRIBUTE,
@@ -23,6 +23,10 @@ from echogen.store.schema import (
     layout_of,
     outcome_columns,
 )
+
+_NO_SHARD = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError,
+             AssertionError, IsADirectoryError, NotADirectoryError, FileExistsError)  # fmt: skip
+"""What is raised where a shard is to be written and something else is in its place."""
 
 
 class StoreWriter:
@@ -71,7 +75,7 @@ class StoreWriter:
 
     def pending_rows(self) -> dict[int, list[int]]:
         """{shard: its rows that have no outcome yet}, in order; shards without are left out."""
-        with reading(self.path, f"{SAMPLES}/status"):
+        with reading(self.path, f"{SAMPLES}/status", REPAIR):
             status = np.asarray(self._outcomes["status"][:])
         pending: dict[int, list[int]] = {}
         for row in np.flatnonzero(status == Status.PENDING).tolist():
@@ -106,7 +110,7 @@ class StoreWriter:
         """
         whole = self.shard_rows(shard)
         given = list(whole) if rows is None else list(rows)
-        where, n = slice(whole.start, whole.stop), len(given)
+        n = len(given)
         if set(pixels) != set(self.layout.pixels):
             raise StoreError(
                 f"{self.path}: a shard holds {', '.join(self.layout.pixels)}, "
@@ -123,11 +127,21 @@ class StoreWriter:
         if given != list(whole):
             pixels, columns = self._merged(whole, given, pixels, columns)
         with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
-            for name in self.layout.pixels:
-                self._pixels[name][where] = pixels[name]
+            for name, array in self._pixels.items():
+                self._write(name, shard, array, pixels[name])
             for name, column in columns.items():  # status last: it declares the shard done
                 if name in self._outcomes:
-                    self._outcomes[name][where] = column
+                    self._write(f"{SAMPLES}/{name}", shard, self._outcomes[name], column)
+
+    def _write(self, name: str, shard: int, array: Any, values: npt.NDArray[Any]) -> None:
+        """Writes all of a shard of an array; what is no shard in its place, or damaged, goes."""
+        rows = self.shard_rows(shard)
+        where = slice(rows.start, rows.stop)
+        try:
+            array[where] = values  # zarr may read what is there, and add to it
+        except _NO_SHARD:
+            self._group.store.remove(_chunk(name, shard, array))
+            array[where] = values
 
     def _merged(
         self,
@@ -140,7 +154,7 @@ class StoreWriter:
         inside = [row - whole.start for row in given]
         if sorted(set(given) & set(whole)) != list(given):
             raise StoreError(f"{self.path}: rows {given} are not rows of {whole}, each once.")
-        with reading(self.path, f"{SAMPLES}/status"):
+        with reading(self.path, f"{SAMPLES}/status", REPAIR):
             status = np.asarray(self._outcomes["status"][whole.start : whole.stop])
         kept = [i for i in range(len(whole)) if i not in inside and status[i] != Status.PENDING]
         merged = {
@@ -148,8 +162,8 @@ class StoreWriter:
             for name, dtype in self.layout.pixels.items()
         }
         for name, array in merged.items():
-            with reading(self.path, f"{name}[{whole.start}:{whole.stop}]"):
-                for i in kept:
+            with reading(self.path, f"{name}[{whole.start}:{whole.stop}]", REPAIR):
+                for i in (i for i in kept if status[i] == Status.DONE):  # others have zeros
                     array[i] = self._pixels[name][whole.start + i]
             array[inside] = pixels[name]
         facts = {}
@@ -158,7 +172,7 @@ class StoreWriter:
             new = columns[name]
             old = np.full(column.shape(len(whole)), column.fill, new.dtype)
             if kept and name in self._outcomes:
-                with reading(self.path, f"{SAMPLES}/{name}"):
+                with reading(self.path, f"{SAMPLES}/{name}", REPAIR):
                     found = np.asarray(self._outcomes[name][whole.start : whole.stop])
                 found = as_text(found) if new.dtype.kind == "U" else found
                 old = old.astype(np.result_type(old, found))
@@ -193,22 +207,22 @@ class StoreWriter:
                 with reading(self.path, name):
                     array[where]
             except StoreError:
-                damaged.append(self.path / SAMPLES / name / "c" / str(shard))
+                damaged.append(_chunk(f"{SAMPLES}/{name}", shard, array))
         if damaged and len(rows) < len(whole):
             raise StoreError(
-                f"{damaged[0]}: cannot be read, and only {len(rows)} of its {len(whole)} rows are "
-                "to be made again. Give all of them."
+                f"{self.path / damaged[0]}: cannot be read, and only {len(rows)} of its "
+                f"{len(whole)} rows are to be made again. Give all of them."
             )
         status = np.zeros(len(whole), np.uint8)
         if not damaged:
             status = np.array(self._outcomes["status"][where])
             status[[row - whole.start for row in rows]] = Status.PENDING
-        for path in damaged:
-            path.unlink(missing_ok=True)
+        for key in damaged:
+            self._group.store.remove(key)
         self._outcomes["status"][where] = status
         if len(rows) == len(whole):  # nothing of them is wanted, and their index may be damaged
-            for name in self.layout.pixels:
-                (self.path / name / "c" / str(shard) / "0" / "0").unlink(missing_ok=True)
+            for name, array in self._pixels.items():
+                self._group.store.remove(_chunk(name, shard, array))
 
     def set_complete(self) -> None:
         """Adds the failed samples to `problems`, then marks the store complete.
@@ -237,3 +251,8 @@ class StoreWriter:
                     array[skipped:] = np.array([row[part] for row in failed], dtype=str)
             self.attrs["complete"] = True
             self._group.attrs[ROOT_ATTRIBUTE] = self.attrs
+
+
+def _chunk(name: str, shard: int, array: Any) -> str:
+    """The key of the file that holds a shard of an array."""
+    return "/".join([name, "c", str(shard), *["0"] * (len(array.shape) - 1)])

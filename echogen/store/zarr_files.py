@@ -12,7 +12,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-from echogen.support.files import make_folder, to_disk, write_whole
+from echogen.support.files import make_folder, remove_folder, to_disk, write_whole
 
 _MOST_BYTES = 2**32  # of a file
 
@@ -60,14 +60,29 @@ class ZarrFiles(LocalStore):
         await super().delete(key)
         to_disk((self.root / key).parent)
 
+    def remove(self, key: str) -> None:
+        """Remove what lies in a file's place, a folder too, or a file in that of one above it."""
+        place = self.root
+        *above, name = key.split("/")
+        for part in above:
+            place /= part
+            if not place.is_dir():
+                place.unlink(missing_ok=True)
+                return
+        place /= name
+        if place.is_dir() and not place.is_symlink():
+            remove_folder(place)
+        else:
+            place.unlink(missing_ok=True)
+
 
 def _check_file(path: Path) -> None:
-    """Refuse a FIFO, which would be waited for, and what is too large to be read at once."""
+    """Refuse a FIFO, which would be waited for, a folder, and what is too large to be read."""
     try:
         found = path.stat()
     except OSError:
         return  # what is not there is a fill value, as zarr has it
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{path.name} is not a regular file")
     if found.st_size > _MOST_BYTES:
         raise ValueError(

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from echogen.errors import StoreError
 from echogen.store.disk import disk_errors
-from echogen.store.reader import StoreReader, damaged, reading
+from echogen.store.reader import StoreReader, reading
 from echogen.store.schema import (
     CASES,
     GIVE_ONE,
+    MAKE_AGAIN,
     PROBLEMS,
     ROOT_ATTRIBUTE,
     SAMPLES,
@@ -136,8 +137,7 @@ def check_zarr(path: Path) -> None:
     Raises:
         StoreError: not an echogen store.
     """
-    ours = ("images", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
-    if not all((path / name / "zarr.json").is_file() for name in ours):
+    if not _names_ours(path):
         _root_attribute(path)
 
 
@@ -226,18 +226,28 @@ def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values.astype(object) if values.dtype.kind == "U" else values
 
 
+def _names_ours(path: Path) -> bool:
+    """Whether a folder holds arrays that a store of ours has, whatever else is damaged."""
+    ours = ("images", f"{SAMPLES}/sample_id", f"{SAMPLES}/label_on_paint")
+    return all((path / name / "zarr.json").is_file() for name in ours)
+
+
 def _root_attribute(path: Path) -> dict[str, Any]:
     metadata = path / "zarr.json"
     if not path.exists():
         raise StoreError(f"{path}: no such store. Check the path; `echogen expand` makes one.")
     if not metadata.is_file():
+        if _names_ours(path):
+            raise StoreError(f"{metadata}: is missing, or no file. {MAKE_AGAIN}")
         raise StoreError(f"{path} is not an echogen store: it has no zarr.json. {GIVE_ONE}")
-    try:
-        found = read_json(metadata, StoreError, "its text")
-    except StoreError as error:
-        raise damaged(path, "zarr.json", error) from error
     with reading(path, "zarr.json"):
+        try:
+            found = read_json(metadata, StoreError)
+        except StoreError as error:
+            raise StoreError(f"{error} {MAKE_AGAIN}") from error
         root = found.get("attributes", {}).get(ROOT_ATTRIBUTE)
+    if root is None and _names_ours(path):
+        raise StoreError(f"{metadata}: has no attribute {ROOT_ATTRIBUTE!r}. {MAKE_AGAIN}")
     return check_root_attributes(path, root)
 
 

@@ -23,6 +23,7 @@ _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 """What a kernel, a container or a file system answers that knows no exchange, or no fsync."""
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EBADF)
 _CLAIMS = 100
+_LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
 def folder_size(folder: Path) -> int:
@@ -30,31 +31,54 @@ def folder_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def check_writable(flag: str, path: Path, *suffixes: str) -> None:
-    """Refuse, before any work, a file that could not be written after it.
+def check_writable(flag: str, path: Path, *suffixes: str, apart: Iterable[Path] = ()) -> None:
+    """Refuse, before any work, a file that could not or should not be written after it.
 
     Args:
         flag: that names the file, for the message.
-        path: of the file; one that exists will be replaced.
-        suffixes: that its name may have; none given allows any.
+        path: of the file; a regular file that is there will be replaced.
+        suffixes: of which its name has one.
+        apart: the datasets and stores that the command reads or makes; see `check_apart`.
 
     Raises:
-        UsageError: another suffix, something other than a file in its place, or no folder to
-            write it to.
+        UsageError: another suffix; a folder, a FIFO or a device in its place, such as /dev/stdout,
+            or a link to one; no folder to write it to, or one of those that are read.
     """
-    kind = f"a {suffixes[0]} file" if suffixes else "a file"
-    if suffixes and path.suffix not in suffixes:
-        raise UsageError(f"{flag} {path}: expected {kind}; change the name's ending.")
+    name, kind = f"{flag} {path}", f"a {suffixes[0]} file"
+    if len(os.fsencode(partial_path(path).name if path.name else "")) > _LONGEST_NAME:
+        raise UsageError(f"{name}: is too long a name; give a shorter one.")
     if path.is_dir():
-        raise UsageError(f"{flag} {path}: is a folder; expected {kind} to write.")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{flag} {path}: is not a regular file; expected {kind} to write.")
-    if not path.parent.is_dir():
+        raise UsageError(f"{name}: is a folder; expected {kind} to write.")
+    if os.path.lexists(path) and not path.is_file():
         raise UsageError(
-            f"{flag} {path}: the folder {path.parent} does not exist; create it first."
+            f"{name}: is not a regular file; expected {kind} to write, no device, pipe or link to "
+            "nothing."
         )
+    if path.suffix not in suffixes:
+        raise UsageError(f"{name}: expected {kind}; change the name's ending.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{name}: the folder {path.parent} does not exist; create it first.")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{flag} {path}: no permission to write to the folder {path.parent}.")
+        raise UsageError(f"{name}: no permission to write to the folder {path.parent}.")
+    for place in apart:
+        check_apart(flag, path, place)
+
+
+def check_apart(flag: str, path: Path, place: Path) -> None:
+    """Refuse to write into a dataset or store that the command reads, or around it.
+
+    Args:
+        flag: that names what is written, for the message.
+        path: of what is written.
+        place: the dataset or store. Links lead into it, too.
+
+    Raises:
+        UsageError: one lies in the other, or they are one.
+    """
+    if _lies_in(path, place) or _lies_in(place, path):
+        raise UsageError(
+            f"{flag} {path}: must not be inside {place}, or contain it; give another place."
+        )
 
 
 def stamp(path: Path) -> tuple[int, ...]:
@@ -254,6 +278,13 @@ def tree_to_disk(folder: Path) -> None:
 def real_path(path: str | Path) -> Path:
     """The absolute path without links; of those that lead in a circle, as far as they do not."""
     return Path(os.path.realpath(path))  # Path.resolve ends in a RuntimeError there
+
+
+def _lies_in(path: Path, place: Path) -> bool:
+    """Whether a path is a place or is inside it, by its name or by where its links lead."""
+    starts = (path.absolute(), real_path(path))
+    above = {real_path(folder) for start in starts for folder in (start, *start.parents)}
+    return real_path(place) in above
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -370,3 +370,58 @@ def test_what_is_not_ours_is_left_and_another_output_asked_for(
     assert re.search(r"left as it is[:.].* [Cc]hoose another --out", done.stderr.splitlines()[-1])
     assert "Give a store" not in done.stderr
     assert out.exists()
+
+
+SIDE_FILES = [
+    (("preview", "{data}"), "--out", ".png"),
+    (("preview", "{data}"), "--gif", ".gif"),
+    (("stats", "{data}"), "--csv", ".csv"),
+    (("stats", "{data}"), "--html", ".html"),
+    (("stats", "{away}", "--against", "{data}"), "--html", ".html"),
+    (("train", "--in", "{data}", "--out", "{away}/run"), "--pack", ".zip"),
+    (("sample", "--out", "{data}"), "--sheet", ".png"),
+    (("expand", "--in", "{data}", "--out", "{away}/x.zarr", "--dry-run"), "--plan", ".json"),
+]
+
+
+@pytest.mark.parametrize(("words", "flag", "ending"), SIDE_FILES)
+def test_a_side_file_replaces_nothing_but_a_file_of_its_kind_elsewhere(
+    words: tuple[str, ...], flag: str, ending: str, own_dataset: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    if words[0] == "sample":
+        own_dataset = own_dataset.rename(tmp_path / "made.zarr")
+    (away / "data").symlink_to(own_dataset)
+    inside, other, fifo = (
+        own_dataset / f"own{ending}", away / "README.md", away / f"fifo{ending}"
+    )  # fmt: skip
+    inside.write_text("a patient's")
+    other.write_text("mine")
+    os.mkfifo(fifo)
+    given = [word.format(data=own_dataset, away=away) for word in words]
+    for place, reason in (
+        (inside, "must not be inside"),
+        (away / "data" / inside.name, "must not be inside"),
+        (other, f"expected a {ending} file"),
+        (fifo, "is not a regular file"),
+        (away / f"{'x' * 245}{ending}", "too long a name"),
+    ):
+        done = CliRunner().invoke(app, [*given, flag, str(place)])
+        assert f"{flag} {place}: " in str(done.exception)
+        assert reason in str(done.exception)
+        assert done.exception.exit_code == 2
+    assert (inside.read_text(), other.read_text()) == ("a patient's", "mine")
+    assert sorted(path.name for path in away.iterdir()) == sorted(("data", other.name, fifo.name))
+
+
+def test_no_output_lies_in_the_dataset(own_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(own_dataset)
+    before = sorted(own_dataset.rglob("*"))
+    for command, name, *more in (("expand", "x.zarr"), ("train", "run", "--steps", "1")):
+        for place in (own_dataset / name, tmp_path / "link" / name):
+            words = [command, "--in", str(own_dataset), "--out", str(place), *more]
+            done = CliRunner().invoke(app, words)
+            assert f"--out {place}: must not be inside" in str(done.exception)
+            assert done.exception.exit_code == 2
+    assert sorted(own_dataset.rglob("*")) == before

@@ -116,6 +116,7 @@ def test_the_table_is_for_its_owner_alone(tmp_path: Path) -> None:
         ("mine.csv", "is no such table"),
         ("who.txt", "expected a .csv file"),
         ("nowhere/who.csv", "does not exist"),
+        ("in/who.csv", "must not be inside"),
     ],
 )
 def test_the_table_is_refused_where_it_would_be_passed_on_or_lose_something(

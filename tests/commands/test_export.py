@@ -302,9 +302,9 @@ def test_an_output_in_the_store_or_around_it_is_refused(tmp_path: Path) -> None:
     store = cohort(1).put(tmp_path / "in" / "a.zarr")
     before = tree(store)
     for output in (store / "out", store, tmp_path / "in"):
-        with pytest.raises(StoreError, match="must not be inside"):
+        with pytest.raises(UsageError, match="must not be inside"):
             run(store, "folder", output, overwrite=True)
-    with pytest.raises(StoreError, match="must not be inside"):
+    with pytest.raises(UsageError, match="must not be inside"):
         run(store, "zarr", store, overwrite=True)
     assert tree(store) == before
 

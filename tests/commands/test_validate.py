@@ -1,6 +1,7 @@
 """`echogen validate`: each check finds what was spoilt for it, and a good store comes out clean."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -131,6 +132,80 @@ def test_a_damaged_status_costs_the_rows_of_its_chunk_alone(
     assert (found.repaired, found.exit_code) == (5, 1)
     assert expand(make_config(settings_of(dataset, checkpoint, store))).painted == 4
     assert {file: file.read_bytes() for file in before} == before
+
+
+LOST = {
+    "images": "images cannot be read: missing or damaged (images)",
+    "cases": "cases cannot be read: missing or damaged (No such file or directory)",
+    "samples/status": "samples/status cannot be read",
+    "images/zarr.json": "images cannot be read",
+    "zarr.json": "zarr.json: is missing",
+}
+
+
+@pytest.mark.parametrize("name", [*LOST, "empty", "bare"])
+def test_what_cannot_be_repaired_names_what_works(
+    name: str, store: Path, dataset: Path, checkpoint: Path
+) -> None:
+    if name in ("empty", "bare"):
+        (store / "zarr.json").write_text("" if name == "empty" else '{"attributes": {}}')
+        words = "zarr.json: " + ("is not valid JSON (" if name == "empty" else "has no attribute")
+    else:
+        words = LOST[name]
+        shutil.rmtree(store / name) if (store / name).is_dir() else (store / name).unlink()
+    (finding,) = validate(store, repair=True).findings
+    assert words in finding.message
+    assert finding.message.endswith(
+        "). Restore the store from a copy, or make it again with --overwrite."
+        if name not in ("zarr.json", "bare")
+        else ". Restore the store from a copy, or make it again with --overwrite."
+    )
+    assert "its text" not in finding.message
+    assert finding.message.count("'") % 2 == 0
+    expand(make_config(settings_of(dataset, checkpoint, store)), overwrite=True)
+    assert validate(store).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["images/c/1/0/0", "samples/status/c/1", "masks/c/0", "keep/c"])
+@pytest.mark.parametrize("kind", ["folder", "file", "fifo", "link"])
+def test_what_lies_in_the_place_of_a_chunk_is_damage_and_is_made_again(
+    name: str, kind: str, store: Path, tmp_path: Path, dataset: Path, checkpoint: Path
+) -> None:
+    before = {file: file.read_bytes() for file in store.rglob("c/**/*") if file.is_file()}
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "precious").touch()
+    place = store / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    if kind == "folder":
+        (place / "0" / "0").mkdir(parents=True)
+    elif kind == "file":
+        place.write_bytes(b"")
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(own)
+    assert set(checks(validate(store, repair=True))) == {"damage"}
+    assert expand(make_config(settings_of(dataset, checkpoint, store))).painted > 0
+    assert validate(store).exit_code == 0
+    assert (own / "precious").exists()
+    if kind != "link" or name in ("images/c/1/0/0", "samples/status/c/1"):
+        assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_folder_in_the_place_of_a_chunk_that_is_to_be_written_goes(
+    store: Path, dataset: Path, checkpoint: Path
+) -> None:
+    with open_store(store) as opened:
+        rows = range(len(opened))
+    mark_pending(store, rows)
+    (store / "images/c/1/0/0" / "x").mkdir(parents=True)
+    shutil.rmtree(store / "masks/c/2")
+    os.mkfifo(store / "masks/c/2")
+    (store / "samples/sha256/c/1").unlink()
+    (store / "samples/sha256/c/1").mkdir()
+    assert not expand(make_config(settings_of(dataset, checkpoint, store))).failed
+    assert validate(store).exit_code == 0
 
 
 def test_a_damaged_original_is_named_and_its_copies_are_still_checked(store: Path) -> None:
@@ -388,6 +463,16 @@ def test_fans_are_written_once_and_then_taken_as_they_are(
     assert again.dataset is not None
     assert again.dataset.fans == {"frame": 3, "refused": 1}
     assert table.read_text() == written
+
+
+def test_fans_may_lie_in_the_dataset_and_replace_nothing_but_fans(own_dataset: Path) -> None:
+    table, other = own_dataset / "fans.csv", own_dataset / "cases.csv"
+    for _ in range(2):
+        assert validate(own_dataset, fans=table, overwrite=True).fans == str(table)
+    other.write_text("frame,case,spacing_mm\n")
+    with pytest.raises(UsageError, match=r"cases\.csv: expected the columns recording"):
+        validate(own_dataset, fans=other, overwrite=True)
+    assert other.read_text() == "frame,case,spacing_mm\n"
 
 
 @pytest.mark.parametrize(

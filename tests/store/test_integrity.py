@@ -446,3 +446,24 @@ def test_a_lost_column_is_no_old_store(store: Path, name: str) -> None:
     shutil.rmtree(store / "samples" / name)
     with open_store(store) as opened:
         assert "a planned column" in broken_seal(opened)
+
+
+def test_a_shard_that_cannot_be_read_is_made_again_beside_rows_without_pixels(
+    store: Path,
+) -> None:
+    before = pixels_of(store)
+    mark_pending(store, [3])
+    rejected = {**before, "status": before["status"].copy(), "sha256": before["sha256"].copy()}
+    rejected["status"][3], rejected["sha256"][3] = Status.REJECTED, ""
+    for name in ("images", "masks", "keep"):
+        rejected[name] = before[name].copy()
+        rejected[name][3] = 0
+    remake(store, rejected)
+    (store / "images/c/0/0/0").write_bytes(b"nothing")
+    with open_store(store) as opened:
+        rows = list(damaged_rows(opened))
+    assert rows == [0, 1, 2]
+    mark_pending(store, rows)
+    assert remake(store, rejected) == rows
+    with open_store(store) as opened:
+        assert not damaged_rows(opened)

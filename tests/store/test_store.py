@@ -496,9 +496,9 @@ def test_damage_is_named_in_one_line(tmp_path: Path) -> None:
 
     root = tmp_path / "s.zarr" / "zarr.json"
     sound = root.read_text()
-    spoilt(root, sound[:100], "zarr.json cannot be read")
+    spoilt(root, sound[:100], "zarr.json: is not valid JSON (")
     spoilt(root, "[]", "zarr.json cannot be read")
-    spoilt(root, sound.replace('"echogen"', '"other"'), "not an echogen store")
+    spoilt(root, sound.replace('"echogen"', '"other"'), "has no attribute 'echogen'. Restore")
     spoilt(root, sound.replace('"format": 1', f'"format": {FORMAT + 1}'), "Upgrade echogen")
     spoilt(root, sound.replace('"format": 1', '"format": "x"'), "'format' must be")
     copy = tmp_path / "s.zarr" / "samples" / "copy" / "zarr.json"
@@ -682,3 +682,14 @@ def test_importing_the_store_loads_neither_zarr_nor_h5py() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["sector/c/1/0", "status/c/1"])
+def test_a_damaged_outcome_of_generated_images_can_be_made_again(tmp_path: Path, name: str) -> None:
+    writer = new_generated(tmp_path / "s.zarr")
+    for shard, n in enumerate((2, 2, 1)):
+        write(writer, shard, **generated(n))
+    assert (tmp_path / "s.zarr/samples" / name).is_file()
+    (tmp_path / "s.zarr/samples" / name).write_bytes(bytes(9))
+    resume_store(tmp_path / "s.zarr").mark_pending([2, 3])
+    assert resume_store(tmp_path / "s.zarr").pending_shards() == [1]
