@@ -63,7 +63,8 @@ class PlannedDataset:
             frame = self.dataset.read(key)
             same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
-            return Problem(frame_id, f"{error} (it could be read when the plan was made)")
+            told = str(error).removesuffix(".")
+            return Problem(frame_id, f"{told}; it could be read when the plan was made.")
         planned = self.frames[frame_id]
         if not same:
             changed = f"{key.file_names[0]}: its files changed after the plan was made"
