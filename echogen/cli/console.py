@@ -251,7 +251,7 @@ def painting_rows(report: "RunReport") -> list[tuple[str, str]]:
 
 def show_next(output: str, pending: int, done: int, failed: int) -> None:
     """Print how to read a store, or to finish it, by the numbers of its samples."""
-    if failed:
+    if failed and not pending:
         typer.echo(
             f"next: echogen validate {shlex.quote(output)} --repair, and the same command again, "
             "try once more what failed."

@@ -165,7 +165,7 @@ def validate(
 def _write_case_map(path: Path, file: Path, chosen: DatasetConfig) -> None:
     """Who is who in a folder of DICOM files, for the user's eyes alone."""
     if is_store(path) or not is_dicom_layout(path):
-        raise UsageError(f"--case-map {file}: {path} is no folder of DICOM files; leave it out.")
+        raise UsageError(f"--case-map {file}: {path} is not a folder of DICOM files; leave it out.")
     check_writable("--case-map", file, ".csv", apart=[path])
     check_case_map(file)
     write_private(file, who_is_who(path, chosen.case_salt))

@@ -44,7 +44,7 @@ def read_cases(root: Path) -> dict[str, Line]:
         if wrong or len(lines) == MOST_LINES:
             raise DatasetError(
                 f"{CASES} line {number}: "
-                + (f"{wrong} is no name of at most {LONGEST_ID} letters on one line." if wrong
+                + (f"{wrong} is not a name of at most {LONGEST_ID} letters on one line." if wrong
                    else f"expected at most {MOST_LINES:,} lines.")
             )  # fmt: skip
         if frame in lines:

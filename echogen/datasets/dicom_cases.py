@@ -120,7 +120,7 @@ def check_case_map(file: Path) -> None:
                 "place that is not passed on."
             )
     if file.exists() and not _is_case_map(file):
-        raise UsageError(f"--case-map {file}: exists, and is no such table; give another name.")
+        raise UsageError(f"--case-map {file}: exists, and is not such a table; give another name.")
 
 
 def _is_case_map(file: Path) -> bool:

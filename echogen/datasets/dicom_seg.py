@@ -108,7 +108,7 @@ def name_classes(
         if unknown:
             known = ", ".join(name for label, name in declared.items() if label)
             refused[one.path] = (
-                f"its segmentation has a segment called {unknown[0]!r}, which is no class; "
+                f"its segmentation has a segment called {unknown[0]!r}, which is not a class; "
                 f"declared are {known}: rename it, or declare it in labels."
             )
         else:

@@ -192,7 +192,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             text = line.decode("utf-8" if fields else "utf-8-sig", "replace")
             match = _FIELD.fullmatch(text)
             if match is None and text.strip():
-                raise ValueError(f"{one_line(text, 40)!r} is no field")
+                raise ValueError(f"{one_line(text, 40)!r} is not a field")
             if len(fields) == MOST_LINES:
                 raise ValueError(f"it has more than {MOST_LINES:,} fields")
             if match is not None:

@@ -186,7 +186,7 @@ def _header(content: bytes, name: str) -> NiftiHeader:
         raise DatasetError(f"{damaged} (its pixels begin at byte {start}).")
     placed = [*pixel[1:3], *(quaternion if codes[0] > 0 else ()), *(srow if codes[1] > 0 else ())]
     if not all(math.isfinite(value) for value in placed):
-        raise DatasetError(f"{damaged} (a spacing or position that is no number).")
+        raise DatasetError(f"{damaged} (a spacing or position that is not a number).")
     scaled = math.isfinite(slope) and slope != 0 and (slope != 1 or inter != 0)
     cols, rows = sizes[:2]
     channels, planes = math.prod(sizes[4:]), math.prod(sizes[2:4])

@@ -111,7 +111,7 @@ def _classes(root: Path, labels: Any, declared: bool) -> tuple[dict[int, str], i
     for name, value in labels.items():
         if not is_id(name):
             raise DatasetError(
-                f"{where}: {one_line(name, 40)!r} is no name of at most {LONGEST_ID} letters on "
+                f"{where}: {one_line(name, 40)!r} is not a name of at most {LONGEST_ID} letters on "
                 "one line."
             )
         if isinstance(value, list):

@@ -198,7 +198,8 @@ def _coco_outline(annotation: Mapping[str, Any], classes: Mapping[Any, str], whe
 def read_coco(
     root: Path, tables: Sequence[Path], images: Mapping[str, Path]
 ) -> tuple[dict[str, Drawing], dict[str, str], dict[str, str]]:
-    """{frame id: what a COCO file draws on it}, {frame id: why that cannot be read}, and its file.
+    """{frame id: what a COCO file draws on it}, {frame id: why that cannot be read}, and
+    {frame id: the name of the file that draws on it}.
 
     Args:
         root: messages name files relative to it.

@@ -115,7 +115,7 @@ def _header(file: Path) -> tuple[dict[str, TensorHeader], Mapping[str, str]]:
         _unreadable(file, f"a {type(table).__name__} for a header")
     metadata = table.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for x in metadata.values()):
-        _unreadable(file, f"{METADATA} is no table of texts")
+        _unreadable(file, f"{METADATA} is not a table of texts")
     return {name: _tensor(file, name, one, size - length) for name, one in table.items()}, metadata
 
 

@@ -68,8 +68,8 @@ class FolderOutput:
         Raises:
             StoreError: something else is there, another export is, or the disk refuses.
         """
-        places = [inside(self.root, path) for path in (MANIFEST, *self.files)]
-        remove_partials(places)
+        with disk_errors(self.root, 0):
+            remove_partials(inside(self.root, path) for path in (MANIFEST, *self.files))
         found = read_manifest(self.root)
         difference = (
             None if found is None else next(differences(found.identity, self.identity), None)

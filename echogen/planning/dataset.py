@@ -68,7 +68,8 @@ class PlannedDataset:
             same = self.dataset.fingerprint(key) == self.frames[frame_id].fingerprint
         except DatasetError as error:
             _check_there(self.dataset.root)
-            return Problem(frame_id, f"{error} (it could be read when the plan was made)")
+            told = str(error).removesuffix(".")
+            return Problem(frame_id, f"{told}; it could be read when the plan was made.")
         planned = self.frames[frame_id]
         if not same:
             changed = f"{key.file_names[0]}: its files changed after the plan was made"
@@ -97,8 +98,7 @@ def _check_there(root: Path) -> None:
         there = False
     if not there:
         raise DatasetError(
-            f"{root}: has gone while it was read. Bring it back, and run the same command again: "
-            "it continues where it stopped."
+            f"{root}: has gone while it was read. Bring it back, and run the same command again."
         )
 
 

@@ -41,7 +41,7 @@ from echogen.geometry.transforms import IDENTITY, Grid, TransformParams
 from echogen.report import Problem
 from echogen.support.files import write_whole
 from echogen.support.reading import read_json
-from echogen.support.settings import Settings, explain, shown
+from echogen.support.settings import Settings, explain, in_words, shown
 from echogen.support.words import counted, one_line
 from echogen.types import Case
 
@@ -73,7 +73,9 @@ def _numbers(ranges: dict[str, tuple[float, float]], value: Any) -> Any:
 
 def _fan(value: Sector) -> Sector:
     if value.angle_left >= value.angle_right or value.radius_near >= value.radius_far:
-        raise ValueError("is no fan: expected angle_left < angle_right, radius_near < radius_far")
+        raise ValueError(
+            "is not a fan: expected angle_left < angle_right, radius_near < radius_far"
+        )
     return value
 
 
@@ -281,11 +283,13 @@ class Plan:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = one_line(".".join(map(str, first["loc"])), 100)
-            reason = one_line(first["msg"].removeprefix("Value error, "), 300)
+            reason = one_line(in_words(first), 300)
         else:
             where, reason = next(_faults(plan), ("", ""))
         if where:
-            raise PlanError(f"{source}: {where}: {reason}; it is no whole plan: make it again.")
+            raise PlanError(
+                f"{source}: {where}: {reason}. It is damaged, or was edited: make it again."
+            )
         return plan
 
 

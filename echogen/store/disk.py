@@ -1,7 +1,7 @@
 """What a full or refusing disk becomes: one line that says how much is needed and how to go on."""
 
 import errno
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +9,18 @@ from pathlib import Path
 from echogen.errors import StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_BLOCK = 4096  # bytes
 
 
 @contextmanager
-def disk_errors(path: Path, needed: int) -> Iterator[None]:
-    """Turns what a disk raises into one `StoreError`; `needed` bounds the write at hand, bytes."""
+def disk_errors(path: Path, needed: int, files: int = 1) -> Iterator[None]:
+    """Turns what a disk raises into one `StoreError`.
+
+    Args:
+        path: of the store.
+        needed: bounds what the write at hand takes, bytes.
+        files: that it writes, each of which takes a block more at most.
+    """
     try:
         yield
     except StoreError:
@@ -27,14 +34,31 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
                 f"Put that right and {again}."
             ) from error
         raise StoreError(
-            f"{path}: the disk is full: the next write takes up to {max(needed, 1) / 1e6:.1f} MB, "
-            f"free is {_free(path)}. Free some space and {again}."
+            f"{path}: the disk is full: the next write takes up to "
+            f"{_size(needed + files * _BLOCK)}, "
+            f"{_free(path, needed + files * _BLOCK, error.errno == errno.EDQUOT)}. Free some space "
+            f"and {again}."
         ) from error
 
 
-def _free(path: Path) -> str:
+def _free(path: Path, needed: int, quota: bool) -> str:
+    """What is free, and what else limits a write where that would do."""
     try:
         folder = next(place for place in (path, *path.parents) if place.exists())
-        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+        found = os.statvfs(folder)
     except (OSError, StopIteration):
-        return "unknown"
+        return "free is unknown"
+    free = found.f_bavail * found.f_frsize
+    limit = ""
+    if quota:
+        limit = ", but a quota is used up"
+    elif found.f_files and not found.f_favail:
+        limit = ", but no more files fit on it (it has no free inode): remove some"
+    elif free >= needed:
+        limit = ", after what was begun was removed; more was in use meanwhile"
+    return f"free is {_size(free)}{limit}"
+
+
+def _size(count: int) -> str:
+    """Bytes in a unit that shows them: `64 kB`, `1.5 MB`."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{-(-count // 1000)} kB"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from echogen.config import Resize
 from echogen.errors import StoreError
 from echogen.store.schema import MAKE_AGAIN
+from echogen.support.settings import in_words, shown
 
 
 class _Record(BaseModel):
@@ -159,6 +160,6 @@ def read_record(path: Path, attrs: Mapping[str, Any]) -> StoreRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StoreError(
-            f"{path}: damaged metadata: {where!r}: {first['msg']}, got {first['input']!r}. "
+            f"{path}: damaged metadata: {where!r}: {in_words(first)}, got {shown(first['input'])}. "
             + MAKE_AGAIN
         ) from error

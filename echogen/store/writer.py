@@ -126,7 +126,8 @@ class StoreWriter:
         columns = outcome_columns(self.path, self.layout, facts, n)
         if given != list(whole):
             pixels, columns = self._merged(whole, given, pixels, columns)
-        with disk_errors(self.path, sum(values.nbytes for values in pixels.values())):
+        needed = sum(values.nbytes for values in pixels.values())
+        with disk_errors(self.path, needed, len(pixels) + len(columns)):
             for name, array in self._pixels.items():
                 self._write(name, shard, array, pixels[name])
             for name, column in columns.items():  # status last: it declares the shard done

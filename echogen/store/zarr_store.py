@@ -92,7 +92,8 @@ def create_store(
     added = [column.name for column in layout.outcomes if column.added]
     root[SEAL] = seal_of(root, planned, table, added)
     needed = sum(column.nbytes for column in planned.values())
-    with disk_errors(path, needed):
+    files = 3 * (len(layout.pixels) + len(layout.columns) + len(table) + 2)
+    with disk_errors(path, needed, files):  # an array is two folders and metadata, or a chunk too
         make_folder(path.parent)
         clear_leftovers(path)
         building = creating_path(path)

@@ -244,7 +244,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _check(value: Any, keys: int = MOST_KEYS) -> None:
@@ -271,9 +271,9 @@ def _check(value: Any, keys: int = MOST_KEYS) -> None:
 
 def _check_text(text: str) -> None:
     if "\0" in text:
-        raise ValueError("a text with a character of code 0")
+        raise ValueError("text with a character of code 0")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"a text that is no Unicode: {text[:40]!a}") from error
+            raise ValueError(f"text that is not valid Unicode: {text[:40]!a}") from error

@@ -230,9 +230,28 @@ def explain(error: ValidationError, config: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         of = f" of {loc[0]} {kind}" if kind else ""
         return f"unknown key {where!r}{of}; {_hint(loc, config, kind)}"
-    message = one_line(first["msg"].removeprefix("Value error, "), 500)
+    message = in_words(first)
     got = "" if "got" in message else f" (got {shown(first['input'])})"
     return f"{where}: {message}{got}" if where else f"{message}{got}"
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """What was expected, in plain words, of one of a `ValidationError`'s errors."""
+    if expected := _EXPECTED.get(found["type"]):
+        return f"expected {expected}".format(**found.get("ctx", {}))
+    return one_line(found["msg"].removeprefix("Value error, "), 500)
+
+
+_EXPECTED = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type",
+                     "mapping_type"), "a table"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "string_type": "text", "path_type": "a path", "finite_number": "a finite number",
+    "too_short": "at least {min_length} values", "too_long": "at most {max_length} values",
+}  # fmt: skip
 
 
 def shown(value: Any) -> str:

@@ -37,10 +37,13 @@ class RunLog:
             CheckpointError: the file cannot be read.
         """
         self._file = file
-        self._board: Any = _writer(board, step) if board is not None and file is not None else None
-        if file is not None:
+        self._board: Any = None
+        writer = _writer() if board is not None and file is not None else None
+        if file is not None:  # before the board: the log marks the folder as a run's
             kept = [line for line in _lines(file) if _step(line) <= step] if step else []
             write_whole(file, "".join(kept))
+        if writer is not None:
+            self._board = writer(str(board), purge_step=step + 1)
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """One line."""
@@ -104,7 +107,7 @@ def _scalars(values: Mapping[str, Any]) -> list[tuple[str, float]]:
     return scalars
 
 
-def _writer(folder: Path, step: int) -> Any:
+def _writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -112,4 +115,4 @@ def _writer(folder: Path, step: int) -> Any:
             f"--tensorboard: TensorBoard is not installed ({error}); "
             "install it: pip install 'echogen[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    return SummaryWriter

@@ -127,7 +127,7 @@ class Meter:
 
 
 def check_finite(loss: float, progress: Progress) -> None:
-    """Refuse to go on from a network that is lost.
+    """Refuse to go on with a network that has diverged.
 
     Raises:
         EngineError: the loss is not finite.

@@ -26,7 +26,7 @@ def test_values_are_toml_or_texts() -> None:
         ("seed=99999999999999999999999", "beyond 64 bits"),
         ("views=" + "[" * 10**5, "nested deeper than 32 levels"),
         ("views=" + "{a=" * 10**5, "nested deeper than 32 levels"),
-        ("checkpoint=a\udcff", "no Unicode"),
+        ("checkpoint=a\udcff", "text that is not valid Unicode"),
         ("checkpoint=a\0b", "character of code 0"),
         ("x" * 10**6, "expected KEY=VALUE"),
     ],
@@ -40,7 +40,7 @@ def test_a_value_that_cannot_be_meant_is_one_line_with_the_flag(text: str, words
 
 def test_a_message_with_a_file_name_of_any_bytes_can_be_printed(tmp_path: Path) -> None:
     name = str(tmp_path / "a\udcff.json")
-    command = [sys.executable, "-m", "echogen", "preview", str(tmp_path), "--plan", name,
+    command = [sys.executable, "-m", "echogen", "preview", str(tmp_path / "data"), "--plan", name,
                "--out", str(tmp_path / "x.png")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 3

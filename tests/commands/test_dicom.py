@@ -113,7 +113,7 @@ def test_the_table_is_for_its_owner_alone(tmp_path: Path) -> None:
     [
         ("x.zarr/who.csv", "lies in the output"),
         ("model/sub/who.csv", "lies in the output"),
-        ("mine.csv", "is no such table"),
+        ("mine.csv", "is not such a table"),
         ("who.txt", "expected a .csv file"),
         ("nowhere/who.csv", "does not exist"),
         ("in/who.csv", "must not be inside"),
@@ -129,7 +129,7 @@ def test_the_table_is_refused_where_it_would_be_passed_on_or_lose_something(
     (tmp_path / "mine.csv").write_text("something,else\n")
     with pytest.raises(UsageError, match=reason):
         validate(root, case_map=tmp_path / place)
-    with pytest.raises(UsageError, match="is no folder of DICOM files"):
+    with pytest.raises(UsageError, match="is not a folder of DICOM files"):
         validate("sample_data/camus", case_map=tmp_path / "who.csv")
 
 

@@ -401,7 +401,7 @@ def test_a_file_that_vanished_after_listing_is_named(case: Path) -> None:
         ),
         (
             lambda raw: raw.with_suffix(".mhd").write_bytes(b"NDims\x00"),
-            r"cannot be read as a MetaImage header: 'NDims\\x00' is no field.",
+            r"cannot be read as a MetaImage header: 'NDims\\x00' is not a field.",
         ),
     ],
 )

@@ -362,7 +362,7 @@ def test_segmentations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     of = [(number, "1.1", 1) for number in (1, 2, 3)]
     save(a_segmentation(masks_of(LABELS[0]), of), tmp_path / "s.dcm")
-    with pytest.raises(DatasetError, match="segment called 'left atrium', which is no class"):
+    with pytest.raises(DatasetError, match="segment called 'left atrium', which is not a class"):
         open_dataset(tmp_path, labels={1: "LV cavity", 2: "myocardium"})
     save(a_segmentation(masks_of(LABELS[0]), [*of[:2], (9, "1.1", 1)]), tmp_path / "s.dcm")
     assert "of a segment that it does not describe" in refusal(open_dataset(tmp_path))

@@ -163,7 +163,11 @@ def test_the_published_file_is_known_by_its_name(own_places: Path) -> None:
         ('file = "tiny.pt"', 'file = "../../tiny.pt"', "file: .*pattern"),
         ('file = "tiny.pt"', 'file = "/etc/passwd"', "file: .*pattern"),
         ('file = "tiny.pt"', 'file = "tiny.pt"\nrevision = "a/../b"', "revision: .*pattern"),
-        ('file = "tiny.pt"', 'file = "tiny.pt"\nimage_size = true', "image_size: .*valid integer"),
+        (
+            'file = "tiny.pt"',
+            'file = "tiny.pt"\nimage_size = true',
+            "image_size: expected a whole number",
+        ),
         ('file = "tiny.pt"', f'file = "tiny.pt"\nsize = {"9" * 5000}', "thousands of digits"),
         ('file = "tiny.pt"', f"file = {'[' * 10**5}", "nested deeper than 32"),
     ],
@@ -182,7 +186,7 @@ def test_a_wrong_card_is_named(own_places: Path, old: str, new: str, words: str)
     [
         ("cosine", "square", "guided.noise_schedule: Input should be 'linear' or 'cosine'"),
         ("steps = 1000", "steps = 0", "guided.steps: .*greater than or equal to 1 .got 0"),
-        ("steps = 1000", 'steps = "x"', "guided.steps: .*valid integer .got 'x'"),
+        ("steps = 1000", 'steps = "x"', "guided.steps: expected a whole number .got 'x'"),
         ("num_heads", "heads", "unknown key 'guided.heads'; did you mean 'num_heads'"),
         ("num_heads = 4", "num_heads = 5", "num_heads 5: does not divide"),
     ],
@@ -257,7 +261,7 @@ def test_listing_loads_nothing_heavy_and_tells_what_is_here(checkpoint: Path) ->
 
 def test_what_is_no_card_no_text_and_no_home_is_one_line(own_places: Path) -> None:
     for text, words in (
-        ('model = ["a"]', "model None: .*valid dictionary"),
+        ('model = ["a"]', "model None: expected a table"),
         ('model = "a"', r"expected only \[\[model\]\] tables"),
     ):
         (own_places / "own.toml").write_text(text)

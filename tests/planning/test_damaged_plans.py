@@ -77,7 +77,10 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda plan: plan["frames"].reverse(), "frames.1.frame_id: .* does not come after"),
     (lambda plan: plan["frames"][0].update(crop=[9, 0, 9, 50]), "frames.0.crop: is empty"),
     (lambda plan: plan["frames"][0].update(crop=[0, 0, 16385, 50]), "frames.0.crop.2: .* 16384"),
-    (lambda plan: plan["frames"][0]["sector"].update(radius_far=0), "frames.0.sector: is no fan"),
+    (
+        lambda plan: plan["frames"][0]["sector"].update(radius_far=0),
+        "frames.0.sector: is not a fan",
+    ),
     (lambda plan: plan["frames"][0].update(cut=[3, 1]), "frames.0.cut: expected class ids that"),
     (lambda plan: plan["frames"][0].update(spacing_mm=[0, 1]), "frames.0.spacing_mm.0: "),
     (lambda plan: plan["settings"].update(image_size=10**6), "settings.image_size: .* 2048"),
@@ -92,8 +95,20 @@ def test_what_does_not_go_together_is_named(
     plan: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     change(plan)
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(PlanError, match=message) as caught:
         Plan.from_dict(plan)
+    assert str(caught.value).endswith(". It is damaged, or was edited: make it again.")
+
+
+def test_a_frame_that_cannot_be_read_any_more_says_so(
+    own_dataset: Path, tmp_path: Path, plan: dict[str, Any]
+) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    for image in own_dataset.rglob("*_E?.nii*"):
+        image.write_bytes(b"nothing")
+    with pytest.raises(EchogenError, match=r"[^.]; it could be read when the plan was made\."):
+        show(own_dataset, file)
 
 
 def test_a_crop_beyond_the_picture_is_a_problem_of_its_frame(

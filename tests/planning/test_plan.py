@@ -202,8 +202,8 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str, message
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("frames", {"crop": "large"}, r"frames\.0\.crop: .*valid tuple"),
-        ("rows", {"seed": "x"}, r"rows\.0\.seed: .*valid integer"),
+        ("frames", {"crop": "large"}, r"frames\.0\.crop: expected a list"),
+        ("rows", {"seed": "x"}, r"rows\.0\.seed: expected a whole number"),
         ("rows", {"colour": 1}, r"rows\.0\.colour: "),
         ("rows", {"params": {"roll": 1.0}}, r"rows\.0\.params: depth: "),
         ("frames", {"digests": ""}, r"frames\.0\.digests: "),

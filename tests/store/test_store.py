@@ -1,12 +1,14 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -33,6 +35,7 @@ from echogen.store import (
     sample_sha256,
     working_store_path,
 )
+from echogen.store.disk import disk_errors
 from echogen.store.hdf5 import _Output
 from tests.support.faults import on_disk, on_rename
 
@@ -385,7 +388,7 @@ def test_a_full_disk_is_one_line_and_the_store_resumes(tmp_path: Path) -> None:
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
 
-        message = r"disk is full.*MB, free is .*again"
+        message = r"disk is full: the next write takes up to \d+ kB, free is .*again"
         with on_rename(full), pytest.raises(StoreError, match=message) as caught:
             write(writer, 1, **outcome(4, (6, 5), 1))
         assert "\n" not in str(caught.value)
@@ -432,7 +435,12 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert run.stderr == ""
     shard, pending, creation, left, conversion, left_after = run.stdout.splitlines()
     for line in (shard, creation, conversion):
-        assert "the disk is full" in line
+        takes, free = (
+            float(number.replace(",", "")) * (1000 if unit == "MB" else 1)
+            for number, unit in re.findall(r"(?:up to|free is) ([\d,.]+) ([kM]B)", line)
+        )
+        assert takes > 0
+        assert free < takes or "after what was begun was removed" in line
     assert 0 < int(pending) < 8
     assert left == "['s.zarr']"
     assert left_after == "['u.zarr']"
@@ -693,3 +701,22 @@ def test_a_damaged_outcome_of_generated_images_can_be_made_again(tmp_path: Path,
     (tmp_path / "s.zarr/samples" / name).write_bytes(bytes(9))
     resume_store(tmp_path / "s.zarr").mark_pending([2, 3])
     assert resume_store(tmp_path / "s.zarr").pending_shards() == [1]
+
+
+@pytest.mark.parametrize(
+    ("number", "found", "words"),
+    [
+        (errno.ENOSPC, {}, "takes up to 10 kB, free is 9 kB. Free"),
+        (errno.ENOSPC, {"f_bavail": 50}, "free is 205 kB, after what was begun was removed; more"),
+        (errno.ENOSPC, {"f_bavail": 500, "f_favail": 0}, "free is 2.0 MB, but no more files fit"),
+        (errno.EDQUOT, {"f_bavail": 500}, "free is 2.0 MB, but a quota is used up"),
+    ],
+)
+def test_a_full_disk_says_what_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, found: dict[str, int], words: str
+) -> None:
+    values = {"f_bavail": 2, "f_frsize": 4096, "f_files": 9, "f_favail": 9, **found}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**values))
+    with pytest.raises(StoreError) as caught, disk_errors(tmp_path, 1000, files=2):
+        raise OSError(number, os.strerror(number))
+    assert words in str(caught.value)

@@ -127,3 +127,13 @@ def test_tables_have_numbered_lines(tmp_path: Path) -> None:
     file.write_text("a" * 200_000)
     with pytest.raises(DatasetError, match=r"a.csv, line 1: field larger"):
         list(read_csv(file, DatasetError))
+
+
+def test_what_is_no_json_is_said_in_plain_words() -> None:
+    for text, words in (
+        ('{"a": NaN}', "NaN is not a number in JSON"),
+        ('["\\ud800"]', "text that is not valid Unicode"),
+        ('["\\u0000"]', "text with a character of code 0"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            parse_json(text, DatasetError, "x.json")

@@ -100,3 +100,24 @@ def test_numbers_as_text_and_switches_stay_legal() -> None:
     )
     assert (config.copies, config.originals) == (4, False)
     assert load_config(ExpandConfig, {**config.model_dump(), "originals": True}).originals
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"transforms": 3}, "transforms: expected a table (got 3)"),
+        ({"copies": "many"}, "copies: expected a whole number (got 'many')"),
+        ({"copies": 2.5}, "copies: expected a whole number (got 2.5)"),
+        ({"transforms": {"max_hole": "x"}}, "transforms.max_hole: expected a number (got 'x')"),
+        ({"transforms": {"max_hole": float("nan")}}, "max_hole: expected a finite number"),
+        ({"transforms": {"tilt_deg": 3}}, "tilt_deg: expected a list (got 3)"),
+        ({"transforms": {"tilt_deg": [1, 2, 3]}}, "tilt_deg: expected at most 2 values"),
+        ({"checkpoint": 3}, "checkpoint: expected text (got 3)"),
+        ({"frames": 3}, "dataset.frames: "),
+    ],
+)
+def test_what_was_expected_is_said_in_plain_words(given: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(ExpandConfig, {"input": "a", "output": "b.zarr", **given})
+    assert words in str(caught.value)
+    assert "valid" not in str(caught.value)

@@ -117,7 +117,7 @@ def test_frames_of_an_earlier_version_are_refused_or_prepared_again(
     for change, match in (
         ({}, "fans: expected 4, got 0"),
         ({"fans": [[0.0] * 11] * 4}, "is none, got"),
-        ({"fans": [[0.0] * 10] * 4}, "at least 11 items"),
+        ({"fans": [[0.0] * 10] * 4}, "expected at least 11 values"),
     ):
         (cache / "frames.json").write_text(json.dumps(record | change))
         with pytest.raises(DatasetError, match=match):
