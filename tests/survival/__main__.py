@@ -38,12 +38,13 @@ INPUTS: dict[str, Callable[[Path, float, int], dict[str, Any]]] = {
 """Parts that need no scenes, each with a record of its own."""
 EXCERPT = {
     "kills": {
-        "expand-zarr": 97, "export-folder-overwrite": 17, "train-overwrite": 67,
-        "repair-h5": 280, "phantom": 14, "import-overwrite": 15, "plan": 1,
+        "expand-zarr": 195, "export-folder-overwrite": 34, "train-overwrite": 84,
+        "repair-h5": 290, "phantom": 20, "import-overwrite": 17, "plan": 1,
     },
-    "random": {"expand-h5": 250, "sample-zarr": 250, "export-nnunet": 250},
-    "disk": {"expand-h5": 419, "export-folder": 41, "plan": 10},
-    "power": {"expand-zarr": 290, "export-folder-overwrite": 60, "import": 11},
+    "strace": {"plan": 1},
+    "random": {"expand-h5": 250, "sample-zarr": 334, "export-nnunet": 334},
+    "disk": {"expand-h5": 600, "export-folder": 70, "plan": 10},
+    "power": {"expand-zarr": 300, "export-folder-overwrite": 60, "import": 13},
 }  # fmt: skip
 """{part: {scene: only every so many-th try}}: what a minute or two allows."""
 

@@ -75,10 +75,17 @@ def run(workshop: Workshop, record: Record, names: list[str], until: float, ever
                 return
             workshop.reset(name)
             ended, fault = disturb()
+            if not fault and ended.code == 0 and what.split()[0] in REFUSED:
+                fault = workshop.lacks(name)
+            if what.startswith("clock"):
+                fault = fault or workshop.again(name, known=False)
             fault = fault or workshop.finished(name, ended)
             said = next((x for x in ended.output.splitlines() if x.startswith("echogen: ")), "")
             record.add("disk", key, name, fault, code=ended.code, said=said[:300])
 
+
+REFUSED = ("a", "files", "full", "over", "fails")
+"""How disturbances begin after which a command that says that all is well must have done all."""
 
 Disturbance = Callable[[], tuple[Ended, str]]
 

@@ -5,6 +5,7 @@ kill leaves what lies on the disk at that moment, so that one run, stopped at ea
 of its folder, gives what a kill at any of them leaves; kills at random moments are real ones.
 """
 
+import os
 import random
 import shutil
 import time
@@ -64,7 +65,7 @@ class Copying:
             return GO
         state = {path: self._same(content) for path, content in state_of(self.place).items()}
         self.states[str(number)] = words, state
-        name = call.path.relative_to(self.place).as_posix()
+        name = os.path.relpath(call.path, self.place)
         if call.name == "write" and state.get(name) is not None and len(call.data) > 1:
             old, half = state[name] or b"", call.data[: len(call.data) // 2]
             torn = old[: call.offset].ljust(call.offset, b"\0") + half
@@ -94,9 +95,11 @@ def at_every_call(
     workshop: Workshop, record: Record, name: str, until: float, every: int = 1
 ) -> None:
     """The same of one scene."""
-    workshop.undisturbed(name)
+    codes, _ = workshop.undisturbed(name)
     copying = Copying(workshop.place, every)
-    workshop.command(workshop.reset(name).words, watch=copying)
+    ended = workshop.command(workshop.reset(name).words, watch=copying)
+    if ended.code != codes[0]:
+        raise AssertionError(f"{name}: watched, it ends with {ended.code}: {ended.output}")
     for number, (call, state) in copying.states.items():
         key = f"{name}:{number}"
         if record.has("kills", key):

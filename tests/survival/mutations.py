@@ -107,7 +107,12 @@ class Workshop:
         """A command's exit code where nothing is changed."""
         key = (source.name, text)
         if key not in self.codes:
-            self.codes[key] = self.run(text, self.copy(source), source.env).code
+            code = self.run(text, self.copy(source), source.env).code
+            if code > 1 and "verify" not in text:  # which an untrained model never passes
+                raise SystemExit(
+                    f"{source.name}: {text}: ends with {code} where nothing is damaged"
+                )
+            self.codes[key] = code
         return self.codes[key]
 
     def copy(self, source: Source) -> Path:
@@ -260,9 +265,11 @@ def _kind(path: Path) -> str:
 def _outcome(ended: Ended, source: Source, file: Path, mutation: str, usual: int) -> str:
     if ended.fault:
         return ended.fault
-    if ended.code in (0, usual):
+    if ended.code == 0 or ended.code == usual == 1:
         return "read"
-    named = [re.escape(file.name), re.escape(_stem(file.name)), *source.names]
+    named = [re.escape(file.name), *source.names]
+    if file.suffix not in (".json", ".toml", ".csv"):
+        named.append(re.escape(_stem(file.name)))
     if mutation.startswith(("gone", "link", "folder", "renamed")):
         named.append("data")
     if mutation.startswith("beside"):  # another file than the one that is copied

