@@ -373,7 +373,7 @@ def test_a_folder_of_ones_own_is_never_taken_for_the_runs(
     own = tmp_path / "study" / name
     shutil.copytree(images, own)
     result = run(
-        "--in", own, "--out", tmp_path / "study", "--config", recipe, "--steps", 1, *RUN, *more
+        "--in", images, "--out", tmp_path / "study", "--config", recipe, "--steps", 1, *RUN, *more
     )
     assert re.search(r"contains (other files|files other than prepared)", line(result))
     assert sorted(p.name for p in own.iterdir()) == sorted(p.name for p in images.iterdir())
