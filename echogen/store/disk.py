@@ -1,4 +1,4 @@
-"""What a full or refusing disk becomes: one line that says how much is needed and how to go on."""
+"""What a full or refusing disk and a damaged file become: one line that says how to go on."""
 
 import errno
 import os
@@ -7,9 +7,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from echogen.errors import StoreError
+from echogen.store.schema import MAKE_AGAIN
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK = 4096  # bytes
+DAMAGE = (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError,
+          ArithmeticError, AssertionError, MemoryError)  # fmt: skip
+"""What zarr and h5py raise on files that are not what was written."""
+
+
+REPAIR = (
+    "Run `echogen validate` with --repair to mark all damaged samples, and then the command that "
+    "made the store; or restore the store from a copy."
+)
+"""What to do about damage to what is a row's own."""
+
+
+@contextmanager
+def reading(path: Path, what: str, advice: str = MAKE_AGAIN) -> Iterator[None]:
+    """Turns whatever a damaged file raises while `what` is read into one `StoreError`.
+
+    It ends with `advice`: `REPAIR` where `mark_pending` can mend `what`.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except DAMAGE as error:
+        cause = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            cause = error.strerror
+        why = next(iter(str(cause).strip().splitlines()), "") or type(error).__name__
+        raise StoreError(
+            f"{path}: {what} cannot be read: missing or damaged ({why}). {advice}"
+        ) from error
 
 
 @contextmanager

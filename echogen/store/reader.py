@@ -4,7 +4,6 @@ Pixels and columns are read when they are asked for; opening reads metadata alon
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from echogen.errors import StoreError
 from echogen.geometry.sector import fan_mask
 from echogen.report import Counts
+from echogen.store.disk import DAMAGE, REPAIR, reading
 from echogen.store.record import StoreRecord, read_record
 from echogen.store.schema import (
     CASES,
@@ -34,37 +34,6 @@ from echogen.store.schema import (
 )
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-DAMAGE = (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError,
-          ArithmeticError, AssertionError, MemoryError)  # fmt: skip
-"""What zarr and h5py raise on files that are not what was written."""
-
-
-REPAIR = (
-    "Run `echogen validate` with --repair to mark all damaged samples, and then the command that "
-    "made the store; or restore the store from a copy."
-)
-"""What to do about damage to what is a row's own."""
-
-
-@contextmanager
-def reading(path: Path, what: str, advice: str = MAKE_AGAIN) -> Iterator[None]:
-    """Turns whatever a damaged file raises while `what` is read into one `StoreError`.
-
-    It ends with `advice`: `REPAIR` where `mark_pending` can mend `what`.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except DAMAGE as error:
-        cause = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        if isinstance(error, OSError) and error.strerror:
-            cause = error.strerror
-        why = next(iter(str(cause).strip().splitlines()), "") or type(error).__name__
-        raise StoreError(
-            f"{path}: {what} cannot be read: missing or damaged ({why}). {advice}"
-        ) from error
 
 
 class Pixels:

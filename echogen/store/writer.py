@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
-from echogen.store.disk import disk_errors
-from echogen.store.reader import REPAIR, Columns, failed_samples, reading
+from echogen.store.disk import REPAIR, disk_errors, reading
+from echogen.store.reader import Columns, failed_samples
 from echogen.store.schema import (
     PROBLEMS,
     ROOT_ATTRIBUTE,

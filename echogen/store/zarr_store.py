@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from echogen.errors import StoreError
-from echogen.store.disk import disk_errors
-from echogen.store.reader import StoreReader, reading
+from echogen.store.disk import disk_errors, reading
+from echogen.store.reader import StoreReader
 from echogen.store.schema import (
     CASES,
     GIVE_ONE,
