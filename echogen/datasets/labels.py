@@ -383,12 +383,8 @@ def _declared(
 
 
 def names_drawn(drawings: Iterable[tuple[str, Drawing]]) -> dict[str, str]:
-    """The classes that drawings name, each with the first file that does; both come in pairs."""
-    found: dict[str, str] = {}
-    for file, drawing in drawings:
-        for outline in drawing.outlines:
-            found.setdefault(outline.name, file)
-    return found
+    """The classes that drawings name, each with a file that does; both come in pairs."""
+    return {outline.name: file for file, drawing in drawings for outline in drawing.outlines}
 
 
 def _toml(names: Mapping[int, str]) -> str:
