@@ -97,6 +97,8 @@ def _of_unfinished(output: str, store: str) -> tuple[str, ...]:
     )
 
 
+MEASURED = ("(denoising|known pixels|sees hearts) +FAILED",)
+"""What `checkpoint verify` tells of an untrained model, whatever else is damaged."""
 UNDECLARED = ("class ids [0-9, ]+ are not declared",)
 """What is told of label maps where the list of classes, in another file, lost one."""
 
@@ -154,11 +156,11 @@ SOURCES = (
         "sample --out s.zarr --n 1 --checkpoint model --steps 2 --device cpu --precision fp32",
         "expand --in data --out out.zarr " + QUICK.replace("{tiny}", "model"),
         "expand --in data --out out.zarr --dry-run " + QUICK.replace("{tiny}", "model"),
-    ), ("model/**/*",)),
+    ), ("model/**/*",), MEASURED),
     Source("judge", judge, (
         "checkpoint info judge", "checkpoint verify judge",
         "expand --in data --out out.zarr --judge judge " + QUICK.replace("--no-judge ", ""),
-    ), ("judge/**/*",)),
+    ), ("judge/**/*",), MEASURED),
     Source("guided", guided, (
         "checkpoint import model.pt --out made --noise-schedule linear --steps 100 --num-heads 4",
     ), ("model.pt",)),
@@ -174,7 +176,7 @@ SOURCES = (
     Source("finished-run", finished_run, (
         TRAIN.format(steps=2) + "--frames frames", "checkpoint info run", "checkpoint verify run",
         "train --out run --report --device cpu",
-    ), ("run/**/*",), ("checkpoint run: ",)),
+    ), ("run/**/*",), ("checkpoint run: ", *MEASURED)),
     Source("zarr", expanded(".zarr"), _of_store("made.zarr"), ("made.zarr/**/*",),
            ("made.zarr", "failed: patient")),
     Source("h5", expanded(".h5"), _of_store("made.h5"), ("made.h5",),
