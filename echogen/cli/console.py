@@ -258,12 +258,11 @@ def show_next(output: str, pending: int, done: int, failed: int) -> None:
         )
     if pending:
         typer.echo("next: run the same command again; it continues where it stopped.")
-    elif not done and not failed:
-        typer.echo(
-            "next: nothing was made, as said above; change the settings, and add --overwrite."
-        )
     elif not done:
-        return
+        if not failed:
+            typer.echo(
+                "next: nothing was made, as said above; change the settings, and add --overwrite."
+            )
     elif output.endswith(".h5"):
         typer.echo(f'next: h5py.File("{output}")["images"][0] is the first sample.')
     else:

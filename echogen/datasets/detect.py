@@ -22,7 +22,7 @@ from echogen.datasets.nnunet import is_nnunet_layout, list_nnunet
 from echogen.datasets.selection import select
 from echogen.errors import DatasetError, UsageError
 from echogen.support.reading import reason
-from echogen.support.words import counted, printable
+from echogen.support.words import counted, printable, some
 from echogen.types import FrameKey
 
 Reader = Callable[..., Dataset]
@@ -335,5 +335,4 @@ def _holds(folder: Path) -> str:
     names = sorted(f"{name}/" if is_folder else name for name, is_folder in entries)
     if not names:
         return "is empty"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"holds {', '.join(names[:5])}{more}"
+    return f"holds {some(names, 5)}"

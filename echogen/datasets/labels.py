@@ -19,7 +19,7 @@ from echogen.datasets.pairing import folded
 from echogen.datasets.pixels import as_uint8, open_bitmap, read_plane, shown
 from echogen.datasets.polygons import Drawing, drawing_of, read_labelme
 from echogen.errors import DatasetError, UsageError
-from echogen.support.words import one_line, printable
+from echogen.support.words import one_line, printable, some
 from echogen.types import CAMUS_LABELS, LEFT_ATRIUM, LV_CAVITY, MYOCARDIUM, FrameKey, UInt8HW
 
 WHITE = 255
@@ -335,21 +335,21 @@ def decide_by_names(
             if owner is not None:
                 known.setdefault(short, owner)
     unknown = [name for short, name in found.items() if short not in known]
-    first = one_line(names[unknown[0]], 200) if unknown else ""
+    told = f"{where} name {_some(found.values())}; "
+    first = f"(in {one_line(names[unknown[0]], 200)})" if unknown else ""
     if unknown and labels is None:
         taken = {label: CAMUS_LABELS.get(label, "") for label in known.values()}
         free = (label for label in range(1, 255) if label not in taken)
         ids = {known.get(short, 0) or next(free, 0): name for short, name in found.items()}
         raise DatasetError(
-            f"{where} name {_some(list(found.values()))}; which class {unknown[0]!r} is (in "
-            f"{first}) has to be said, {advise(f'labels = {_toml(dict(sorted(ids.items())))}')}"
+            f"{told}which class {unknown[0]!r} is {first} has to be said, "
+            + advise(f"labels = {_toml(dict(sorted(ids.items())))}")
         )
     if unknown:
         pairs = ", ".join(f'"{printable(name)}" = 0' for name in unknown)
         raise DatasetError(
-            f"{where} name {_some(list(found.values()))}; no class is called {unknown[0]!r} (in "
-            f"{first}): give its class id, or 0 to leave it out, "
-            + advise(f"label_map = {{{pairs}}}")
+            f"{told}no class is called {unknown[0]!r} {first}: give its class id, or 0 to leave it "
+            f"out, {advise(f'label_map = {{{pairs}}}')}"
         )
     used = {short: known[short] for short in found}
     declared = _declared(used, labels, {label: found[short] for short, label in used.items()})
@@ -396,6 +396,4 @@ def _named(labels: Mapping[int, str], ids: bool = False) -> str:
 
 
 def _some(values: Iterable[str]) -> str:
-    listed = [one_line(value, 80) for value in values]
-    shown = ", ".join(listed[:8])
-    return shown if len(listed) <= 8 else f"{shown} and {len(listed) - 8} more"
+    return some((one_line(value, 80) for value in values), 8)

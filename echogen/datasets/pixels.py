@@ -34,6 +34,7 @@ from echogen.datasets.meta_files import read_meta
 from echogen.errors import DatasetError
 from echogen.support.files import stamp
 from echogen.support.reading import reason
+from echogen.support.words import some
 from echogen.types import Frame, FrameKey, UInt8HW
 
 FEWEST_LEVELS = 8
@@ -112,8 +113,8 @@ def check_classes(
     unknown = [int(value) for value in found if int(value) not in labels]
     if unknown:
         raise DatasetError(
-            f"{name}: class ids {_some(unknown)} are not declared (labels: "
-            f"{_some(list(labels))}); store raw class ids, or declare these."
+            f"{name}: class ids {some(unknown, 6)} are not declared (labels: "
+            f"{some(labels, 6)}); store raw class ids, or declare these."
         )
     if not classes.any():
         raise DatasetError(f"{name}: the label is all background.")
@@ -385,8 +386,3 @@ def _help(what: str, low: float, high: float) -> str:
 
 def _by(array: Array) -> str:
     return f"{array.shape[-2]} x {array.shape[-1]}"
-
-
-def _some(values: list[int]) -> str:
-    shown = ", ".join(str(value) for value in values[:6])
-    return shown if len(values) <= 6 else f"{shown} and {len(values) - 6} more"

@@ -1,11 +1,19 @@
 """Words for messages and tables."""
 
+from collections.abc import Iterable
 from unicodedata import category
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 frame`, `1,598 frames`; with a plural of its own, `2 copies`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def some(values: Iterable[object], most: int) -> str:
+    """`a, b and 3 more`: the first so many of them."""
+    listed = [str(value) for value in values]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def one_line(text: object, most: int = 300) -> str:

@@ -1,6 +1,6 @@
 """Numbers in messages agree with their nouns."""
 
-from echogen.support.words import both, counted
+from echogen.support.words import both, counted, some
 
 
 def test_one_is_one_and_the_rest_are_many() -> None:
@@ -9,3 +9,9 @@ def test_one_is_one_and_the_rest_are_many() -> None:
     ]  # fmt: skip
     assert counted(1, "copy", "copies") == "1 copy"
     assert both(1, 4) == "1 original, 4 copies"
+
+
+def test_the_first_of_many_are_listed() -> None:
+    assert some([1, 2], 2) == "1, 2"
+    assert some(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert some([], 2) == ""

@@ -24,45 +24,40 @@ class Counting:
     """Counts calls, and answers the `kill`-th with a kill.
 
     Attributes:
-        asked: how many calls there were, those without an effect among them.
-        calls: the others, in words.
+        calls: those with an effect, in words.
     """
 
     def __init__(self, kill: int = -1) -> None:
         self.kill = kill
-        self.asked = 0
         self.calls: list[str] = []
 
     def __call__(self, call: Call) -> int:
-        self.asked += 1
         if call.name in SYNCS or is_idle(call):
             return GO
         self.calls.append(str(call))
         return KILL if len(self.calls) - 1 == self.kill else GO
 
 
-class Copying:
+class Copying(Counting):
     """Copies the place before each call that changes it.
 
     Attributes:
-        calls: those, in words.
         states: what a kill leaves: {key: (the call in words, the place)}. Between a write's number
             and "N torn" only the first half of its bytes is there.
     """
 
     def __init__(self, place: Path, every: int) -> None:
+        super().__init__()
         self.place, self.every = place, every
-        self.calls: list[str] = []
         self.states: dict[str, tuple[str, State]] = {}
         self._known: dict[bytes, bytes] = {}
 
     def __call__(self, call: Call) -> int:
-        if call.name in SYNCS or is_idle(call):
+        number = len(self.calls)
+        super().__call__(call)
+        if len(self.calls) == number or number % self.every:
             return GO
-        number, words = len(self.calls), str(call)
-        self.calls.append(words)
-        if number % self.every:
-            return GO
+        words = self.calls[-1]
         state = {path: self._same(content) for path, content in state_of(self.place).items()}
         self.states[str(number)] = words, state
         name = os.path.relpath(call.path, self.place)
